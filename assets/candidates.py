@@ -1,0 +1,95 @@
+"""Documents with their log weights and keys, as a stream over the pool.
+
+What belongs here: joining the documents and weights of a shard, and running the pool past several
+:class:`dsir.selection.TopK` at once. What does not: the picking itself (``dsir/selection.py``).
+Shared by ``selections`` and ``evaluations``.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from dsir.features import hash_strings
+from dsir.selection import CANDIDATE
+from resources.plan import Plan
+from resources.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Documents:
+    """A row group of a shard's documents with their log weights.
+
+    Attributes
+    ----------
+    shard : int
+        Index into the plan's sorted list of counted shards.
+    table : pyarrow.Table
+        Columns row, doc_id, source, n_tokens, content_hash.
+    log_weights : dict of str to ndarray of float64
+        By target.
+    """
+
+    shard: int
+    table: pa.Table
+    log_weights: dict[str, np.ndarray]
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Tokens of each document: ndarray of int64."""
+        return self.table["n_tokens"].to_numpy()
+
+    @property
+    def content_hash(self) -> np.ndarray:
+        """Content hash of each document: ndarray of uint64."""
+        return self.table["content_hash"].to_numpy()
+
+    def candidates(self, eligible: np.ndarray, log_weight: np.ndarray, key: np.ndarray) -> np.ndarray:
+        """Return the eligible documents as candidates of these weights and keys."""
+        kept = self.table.filter(pa.array(eligible))
+        out = np.empty(len(kept), dtype=CANDIDATE)
+        out["key"], out["log_weight"] = key[eligible], log_weight[eligible]
+        out["content_hash"] = kept["content_hash"].to_numpy()
+        out["id_hash"] = hash_strings(kept["doc_id"].combine_chunks())
+        out["shard"] = self.shard
+        out["row"] = kept["row"].to_numpy()
+        out["n_tokens"] = kept["n_tokens"].to_numpy()
+        return out
+
+
+COLUMNS = ["row", "doc_id", "source", "n_tokens", "content_hash"]
+
+
+def stream(workspace: Workspace, plan: Plan, targets: list[str]) -> Iterator[Documents]:
+    """Yield the documents of all counted shards with their log weights under some targets.
+
+    Raises
+    ------
+    StaleInput
+        The weights of a shard are absent or were computed from other inputs.
+    """
+    store = workspace.store
+    n_targets = len(plan.counted_targets)
+
+    def row_groups() -> Iterator[tuple[int, str, int]]:
+        for index, shard in enumerate(plan.counted):
+            path = store.path("documents", shard)
+            with store.open_table(path, plan.raw_counts(shard).stamp) as documents:
+                yield from ((index, shard, group) for group in range(documents.num_row_groups))
+
+    def read(item: tuple[int, str, int]) -> Documents:
+        index, shard, group = item
+        with store.open_table(store.path("documents", shard), plan.raw_counts(shard).stamp) as file:
+            documents = file.read_row_group(group, columns=COLUMNS)
+        log_weights = {}
+        if targets:
+            with store.open_table(store.path("weights", shard), plan.weights(shard).stamp) as file:
+                for target in targets:
+                    at = group * n_targets + plan.counted_targets.index(target)
+                    log_weights[target] = file.read_row_group(at, columns=["log_weight"])[
+                        "log_weight"
+                    ].to_numpy()
+        return Documents(index, documents, log_weights)
+
+    return workspace.engine.map_blocks(read, row_groups())

@@ -1,0 +1,208 @@
+"""``raw_counts``: read a shard once, cache every document's hashed n-grams, add them up.
+
+What belongs here: from a shard's file to its documents, features, totals and quarantine. What does not:
+parsing (``resources/corpus.py``), counting (``dsir.features``).
+"""
+
+import time
+from collections import Counter
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from assets.materialize import Result, RunOptions, markdown_table, materialize, rate
+from dagster_project.partitions import shards
+from dsir.features import Features, featurize
+from resources.corpus import Block, Rejected, TextBatch, read_blocks
+from resources.plan import CODE_VERSIONS, Output
+from resources.progress import Progress
+from resources.store import table
+from resources.workspace import Pipeline, Workspace
+
+#: Documents that are gathered before they become a row group of Parquet.
+ROW_GROUP = 1 << 17
+
+
+@dg.asset(
+    partitions_def=shards,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    code_version=CODE_VERSIONS["raw_counts"],
+    kinds={"numba", "arrow", "parquet"},
+    description=(
+        "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
+        "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
+        "is cached here. Rows that can not be read go to `quarantine` with their reason; a file that "
+        "can not be read fails its own partition and no other."
+    ),
+)
+def raw_counts(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+    workspace = pipeline.workspace
+    plan = workspace.plan()
+    gone = [key for key in context.partition_keys if key not in plan.shards]
+    if gone:
+        raise dg.Failure(
+            f"no file of the pool has the shard keys {', '.join(gone[:10])}"
+            f"{f' and {len(gone) - 10} more' if len(gone) > 10 else ''}; the catalog's table `shards` says "
+            "where they were. Select partitions whose files are there.",
+            allow_retries=False,
+        )
+
+    def compute(output: Output, progress: Progress) -> Result:
+        shard = plan.shards[output.partition]
+        return count_shard(workspace, output, shard.source, shard.uri, progress)
+
+    materialize(context, workspace, map(plan.raw_counts, context.partition_keys), compute, config)
+
+
+def count_shard(
+    workspace: Workspace, output: Output, source_name: str, uri: str, progress: Progress
+) -> Result:
+    """Featurize one shard and write its four files."""
+    started = time.monotonic()
+    store = workspace.store
+    spec = workspace.settings.features.spec()
+    source = next(source for source in workspace.settings.raw if source.name == source_name)
+    shard = output.partition
+
+    def work(block: Block) -> tuple[TextBatch, Features]:
+        batch = block.parse()
+        return batch, featurize(batch.texts, spec)
+
+    totals = np.zeros(spec.buckets, dtype=np.int64)
+    tally = Tally()
+    rejected: list[Rejected] = []
+    schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
+    features_path = store.path("features", shard)
+    documents_path = store.path("documents", shard)
+    with (
+        store.features_writer(features_path, schema, output.stamp) as features_file,
+        store.table_writer(documents_path, "documents", output.stamp) as documents_file,
+    ):
+        waiting: list[pa.Table] = []
+        for batch, features in workspace.engine.map_blocks(work, read_blocks(uri, source)):
+            rejected += batch.rejected
+            features_file.write_batch(features.to_arrow())
+            features.add_totals(totals)
+            documents = documents_table(shard, source.name, batch, features)
+            tally.add(documents, batch.n_bytes)
+            waiting.append(documents)
+            if sum(map(len, waiting)) >= ROW_GROUP:
+                write_row_group(documents_file, waiting)
+            progress.add(documents=len(features), bytes=batch.n_bytes)
+        write_row_group(documents_file, waiting)
+    written = features_path.stat().st_size + documents_path.stat().st_size
+    written += write_quarantine(workspace, output, rejected)
+    used = np.flatnonzero(totals)
+    written += store.write_table(
+        store.path("raw_counts", shard),
+        "raw_counts",
+        {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
+        output.stamp,
+    )
+    reasons = Counter(row.reason for row in rejected)
+    n_ngrams = int(totals.sum())
+    tables = {"top buckets": top_buckets(totals)}
+    if len(tally.sources) > 1:
+        tables["documents by source"] = markdown_table(["source", "documents"], tally.sources.most_common(50))
+    if rejected:
+        tables["quarantined rows by reason"] = markdown_table(["reason", "rows"], reasons.most_common(50))
+    return Result(
+        rows=tally.documents,
+        bytes=written,
+        metadata={
+            "documents": tally.documents,
+            "tokens": tally.tokens,
+            "ngrams": n_ngrams,
+            "text_bytes": tally.bytes,
+            "MB_per_s": rate(tally.bytes, started),
+            "bytes_written": written,
+            "quarantined_rows": len(rejected),
+            "duplicate_documents": tally.duplicates,
+            "file": uri,
+        },
+        tables=tables,
+    )
+
+
+class Tally:
+    """Running totals over a shard's documents."""
+
+    def __init__(self) -> None:
+        self.documents = self.tokens = self.bytes = 0
+        self.sources: Counter[str] = Counter()
+        self._hashes: list[np.ndarray] = []
+
+    def add(self, documents: pa.Table, n_bytes: int) -> None:
+        """Take a batch of documents into account."""
+        self.documents += len(documents)
+        self.tokens += int(documents["n_tokens"].to_numpy().sum())
+        self.bytes += n_bytes
+        for item in documents["source"].value_counts().to_pylist():
+            self.sources[item["values"]] += item["counts"]
+        self._hashes.append(documents["content_hash"].to_numpy())
+
+    @property
+    def duplicates(self) -> int:
+        """Documents whose text stands earlier in the shard."""
+        return self.documents - len(np.unique(np.concatenate(self._hashes))) if self._hashes else 0
+
+
+def documents_table(shard: str, source: str, batch: TextBatch, features: Features) -> pa.Table:
+    """Return one row a document; a document without an id is called ``<shard>:<row>``."""
+    ids = batch.ids
+    if ids is None or ids.null_count:
+        position = pa.array([f"{shard}:{row}" for row in batch.rows.tolist()], pa.string())
+        ids = position if ids is None else pc.coalesce(ids, position)
+    return table(
+        "documents",
+        {
+            "shard": shard,
+            "row": batch.rows,
+            "doc_id": ids,
+            "source": source if batch.sources is None else batch.sources,
+            "n_tokens": features.n_tokens,
+            "n_ngrams": features.n_ngrams,
+            "n_bytes": text_bytes(batch.texts),
+            "content_hash": features.content_hash,
+        },
+    )
+
+
+def write_row_group(file: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
+    """Write whole batches as one row group, so that row groups and batches of features stay aligned."""
+    rows = pa.concat_tables(waiting) if waiting else []
+    if len(rows):
+        file.write_table(rows, row_group_size=len(rows))
+    waiting.clear()
+
+
+def text_bytes(texts: pa.Array) -> np.ndarray:
+    """Return the UTF-8 length of every text: ndarray of int64."""
+    return pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def write_quarantine(workspace: Workspace, output: Output, rejected: list[Rejected]) -> int:
+    """Write the rejected rows, or remove what an earlier reading left; return the bytes written."""
+    path = workspace.store.path("quarantine", output.partition)
+    if not rejected:
+        path.unlink(missing_ok=True)
+        return 0
+    columns = {
+        "shard": output.partition,
+        "row": [row.row for row in rejected],
+        "reason": [row.reason for row in rejected],
+        "excerpt": [row.excerpt for row in rejected],
+    }
+    return workspace.store.write_table(path, "quarantine", columns, output.stamp)
+
+
+def top_buckets(totals: np.ndarray, n: int = 10) -> str:
+    """Return a table of the largest buckets with their share of all n-grams."""
+    order = np.argsort(-totals, kind="stable")[:n]
+    total = max(int(totals.sum()), 1)
+    return markdown_table(
+        ["bucket", "n-grams", "share"], [(int(b), int(totals[b]), f"{totals[b] / total:.2%}") for b in order]
+    )

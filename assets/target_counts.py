@@ -1,0 +1,133 @@
+"""``target_counts``: hashed n-gram totals of every target, and of its held-out documents.
+
+What belongs here: from a target's files to its totals. What does not: the log ratios
+(``assets/importance_estimator.py``).
+"""
+
+import time
+from dataclasses import dataclass
+
+import dagster as dg
+import numpy as np
+
+from assets.materialize import Result, RunOptions, markdown_table, materialize, rate
+from dsir.features import Features, FeatureSpec, featurize
+from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
+from resources.plan import CODE_VERSIONS, Output
+from resources.progress import Progress
+from resources.settings import Reader
+from resources.workspace import Pipeline, Workspace
+
+
+def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """Return the asset over the configured targets."""
+
+    @dg.asset(
+        partitions_def=targets,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=CODE_VERSIONS["target_counts"],
+        kinds={"numba", "parquet"},
+        description=(
+            "Totals of hashed n-grams of a target and of its held-out documents.\n\n"
+            "The held-out part is counted beside the rest and never fitted on; evaluations measure "
+            "against it."
+        ),
+    )
+    def target_counts(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+        workspace = pipeline.workspace
+        plan = workspace.plan()
+
+        def compute(output: Output, progress: Progress) -> Result:
+            return count_target(workspace, output, progress)
+
+        materialize(context, workspace, map(plan.target_counts, context.partition_keys), compute, config)
+
+    return target_counts
+
+
+@dataclass
+class Counts:
+    """What was read of one set of files."""
+
+    totals: np.ndarray
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    rejected: int = 0
+
+
+def count_target(workspace: Workspace, output: Output, progress: Progress) -> Result:
+    """Count a target's documents and its held-out documents, and write the totals."""
+    started = time.monotonic()
+    target = workspace.settings.target(output.partition)
+    spec = workspace.settings.features.spec()
+    train = count_files(workspace, target.uri, target, spec, progress)
+    holdout = count_files(workspace, target.holdout, target, spec, progress)
+    if train.tokens == 0:
+        raise CorpusError(
+            f"target '{target.name}': no tokens in {target.uri} ({train.documents} documents, "
+            f"{train.rejected} rows rejected); check the files and the field {target.text!r}"
+        )
+    if target.holdout and holdout.tokens == 0:
+        raise CorpusError(
+            f"target '{target.name}': no tokens in the holdout {target.holdout} "
+            f"({holdout.documents} documents, {holdout.rejected} rows rejected)"
+        )
+    used = np.flatnonzero(train.totals + holdout.totals)
+    written = workspace.store.write_table(
+        workspace.store.path("target_counts", target.name),
+        "target_counts",
+        {
+            "target": target.name,
+            "bucket": used.astype(np.int32),
+            "count": train.totals[used],
+            "holdout_count": holdout.totals[used],
+        },
+        output.stamp,
+    )
+    return Result(
+        rows=train.documents,
+        bytes=written,
+        metadata={
+            "documents": train.documents,
+            "tokens": train.tokens,
+            "ngrams": int(train.totals.sum()),
+            "text_bytes": train.bytes + holdout.bytes,
+            "MB_per_s": rate(train.bytes + holdout.bytes, started),
+            "bytes_written": written,
+            "quarantined_rows": train.rejected + holdout.rejected,
+            "holdout_documents": holdout.documents,
+            "holdout_tokens": holdout.tokens,
+            "empty_buckets": int(spec.buckets - np.count_nonzero(train.totals)),
+        },
+        tables={
+            "parts": markdown_table(
+                ["part", "documents", "tokens", "n-grams"],
+                [
+                    (name, part.documents, part.tokens, int(part.totals.sum()))
+                    for name, part in (("train", train), ("holdout", holdout))
+                ],
+            )
+        },
+    )
+
+
+def count_files(
+    workspace: Workspace, uri: str | None, reader: Reader, spec: FeatureSpec, progress: Progress
+) -> Counts:
+    """Add up the n-grams of all files that match a URI; of none where it is None."""
+
+    def work(block: Block) -> tuple[TextBatch, Features]:
+        batch = block.parse()
+        return batch, featurize(batch.texts, spec)
+
+    counts = Counts(np.zeros(spec.buckets, dtype=np.int64))
+    for file in expand(uri) if uri else []:
+        for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader)):
+            features.add_totals(counts.totals)
+            counts.documents += len(features)
+            counts.tokens += int(features.n_tokens.sum())
+            counts.bytes += batch.n_bytes
+            counts.rejected += len(batch.rejected)
+            progress.add(documents=len(features), bytes=batch.n_bytes)
+    return counts

@@ -1,0 +1,126 @@
+"""``weights``: one pass over a shard's cached features, the log weight of every document and target.
+
+What belongs here: from features and log ratios to log weights. What does not: noise and picking
+(``assets/selections.py``).
+"""
+
+import time
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from assets.importance_estimator import read_log_ratios
+from assets.materialize import Result, RunOptions, markdown_table, materialize, rate
+from dagster_project.partitions import shards
+from dsir.features import Features
+from dsir.importance import log_weights
+from resources.plan import CODE_VERSIONS, Output, Plan
+from resources.progress import Progress
+from resources.store import table
+from resources.workspace import Pipeline, Workspace
+
+
+def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """Return the asset downstream of the estimator."""
+
+    @dg.asset(
+        deps=[importance_estimator],
+        partitions_def=shards,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        code_version=CODE_VERSIONS["weights"],
+        kinds={"numba", "parquet"},
+        description=(
+            "Log importance weight of every document under every target, in nats.\n\n"
+            "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
+            "text is read."
+        ),
+    )
+    def weights(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+        workspace = pipeline.workspace
+        plan = workspace.plan()
+        unready = [key for key in context.partition_keys if key not in plan.counted]
+        if unready:
+            context.log.warning(f"not counted, so not weighed: {', '.join(unready[:20])}")
+        ready = [key for key in context.partition_keys if key in plan.counted]
+        if not ready:
+            raise dg.Failure("none of these shards is counted; materialize raw_counts first")
+        if plan.importance_estimator.state != "fresh":
+            raise dg.Failure(
+                f"importance_estimator is {plan.importance_estimator.state} "
+                f"({plan.importance_estimator.why}); materialize it first",
+                allow_retries=False,
+            )
+        targets, ratios = read_log_ratios(workspace, plan)
+
+        def compute(output: Output, progress: Progress) -> Result:
+            return weigh_shard(workspace, plan, output, targets, ratios, progress)
+
+        materialize(context, workspace, map(plan.weights, ready), compute, config)
+
+    return weights
+
+
+def weigh_shard(
+    workspace: Workspace,
+    plan: Plan,
+    output: Output,
+    targets: list[str],
+    ratios: np.ndarray,
+    progress: Progress,
+) -> Result:
+    """Weigh one shard's documents and write their log weights, a row group per target in turn."""
+    started = time.monotonic()
+    shard = output.partition
+    source = plan.raw_counts(shard)
+    store = workspace.store
+    documents = store.open_table(store.path("documents", shard), source.stamp)
+    batches = store.read_features(store.path("features", shard), source.stamp)
+    features_bytes = store.path("features", shard).stat().st_size
+    path = store.path("weights", shard)
+    sums = np.zeros(len(targets))
+    squares = np.zeros(len(targets))
+    n_documents = 0
+    with store.table_writer(path, "weights", output.stamp) as writer, documents:
+        for group in range(documents.num_row_groups):
+            rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
+            log_weight = _weigh_documents(batches, len(rows), ratios)
+            for target, values in zip(targets, log_weight, strict=True):
+                columns = {"shard": shard, "row": rows, "target": target, "log_weight": pa.array(values)}
+                writer.write_table(table("weights", columns), row_group_size=len(rows))
+            sums += log_weight.sum(axis=1)
+            squares += (log_weight**2).sum(axis=1)
+            n_documents += len(rows)
+            progress.add(documents=len(rows))
+    progress.add(bytes=source.found["metadata"]["text_bytes"])
+    mean = sums / max(n_documents, 1)
+    deviation = np.sqrt(np.maximum(squares / max(n_documents, 1) - mean**2, 0))
+    written = path.stat().st_size
+    return Result(
+        rows=n_documents * len(targets),
+        bytes=written,
+        metadata={
+            "documents": n_documents,
+            "targets": len(targets),
+            "bytes_read": features_bytes,
+            "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
+            "bytes_written": written,
+        },
+        tables={
+            "log weight by target, nats": markdown_table(
+                ["target", "mean", "standard deviation"],
+                [(t, float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)],
+            )
+        },
+    )
+
+
+def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarray:
+    """Weigh the next ``n_documents`` of a stream of feature batches: shape (targets, n_documents)."""
+    out = np.empty((len(ratios), n_documents))
+    done = 0
+    while done < n_documents:
+        features = Features.from_arrow(next(batches))
+        out[:, done : done + len(features)] = log_weights(features, ratios)
+        done += len(features)
+    return out

@@ -1,0 +1,241 @@
+"""The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``.
+
+What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
+run (``dagster_project/runs.py``), the report's figures (``sql/``).
+
+Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
+from dagster_project.runs import Stage, open_instance, register_shards, run_all
+from dsir.features import warm_up
+from resources import progress
+from resources.catalog import CatalogLocked
+from resources.corpus import CorpusError
+from resources.plan import ASSETS, Output
+from resources.settings import ConfigError
+from resources.workspace import Workspace
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="dsir", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function, text in (
+        ("run", run, "bring everything that is missing or stale up to date"),
+        ("status", status, "say what is fresh, stale or missing, and why"),
+        ("report", report, "show the selections: composition, KL reduction, where they are"),
+        ("init", init, "prepare the home folder and register the shards, for the Dagster UI"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        command.add_argument(
+            "--config",
+            type=Path,
+            default=Path(os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG),
+            help="the YAML file (default: DSIR_CONFIG, else the demo's)",
+        )
+        command.add_argument(
+            "--home",
+            type=Path,
+            default=Path(os.environ.get("DSIR_HOME") or DEFAULT_HOME),
+            help="folder of outputs and catalog (default: DSIR_HOME, else .dsir)",
+        )
+        if name == "status":
+            command.add_argument("--all", action="store_true", help="list the fresh partitions too")
+    options = parser.parse_args(arguments)
+    try:
+        return options.function(options)
+    except ConfigError as error:
+        err.print(Text(str(error), style="red"))
+        return 2
+    except (CorpusError, CatalogLocked, OSError) as error:
+        err.print(Text(str(error), style="red"))
+        return 1
+
+
+def init(options: argparse.Namespace) -> int:
+    """Prepare DAGSTER_HOME, the catalog and the partitions of the shards."""
+    workspace = Workspace(options.config, options.home)
+    plan = workspace.plan()
+    with open_instance(workspace.home) as instance:
+        new = register_shards(instance, plan)
+    out.print(f"{len(plan.shards)} shards, {len(new)} of them new; outputs go to {workspace.home}")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring everything up to date, with progress."""
+    started = time.monotonic()
+    workspace = Workspace(options.config, options.home)
+    warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+    warnings: list[str] = []
+    failed = recomputed = 0
+    with open_instance(workspace.home) as instance:
+        defs = build_defs(options.config, options.home, {"console": quiet_logger(warnings)})
+        with live_progress():
+            for stage in run_all(defs, instance, workspace):
+                failed += len(stage.errors)
+                recomputed += len(stage.due)
+                out.print(stage_line(stage, workspace))
+                for text in warnings:
+                    err.print(Text(f"  {text}", style="yellow"))
+                warnings.clear()
+                for text in stage.errors:
+                    err.print(Text(f"  {text}", style="red"))
+    seconds = time.monotonic() - started
+    if failed:
+        err.print(
+            Text(
+                f"{failed} runs failed after {seconds:.1f} s; what was done stays, and "
+                "`dsir run` again does only the rest",
+                style="red",
+            )
+        )
+        return 1
+    if not recomputed:
+        out.print(f"everything is fresh, nothing was recomputed ({seconds:.1f} s)")
+    else:
+        out.print(f"up to date after {seconds:.1f} s")
+    return 0
+
+
+def stage_line(stage: Stage, workspace: Workspace) -> Text:
+    """Write what became of one asset."""
+    done = {}
+    if stage.due:
+        latest = workspace.catalog.latest()
+        for output in stage.due:
+            row = latest.get((output.asset, output.partition))
+            if row and row["run_id"] in stage.run_ids:
+                done[output.partition] = row
+    parts = [f"{len(done)} recomputed"] if stage.due else []
+    if stage.fresh:
+        parts.append(f"{stage.fresh} fresh")
+    if len(done) < len(stage.due):
+        parts.append(f"{len(stage.due) - len(done)} failed")
+    metadata = [row["metadata"] for row in done.values()]
+    documents = sum(entry.get("documents", 0) for entry in metadata)
+    if documents and stage.asset != "evaluations":
+        parts.append(f"{documents:,} documents")
+    n_bytes = sum(entry.get("text_bytes", 0) for entry in metadata)
+    if n_bytes:
+        parts.append(f"{n_bytes / 1e6:,.1f} MB")
+        seconds = (
+            max(row["finished_at"] for row in done.values()) - min(row["started_at"] for row in done.values())
+        ).total_seconds()
+        parts.append(f"{n_bytes / 1e6 / max(seconds, 1e-3):,.0f} MB/s")
+    rejected = sum(entry.get("quarantined_rows", 0) for entry in metadata)
+    if rejected:
+        parts.append(f"{rejected:,} rows quarantined")
+    mark, style = ("✗", "red") if stage.errors else ("✓", "green")
+    return Text.assemble((mark, style), f" {stage.asset:<21}", ", ".join(parts) or "nothing to do")
+
+
+@contextmanager
+def live_progress() -> Iterator[None]:
+    """Show the running step's documents, MB and MB/s in one line, on a terminal."""
+    with Live(console=out, refresh_per_second=8, transient=True) as live:
+
+        def show(state: progress.Progress) -> None:
+            live.update(Text(f"  {state}", style="cyan") if state.done < state.partitions else Text(""))
+
+        progress.listeners.append(show)
+        try:
+            yield
+        finally:
+            progress.listeners.remove(show)
+
+
+def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
+    """Return a Dagster logger that keeps warnings for the terminal and lets the rest go to the UI."""
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", None) or {}
+            text = meta.get("orig_message") or record.getMessage()
+            if record.levelno == logging.WARNING and text not in warnings:
+                warnings.append(text)
+
+    @dg.logger
+    def console(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("dsir", logging.WARNING)
+        logger.addHandler(Keep())
+        return logger
+
+    return console
+
+
+def status(options: argparse.Namespace) -> int:
+    """List the outputs that are not fresh, with the reason, and count the rest."""
+    workspace = Workspace(options.config, options.home)
+    plan = workspace.plan()
+    waiting = [f"raw_counts[{shard}]" for shard in plan.uncounted]
+    table = Table("asset", "partition", "state", "why", box=None, header_style="bold", pad_edge=False)
+    by_asset: dict[str, list[tuple[Output, str, str]]] = {asset: [] for asset in ASSETS}
+    stale: set[str] = set()
+    for output in plan.outputs():
+        state, why = output.state, output.why
+        upstream = sorted(stale & output.inputs.keys())
+        if state == "fresh" and output.asset == "importance_estimator" and waiting:
+            state, why = "stale", f"not counted yet: {shorten(waiting)}"
+        elif state == "fresh" and upstream:
+            state, why = "stale", f"follows from {shorten(upstream)}"
+        if state != "fresh":
+            stale.add(output.name)
+        by_asset[output.asset].append((output, state, why))
+    for asset, rows in by_asset.items():
+        counts = Counter(state for _, state, _ in rows)
+        if counts["fresh"] and not options.all:
+            more = "" if counts["fresh"] == len(rows) else f" of {len(rows)}"
+            table.add_row(asset, f"{counts['fresh']}{more}", Text("fresh", style=STYLES["fresh"]), "")
+        for output, state, why in rows:
+            if state != "fresh" or options.all:
+                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), Text(why))
+    out.print(table)
+    if stale:
+        out.print(f"{len(stale)} outputs are not fresh; `dsir run` brings them up to date")
+    else:
+        out.print("everything is fresh")
+    return 0
+
+
+def shorten(names: list[str]) -> str:
+    """Name the first three of many."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def report(options: argparse.Namespace) -> int:
+    """Show what was read, each selection beside the pool, and how to go on."""
+    from dagster_project.report import print_report
+
+    print_report(Workspace(options.config, options.home), out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

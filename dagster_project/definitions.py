@@ -1,0 +1,82 @@
+"""The definitions that Dagster loads, from a factory that tests call with their own configuration.
+
+What belongs here: which assets, checks and resources there are, their groups and owners. What does not:
+how any of them works.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+
+from assets.evaluations import build_evaluations
+from assets.importance_estimator import build_importance_estimator
+from assets.raw_counts import raw_counts
+from assets.selections import build_selections
+from assets.target_counts import build_target_counts
+from assets.weights import build_weights
+from resources.settings import load_settings
+from resources.workspace import Pipeline
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = REPOSITORY / "demo" / "dsir.yaml"
+DEFAULT_HOME = ".dsir"
+
+GROUPS = {
+    "raw_counts": "counts",
+    "target_counts": "counts",
+    "importance_estimator": "weights",
+    "weights": "weights",
+    "selections": "selections",
+    "evaluations": "selections",
+}
+OWNERS = ["team:data-selection"]
+
+
+def build_defs(
+    config: str | Path | None = None,
+    home: str | Path | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+) -> dg.Definitions:
+    """Build the definitions of one pipeline.
+
+    Parameters
+    ----------
+    config : str or Path, optional
+        The YAML file. Default: the environment variable DSIR_CONFIG, else the demo's.
+    home : str or Path, optional
+        Where outputs go. Default: the environment variable DSIR_HOME, else ``.dsir``.
+    loggers : mapping, optional
+        Loggers to use in place of Dagster's console logger.
+
+    Raises
+    ------
+    resources.settings.ConfigError
+        The configuration is not valid.
+    """
+    config = Path(config or os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG).resolve()
+    home = Path(home or os.environ.get("DSIR_HOME") or DEFAULT_HOME).resolve()
+    settings = load_settings(config)
+    targets = dg.StaticPartitionsDefinition([target.name for target in settings.targets])
+    chosen = dg.StaticPartitionsDefinition([selection.name for selection in settings.selections])
+
+    target_counts = build_target_counts(targets)
+    importance_estimator = build_importance_estimator(target_counts)
+    weights = build_weights(importance_estimator)
+    selections, size_and_uniqueness = build_selections(chosen, weights)
+    evaluations, kl_reduction_beats_random = build_evaluations(chosen, selections)
+    assets = [raw_counts, target_counts, importance_estimator, weights, selections, evaluations]
+    return dg.Definitions(
+        assets=dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(group_name=GROUPS[spec.key.to_user_string()], owners=OWNERS),
+            assets,
+        ),
+        asset_checks=[size_and_uniqueness, kl_reduction_beats_random],
+        resources={"pipeline": Pipeline(config=str(config), home=str(home))},
+        # One process a run: a step is hundredths of a second, and parallelism is inside of it.
+        executor=dg.in_process_executor,
+        loggers=loggers,
+    )

@@ -1,0 +1,134 @@
+"""``dsir report``: a terminal page on what was read, what was picked, and where it is.
+
+What belongs here: layout. What does not: the figures (``sql/report_*.sql``).
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resources.workspace import Workspace
+
+QUERIES = (
+    (
+        "the best documents of a selection",
+        "SELECT rank, source, doc_id, round(log_weight, 1) AS log_weight\n"
+        "FROM selections WHERE selection = '{selection}' ORDER BY rank LIMIT 10;",
+    ),
+    (
+        "mean log weight of every source of the pool",
+        "SELECT source, target, count(*) AS documents, round(avg(log_weight), 1) AS mean_log_weight\n"
+        'FROM weights JOIN documents USING (shard, "row") GROUP BY ALL ORDER BY mean_log_weight DESC;',
+    ),
+    (
+        "what was computed, when, by which Dagster run",
+        "SELECT asset, partition, fingerprint, run_id, finished_at, rows, bytes\n"
+        "FROM lineage ORDER BY finished_at DESC LIMIT 20;",
+    ),
+)
+
+
+def print_report(workspace: Workspace, console: Console) -> None:
+    """Print the report of the configured selections.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    console : rich.console.Console
+    """
+    catalog = workspace.catalog
+    plan = workspace.plan()
+    pool = catalog.query("report_pool", shards=sorted(plan.shards)).to_pylist()[0]
+    if not pool["shards"]:
+        console.print("Nothing is computed yet; `dsir run` does that.")
+        return
+    console.print()
+    console.print(
+        f"[bold]Pool[/]  {pool['documents']:,} documents in {pool['shards']} shards, "
+        f"{pool['tokens']:,} tokens, {pool['megabytes']:,.1f} MB of text, "
+        f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {pool['quarantined']:,} rows quarantined"
+    )
+    names = [selection.name for selection in workspace.settings.selections]
+    selections = catalog.query("report_selections", selections=names).to_pylist()
+    if not selections:
+        console.print("No selection is materialized yet; `dsir run` does that.")
+        return
+
+    table = _table(
+        "selection",
+        "method",
+        ">documents",
+        ">tokens",
+        ">KL reduction",
+        ">random",
+        ">top-k",
+        ">effective sample size",
+        ">same as top-k",
+    )
+    for row in selections:
+        table.add_row(
+            row["selection"],
+            row["method"],
+            f"{row['documents']:,}",
+            f"{row['tokens']:,}",
+            _number(row["kl_reduction"], "{:.3f}"),
+            _number(row["kl_reduction_random"], "{:.3f}")
+            + _number(row["kl_reduction_random_sd"], " ± {:.3f}", ""),
+            _number(row["kl_reduction_top_k"], "{:.3f}"),
+            _number(row["effective_sample_size"], "{:,.1f}"),
+            _number(row["top_k_agreement"], "{:.0%}"),
+        )
+    console.print()
+    console.print("[bold]Selections[/]  KL reduction in nats, on held-out target text where there is some")
+    console.print(table)
+
+    compositions = {
+        row["selection"]: catalog.query("report_composition", selection=row["selection"]).to_pylist()
+        for row in selections
+    }
+    sources = {entry["source"]: entry["pool_share"] for rows in compositions.values() for entry in rows}
+    shares = {
+        (name, entry["source"]): entry["selection_share"]
+        for name, rows in compositions.items()
+        for entry in rows
+    }
+    table = _table("source", ">pool", *(f">{name}" for name in compositions), "")
+    first = next(iter(compositions))
+    for source in sorted(sources, key=lambda name: -shares.get((first, name), 0.0)):
+        share = shares.get((first, source), 0.0)
+        table.add_row(
+            source,
+            f"{sources[source]:.1%}",
+            *(_number(shares.get((name, source)), "{:.1%}") for name in compositions),
+            Text("█" * round(share * 30), style="green"),
+        )
+    if sources:
+        console.print()
+        console.print("[bold]Where the documents come from[/]  share of the documents: pool → selection")
+        console.print(table)
+
+    console.print()
+    console.print("[bold]Files[/]")
+    console.print(f"  catalog   {catalog.path}", soft_wrap=True)
+    for row in selections:
+        console.print(f"  {row['selection']}   {row['folder']}", soft_wrap=True)
+    console.print()
+    console.print("[bold]Go on[/] with `dsir status`, `make dev` for the Dagster UI, or SQL on the catalog:")
+    for title, query in QUERIES:
+        console.print(f"  [dim]-- {title}[/]")
+        text = query.format(selection=selections[0]["selection"])
+        console.print(Text("  " + text.replace("\n", "\n  ")), soft_wrap=True)
+
+
+def _table(*headers: str) -> Table:
+    """Make a plain table; a header that begins with > is right-aligned."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
+    return table
+
+
+def _number(value: float | None, form: str, absent: str = "-") -> str:
+    return absent if value is None else form.format(value)

@@ -1,0 +1,168 @@
+"""Running the graph from the command line, through Dagster, stage after stage.
+
+What belongs here: registering shards, deciding what is due, launching runs in this process on the same
+Dagster instance as the UI. What does not: what is printed (``dagster_project/cli.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from dagster_project.partitions import shards
+from resources.plan import Output, Plan
+from resources.workspace import Workspace
+
+#: The instance's settings, written once into a new DAGSTER_HOME.
+INSTANCE_SETTINGS = """\
+telemetry:
+  enabled: false
+run_retries:
+  enabled: true
+  max_retries: 2
+concurrency:
+  runs:
+    max_concurrent_runs: 4
+"""
+
+#: Ranges of partitions that are run one by one; if there were more, one run spans them all, and reports
+#: the fresh partitions between them as such.
+MOST_RANGES = 20
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """Open the Dagster instance of a home folder, in DAGSTER_HOME or ``<home>/dagster``."""
+    folder = Path(os.environ.setdefault("DAGSTER_HOME", str((home / "dagster").resolve())))
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "dagster.yaml"
+    if not settings.exists():
+        settings.write_text(INSTANCE_SETTINGS)
+    return dg.DagsterInstance.from_config(str(folder))
+
+
+def register_shards(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
+    """Add the partitions of shards that the instance does not know; return their keys."""
+    known = set(instance.get_dynamic_partitions(shards.name))
+    new = sorted(plan.shards.keys() - known)
+    if new:
+        instance.add_dynamic_partitions(shards.name, new)
+    return new
+
+
+@dataclass
+class Stage:
+    """One asset's part of a run of the whole graph.
+
+    Attributes
+    ----------
+    asset : str
+    due : list of Output
+        What was stale or missing before.
+    fresh : int
+        How many outputs were fresh before.
+    errors : list of str
+        One message for each Dagster run that failed.
+    run_ids : list of str
+    """
+
+    asset: str
+    due: list[Output]
+    fresh: int
+    errors: list[str]
+    run_ids: list[str]
+
+
+def run_all(defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[Stage]:
+    """Bring everything up to date, upstream first; yield each asset's stage when it is done.
+
+    A shard that fails takes no part in what follows; a target, a selection likewise. Where nothing is
+    left for an asset to work on, its stage and those after it fail.
+    """
+    job = defs.resolve_implicit_global_asset_job_def()
+
+    def run(asset: str, outputs: Sequence[Output], order: Sequence[str]) -> Stage:
+        due = [output for output in outputs if output.state != "fresh"]
+        stage = Stage(asset, due, len(outputs) - len(due), [], [])
+        for first, last in partition_ranges([output.partition for output in due], order):
+            tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+            execute(stage, tags=tags if first else {})
+        return stage
+
+    def execute(stage: Stage, tags: dict[str, str] | None = None, partition_key: str | None = None) -> None:
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey(stage.asset)],
+            tags={**(tags or {}), "dsir/command": "dsir run"},
+            partition_key=partition_key,
+            run_config={"loggers": {"console": {}}},
+            raise_on_error=False,
+        )
+        stage.run_ids.append(result.run_id)
+        if not result.success:
+            stage.errors += failures(result) or [f"{stage.asset}: Dagster run {result.run_id} failed"]
+
+    plan = workspace.plan()
+    register_shards(instance, plan)
+    order = instance.get_dynamic_partitions(shards.name)
+    yield run("raw_counts", [plan.raw_counts(shard) for shard in sorted(plan.shards)], order)
+    targets = [target.name for target in workspace.settings.targets]
+    yield run("target_counts", [plan.target_counts(target) for target in targets], targets)
+    plan = workspace.plan()
+    yield run("importance_estimator", [plan.importance_estimator], [""])
+    plan = workspace.plan()
+    yield run("weights", [plan.weights(shard) for shard in plan.counted], order)
+    plan = workspace.plan()
+    selections = [plan.selections(selection) for selection in workspace.settings.selections]
+    names = [selection.name for selection in workspace.settings.selections]
+    for asset in ("selections", "evaluations"):
+        outputs = selections if asset == "selections" else [plan.evaluations(each) for each in selections]
+        due = [output for output in outputs if output.state != "fresh"]
+        stage = Stage(asset, due, len(names) - len(due), [], [])
+        for output in due:
+            execute(stage, partition_key=output.partition)
+        plan = workspace.plan()
+        yield stage
+
+
+def failures(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Return the messages of the steps that failed, as their authors wrote them."""
+    messages = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            written = data.user_failure_data.description if data.user_failure_data else None
+            cause = data.error.cause if data.error and data.error.cause else data.error
+            messages.append(written or (cause.message.strip() if cause else str(event.message)))
+    return messages
+
+
+def partition_ranges(keys: Sequence[str], order: Sequence[str]) -> list[tuple[str, str]]:
+    """Cut keys into ranges that are contiguous in the partitions' order.
+
+    Parameters
+    ----------
+    keys : sequence of str
+        Keys to cover; each is in ``order``.
+    order : sequence of str
+        All keys, in the order of the partitions definition.
+
+    Returns
+    -------
+    list of (str, str)
+        First and last key of each range. More than :data:`MOST_RANGES` become one that spans all.
+    """
+    index = {key: i for i, key in enumerate(order)}
+    at = sorted(index[key] for key in keys)
+    ranges: list[list[int]] = []
+    for i in at:
+        if ranges and i == ranges[-1][1] + 1:
+            ranges[-1][1] = i
+        else:
+            ranges.append([i, i])
+    if len(ranges) > MOST_RANGES:
+        ranges = [[at[0], at[-1]]]
+    return [(order[first], order[last]) for first, last in ranges]

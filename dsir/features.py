@@ -1,0 +1,406 @@
+"""Hashed n-gram features of documents: the public face of the featurizer.
+
+Belongs here: what a feature is (`FeatureSpec`), the counts of a batch (`Features`) and their Arrow form, and
+`featurize`. Does not belong here: compiled code (`dsir.kernel` and what it calls), reading and storing,
+anything that estimates or selects.
+
+The method is section 4 of Xie et al., "Data Selection for Language Models via Importance Resampling"
+(NeurIPS 2023), as in ``HashedNgramDSIR`` of their package ``data-selection`` 1.0.3: lowercase, split into
+words and punctuation, count n-grams of order 1 to n in hashed buckets.
+"""
+
+import importlib
+import re
+import threading
+import time
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dsir.hashing import xxh64_ranges
+from dsir.kernel import count_documents
+from dsir.memo import new_memo
+from dsir.sparse import add_counts, new_counts
+from dsir.unicode_tables import code_point_table
+from dsir.words import needs_str_lower
+
+__all__ = ["KERNEL_VERSION", "FeatureSpec", "Features", "featurize", "hash_strings", "warm_up"]
+
+#: Changes whenever the same text could give other features: with the kernel's arithmetic, and with the
+#: Unicode version of the running Python, whose `re` and `str.lower` define words.
+KERNEL_VERSION = f"1+unicode-{unicodedata.unidata_version}"
+
+_MAX_BUCKETS = 2**24
+_ALL_WORDS = {"wordpunct": np.uint64(0), "whitespace": np.uint64(2**64 - 1)}
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What is counted in a document.
+
+    Parameters
+    ----------
+    tokenizer : str
+        ``"wordpunct"``: the matches of ``\\w+|[^\\w\\s]+`` under Python's `re`, as in the reference.
+        ``"whitespace"``: `str.split`. ``"package.module:function"``: a function from the lowercased text
+        (str) to its words (list of str); an order of magnitude slower.
+    ngrams : int
+        Longest n-gram counted, at least 1. All shorter ones are counted too.
+    buckets : int
+        Number of hash buckets, 1 .. 2**24.
+    hash : str
+        ``"fast"``: the 64-bit hash specified in `dsir.hashing`. ``"sha256"``: the bucket is the SHA-256 of
+        the n-gram, its words joined by one space, as a big-endian integer modulo `buckets`; identical to the
+        reference's ``hash_buckets``.
+
+    Raises
+    ------
+    ValueError
+        Naming the field, its value, and what is expected.
+    """
+
+    tokenizer: str = "wordpunct"
+    ngrams: int = 2
+    buckets: int = 10_000
+    hash: str = "fast"
+
+    def __post_init__(self) -> None:
+        def refuse(field: str, expected: str) -> None:
+            raise ValueError(f"{field}: {getattr(self, field)!r}; expected {expected}")
+
+        def is_integer(value: object) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool)
+
+        known = self.tokenizer in _ALL_WORDS if isinstance(self.tokenizer, str) else False
+        if not known and not (isinstance(self.tokenizer, str) and _FUNCTION.fullmatch(self.tokenizer)):
+            refuse("tokenizer", "'wordpunct', 'whitespace' or 'package.module:function'")
+        if not is_integer(self.ngrams) or self.ngrams < 1:
+            refuse("ngrams", "an integer of at least 1")
+        if not is_integer(self.buckets) or not 1 <= self.buckets <= _MAX_BUCKETS:
+            refuse("buckets", f"an integer from 1 to {_MAX_BUCKETS}")
+        if self.hash not in ("fast", "sha256"):
+            refuse("hash", "'fast' or 'sha256'")
+
+    @property
+    def bucket_dtype(self) -> np.dtype:
+        """uint16 if it holds every bucket, else uint32."""
+        return np.dtype(np.uint16 if self.buckets <= 2**16 else np.uint32)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Sparse n-gram counts of a batch of n documents, in compressed sparse rows.
+
+    Attributes
+    ----------
+    offsets : int64[n + 1]
+        The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
+    buckets : uint16[nnz] or uint32[nnz]
+        Ascending and unique within a document; uint16 for at most 65,536 buckets.
+    counts : uint32[nnz]
+    n_tokens : int64[n]
+        Words of each document.
+    content_hash : uint64[n]
+        XXH64, seed 0, of the UTF-8 bytes of each document as it was given.
+    """
+
+    offsets: np.ndarray
+    buckets: np.ndarray
+    counts: np.ndarray
+    n_tokens: np.ndarray
+    content_hash: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.n_tokens)
+
+    @property
+    def n_ngrams(self) -> np.ndarray:
+        """Sum of the counts of each document, int64[n]."""
+        running = np.zeros(len(self.counts) + 1, np.int64)
+        np.cumsum(self.counts, dtype=np.int64, out=running[1:])
+        return np.diff(running[self.offsets])
+
+    def dense(self, i: int, n_buckets: int) -> np.ndarray:
+        """Counts of document `i` over all buckets, int64[n_buckets].
+
+        Raises
+        ------
+        IndexError
+            If there is no document `i`, or it has a bucket of ``n_buckets`` or above.
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)}")
+        i %= len(self)
+        entries = slice(self.offsets[i], self.offsets[i + 1])
+        dense = np.zeros(n_buckets, np.int64)
+        dense[self.buckets[entries]] = self.counts[entries]
+        return dense
+
+    def totals(self, n_buckets: int) -> np.ndarray:
+        """Counts summed over the documents, int64[n_buckets]; exact.
+
+        Raises
+        ------
+        IndexError
+            If there is a bucket of ``n_buckets`` or above.
+        """
+        totals = np.zeros(n_buckets, np.int64)
+        np.add.at(totals, self.buckets, self.counts.astype(np.int64))
+        return totals
+
+    def add_totals(self, totals: np.ndarray) -> None:
+        """Add all documents' counts to ``totals``, int64[n_buckets], in place; exact."""
+        add_counts(self.buckets, self.counts, totals)
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """The features as one record batch, sharing memory.
+
+        Columns: ``buckets`` (large_list of uint16 or uint32) and ``counts`` (large_list of uint32), with the
+        same offsets; ``n_tokens`` (int64); ``content_hash`` (uint64).
+        """
+        offsets = pa.array(self.offsets)
+        return pa.record_batch(
+            {
+                "buckets": pa.LargeListArray.from_arrays(offsets, pa.array(self.buckets)),
+                "counts": pa.LargeListArray.from_arrays(offsets, pa.array(self.counts)),
+                "n_tokens": pa.array(self.n_tokens),
+                "content_hash": pa.array(self.content_hash),
+            }
+        )
+
+    @classmethod
+    def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
+        """Features from the record batch of `to_arrow`, or a slice of it, sharing memory.
+
+        Only the offsets are copied, and only if the batch is a slice or has 32-bit lists.
+
+        Raises
+        ------
+        ValueError
+            If a column is absent, of another type or has nulls, or the two lists of a document differ in
+            length.
+        """
+        columns = {}
+        for name in ("buckets", "counts", "n_tokens", "content_hash"):
+            if name not in batch.schema.names:
+                raise ValueError(f"no column {name!r} among {batch.schema.names}")
+            columns[name] = column = batch.column(name)
+            is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+            value_type = column.type.value_type if is_list else column.type
+            if is_list != (name in _LISTS) or value_type not in _VALUE_TYPES[name]:
+                raise ValueError(f"column {name!r} is {column.type}; expected {_EXPECTED[name]}")
+            if column.null_count:
+                raise ValueError(f"column {name!r} has {column.null_count} nulls; expected none")
+        offsets, buckets = _list_parts(columns["buckets"])
+        count_offsets, counts = _list_parts(columns["counts"])
+        if not np.array_equal(offsets, count_offsets):
+            raise ValueError("columns 'buckets' and 'counts' differ in the lengths of their lists")
+        return cls(offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy())
+
+
+_LISTS = ("buckets", "counts")
+_VALUE_TYPES = {
+    "buckets": (pa.uint16(), pa.uint32()),
+    "counts": (pa.uint32(),),
+    "n_tokens": (pa.int64(),),
+    "content_hash": (pa.uint64(),),
+}
+_EXPECTED = {
+    "buckets": "a list of uint16 or uint32",
+    "counts": "a list of uint32",
+    "n_tokens": "int64",
+    "content_hash": "uint64",
+}
+
+
+def _list_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets from zero (int64[n + 1]) and values of a list column, of which it may be a slice."""
+    offsets = column.offsets.to_numpy().astype(np.int64, copy=False)
+    values = column.values.to_numpy()[offsets[0] : offsets[-1]]
+    return offsets - offsets[0] if offsets[0] else offsets, values
+
+
+class _Scratch(threading.local):
+    """Counters, and the memo of SHA-256 buckets, of the running thread: kept warm for the next batch."""
+
+    key = None
+    counts = None
+    memo = None
+
+    def prepare(self, spec: FeatureSpec) -> None:
+        key = (spec.buckets, spec.hash)
+        if self.key != key:
+            self.clear()
+            self.counts = new_counts(spec.buckets)
+            self.memo = new_memo(spec.buckets) if spec.hash == "sha256" else None
+            self.key = key
+
+    def clear(self) -> None:
+        self.key = self.counts = self.memo = None
+
+
+_scratch = _Scratch()
+
+
+def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
+    """Sparse n-gram counts of a batch of documents.
+
+    Compiled code in one thread, which releases the GIL: call it from several threads on batches of a few
+    megabytes. The features of a document do not depend on the other documents, nor on earlier batches.
+
+    Parameters
+    ----------
+    texts : pyarrow.Array of string or large_string
+        n documents; may be a slice.
+    spec : FeatureSpec
+
+    Returns
+    -------
+    Features
+        Of n documents. A document without words has no entries.
+
+    Raises
+    ------
+    ValueError
+        If `texts` has another type, nulls or invalid UTF-8, or a custom tokenizer cannot be found or does
+        not return a list of str.
+
+    Notes
+    -----
+    Equals ``get_ngram_counts`` of ``data_selection.hashed_ngram_dsir`` under ``hash="sha256"``.
+    """
+    if not isinstance(texts, pa.Array) or texts.type not in (pa.string(), pa.large_string()):
+        raise ValueError(f"texts: {getattr(texts, 'type', type(texts))}; expected an array of (large_)string")
+    if texts.null_count:
+        raise ValueError(f"texts: {texts.null_count} nulls; expected none")
+    texts.validate(full=True)
+    data, starts, ends = _utf8(texts)
+    content_hash = xxh64_ranges(data, starts, ends)
+
+    if spec.tokenizer in _ALL_WORDS:
+        table, all_words = code_point_table(spec.tokenizer), _ALL_WORDS[spec.tokenizer]
+        bounds = None
+        data, starts, ends = _with_str_lower(texts, data, starts, ends)
+    else:
+        table, all_words = _NO_TABLE, np.uint64(0)
+        data, bounds, starts, ends = _custom_words(texts, spec.tokenizer)
+    room = (int((ends - starts).sum()) // 5 + 64) if bounds is None else len(bounds)
+    _scratch.prepare(spec)
+    try:
+        offsets, buckets, counts, n_tokens = count_documents(
+            data,
+            starts,
+            ends,
+            bounds,
+            table,
+            all_words,
+            spec.ngrams,
+            np.uint64(spec.buckets),
+            _scratch.counts,
+            _scratch.memo,
+            np.empty(room, spec.bucket_dtype),
+            np.empty(room, np.uint32),
+        )
+    except BaseException:  # out of memory: the counters are not zero
+        _scratch.clear()
+        raise
+    return Features(offsets, buckets, counts, n_tokens, content_hash)
+
+
+_NO_TABLE = np.zeros(0, np.uint32)
+_NO_TABLE.flags.writeable = False
+
+
+def hash_strings(strings: pa.Array) -> np.ndarray:
+    """XXH64, seed 0, of the UTF-8 bytes of every value of a string array without nulls: uint64[n]."""
+    return xxh64_ranges(*_utf8(strings))
+
+
+def _utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bytes a string array lies in (read-only), and the bounds of its values (int64[n] twice)."""
+    _, offsets, data = texts.buffers()
+    dtype = np.int32 if texts.type == pa.string() else np.int64
+    if len(texts) == 0:
+        bounds = np.zeros(1, np.int64)
+    else:
+        bounds = np.frombuffer(offsets, dtype)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    data = np.frombuffer(data if data is not None else b"", np.uint8)
+    data.flags.writeable = False  # one type for the compiler, whoever owns the buffer
+    return data, bounds[:-1], bounds[1:]
+
+
+def _with_str_lower(texts, data, starts, ends):
+    """The same documents, those that need it lowercased by `str.lower` and put at the end of the bytes."""
+    special = np.flatnonzero(needs_str_lower(data, starts, ends))
+    if len(special) == 0:
+        return data, starts, ends
+    first = starts[0]
+    pieces = [data[first : ends[-1]]]
+    starts, ends = starts - first, ends - first
+    at = len(pieces[0])
+    for i in special:
+        lowered = np.frombuffer(texts[int(i)].as_py().lower().encode(), np.uint8)
+        pieces.append(lowered)
+        starts[i], ends[i] = at, at + len(lowered)
+        at += len(lowered)
+    data = np.concatenate(pieces)
+    data.flags.writeable = False
+    return data, starts, ends
+
+
+def _custom_words(texts, name):
+    """Words of a custom tokenizer: their bytes, their bounds, and the bounds of each document's words."""
+    module, _, attribute = name.partition(":")
+    try:
+        tokenize = importlib.import_module(module)
+        for part in attribute.split("."):
+            tokenize = getattr(tokenize, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"tokenizer: {name!r} cannot be imported: {error}") from error
+    pieces, lengths, document_bounds = [], [0], [0]
+    for text in texts:
+        words = tokenize(text.as_py().lower())
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"tokenizer: {name!r} returned {type(words).__name__}; expected a list of str")
+        encoded = [word.encode() for word in words]
+        pieces += encoded
+        lengths += map(len, encoded)
+        document_bounds.append(document_bounds[-1] + len(words))
+    data = np.frombuffer(b"".join([*pieces, bytes(8)]), np.uint8)
+    bounds = np.cumsum(lengths, dtype=np.int64)
+    document_bounds = np.array(document_bounds, np.int64)
+    return data, bounds, document_bounds[:-1], document_bounds[1:]
+
+
+def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
+    """Compile what `featurize` needs for `spec`, or load it from Numba's cache on disk.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    announce : function of a str
+        Called before a compilation starts if nothing is in the cache, and otherwise (another kernel or an
+        older version is) if it takes more than a second; not called if there is nothing to compile.
+
+    Returns
+    -------
+    float
+        Seconds it took.
+    """
+    begin = time.perf_counter()
+    message = "compiling the featurizer (first use only, about 20 s)"
+    late = threading.Timer(1.0, announce, [message])
+    if any(Path(count_documents.stats.cache_path).glob("kernel.*.nbi")):
+        late.start()
+    else:
+        announce(message)
+    try:
+        featurize(pa.array(["warm up"]), spec)
+    finally:
+        late.cancel()
+    return time.perf_counter() - begin

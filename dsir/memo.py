@@ -1,0 +1,216 @@
+"""SHA-256 buckets of n-grams, remembering those already hashed.
+
+Belongs here: the memo and the queue of n-grams waiting to be hashed together. Does not belong here: SHA-256
+itself (`dsir.sha256`), sparse counts (`dsir.kernel`).
+
+Most n-grams of a text occur again and again, so buckets are kept in two direct-mapped tables, of words and
+of longer n-grams. The memo is exact, whatever the text: a word is compared by its bytes, an n-gram by two
+integers that identify its parts.
+
+- Every entry, when it is written, gets a *serial number* that no earlier entry had.
+- A word of at most `MAX_WORD` bytes is found by comparing all its bytes and its length. Longer words are
+  hashed anew each time and have serial number 0, which is never looked up.
+- An n-gram is found by comparing the pair (serial number of its first n - 1 words, serial number of its
+  last word). A serial number stands for one word sequence only, so equal pairs are equal n-grams. The converse
+  does not hold (an entry that was overwritten comes back under a new number), which costs a hash, no error.
+- Before the 32-bit numbers run out, the tables are emptied and numbering starts again.
+
+What is not found is queued, hashed `dsir.sha256.LANES` at a time, and only then counted; until then its
+entry holds its place in the queue, where further occurrences are added up.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+from dsir.hashing import _ONES, K1, K2, K3, _0, load_u64
+from dsir.sha256 import (
+    INITIAL_STATE,
+    LANES,
+    MAX_ONE_BLOCK,
+    bucket_of_long,
+    buckets_of_blocks,
+    remainder_factors,
+    write_block,
+)
+from dsir.sparse import add
+
+MAX_WORD = 23  # bytes of the longest word kept: three 64-bit integers, less one byte for the length
+WORD_BITS, GRAM_BITS = 17, 20  # log2 of the number of entries of each table
+WORD_ENTRY, GRAM_ENTRY = 4, 2  # 64-bit integers an entry: the key, then serial << 32 | value
+GRAMS = WORD_ENTRY << WORD_BITS  # where the n-grams begin
+QUEUE = 512  # a multiple of LANES
+
+_PENDING = np.uint64(1 << 31)  # a value with this bit is a place in the queue, any other is a bucket
+_VALUE = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_SERIAL, _QUEUED = 0, 1
+LAST_SERIAL = 2**32 - 1
+
+Memo = namedtuple(
+    "Memo",
+    [
+        "entries",  # uint64[...]: words, then n-grams
+        "cursor",  # int64[2]: the last serial number given; the length of the queue
+        "blocks",  # uint8[64 * QUEUE + 8]: padded messages
+        "occurrences",  # int64[QUEUE]
+        "places",  # int64[QUEUE]: index in `entries` of the value to fill in, or -1
+        "buckets",  # int64[QUEUE]
+        "state",  # uint32[8 * LANES]: scratch of SHA-256
+        "block",  # uint8[64 * LANES]: scratch of SHA-256
+        "initial",  # uint32[8]
+        "factors",  # uint64[8]
+    ],
+)
+
+
+def new_memo(n_buckets: int) -> Memo:
+    """An empty memo of buckets among ``n_buckets`` (at most 2**24); about 20 MiB, for one thread at a time."""
+    return Memo(
+        entries=np.zeros(GRAMS + (GRAM_ENTRY << GRAM_BITS), np.uint64),
+        cursor=np.zeros(2, np.int64),
+        blocks=np.zeros(64 * QUEUE + 8, np.uint8),
+        occurrences=np.zeros(QUEUE, np.int64),
+        places=np.zeros(QUEUE, np.int64),
+        buckets=np.zeros(QUEUE, np.int64),
+        state=np.zeros(8 * LANES, np.uint32),
+        block=np.zeros(64 * LANES, np.uint8),
+        initial=INITIAL_STATE.copy(),
+        factors=remainder_factors(n_buckets),
+    )
+
+
+@njit(nogil=True)
+def flush(memo, n_buckets, counts):
+    """Hash what is queued, count it, and fill in the entries that wait for it."""
+    n = memo.cursor[_QUEUED]
+    buckets_of_blocks(memo.blocks, n, memo.state, memo.initial, memo.factors, n_buckets, memo.buckets)
+    for q in range(n):
+        add(counts, memo.buckets[q], memo.occurrences[q])
+        place = memo.places[q]
+        if place >= 0:
+            entry = memo.entries[place]
+            if entry & _VALUE == _PENDING | np.uint64(q):
+                memo.entries[place] = (entry & ~_VALUE) | np.uint64(memo.buckets[q])
+    memo.cursor[_QUEUED] = 0
+
+
+@njit(nogil=True)
+def _hash(memo, low, starts, ends, first, last, place, n_buckets, counts):
+    """Count an n-gram that is not in the memo; returns the value of its entry (a bucket or a place in the queue)."""
+    length = last - first - 1
+    for k in range(first, last):
+        length += ends[k] - starts[k]
+    if length > MAX_ONE_BLOCK:
+        bucket = bucket_of_long(
+            low, starts, ends, first, last, memo.block, memo.state, memo.initial, memo.factors, n_buckets
+        )
+        add(counts, bucket, 1)
+        return np.uint64(bucket)
+    if memo.cursor[_QUEUED] == QUEUE:
+        flush(memo, n_buckets, counts)
+    q = memo.cursor[_QUEUED]
+    memo.cursor[_QUEUED] = q + 1
+    write_block(memo.blocks, 64 * q, low, starts, ends, first, last)
+    memo.occurrences[q] = 1
+    memo.places[q] = place
+    return _PENDING | np.uint64(q)
+
+
+@njit(nogil=True)
+def _count_entry(memo, entry, counts):
+    """Count one more occurrence of a known n-gram; returns its serial number."""
+    value = entry & _VALUE
+    if value & _PENDING != 0:
+        memo.occurrences[np.int64(value & ~_PENDING)] += 1
+    else:
+        add(counts, np.int64(value), 1)
+    return entry >> _32
+
+
+@njit(nogil=True)
+def _count_word(memo, low, starts, ends, i, n_buckets, counts):
+    """Count word `i`; returns its serial number, 0 if it is too long for the memo."""
+    start, length = starts[i], ends[i] - starts[i]
+    if length > MAX_WORD:
+        _hash(memo, low, starts, ends, i, i + 1, -1, n_buckets, counts)
+        return _0
+    a, b, c = load_u64(low, start), _0, _0
+    if length <= 8:
+        a = a & (_ONES >> np.uint64(64 - 8 * length)) if length > 0 else _0
+    else:
+        b = load_u64(low, start + 8)
+        if length <= 16:
+            b &= _ONES >> np.uint64(128 - 8 * length)
+        else:
+            c = load_u64(low, start + 16) & (_ONES >> np.uint64(192 - 8 * length))
+    c |= np.uint64(length + 1) << np.uint64(56)
+    h = (a * K1) ^ (b * K2) ^ (c * K3)
+    h = (h ^ (h >> _32)) * K1
+    at = WORD_ENTRY * np.int64(h >> np.uint64(64 - WORD_BITS))
+    entries = memo.entries
+    if entries[at] == a and entries[at + 1] == b and entries[at + 2] == c:
+        return _count_entry(memo, entries[at + 3], counts)
+    value = _hash(memo, low, starts, ends, i, i + 1, at + 3, n_buckets, counts)
+    memo.cursor[_SERIAL] += 1
+    serial = np.uint64(memo.cursor[_SERIAL])
+    entries[at], entries[at + 1], entries[at + 2] = a, b, c
+    entries[at + 3] = serial << _32 | value
+    return serial
+
+
+@njit(nogil=True)
+def _count_gram(memo, prefix, word, low, starts, ends, first, last, n_buckets, counts):
+    """Count words ``first .. last - 1``, given the serial numbers of all but the last and of the last."""
+    if prefix == 0 or word == 0:
+        _hash(memo, low, starts, ends, first, last, -1, n_buckets, counts)
+        return _0
+    key = prefix << _32 | word
+    h = (key ^ (key >> _32)) * K1
+    h = (h ^ (h >> _32)) * K2
+    at = GRAMS + GRAM_ENTRY * np.int64(h >> np.uint64(64 - GRAM_BITS))
+    entries = memo.entries
+    if entries[at] == key:
+        return _count_entry(memo, entries[at + 1], counts)
+    value = _hash(memo, low, starts, ends, first, last, at + 1, n_buckets, counts)
+    memo.cursor[_SERIAL] += 1
+    serial = np.uint64(memo.cursor[_SERIAL])
+    entries[at] = key
+    entries[at + 1] = serial << _32 | value
+    return serial
+
+
+@njit(nogil=True)
+def count_words_sha256(memo, low, starts, ends, first, last, seen, prefixes, n_buckets, counts):
+    """Count the n-grams that end in words ``first .. last - 1`` of a document.
+
+    Parameters
+    ----------
+    memo : Memo
+        Counts are complete only after `flush`.
+    low : uint8[:]
+        The words' bytes, with 7 more after the last.
+    starts, ends : int64[:]
+        Bounds of the words in `low`, those before `first` that begin an n-gram included.
+    seen : int64
+        How many words of the document came before `first`.
+    prefixes : uint64[ngrams]
+        Serial numbers of the n-grams of 1, 2 ... words that end in the word before `first`; updated.
+    n_buckets : uint64
+    counts : dsir.sparse.Counts
+    """
+    ngrams = len(prefixes)
+    for i in range(first, last):
+        if memo.cursor[_SERIAL] > LAST_SERIAL - ngrams:
+            flush(memo, n_buckets, counts)
+            memo.entries[:] = 0
+            memo.cursor[_SERIAL] = 0
+            prefixes[:] = 0
+        word = _count_word(memo, low, starts, ends, i, n_buckets, counts)
+        for k in range(min(ngrams - 1, seen), 0, -1):
+            prefixes[k] = _count_gram(
+                memo, prefixes[k - 1], word, low, starts, ends, i - k, i + 1, n_buckets, counts
+            )
+        prefixes[0] = word
+        seen += 1

@@ -1,0 +1,197 @@
+"""Finding and lowercasing the words of a document: UTF-8 in, lowercased UTF-8 and word bounds out.
+
+Belongs here: the state machine over bytes and code points, in numba. Does not belong here: what the classes
+are (`dsir.unicode_tables`), hashing words, counting.
+
+ASCII is done 64 bytes at a time: one comparison of vectors yields a 64-bit mask of the word characters and
+one of the whitespace, and words begin and end where a mask differs from itself shifted by one (the technique
+of simdjson; Langdale & Lemire 2019). Everything else is decoded one code point at a time.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from dsir.hashing import _ONES, _1, count_trailing_zeros
+from dsir.unicode_tables import CLASS_SHIFT, PUNCTUATION, SPACE, WORD
+
+BLOCK = 64  # bytes of ASCII classified at once
+MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
+
+
+@intrinsic
+def _classify_ascii(typingctx, src, i, dst, j):
+    """Classify ``src[i : i + 64]`` and write it, ASCII capitals lowercased, to ``dst[j : j + 64]``.
+
+    Returns three uint64 masks, bit k standing for byte k: not ASCII, word character (``[0-9A-Za-z_]``),
+    whitespace. Written as LLVM vectors, which every target's back end maps to the registers it has.
+    """
+    byte, mask_type = ir.IntType(8), ir.IntType(64)
+    vector = ir.VectorType(byte, BLOCK)
+
+    def codegen(context, builder, signature, args):
+        def splat(value):
+            return ir.Constant(vector, [value] * BLOCK)
+
+        def between(x, low, high):
+            return builder.icmp_unsigned("<", builder.sub(x, splat(low)), splat(high - low + 1))
+
+        def address(k):
+            array = context.make_array(signature.args[k])(context, builder, args[k])
+            return builder.bitcast(builder.gep(array.data, [args[k + 1]]), vector.as_pointer())
+
+        x = builder.load(address(0), align=1)
+        capital = builder.select(between(x, ord("A"), ord("Z")), splat(0x20), splat(0))
+        lowered = builder.or_(x, capital)
+        builder.store(lowered, address(2), align=1)
+        word = builder.or_(between(lowered, ord("a"), ord("z")), between(x, ord("0"), ord("9")))
+        word = builder.or_(word, builder.icmp_unsigned("==", x, splat(ord("_"))))
+        space = builder.or_(between(x, 9, 13), between(x, 28, 32))
+        masks = [builder.icmp_signed("<", x, splat(0)), word, space]
+        masks = [builder.bitcast(m, mask_type) for m in masks]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return types.UniTuple(types.uint64, 3)(src, types.int64, dst, types.int64), codegen
+
+
+@njit(nogil=True)
+def _decode(data, i):
+    """The code point at ``data[i]`` in valid UTF-8, and its length in bytes."""
+    b = np.int64(data[i])
+    if b < 0x80:
+        return b, 1
+    if b < 0xE0:
+        return (b & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+    if b < 0xF0:
+        return (b & 0x0F) << 12 | (np.int64(data[i + 1]) & 0x3F) << 6 | (data[i + 2] & 0x3F), 3
+    high = (b & 0x07) << 18 | (np.int64(data[i + 1]) & 0x3F) << 12
+    return high | (np.int64(data[i + 2]) & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
+
+
+@njit(nogil=True)
+def _encode(code_point, low, out):
+    """Write a code point as UTF-8 to ``low[out:]``; returns its length in bytes."""
+    if code_point < 0x80:
+        low[out] = code_point
+        return 1
+    if code_point < 0x800:
+        low[out] = 0xC0 | code_point >> 6
+        low[out + 1] = 0x80 | code_point & 0x3F
+        return 2
+    if code_point < 0x10000:
+        low[out] = 0xE0 | code_point >> 12
+        low[out + 1] = 0x80 | (code_point >> 6) & 0x3F
+        low[out + 2] = 0x80 | code_point & 0x3F
+        return 3
+    low[out] = 0xF0 | code_point >> 18
+    low[out + 1] = 0x80 | (code_point >> 12) & 0x3F
+    low[out + 2] = 0x80 | (code_point >> 6) & 0x3F
+    low[out + 3] = 0x80 | code_point & 0x3F
+    return 4
+
+
+@njit(nogil=True)
+def find_words(data, pos, end, low, out, current, table, all_words, starts, n_starts, ends, n_ends):
+    """Find words from ``data[pos]`` on, until the document's end or until `starts` is nearly full.
+
+    Parameters
+    ----------
+    data : uint8[:]
+        Valid UTF-8.
+    pos, end : int64
+        What is left of the document.
+    low : uint8[:]
+        Receives the lowercased text from `out` on; as long as `MAX_GROWTH` times the document plus `BLOCK`.
+    current : int64
+        Class of the code point before `pos`; `SPACE` at the start of a document.
+    table : uint32[0x110000]
+        `dsir.unicode_tables.code_point_table`.
+    all_words : uint64
+        Which ASCII characters are words if they are not whitespace: all ones for the ``whitespace``
+        tokenizer, zero for ``wordpunct``.
+    starts, ends : int64[:]
+        Receive the bounds of the words in `low`, from `n_starts` and `n_ends` on.
+
+    Returns
+    -------
+    pos, out, current, n_starts, n_ends : int64
+        A word that is still open has a start and no end yet. At the end of a document all are closed.
+    """
+    limit = len(starts) - BLOCK
+    while pos < end and n_starts < limit:
+        if pos + BLOCK <= len(data):
+            other, word, space = _classify_ascii(data, pos, low, out)
+            n = min(end - pos, BLOCK)
+            valid = _ONES >> np.uint64(BLOCK - n)
+            other &= valid
+            if other != 0:
+                n = count_trailing_zeros(other)
+                valid = (_1 << np.uint64(n)) - _1
+            word = (word | all_words) & ~space & valid
+            punctuation = ~(word | space) & valid
+            before_word = (word << _1) | np.uint64(current == WORD)
+            before_punctuation = (punctuation << _1) | np.uint64(current == PUNCTUATION)
+            begins = (word & ~before_word) | (punctuation & ~before_punctuation)
+            finishes = ((before_word & ~word) | (before_punctuation & ~punctuation)) & valid
+            while begins != 0:
+                starts[n_starts] = out + count_trailing_zeros(begins)
+                n_starts += 1
+                begins &= begins - _1
+            while finishes != 0:
+                ends[n_ends] = out + count_trailing_zeros(finishes)
+                n_ends += 1
+                finishes &= finishes - _1
+            if n > 0:
+                last = _1 << np.uint64(n - 1)
+                current = WORD if word & last != 0 else (PUNCTUATION if punctuation & last != 0 else SPACE)
+            pos += n
+            out += n
+            if other == 0:
+                continue
+        while True:
+            code_point, length = _decode(data, pos)
+            entry = np.int64(table[code_point])
+            pos += length
+            character_class = entry >> CLASS_SHIFT
+            if character_class != current:
+                if current != SPACE:
+                    ends[n_ends] = out
+                    n_ends += 1
+                if character_class != SPACE:
+                    starts[n_starts] = out
+                    n_starts += 1
+                current = character_class
+            out += _encode(entry & 0x1FFFFF, low, out)
+            if pos >= end or n_starts >= limit or (data[pos] < 0x80 and pos + BLOCK <= len(data)):
+                break
+    if pos >= end and current != SPACE:
+        ends[n_ends] = out
+        n_ends += 1
+        current = SPACE
+    return pos, out, current, n_starts, n_ends
+
+
+@njit(cache=True, nogil=True)
+def needs_str_lower(data, starts, ends):
+    """Which documents hold U+0130 or U+03A3, whose lowercase is not a matter of one code point.
+
+    Parameters
+    ----------
+    data : uint8[:]
+        Valid UTF-8.
+    starts, ends : int64[n]
+        Bounds of the documents in `data`.
+
+    Returns
+    -------
+    bool[n]
+    """
+    out = np.zeros(len(starts), np.bool_)
+    for d in range(len(starts)):
+        found = np.uint8(0)
+        for i in range(starts[d], ends[d] - 1):
+            a, b = data[i], data[i + 1]
+            found |= np.uint8((a == 0xC4) & (b == 0xB0)) | np.uint8((a == 0xCE) & (b == 0xA3))
+        out[d] = found != 0
+    return out

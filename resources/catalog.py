@@ -1,0 +1,164 @@
+"""The DuckDB catalog: small rows, short transactions, views over the store's Parquet files.
+
+What belongs here: connecting, retrying, recording. What does not: SQL (``sql/``), bulk rows
+(``resources/store.py``), what is stale (``resources/plan.py``).
+
+DuckDB lets one process write and excludes every other while it does, so a connection is opened for each
+transaction, closed after milliseconds, and opening is retried while another process holds the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+import sql
+
+#: Seconds that a transaction waits for another process to let go of the catalog.
+LOCK_TIMEOUT = 120.0
+
+# DuckDB's connections of one process share one database; two threads opening and closing it at once
+# gain nothing, and a closed connection of one must not pull the file away from the other.
+_PROCESS_LOCK = threading.Lock()
+
+
+class CatalogLocked(RuntimeError):
+    """Another process held the catalog for longer than :data:`LOCK_TIMEOUT`."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One materialization of one output: a row of the table ``lineage``.
+
+    Attributes
+    ----------
+    asset, partition : str
+        ``partition`` is '' for an asset without partitions.
+    fingerprint : str
+    run_id : str
+        Dagster's.
+    inputs : mapping of str to str
+        Name of an input to its fingerprint.
+    started_at, finished_at : datetime
+    rows, bytes : int
+        Rows of the output, bytes written.
+    metadata : mapping
+        Numbers and strings to show.
+    """
+
+    asset: str
+    partition: str
+    fingerprint: str
+    run_id: str
+    inputs: Mapping[str, str]
+    started_at: datetime
+    finished_at: datetime
+    rows: int
+    bytes: int
+    metadata: Mapping[str, object]
+
+
+class Catalog:
+    """The tables and views of ``catalog.duckdb`` in one home folder.
+
+    Parameters
+    ----------
+    home : Path
+        DSIR_HOME. The store must have laid out its folders before (the views need one file each).
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "catalog.duckdb"
+        self._home = home
+        self._ready = False
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the catalog, run the body as one transaction, close.
+
+        Raises
+        ------
+        CatalogLocked
+            Another process kept the file for too long; the message says which.
+        """
+        with _PROCESS_LOCK:
+            connection = _connect(self.path)
+            try:
+                connection.execute("BEGIN")
+                if not self._ready:
+                    self._create(connection)
+                yield connection
+                connection.execute("COMMIT")
+                self._ready = True
+            finally:
+                connection.close()
+
+    def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(sql.load("schema"))
+        quoted = "'" + str(self._home).replace("'", "''") + "'"
+        connection.execute(sql.load("views").replace("$home", quoted))
+
+    def query(self, name: str, **parameters: object) -> pa.Table:
+        """Return the result of ``sql/<name>.sql`` with its parameters bound."""
+        with self.transaction() as connection:
+            return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
+
+    def latest(self) -> dict[tuple[str, str], dict]:
+        """Return the newest materialization of every output, by (asset, partition)."""
+        rows = self.query("latest").to_pylist()
+        for row in rows:
+            row["metadata"] = json.loads(row["metadata"])
+        return {(row["asset"], row["partition"]): row for row in rows}
+
+    def record(self, lineage: Lineage, metrics: pa.Table | None = None) -> None:
+        """Add a row of lineage, together with the metrics of an evaluation where there are any.
+
+        Parameters
+        ----------
+        lineage : Lineage
+        metrics : Table, optional
+            Columns selection, version, target, metric, source, value; replaces those of the selection.
+        """
+        values = {
+            **vars(lineage),
+            "inputs": json.dumps(dict(lineage.inputs)),
+            "metadata": json.dumps(dict(lineage.metadata)),
+        }
+        with self.transaction() as connection:
+            connection.execute(sql.load("insert_lineage"), values)
+            if metrics is not None:
+                connection.execute(sql.load("delete_evaluation"), {"selection": lineage.partition})
+                connection.register("metrics", metrics)
+                connection.execute(sql.load("insert_evaluation"))
+
+    def record_shards(self, found: pa.Table) -> None:
+        """Insert or replace shards: columns shard, source, uri, size, modified, stamp."""
+        with self.transaction() as connection:
+            connection.register("found", found)
+            connection.execute(sql.load("upsert_shards"))
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            return duckdb.connect(path)
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise
+            if time.monotonic() > deadline:
+                raise CatalogLocked(
+                    f"{path}: another process has held the catalog for {LOCK_TIMEOUT:.0f} s "
+                    f"(an open DuckDB shell?); close it and start again. DuckDB says: {error}"
+                ) from None
+            time.sleep(random.uniform(0.02, 0.2))

@@ -1,0 +1,275 @@
+"""JSON Lines: cutting a stream into blocks of whole lines, and parsing a block.
+
+What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), formats with
+columns (``tables``).
+
+A block is parsed by Arrow if every line demonstrably held one good record, else line by line with the
+standard library, which gives every bad line its reason. Both ways give the same result: a line that only
+Arrow accepts (``Inf``, integers of more than 4,300 digits, nesting deeper than Python's recursion limit)
+is accepted on its own as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from resources.corpus.fields import (
+    INVALID_UTF8,
+    BadRecord,
+    RecordFields,
+    Rejected,
+    TextBatch,
+    excerpt,
+    is_utf8,
+    text_bytes,
+)
+from resources.corpus.files import corpus_errors, file_format, open_stream
+
+MAX_LINE_BYTES = 1 << 30
+LONG_LINE = "longer than 1 GiB"
+
+_BOM = b"\xef\xbb\xbf"
+_NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
+
+
+@dataclass
+class LineBlock:
+    """Whole lines of a file.
+
+    Attributes
+    ----------
+    uri : str
+    fields : RecordFields
+    row : int
+        0-based number of the first line.
+    count : int
+        Number of lines.
+    data : bytes
+        The lines; the last one of a file may lack its newline. For a line that was too long to be held:
+        its beginning.
+    skipped : bool
+        The block stands for one line that was too long.
+    """
+
+    uri: str
+    fields: RecordFields
+    row: int
+    count: int
+    data: bytes
+    skipped: bool = False
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return where lines start and end (at their newline), int64[count] each."""
+        ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)
+        if not self.data.endswith(b"\n"):
+            ends = np.append(ends, len(self.data))
+        starts = np.empty_like(ends)
+        starts[0] = 0
+        starts[1:] = ends[:-1] + 1
+        return starts, ends
+
+    def parse(self) -> TextBatch:
+        """Extract the texts; pure, thread-safe, mostly without the GIL."""
+        if self.skipped:
+            return _parse_lines([(self.row, None)], self.fields, excerpt(self.data))
+        starts, ends = self.bounds()
+        columns = None
+        if int((ends - starts).max()) <= MAX_LINE_BYTES:
+            columns = _arrow_columns(self.data, starts, ends, self.fields)
+        if columns is None:
+            view = memoryview(self.data)
+            bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+            return _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+        texts, ids, sources = columns
+        rows = np.arange(self.row, self.row + self.count, dtype=np.int64)
+        return TextBatch(rows, texts, ids, sources, [], text_bytes(texts))
+
+
+def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[LineBlock]:
+    """Decompress a file and cut it into blocks of whole lines.
+
+    Parameters
+    ----------
+    uri : str
+        A JSON Lines file, plain, .gz or .zst.
+    fields : RecordFields
+        Passed on to the blocks.
+    block_bytes : int
+        Bytes read at a time. A block is longer where a line is, up to ``MAX_LINE_BYTES``.
+
+    Raises
+    ------
+    CorpusError
+        The file is missing, cut off or damaged.
+    """
+    _, codec = file_format(uri)
+    row = 0
+    with corpus_errors(uri), open_stream(uri, codec) as stream:
+        for data, skipped in _whole_lines(stream, block_bytes):
+            if row == 0 and data.startswith(_BOM):
+                data = data[len(_BOM) :]
+                if not data:
+                    continue
+            count = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
+            count = 1 if skipped else count + (not data.endswith(b"\n"))
+            yield LineBlock(uri, fields, row, count, data, skipped)
+            row += count
+
+
+def _whole_lines(stream: pa.NativeFile, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
+    """Yield bytes that end at a newline or the end of the stream, and whether the line was skipped."""
+    pending: list[bytes] = []  # the beginning of a line, without a newline
+    held = 0
+    skipping = False
+    while chunk := stream.read(block_bytes):
+        if skipping:
+            first = chunk.find(b"\n") + 1
+            if not first:
+                continue
+            yield pending[0], True
+            pending, held, skipping, chunk = [], 0, False, chunk[first:]
+        cut = chunk.rfind(b"\n") + 1
+        if cut:
+            yield b"".join([*pending, memoryview(chunk)[:cut]]), False
+            pending, held = [], 0
+        if cut < len(chunk):
+            pending.append(chunk[cut:])
+            held += len(chunk) - cut
+        if held > MAX_LINE_BYTES + len(_BOM):
+            pending, skipping = [b"".join(part[:4096] for part in pending[:4096])[:4096]], True
+    if pending:
+        yield b"".join(pending), skipping
+
+
+def _arrow_columns(
+    data: bytes, starts: np.ndarray, ends: np.ndarray, fields: RecordFields
+) -> tuple[pa.Array, pa.Array | None, pa.Array | None] | None:
+    """Parse lines with Arrow; None if it is not certain that each line is one good record.
+
+    A line that starts with ``{`` and ends with ``}`` starts and ends outside of any object: at its end
+    only ``,``, ``]`` or ``}`` could continue an open one. So each line holds at least one object, and if
+    there are as many objects as lines, each holds one.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    last = octets[ends - 1]
+    if (last == _RETURN).any():
+        last = np.where(last == _RETURN, octets[ends - 2], last)
+    if (ends - starts).min() < 2 or (octets[starts] != _OPEN).any() or (last != _CLOSE).any():
+        return None
+    offsets = np.array([0, len(data)], np.int32)
+    if not is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))):
+        return None
+    options = pa.json.ReadOptions(use_threads=False, block_size=min(len(data) + 16, 2**31 - 1))
+    for schema in _schemas(fields):
+        try:
+            table = pa.json.read_json(
+                pa.BufferReader(data),
+                read_options=options,
+                parse_options=pa.json.ParseOptions(
+                    explicit_schema=schema, unexpected_field_behavior="ignore"
+                ),
+            )
+        except pa.ArrowInvalid:
+            continue  # a bad line, or ids of the other type
+        if table.num_rows != len(ends):
+            return None
+        texts = fields.join_texts([_column(table, name) for name in fields.text])
+        if texts.null_count:
+            return None
+        ids = _column(table, fields.id).cast(pa.string()) if fields.id else None
+        sources = fields.fill_sources(_column(table, fields.source)) if fields.source else None
+        return texts, ids, sources
+    return None
+
+
+@functools.cache
+def _schemas(fields: RecordFields) -> tuple[pa.Schema, ...]:
+    """Return the schemas to try: string ids, integer ids; none if fields contradict each other."""
+    kinds = [pa.string()]
+    if fields.id and fields.id not in (*fields.text, fields.source):
+        kinds.append(pa.int64())
+    schemas = []
+    for kind in kinds:
+        tree: dict = {}
+        for name in fields.names:
+            type_ = kind if name == fields.id else pa.string()
+            *parents, leaf = name.split(".")
+            node = tree
+            for parent in parents:
+                node = node.setdefault(parent, {})
+                if not isinstance(node, dict):
+                    return ()
+            if leaf in node:
+                return ()
+            node[leaf] = type_
+            if parents:
+                tree[name] = type_
+        schemas.append(pa.schema(_struct(tree)))
+    return tuple(schemas)
+
+
+def _struct(tree: dict) -> list[pa.Field]:
+    return [
+        pa.field(name, pa.struct(_struct(node)) if isinstance(node, dict) else node)
+        for name, node in tree.items()
+    ]
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    """Take a field that was parsed by one of :func:`_schemas`."""
+    top, *parts = name.split(".")
+    column = table.column(top).combine_chunks()
+    if not parts:
+        return column
+    return pc.coalesce(pc.struct_field(column, parts), table.column(name).combine_chunks())
+
+
+def _parse_lines(lines, fields: RecordFields, skipped_excerpt: str = "") -> TextBatch:
+    """Parse ``(row, line without newline)`` one by one; a line of None was too long to be held."""
+    rows: list[int] = []
+    found: list[tuple[str, str | None, str | None]] = []
+    rejected: list[Rejected] = []
+    for row, line in lines:
+        try:
+            if line is None or len(line) > MAX_LINE_BYTES:
+                raise BadRecord(LONG_LINE)
+            found.append(_parse_line(bytes(line), fields))
+            rows.append(row)
+        except BadRecord as error:
+            rejected.append(Rejected(row, str(error), skipped_excerpt if line is None else excerpt(line)))
+    columns = list(zip(*found, strict=True)) or [(), (), ()]
+    texts, ids, sources = (pa.array(column, pa.string()) for column in columns)
+    return TextBatch(
+        np.array(rows, np.int64),
+        texts,
+        ids if fields.id else None,
+        sources if fields.source else None,
+        rejected,
+        text_bytes(texts),
+    )
+
+
+def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str | None]:
+    """Parse one line with the standard library."""
+    if not line.strip(b" \t\r"):
+        raise BadRecord("blank line")
+    try:
+        record = json.loads(line.decode())
+    except UnicodeDecodeError:
+        raise BadRecord(INVALID_UTF8) from None
+    except (ValueError, RecursionError):
+        columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
+        if columns is None:
+            raise BadRecord("not JSON") from None
+        return tuple(column[0].as_py() if column is not None else None for column in columns)
+    if not isinstance(record, dict):
+        raise BadRecord("not a JSON object")
+    return fields.extract(record)

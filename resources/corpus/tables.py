@@ -1,0 +1,389 @@
+"""Formats with columns: Parquet, Arrow IPC, CSV and custom readers.
+
+What belongs here: turning such files into record batches with row numbers, and a batch into texts. What
+does not: JSON Lines (``lines``), the meaning of fields (``fields``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from resources.corpus.fields import (
+    INVALID_UTF8,
+    RecordFields,
+    Rejected,
+    TextBatch,
+    excerpt,
+    is_utf8,
+    text_bytes,
+)
+from resources.corpus.files import CorpusError, corpus_errors, file_format, open_binary, open_stream
+
+MAX_ROW_BYTES = 1 << 30
+WRONG_COLUMNS = "wrong number of columns"
+
+_MAX_ROWS = 1 << 16
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+@dataclass
+class TableBlock:
+    """Consecutive records of a file with columns.
+
+    Attributes
+    ----------
+    uri : str
+    fields : RecordFields
+    rows : ndarray of int64, shape (n,)
+        0-based record numbers.
+    batch : pa.RecordBatch
+        n rows, with at least the columns that the fields need.
+    rejected : list of Rejected
+        Records of this stretch that could not be put into columns.
+    """
+
+    uri: str
+    fields: RecordFields
+    rows: np.ndarray
+    batch: pa.RecordBatch
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def parse(self) -> TextBatch:
+        """Extract the texts; pure, thread-safe, mostly without the GIL.
+
+        Raises
+        ------
+        CorpusError
+            A column is missing, has another type or is damaged.
+        """
+        fields, batch = self.fields, self.batch
+        parts = [c for c in (_column(batch, name) for name in fields.text) if c is not None]
+        texts = fields.join_texts(parts)
+        ids = _column(batch, fields.id).cast(pa.string()) if fields.id else None
+        sources = _column(batch, fields.source).cast(pa.string()) if fields.source else None
+        bad: dict[int, str] = {}
+        if texts.null_count:
+            reason = fields.no_text(list(fields.text))
+            bad.update((i, reason) for i in np.flatnonzero(np.asarray(texts.is_null())).tolist())
+        for column in (texts, ids, sources, *batch.columns):  # CSV: the record is one text, all columns count
+            if column is not None and column.type in (pa.string(), pa.large_string()):
+                bad.update((i, INVALID_UTF8) for i in self._invalid(column))
+        rejected = [
+            Rejected(int(self.rows[i]), reason, excerpt(pc.cast(texts[i], pa.large_binary()).as_py() or b""))
+            for i, reason in bad.items()
+        ]
+        rejected = sorted([*self.rejected, *rejected], key=lambda item: item.row)
+        rows = self.rows
+        if bad:
+            keep = np.ones(len(rows), bool)
+            keep[list(bad)] = False
+            rows, mask = rows[keep], pa.array(keep)
+            texts, ids, sources = (c if c is None else c.filter(mask) for c in (texts, ids, sources))
+        if sources is not None:
+            sources = fields.fill_sources(sources)
+        return TextBatch(rows, texts, ids, sources, rejected, text_bytes(texts))
+
+    def _invalid(self, column: pa.Array) -> list[int]:
+        """Return the positions of strings that are not UTF-8."""
+        if is_utf8(column):
+            return []
+        binary = column.view(pa.large_binary() if column.type == pa.large_string() else pa.binary())
+        with corpus_errors(self.uri):
+            binary.validate(full=True)
+        invalid = []
+        for i, value in enumerate(binary.to_pylist()):
+            try:
+                (value or b"").decode()
+            except UnicodeDecodeError:
+                invalid.append(i)
+        return invalid
+
+
+def table_blocks(
+    uri: str, reader: str | None, fields: RecordFields, block_bytes: int, all_columns: bool = False
+) -> Iterator[TableBlock]:
+    """Read a file with columns.
+
+    Parameters
+    ----------
+    uri : str
+        A Parquet, Arrow IPC or CSV file, or whatever the custom reader takes.
+    reader : str or None
+        ``package.module:function`` that yields record batches.
+    fields : RecordFields
+        The columns that are needed.
+    block_bytes : int
+        Approximate bytes a block.
+    all_columns : bool
+        Read columns that are not needed as well.
+
+    Raises
+    ------
+    CorpusError
+        The file is missing, damaged or of an unknown format, or lacks a column.
+    """
+    if reader is not None:
+        blocks = _numbered(_custom(uri, reader))
+    else:
+        kind, codec = file_format(uri)
+        if kind == "csv":
+            blocks = _csv(uri, codec, block_bytes)
+        else:
+            roots = None if all_columns else fields
+            read = _parquet if kind == "parquet" else _ipc
+            blocks = _numbered(read(uri, roots, block_bytes))
+    schema = None
+    with corpus_errors(uri):
+        for rows, batch, rejected in blocks:
+            if schema is None or not batch.schema.equals(schema):
+                schema = batch.schema
+                _check_schema(uri, schema, fields)
+            yield TableBlock(uri, fields, rows, batch, rejected)
+
+
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+    row = 0
+    for batch in batches:
+        if batch.num_rows:
+            yield np.arange(row, row + batch.num_rows, dtype=np.int64), batch, []
+            row += batch.num_rows
+
+
+def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
+    with open_binary(uri) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+        metadata = file.metadata
+        size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+        rows = min(max(block_bytes * metadata.num_rows // max(size, 1), 1), _MAX_ROWS)
+        schema = file.schema_arrow
+        columns = None
+        if fields is not None:
+            _check_schema(uri, schema, fields)
+            columns = _roots(schema, fields)
+        yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+
+
+def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
+    with contextlib.ExitStack() as stack:
+        filesystem, path = url_to_fs(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            stream = stack.enter_context(pa.memory_map(path))
+        else:
+            stream = stack.enter_context(open_binary(uri))
+        open_ = pa.ipc.open_file if stream.read(6) == b"ARROW1" else _open_ipc_stream
+        stream.seek(0)
+        options = None
+        if fields is not None:
+            schema = stack.enter_context(open_(stream)).schema
+            _check_schema(uri, schema, fields)
+            included = [schema.get_field_index(name) for name in _roots(schema, fields)]
+            options = pa.ipc.IpcReadOptions(included_fields=included)
+            stream.seek(0)
+        reader = stack.enter_context(open_(stream, options=options))
+        if isinstance(reader, pa.ipc.RecordBatchFileReader):
+            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        else:
+            batches = iter(reader)
+        for batch in batches:
+            batch.validate()
+            step = max(block_bytes * batch.num_rows // max(batch.get_total_buffer_size(), 1), 1)
+            for start in range(0, batch.num_rows, min(step, _MAX_ROWS)):
+                yield batch.slice(start, min(step, _MAX_ROWS))
+
+
+def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchStreamReader:
+    """Open an IPC stream; one that was cut between two batches shows only in its missing end marker."""
+    size = stream.size()
+    stream.seek(max(size - len(_END_OF_STREAM), 0))
+    if stream.read() != _END_OF_STREAM:
+        raise OSError("neither an Arrow IPC file nor a complete Arrow IPC stream (no end-of-stream marker)")
+    stream.seek(0)
+    return pa.ipc.open_stream(stream, options=options)
+
+
+def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+    """Read CSV as text columns that are not checked yet, in larger blocks where a record does not fit.
+
+    Rows of the wrong length are numbered by Arrow: 1 is the header, blank lines do not count.
+    """
+    delivered = 0
+    while True:
+        try:
+            for rows, batch, rejected in _csv_blocks(uri, codec, block_bytes):
+                first = int(np.searchsorted(rows, delivered))
+                rows, batch = rows[first:], batch.slice(first)
+                rejected = [item for item in rejected if item.row >= delivered]
+                if len(rows) or rejected:
+                    delivered = max([*rows[-1:].tolist(), *(item.row for item in rejected)]) + 1
+                    yield rows, batch, rejected
+            return
+        except pa.ArrowInvalid as error:
+            header = "cannot infer number of columns" in str(error)
+            if not header and "straddling" not in str(error):
+                raise
+            if header and _fits(uri, codec, block_bytes):
+                return  # a header and no record
+            if block_bytes >= MAX_ROW_BYTES:
+                raise CorpusError(
+                    f"{uri}: a record after row {delivered - 1} is longer than 1 GiB; is a quoted value not "
+                    "closed? Repair the file, or read it with `reader: package.module:function`"
+                ) from error
+            block_bytes = min(max(8 * block_bytes, 1 << 20), MAX_ROW_BYTES)
+
+
+def _fits(uri: str, codec: str | None, block_bytes: int) -> bool:
+    """Tell whether the whole file is not longer than a block."""
+    with open_stream(uri, codec) as stream:
+        size = 0
+        while size <= block_bytes and (chunk := stream.read(block_bytes + 1 - size)):
+            size += len(chunk)
+    return size <= block_bytes
+
+
+def _csv_blocks(
+    uri: str, codec: str | None, block_bytes: int
+) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+    bad: dict[int, Rejected] = {}
+
+    def on_invalid_row(invalid: pa.csv.InvalidRow) -> str:
+        row = invalid.number - 2
+        bad[row] = Rejected(row, WRONG_COLUMNS, excerpt(invalid.text))
+        return "skip"
+
+    with open_stream(uri, codec) as stream:
+        try:
+            reader = pa.csv.open_csv(
+                stream,
+                read_options=pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
+                parse_options=pa.csv.ParseOptions(
+                    newlines_in_values=True, invalid_row_handler=on_invalid_row
+                ),
+                convert_options=pa.csv.ConvertOptions(default_column_type=pa.binary()),
+            )
+        except pa.ArrowInvalid as error:
+            if str(error) == "Empty CSV file":
+                return
+            raise
+        row = 0
+        with reader:
+            for batch in reader:
+                rows = np.arange(row, row + batch.num_rows + len(bad), dtype=np.int64)
+                rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
+                row = int(rows[-1]) + 1 if len(rows) else row
+                done = [number for number in sorted(bad) if number < row]
+                yield rows, _as_text(batch), [bad.pop(number) for number in done]
+            if bad:
+                nothing = pa.array([], pa.binary())
+                batch = pa.RecordBatch.from_arrays([nothing] * len(reader.schema), schema=reader.schema)
+                yield np.empty(0, np.int64), _as_text(batch), [bad[number] for number in sorted(bad)]
+
+
+def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([c.view(pa.string()) for c in batch.columns], names=batch.schema.names)
+
+
+def _custom(uri: str, reader: str) -> Iterator[pa.RecordBatch]:
+    module, _, name = reader.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise CorpusError(
+            f"{uri}: the reader '{reader}' can not be imported: {error}; install its package, or correct "
+            "`reader: package.module:function`"
+        ) from error
+    try:
+        for batch in function(uri):
+            if not isinstance(batch, pa.RecordBatch):
+                raise CorpusError(
+                    f"{uri}: the reader '{reader}' yielded a {type(batch).__name__}; expected "
+                    "pyarrow.RecordBatch (of a Table: table.to_batches())"
+                )
+            yield batch
+    except CorpusError:
+        raise
+    except Exception as error:
+        raise CorpusError(
+            f"{uri}: the reader '{reader}' failed: {type(error).__name__}: {error}; repair the file or "
+            "the reader"
+        ) from error
+
+
+def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:
+    """Return the top-level columns that the fields are taken from."""
+    roots = (_path(schema, name) for name in fields.names)
+    return list(dict.fromkeys(path[0] for path in roots if path))
+
+
+def _path(schema: pa.Schema, name: str) -> list[str] | None:
+    """Return the steps to a field: nested if there is such a path, else a column spelled like it."""
+    path = name.split(".")
+    node: pa.Schema | pa.DataType = schema
+    for part in path:
+        nested = isinstance(node, pa.Schema) or pa.types.is_struct(node)
+        if not nested or node.get_field_index(part) < 0:
+            return [name] if name in schema.names else None
+        node = node.field(part).type
+    return path
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
+    """Take a field as string, large_string or (ids) integers."""
+    path = _path(batch.schema, name)
+    if path is None:
+        return None
+    column = batch.column(path[0])
+    if path[1:]:
+        column = pc.struct_field(column, path[1:])
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.type == pa.string_view() or column.type == pa.null():
+        return column.cast(pa.string())
+    return column
+
+
+def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
+    """Refuse a file whose columns are not what the configuration expects."""
+    twice = {name for name in schema.names if schema.names.count(name) > 1}
+    if twice:
+        raise CorpusError(f"{uri}: columns named twice: {', '.join(sorted(twice))}; rename one of each")
+    if not any(_path(schema, name) for name in fields.text):
+        raise _no_column(uri, schema, "text", " or ".join(f"'{name}'" for name in fields.text))
+    for role, name in (("id", fields.id), ("source", fields.source)):
+        if name and _path(schema, name) is None:
+            raise _no_column(uri, schema, role, f"'{name}'")
+    for role, name in (
+        *(("text", name) for name in fields.text),
+        ("id", fields.id),
+        ("source", fields.source),
+    ):
+        path = _path(schema, name) if name else None
+        if path is None:
+            continue
+        type_ = schema.field(path[0]).type
+        for part in path[1:]:
+            type_ = type_.field(part).type
+        value = type_.value_type if pa.types.is_dictionary(type_) else type_
+        strings = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
+        if not (value in strings or (role == "id" and pa.types.is_integer(value))):
+            expected = "string or integer" if role == "id" else "string"
+            raise CorpusError(
+                f"{uri}: the {role} column '{name}' has the type {type_}, expected {expected}; name another "
+                f"column under `{role}:`, or convert the file"
+            )
+
+
+def _no_column(uri: str, schema: pa.Schema, role: str, names: str) -> CorpusError:
+    return CorpusError(
+        f"{uri}: no column {names}; the columns are: {', '.join(schema.names)}; set `{role}:` to one of them"
+    )

@@ -1,0 +1,108 @@
+"""Threads: map over a stream in order, with bounded work in flight.
+
+What belongs here: the thread pools and their bounds. What does not: what is computed in them. Threads
+are enough, since reading, featurizing and compression release the GIL.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from queue import Empty, Full, Queue
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Engine:
+    """A pool of threads for blocks, and one for whole shards.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Default: the cores this process may run on.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or available_cores()
+        # Two pools, since a shard waits for its blocks: in one pool, shards alone could fill it.
+        self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
+        self._shards = ThreadPoolExecutor(self.threads, thread_name_prefix="shard")
+
+    def map_blocks(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield ``function(item)`` in the order of items; few items are held at a time."""
+        return _ordered_map(self._blocks, function, items, self.threads + 1)
+
+    def map_shards(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """The same for whole shards; ``function`` may itself call :meth:`map_blocks`."""
+        return _ordered_map(self._shards, function, items, self.threads)
+
+    def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Iterator[T]:
+        """Yield the items of several streams, one stream after the other, while later ones read ahead.
+
+        Parameters
+        ----------
+        streams : iterable of callable
+            Each returns an iterator; it is consumed in a thread of its own.
+        held : int
+            Items that a stream may be ahead by.
+        """
+        stop = threading.Event()
+
+        def drain(stream: Callable[[], Iterator[T]], queue: Queue) -> None:
+            for item in stream():
+                while not stop.is_set():
+                    with suppress(Full):
+                        queue.put(item, timeout=0.1)
+                        break
+                if stop.is_set():
+                    return
+
+        def start(stream: Callable[[], Iterator[T]]) -> tuple[Future, Queue]:
+            queue: Queue = Queue(held)
+            return self._shards.submit(drain, stream, queue), queue
+
+        remaining = iter(streams)
+        running = deque(start(stream) for stream in islice(remaining, self.threads))
+        try:
+            while running:
+                future, queue = running[0]
+                while not (future.done() and queue.empty()):
+                    with suppress(Empty):
+                        yield queue.get(timeout=0.02)
+                future.result()
+                running.popleft()
+                running.extend(start(stream) for stream in islice(remaining, 1))
+        finally:
+            stop.set()
+            for future, _ in running:
+                future.cancel()
+
+
+def available_cores() -> int:
+    """Return the cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ordered_map(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
+) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            if len(waiting) >= window:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(function, item))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,283 @@
+"""What every output should be made of, and whether it is.
+
+What belongs here: the inputs of each output, its fingerprint, the verdict fresh / stale / missing with
+the reason. Pure functions of the configuration, the files found and the lineage; nothing is read or
+written. What does not: carrying it out (``assets/``, ``dagster_project/cli.py``).
+
+A fingerprint is the hash of an output's *inputs*: the fingerprints of the outputs it reads, the stamp
+of the file, the part of the configuration that shapes it, and the version of the code. Two outputs with
+the same fingerprint are the same; nothing else decides what is recomputed. Paths and run ids take no
+part, so a pool that moves to another folder stays fresh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from dsir.features import KERNEL_VERSION
+from resources.settings import Reader, Selection, Settings
+from resources.store import Stamp
+
+#: Raised when an asset's outputs change for the same inputs.
+CODE_VERSIONS = {
+    "raw_counts": "1",
+    "target_counts": "1",
+    "importance_estimator": "1",
+    "weights": "1",
+    "selections": "1",
+    "evaluations": "1",
+}
+ASSETS = tuple(CODE_VERSIONS)
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard's file as it was found.
+
+    Attributes
+    ----------
+    shard : str
+        Partition key.
+    source : str
+        Name of the entry under ``raw:``.
+    uri : str
+    size : int
+        Bytes.
+    modified : float
+        Seconds since the epoch.
+    stamp : str
+        SHA-256 of the bytes.
+    """
+
+    shard: str
+    source: str
+    uri: str
+    size: int
+    modified: float
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output: an asset's partition, what it is to be made of, and what is there.
+
+    Attributes
+    ----------
+    asset, partition : str
+        ``partition`` is '' for an asset without partitions.
+    inputs : dict of str to str
+        What it has to be made of.
+    features : dict
+        Feature configuration, to name differences by.
+    found : dict or None
+        The newest row of lineage for this output.
+    """
+
+    asset: str
+    partition: str
+    inputs: Mapping[str, str]
+    features: Mapping[str, object] = field(repr=False)
+    found: Mapping[str, object] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """``asset[partition]``, or the asset's name where there are no partitions."""
+        return output_name(self.asset, self.partition)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits: the hash of asset, partition and inputs."""
+        return fingerprint({"asset": self.asset, "partition": self.partition, **self.inputs})
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the output's files carry in their metadata."""
+        return Stamp(self.name, self.fingerprint, dict(self.features))
+
+    @property
+    def state(self) -> str:
+        """``fresh``, ``stale`` or ``missing``."""
+        if self.found is None:
+            return "missing"
+        return "fresh" if self.found["fingerprint"] == self.fingerprint else "stale"
+
+    @property
+    def why(self) -> str:
+        """The reason of the state, for people; '' where it is fresh."""
+        if self.found is None:
+            return "never materialized"
+        if self.state == "fresh":
+            return ""
+        then = json.loads(self.found["inputs"])
+        changed = sorted(key for key in self.inputs if key in then and then[key] != self.inputs[key])
+        reasons = []
+        for verb, keys in (
+            ("changed", changed),
+            ("new", sorted(self.inputs.keys() - then.keys())),
+            ("gone", sorted(then.keys() - self.inputs.keys())),
+        ):
+            if keys:
+                shown = [
+                    _difference(key, then, self.inputs) if verb == "changed" else key for key in keys[:3]
+                ]
+                more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+                reasons.append(f"{verb}: {', '.join(shown)}{more}")
+        return "; ".join(reasons)
+
+
+def output_name(asset: str, partition: str) -> str:
+    """Return ``asset[partition]``, or the asset's name where there are no partitions."""
+    return f"{asset}[{partition}]" if partition else asset
+
+
+def fingerprint(content: Mapping[str, str]) -> str:
+    """Hash a mapping to sixteen hexadecimal digits, whatever the order of its keys."""
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:16]
+
+
+class Plan:
+    """All outputs of one configuration over the files that were found.
+
+    Parameters
+    ----------
+    settings : Settings
+    shards : list of ShardFile
+    target_stamps : mapping of str to str
+        Stamp of each target's files, of the holdout's too.
+    latest : mapping of (asset, partition) to dict
+        :meth:`resources.catalog.Catalog.latest`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        shards: list[ShardFile],
+        target_stamps: Mapping[str, str],
+        latest: Mapping[tuple[str, str], dict],
+    ) -> None:
+        self.settings = settings
+        self.shards = {shard.shard: shard for shard in shards}
+        self._target_stamps = target_stamps
+        self._latest = latest
+        self.features = asdict(settings.features.spec())
+
+    def raw_counts(self, shard: str) -> Output:
+        """Return the counts of one shard; KeyError where no file has this key."""
+        file = self.shards[shard]
+        source = next(source for source in self.settings.raw if source.name == file.source)
+        return self._output(
+            "raw_counts",
+            shard,
+            {"file": file.stamp, **self._reading(source), "source": source.source or source.name},
+        )
+
+    def target_counts(self, target: str) -> Output:
+        """Return the counts of one target."""
+        reader = self.settings.target(target)
+        return self._output(
+            "target_counts", target, {"file": self._target_stamps[target], **self._reading(reader)}
+        )
+
+    @cached_property
+    def counted(self) -> list[str]:
+        """Shards whose counts are fresh, sorted: the pool that the estimator is fitted on."""
+        return [shard for shard in sorted(self.shards) if self.raw_counts(shard).state == "fresh"]
+
+    @property
+    def uncounted(self) -> list[str]:
+        """Shards that are not counted yet, or not any more, sorted."""
+        return sorted(self.shards.keys() - set(self.counted))
+
+    @cached_property
+    def counted_targets(self) -> list[str]:
+        """Targets whose counts are fresh, in the order of the configuration."""
+        names = [target.name for target in self.settings.targets]
+        return [name for name in names if self.target_counts(name).state == "fresh"]
+
+    @cached_property
+    def importance_estimator(self) -> Output:
+        """Return the estimator over the shards and targets that are counted."""
+        outputs = [self.raw_counts(shard) for shard in self.counted]
+        outputs += [self.target_counts(target) for target in self.counted_targets]
+        return self._output(
+            "importance_estimator",
+            "",
+            {
+                **{output.name: output.fingerprint for output in outputs},
+                "configuration": _canonical(self.settings.estimator.model_dump()),
+            },
+        )
+
+    def weights(self, shard: str) -> Output:
+        """Return the weights of one shard."""
+        outputs = [self.raw_counts(shard), self.importance_estimator]
+        return self._output("weights", shard, {output.name: output.fingerprint for output in outputs})
+
+    def selections(self, selection: Selection) -> Output:
+        """Return a selection from the shards that are counted."""
+        outputs = [self.weights(shard) for shard in self.counted]
+        return self._output(
+            "selections",
+            selection.name,
+            {
+                **{output.name: output.fingerprint for output in outputs},
+                "configuration": _canonical(selection.model_dump(exclude={"name"})),
+            },
+        )
+
+    def evaluations(self, selection: Output) -> Output:
+        """Return the evaluation of one version of a selection."""
+        return self._output(
+            "evaluations",
+            selection.partition,
+            {
+                selection.name: selection.fingerprint,
+                "configuration": _canonical(self.settings.evaluation.model_dump()),
+            },
+        )
+
+    def outputs(self) -> list[Output]:
+        """Return every output of the configuration, upstream first."""
+        selections = [self.selections(selection) for selection in self.settings.selections]
+        return [
+            *(self.raw_counts(shard) for shard in sorted(self.shards)),
+            *(self.target_counts(target.name) for target in self.settings.targets),
+            self.importance_estimator,
+            *(self.weights(shard) for shard in sorted(self.shards)),
+            *selections,
+            *(self.evaluations(selection) for selection in selections),
+        ]
+
+    def _reading(self, reader: Reader) -> dict[str, str]:
+        fields = reader.model_dump(include={"text", "id", "reader"})
+        return {
+            "reader": _canonical(fields),
+            "features": _canonical(self.features),
+            "kernel": KERNEL_VERSION,
+        }
+
+    def _output(self, asset: str, partition: str, inputs: dict[str, str]) -> Output:
+        inputs = {**inputs, "code": CODE_VERSIONS[asset]}
+        return Output(asset, partition, inputs, self.features, self._latest.get((asset, partition)))
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _difference(key: str, then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Name a changed input; of a piece of configuration, name the keys and their values."""
+    try:
+        old, new = json.loads(then[key]), json.loads(now[key])
+    except ValueError:
+        return key
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return key
+    parts = [
+        f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)
+    ]
+    return f"{key} ({', '.join(parts)})"

@@ -1,0 +1,332 @@
+"""The configuration file: its schema, its defaults and its error messages.
+
+What belongs here: the pydantic models of the YAML file and how it is read. What does not: reading
+the data that the file names (``resources/corpus.py``), the paths of outputs (``resources/store.py``).
+
+One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with
+the path of the key. Relative URIs are relative to the folder of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+import yaml
+
+from dsir.features import FeatureSpec
+
+NAME_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+Name = Annotated[str, pydantic.Field(pattern=NAME_PATTERN, max_length=100)]
+Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
+
+
+class ConfigError(ValueError):
+    """The configuration can not be used; the message names the file and every bad key."""
+
+
+class Model(pydantic.BaseModel):
+    """Base of all sections: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Reader(Model):
+    """How the files of a source or a target are read.
+
+    Attributes
+    ----------
+    text : str or list of str
+        Field that holds the text: a name, a dotted path into nested records, or a list of these,
+        whose texts are joined by a newline.
+    id : str, optional
+        Field that holds the document's id (a string or an integer). Without it a document is
+        called ``<shard>:<row>``.
+    reader : str, optional
+        ``package.module:function``, called with the file's URI, yields Arrow record batches. Without
+        it the file's suffix decides: .jsonl/.json/.ndjson (plain, .gz, .zst), .parquet,
+        .arrow/.ipc/.feather, .csv (plain, .gz, .zst).
+    """
+
+    text: Fields = "text"
+    id: str | None = None
+    reader: Annotated[str, pydantic.Field(pattern=r"^[\w.]+:\w+$")] | None = None
+
+
+class RawSource(Reader):
+    """A set of files of the raw pool; each file is one shard.
+
+    Attributes
+    ----------
+    name : str
+        Name of the source; shard keys begin with it.
+    uri : str
+        Path or fsspec URI, with glob characters.
+    source : str, optional
+        Field that names the origin of a record (The Pile: ``meta.pile_set_name``). Without it the
+        origin is the name of the source.
+    """
+
+    name: Name
+    uri: str
+    source: str | None = None
+
+
+class Target(Reader):
+    """A set of documents that the selection should be distributed like.
+
+    Attributes
+    ----------
+    name : str
+        Name of the target; a partition of ``target_counts``.
+    uri : str
+        Path or fsspec URI, with glob characters.
+    holdout : str, optional
+        Path or URI of documents of the same distribution that are never fitted on; evaluations
+        measure against them. Without it the target itself is used, and the evaluation says so.
+    """
+
+    name: Name
+    uri: str
+    holdout: str | None = None
+
+
+class FeatureSettings(Model):
+    """Hashed n-grams; see :class:`dsir.features.FeatureSpec` for what each value means."""
+
+    tokenizer: str = "wordpunct"
+    ngrams: int = 2
+    buckets: int = 10_000
+    hash: Literal["fast", "sha256"] = "fast"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> FeatureSettings:
+        self.spec()
+        return self
+
+    def spec(self) -> FeatureSpec:
+        """Return the same values as the specification that ``dsir`` takes."""
+        return FeatureSpec(**self.model_dump())
+
+
+class FitSize(Model):
+    """Fit the raw distribution on about this many n-grams, drawn by content hash."""
+
+    ngrams: Annotated[int, pydantic.Field(gt=0)]
+
+
+class EstimatorSettings(Model):
+    """How the two bag-of-n-grams distributions are fitted.
+
+    Attributes
+    ----------
+    target_smoothing : float
+        Laplace smoothing of the target distribution, in n-grams a bucket.
+    fit : "all" or {ngrams: N}
+        N-grams of the pool that the raw distribution is fitted on.
+    """
+
+    target_smoothing: Annotated[float, pydantic.Field(ge=0, strict=False, allow_inf_nan=False)] = 0.0
+    fit: Literal["all"] | FitSize = "all"
+
+
+class Size(Model):
+    """Size of a selection: exactly one of the three.
+
+    Attributes
+    ----------
+    documents : int
+        Number of documents.
+    fraction : float
+        Share of the eligible documents, in (0, 1].
+    tokens : int
+        Budget of tokens; documents are taken in order of their key until it is reached.
+    """
+
+    documents: Annotated[int, pydantic.Field(ge=0)] | None = None
+    fraction: Annotated[float, pydantic.Field(gt=0, le=1, strict=False)] | None = None
+    tokens: Annotated[int, pydantic.Field(ge=0)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> Size:
+        given = [key for key, value in self.model_dump().items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of documents, fraction, tokens; given: {', '.join(given) or 'none'}"
+            )
+        return self
+
+
+class Selection(Model):
+    """One selection: what to pick, how much, by which method.
+
+    Attributes
+    ----------
+    name : str
+        Name of the selection; a partition of ``selections`` and ``evaluations``.
+    targets : list of str
+        Names of targets. With several, each gets its share, in this order, and nothing is picked
+        twice.
+    shares : list of float, optional
+        Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in
+        the reference.
+    method : {"resample", "top_k"}
+        ``resample`` draws without replacement in proportion to the importance weights (Gumbel
+        top-k); ``top_k`` takes the largest weights.
+    size : Size
+        Documents, fraction or tokens.
+    min_tokens : int
+        Documents with fewer tokens are not eligible.
+    seed : int
+        Seed of the Gumbel noise.
+    output : {"jsonl", "jsonl.zst", "parquet"}
+        Format of the chosen records.
+    """
+
+    name: Name
+    targets: Annotated[list[str], pydantic.Field(min_length=1)]
+    shares: list[Annotated[float, pydantic.Field(gt=0, strict=False)]] | None = None
+    method: Literal["resample", "top_k"] = "resample"
+    size: Size
+    min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+    output: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
+
+    @pydantic.model_validator(mode="after")
+    def _shares(self) -> Selection:
+        if self.shares is not None and len(self.shares) != len(self.targets):
+            raise ValueError(f"{len(self.targets)} targets but {len(self.shares)} shares")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError("a target is named twice")
+        return self
+
+
+class EvaluationSettings(Model):
+    """How selections are measured.
+
+    Attributes
+    ----------
+    random_seeds : int
+        Number of random selections of equal size that the selection is compared with.
+    smoothing : float
+        Pseudo-count a bucket of every distribution in a KL divergence.
+    """
+
+    random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
+    smoothing: Annotated[float, pydantic.Field(gt=0, strict=False)] = 0.5
+
+
+class Settings(Model):
+    """The whole configuration file."""
+
+    raw: Annotated[list[RawSource], pydantic.Field(min_length=1)]
+    targets: Annotated[list[Target], pydantic.Field(min_length=1)]
+    features: FeatureSettings = FeatureSettings()
+    estimator: EstimatorSettings = EstimatorSettings()
+    selections: Annotated[list[Selection], pydantic.Field(min_length=1)]
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> Settings:
+        for section in ("raw", "targets", "selections"):
+            names = [entry.name for entry in getattr(self, section)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{section}: the name '{name}' is used {names.count(name)} times")
+        known = {target.name for target in self.targets}
+        for index, selection in enumerate(self.selections):
+            for name in selection.targets:
+                if name not in known:
+                    raise ValueError(
+                        f"selections[{index}].targets: no target is named '{name}'; "
+                        f"there are: {', '.join(sorted(known))}"
+                    )
+        return self
+
+    def target(self, name: str) -> Target:
+        """Return the target of this name."""
+        return next(target for target in self.targets if target.name == name)
+
+    def selection(self, name: str) -> Selection:
+        """Return the selection of this name."""
+        return next(selection for selection in self.selections if selection.name == name)
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Read and validate a configuration file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A YAML file.
+
+    Returns
+    -------
+    Settings
+        With every ``uri`` and ``holdout`` made absolute.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not YAML, or has unknown keys or wrong values; each is named.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such configuration file; name one with --config or DSIR_CONFIG"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys raw, targets and selections")
+    try:
+        settings = Settings.model_validate(content)
+    except pydantic.ValidationError as error:
+        lines = [f"  {_key(item['loc'])}: {_reason(item)}" for item in error.errors()]
+        raise ConfigError("\n".join([f"{path}: the configuration is not valid", *lines])) from None
+    base = path.resolve().parent
+    return settings.model_copy(
+        update={
+            "raw": [s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in settings.raw],
+            "targets": [
+                t.model_copy(
+                    update={
+                        "uri": absolute_uri(t.uri, base),
+                        "holdout": t.holdout and absolute_uri(t.holdout, base),
+                    }
+                )
+                for t in settings.targets
+            ],
+        }
+    )
+
+
+def absolute_uri(uri: str, base: Path) -> str:
+    """Return ``uri`` unchanged if it has a scheme, else as an absolute path below ``base``."""
+    if "://" in uri:
+        return uri
+    return os.path.normpath(base / Path(uri).expanduser())
+
+
+def _key(location: tuple) -> str:
+    """Write a pydantic location as ``selections[0].size``."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "(top level)"
+
+
+def _reason(item: dict) -> str:
+    """Write a pydantic error for someone who has not read pydantic's manual."""
+    if item["type"] == "extra_forbidden":
+        return "unknown key; check the spelling against the README's configuration reference"
+    if item["type"] == "missing":
+        return "required key is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    if isinstance(item["input"], str | int | float | bool | type(None)):
+        return f"{message} (given: {item['input']!r})"
+    return message

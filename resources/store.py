@@ -1,0 +1,247 @@
+"""The store: immutable files of bulk rows, one per output and partition, below DSIR_HOME.
+
+What belongs here: paths, schemas, writing to a temporary name and renaming, reading back with a check
+of the fingerprint. What does not: small rows (``resources/catalog.py``), the corpus
+(``resources/corpus.py``).
+
+=========================================  ========================================================
+``features/<shard>.arrow``                 sparse counts of every document (Arrow IPC, lz4)
+``documents/<shard>.parquet``              one row a document
+``quarantine/<shard>.parquet``             rows that could not be read, with the reason
+``raw_counts/<shard>.parquet``             n-gram totals a bucket
+``target_counts/<target>.parquet``         the same of a target and of its held-out documents
+``importance_estimator/log_ratios.parquet``  log ratio a target and bucket
+``weights/<shard>.parquet``                log weight a document and target
+``selections/<selection>/<fingerprint>/``  ``picks.parquet`` and the chosen records
+=========================================  ========================================================
+
+Every file carries, in its schema's metadata, the fingerprint it was written under and the feature
+configuration behind it. A reader says which fingerprint it expects and is refused otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMAS = {
+    "documents": pa.schema(
+        {
+            "shard": pa.string(),
+            "row": pa.int64(),
+            "doc_id": pa.string(),
+            "source": pa.string(),
+            "n_tokens": pa.int64(),
+            "n_ngrams": pa.int64(),
+            "n_bytes": pa.int64(),
+            "content_hash": pa.uint64(),
+        }
+    ),
+    "quarantine": pa.schema(
+        {"shard": pa.string(), "row": pa.int64(), "reason": pa.string(), "excerpt": pa.string()}
+    ),
+    "raw_counts": pa.schema({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
+    "target_counts": pa.schema(
+        {"target": pa.string(), "bucket": pa.int32(), "count": pa.int64(), "holdout_count": pa.int64()}
+    ),
+    "importance_estimator": pa.schema(
+        {"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}
+    ),
+    "weights": pa.schema(
+        {"shard": pa.string(), "row": pa.int64(), "target": pa.string(), "log_weight": pa.float64()}
+    ),
+    "selections": pa.schema(
+        {
+            "selection": pa.string(),
+            "version": pa.string(),
+            "rank": pa.int64(),
+            "target": pa.string(),
+            "shard": pa.string(),
+            "row": pa.int64(),
+            "doc_id": pa.string(),
+            "source": pa.string(),
+            "n_tokens": pa.int64(),
+            "log_weight": pa.float64(),
+            "key": pa.float64(),
+        }
+    ),
+}
+
+# Strings that repeat are worth a dictionary; floats and hashes are not.
+_PARQUET = {
+    "compression": "zstd",
+    "use_dictionary": ["shard", "source", "target", "selection", "version", "reason"],
+    "write_statistics": True,
+}
+_METADATA_KEY = b"dsir"
+
+
+class StaleInput(RuntimeError):
+    """A file was written under another fingerprint than the reader expects."""
+
+
+class Store:
+    """Paths, atomic writes and checked reads of one home folder.
+
+    Parameters
+    ----------
+    home : Path
+        DSIR_HOME; made if absent.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        for kind, schema in SCHEMAS.items():
+            # A view over a glob fails where nothing matches, so each kind has one file without rows.
+            folder = home / kind
+            empty = folder / "~empty/~/picks.parquet" if kind == "selections" else folder / "~empty.parquet"
+            if not empty.exists():
+                empty.parent.mkdir(parents=True, exist_ok=True)
+                with self.replacing(empty) as temporary:
+                    pq.write_table(schema.empty_table(), temporary)
+        (home / "features").mkdir(exist_ok=True)
+
+    def path(self, kind: str, partition: str) -> Path:
+        """Return where the file of this kind and partition is, or will be."""
+        return self.home / kind / f"{partition}{'.arrow' if kind == 'features' else '.parquet'}"
+
+    def selection_folder(self, selection: str, fingerprint: str) -> Path:
+        """Return the folder of one version of a selection."""
+        return self.home / "selections" / selection / fingerprint
+
+    @contextlib.contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Give a temporary path (file or folder); rename it to ``path`` if the body succeeds.
+
+        Whatever fails, ``path`` is as it was and the temporary is gone.
+        """
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            yield temporary
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.filename is None and error.errno is not None:
+                raise OSError(
+                    error.errno, f"{error.strerror or error}; nothing was changed", str(path)
+                ) from error
+            raise
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
+        """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
+        schema = SCHEMAS[kind].with_metadata(stamp.metadata())
+        with self.replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **_PARQUET) as writer:
+            yield writer
+
+    def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> int:
+        """Write a whole Parquet file; return its size in bytes."""
+        with self.table_writer(path, kind, stamp) as writer:
+            writer.write_table(table(kind, columns))
+        return path.stat().st_size
+
+    def open_table(self, path: Path, expected: Stamp) -> pq.ParquetFile:
+        """Open a Parquet file for reading after checking its stamp.
+
+        Raises
+        ------
+        StaleInput
+            The file is absent, or was written under another fingerprint.
+        """
+        if not path.exists():
+            raise StaleInput(f"{path}: not there; materialize {expected.output} first")
+        file = pq.ParquetFile(path, memory_map=True)
+        expected.check(path, file.schema_arrow.metadata)
+        return file
+
+    def read_table(self, path: Path, expected: Stamp) -> pa.Table:
+        """Read a whole Parquet file after checking its stamp; see :meth:`open_table`."""
+        with self.open_table(path, expected) as file:
+            return file.read()
+
+    @contextlib.contextmanager
+    def features_writer(self, path: Path, schema: pa.Schema, stamp: Stamp) -> Iterator[pa.RecordBatchWriter]:
+        """Write record batches of features; the file appears at ``path`` when the body ends."""
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with (
+            self.replacing(path) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, schema.with_metadata(stamp.metadata()), options=options) as writer,
+        ):
+            yield writer
+
+    def read_features(self, path: Path, expected: Stamp) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of a features file after checking its stamp."""
+        if not path.exists():
+            raise StaleInput(f"{path}: not there; materialize {expected.output} first")
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            expected.check(path, reader.schema.metadata)
+            for index in range(reader.num_record_batches):
+                yield reader.get_batch(index)
+
+
+class Stamp:
+    """What a file says of its origin: output, fingerprint, feature configuration.
+
+    Parameters
+    ----------
+    output : str
+        ``asset[partition]``.
+    fingerprint : str
+    features : dict
+        The feature configuration that the rows depend on.
+    """
+
+    def __init__(self, output: str, fingerprint: str, features: dict) -> None:
+        self.output = output
+        self.fingerprint = fingerprint
+        self.features = features
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """Return the stamp as a schema's metadata."""
+        return {_METADATA_KEY: json.dumps(vars(self), sort_keys=True).encode()}
+
+    def check(self, path: Path, metadata: dict[bytes, bytes] | None) -> None:
+        """Raise :class:`StaleInput` if a file's metadata is not this stamp; name each mismatch."""
+        found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
+        if found.get("fingerprint") == self.fingerprint:
+            return
+        theirs = found.get("features", {})
+        differences = [
+            f"features.{key} is {theirs.get(key)!r} there, {self.features.get(key)!r} here"
+            for key in sorted({*theirs, *self.features})
+            if theirs.get(key) != self.features.get(key)
+        ]
+        raise StaleInput(
+            f"{path}: written under fingerprint {found.get('fingerprint')}, expected {self.fingerprint}"
+            + (f" ({'; '.join(differences)})" if differences else "")
+            + f"; materialize {self.output} again"
+        )
+
+
+def table(kind: str, columns: dict) -> pa.Table:
+    """Build a table of this kind; a single string fills its whole column."""
+    schema = SCHEMAS[kind]
+    n_rows = max(len(value) for value in columns.values() if not isinstance(value, str))
+    arrays = []
+    for name, type_ in zip(schema.names, schema.types, strict=True):
+        value = columns[name]
+        if isinstance(value, str):
+            arrays.append(pa.repeat(pa.scalar(value, type_), n_rows))
+        else:
+            arrays.append(pa.array(value, type_) if not isinstance(value, pa.Array) else value.cast(type_))
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -1,0 +1,127 @@
+"""One pipeline's configuration, store, catalog and threads, opened together.
+
+What belongs here: putting the parts of ``resources/`` together, and finding the pool's files. What does
+not: what is done with them.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+
+from resources.catalog import Catalog
+from resources.corpus import CorpusError, content_stamp, discover, expand
+from resources.engine import Engine
+from resources.plan import Plan, ShardFile, fingerprint
+from resources.settings import Settings, Target, load_settings
+from resources.store import Store
+
+#: Begins the stamp of a file that can not be read.
+UNREADABLE = "unreadable"
+
+
+class Workspace:
+    """An open pipeline.
+
+    Parameters
+    ----------
+    config : Path
+        The YAML file.
+    home : Path
+        DSIR_HOME; made if absent.
+    threads : int, optional
+        Default: the cores this process may run on.
+    """
+
+    def __init__(self, config: Path, home: Path, threads: int | None = None) -> None:
+        self.config = config
+        self.settings: Settings = load_settings(config)
+        self.home = home.resolve()
+        self.store = Store(self.home)
+        self.catalog = Catalog(self.home)
+        self.engine = Engine(threads)
+
+    def discover(self) -> list[ShardFile]:
+        """Find the files of every source and stamp those that are new or changed.
+
+        A file whose size and modification time are those of the last time keeps its stamp; any other
+        is read once to hash it. What is found is recorded in the table ``shards``.
+
+        Raises
+        ------
+        CorpusError
+            A source matches no file, or two files have the same key.
+        """
+        known = {
+            (row["shard"], row["uri"], row["size"], row["modified"]): row["stamp"]
+            for row in self.catalog.query("known_shards").to_pylist()
+        }
+        found = [shard for source in self.settings.raw for shard in discover(source)]
+        new = [shard for shard in found if (shard.key, shard.uri, shard.size, shard.modified) not in known]
+        stamps = dict(zip(new, self.engine.map_blocks(_stamp, [shard.uri for shard in new]), strict=True))
+        files = [
+            ShardFile(
+                shard.key,
+                shard.source,
+                shard.uri,
+                shard.size,
+                shard.modified,
+                stamps.get(shard) or known[shard.key, shard.uri, shard.size, shard.modified],
+            )
+            for shard in found
+        ]
+        read = {shard.key for shard, stamp in stamps.items() if not stamp.startswith(UNREADABLE)}
+        if read:
+            self.catalog.record_shards(pa.Table.from_pylist([vars(f) for f in files if f.shard in read]))
+        return files
+
+    def plan(self) -> Plan:
+        """Return the plan over the files that are there now and the lineage as it is now."""
+        stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
+        return Plan(self.settings, self.discover(), stamps, self.catalog.latest())
+
+
+class Pipeline(dg.ConfigurableResource):
+    """The pipeline that a code location serves.
+
+    Attributes
+    ----------
+    config : str
+        Path of the YAML file.
+    home : str
+        DSIR_HOME: where outputs and the catalog are.
+    threads : int
+        0: the cores this process may run on.
+    """
+
+    config: str
+    home: str
+    threads: int = 0
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The workspace, opened at first use."""
+        return Workspace(Path(self.config), Path(self.home), self.threads or None)
+
+
+def _stamp(uri: str) -> str:
+    """Hash a file; where it can not be read, say so in the stamp: its own partition will fail on it."""
+    try:
+        return content_stamp(uri)
+    except (CorpusError, OSError) as error:
+        return f"{UNREADABLE}: {error}"
+
+
+def _target_stamp(target: Target) -> str:
+    """Hash a target's files and its held-out files, in order."""
+    parts = {}
+    for role, uri in (("train", target.uri), ("holdout", target.holdout)):
+        try:
+            files = expand(uri) if uri else []
+        except CorpusError as error:
+            return f"{UNREADABLE}: {error}"
+        parts |= {f"{role} {index}": _stamp(file.uri) for index, file in enumerate(files)}
+    return fingerprint(parts)

@@ -1,0 +1,1 @@
+INSERT INTO evaluations SELECT selection, version, target, metric, source, value FROM metrics;

@@ -1,0 +1,1 @@
+SELECT shard, source, uri, size, modified, stamp FROM shards;

@@ -1,0 +1,353 @@
+"""Chosen records: reading them again, and writing them with their provenance."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import json
+import math
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resources import records
+from resources.corpus import CorpusError, lines
+from resources.records import Lines, RecordWriter, read_records
+from resources.settings import Reader
+
+TEXT = Reader()
+FORMATS = ("jsonl", "jsonl.zst", "parquet")
+
+
+def stamp(i: int, **other) -> dict:
+    entry = {"log_weight": -1 / (i + 3), "key": 0.1 * i, "rank": i, "target": "té", "shard": "pool.00"}
+    return {**entry, "row": i, "version": "v1", **other}
+
+
+def chosen(*texts: bytes) -> Lines:
+    """Return lines as if they had been read."""
+    ends = np.cumsum([len(text) + 1 for text in texts]) - 1
+    return Lines(b"\n".join([*texts, b""]), np.concatenate([[0], ends[:-1] + 1]), ends)
+
+
+def save(folder, format_, *batches, part_bytes=256 << 20):
+    """Write batches of records, each with provenance; return the parts."""
+    with RecordWriter(folder, format_, part_bytes) as writer:
+        done = 0
+        for batch in batches:
+            writer.write(batch, [stamp(done + i) for i in range(len(batch))])
+            done += len(batch)
+        return writer.close()
+
+
+def load(part) -> list[dict]:
+    """Read a part back, by other code than the project's."""
+    name = str(part.path)
+    if name.endswith(".parquet"):
+        return pq.read_table(name).to_pylist()
+    data = part.path.read_bytes()
+    if name.endswith(".zst"):
+        data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
+    return [json.loads(line) for line in data.decode().removesuffix("\n").split("\n")]
+
+
+# --- reading -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text("ab {}é\r", max_size=20), min_size=1, max_size=30),
+    st.data(),
+    st.sampled_from([1, 7, 50, 4096]),
+)
+def test_chosen_lines(tmp_path_factory, content, data, block_bytes):
+    path = tmp_path_factory.mktemp("records") / "file.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join([*content, "end"]).encode(), 1))
+    rows = sorted(data.draw(st.sets(st.integers(0, len(content) - 1))))
+    batches = list(read_records(str(path), TEXT, np.array(rows), block_bytes))
+    assert all(len(batch) for batch in batches)
+    assert [line.decode() for batch in batches for line in batch] == [content[row] for row in rows]
+
+
+def test_chosen_rows_of_tables(tmp_path):
+    table = pa.table({"n": list(range(50)), "text": [f"t{i}" for i in range(50)]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=11)
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=13)
+    rows = np.array([0, 10, 11, 30, 49])
+    for name in ("t.parquet", "t.arrow"):
+        for block_bytes in (1, 100, 1 << 20):
+            batches = list(read_records(str(tmp_path / name), TEXT, rows, block_bytes))
+            assert [row for batch in batches for row in batch.to_pylist()] == table.take(rows).to_pylist()
+
+
+def test_chosen_rows_of_csv_skip_the_bad_ones(tmp_path):
+    (tmp_path / "t.csv").write_text("text,n\na,1\nb\nc,3\n\nd,4\n")
+    for block_bytes in (10, 1 << 20):
+        batches = list(read_records(str(tmp_path / "t.csv"), TEXT, np.array([2, 3]), block_bytes))
+        found = [row for batch in batches for row in batch.to_pylist()]
+        assert found == [{"text": "c", "n": "3"}, {"text": "d", "n": "4"}]
+    with pytest.raises(CorpusError, match="no usable record at row 1; the file changed"):
+        list(read_records(str(tmp_path / "t.csv"), TEXT, np.array([0, 1])))
+
+
+def test_rows_that_are_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(b'{"text":"a"}\n' + b"x" * 500 + b"\n{}\n")
+    with pytest.raises(CorpusError, match=r"file\.jsonl: there is no usable record at row 3; .*materialize"):
+        list(read_records(str(path), TEXT, np.array([0, 3])))
+    with pytest.raises(ValueError, match="ascending"):
+        list(read_records(str(path), TEXT, np.array([1, 1])))
+    assert list(read_records(str(path), TEXT, np.array([], np.int64))) == []
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
+    with pytest.raises(CorpusError, match="no usable record at row 1"):
+        list(read_records(str(path), TEXT, np.array([0, 1, 2]), block_bytes=50))
+
+
+# --- JSON Lines in -----------------------------------------------------------------------------------
+
+LINES = [
+    b'{"text": "plain",  "n": 1.50}',
+    b'  {"text":"spaces and return"} \t\r',
+    b'{"text":"\\u00e9 \\ud83d\\ude00","big":123456789012345678901234567890}',
+    '{"text":"é","nested":{"a":[1,{"b":null}]}}'.encode(),
+    b"{ }",
+    b'{"text":"the word \\"_dsir\\" in it, and \\u0064"}',
+    b'{"text":"x","nested":{"_dsir":1}}',
+]
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "jsonl.zst"])
+def test_lines_keep_their_bytes(tmp_path, format_):
+    (part,) = save(tmp_path, format_, chosen(*LINES[:3]), chosen(*LINES[3:]))
+    data = part.path.read_bytes()
+    assert (part.path.name, part.records, part.bytes) == (f"records-00000.{format_}", len(LINES), len(data))
+    if format_ == "jsonl.zst":
+        data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
+    out = data.split(b"\n")
+    assert out.pop() == b""
+    for i, (line, written) in enumerate(zip(LINES, out, strict=True)):
+        body = line.rstrip()[:-1]
+        assert written.startswith(body)
+        tail = json.dumps(stamp(i), ensure_ascii=False, separators=(",", ":")).encode()
+        assert written[len(body) :] == (b"" if line == b"{ }" else b",") + b'"_dsir":' + tail + b"}"
+        record = json.loads(written)
+        assert list(record["_dsir"]) == list(stamp(0)) and record.pop("_dsir") == stamp(i)
+        assert record == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"_dsir":{"old":1},"text":"a \\"_dsir\\": b","n":1e400,"s":"\\ud800"}',
+        b'{"text":"a \\"_dsir\\": b","n":1e400,"s":"\\ud800","\\u005fdsir":{"old":1}}',
+    ],
+)
+def test_provenance_of_an_earlier_selection_is_replaced(tmp_path, line):
+    (part,) = save(tmp_path, "jsonl", chosen(line, b'{"_dsir":0}'))
+    first, second = load(part)
+    assert first == {"text": 'a "_dsir": b', "n": math.inf, "s": "\ud800", "_dsir": stamp(0)}
+    assert part.path.read_bytes().count(b'"_dsir":{') == 2
+    assert second == {"_dsir": stamp(1)}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_come_back_bit_by_bit(value):
+    stamps = records._stamps([stamp(0, log_weight=value, key=-value)])
+    (text,) = records._stamp_texts(stamps)
+    found = json.loads(text)
+    assert np.float64(found["log_weight"]).tobytes() == np.float64(value).tobytes()
+    assert np.float64(found["key"]).tobytes() == np.float64(-value).tobytes()
+
+
+def test_floats_that_are_not_finite_become_null():
+    (text,) = records._stamp_texts(records._stamps([stamp(0, log_weight=-math.inf, key=math.nan)]))
+    assert text.startswith(b'{"log_weight":null,"key":null,"rank":0,')
+
+
+def test_lines_to_parquet_unify_and_fall_back(tmp_path):
+    first = chosen(
+        b'{"text":"a","i":1,"mixed":1,"date":"2020-01-01 00:00:00","o":{"p":1},"_dsir":3,"e":{}}',
+        b'{"text":"b","mixed":"s","inner":1,"deep":{"x":[1]}}',
+    )
+    second = chosen(b'{"text":"c","i":2.5,"o":{"q":"r"},"inner":{"z":0},"extra":[true]}')
+    third = chosen(b'{"i":9007199254740993,"text":"d"}', b'{"text":"e","x":Inf}')
+    (part,) = save(tmp_path, "parquet", first, second, third)
+    assert part.json_columns == ("i", "mixed", "e", "inner")
+    table = pq.read_table(part.path)
+    assert json.loads(table.schema.metadata[b"dsir_json_columns"]) == ["i", "mixed", "e", "inner"]
+    assert table.schema.names[-1] == "_dsir" and table.schema.field("_dsir").type == records.PROVENANCE
+    assert table["_dsir"].to_pylist() == [stamp(i) for i in range(5)]
+    assert table["text"].to_pylist() == ["a", "b", "c", "d", None]
+    assert table["i"].to_pylist() == ["1", None, "2.5", "9007199254740993", None]
+    assert table["mixed"].to_pylist() == ["1", '"s"', None, None, None]
+    assert table["date"].to_pylist()[0] == "2020-01-01 00:00:00"
+    assert table["o"].to_pylist()[:3] == [{"p": 1, "q": None}, None, {"p": None, "q": "r"}]
+    assert table["inner"].to_pylist()[1:3] == ["1", '{"z":0}']
+    assert table["_json"].to_pylist()[4] == '{"text":"e","x":Inf}'
+    assert table["extra"].to_pylist()[2] == [True]
+
+
+# --- tables in ---------------------------------------------------------------------------------------
+
+BATCH = pa.record_batch(
+    {
+        "text": pa.array(["é\n", None, "c"]),
+        "nan": pa.array([math.nan, math.inf, 0.1]),
+        "day": pa.array([datetime.date(2020, 2, 29), None, None]),
+        "at": pa.array([1_600_000_000_123_456_789, None, 0], pa.timestamp("ns")),
+        "utc": pa.array([1_600_000_000, None, 0], pa.timestamp("s", "UTC")),
+        "raw": pa.array([b"\x00\xff", None, b""]),
+        "list": pa.array([[1.5, math.nan], [], None]),
+        "struct": pa.array([{"t": datetime.time(1, 2), "b": b"x"}, None, {"t": None, "b": None}]),
+        "dict": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "map": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
+        "_dsir": pa.array([1, 2, 3]),
+    }
+)
+
+
+def test_tables_to_lines(tmp_path):
+    (part,) = save(tmp_path, "jsonl", BATCH)
+    assert b'{"text":"\xc3\xa9\\n",' in part.path.read_bytes()
+    first, second, third = load(part)
+    assert first == {
+        "text": "é\n",
+        "nan": None,
+        "day": "2020-02-29",
+        "at": "2020-09-13T12:26:40.123456789",
+        "utc": "2020-09-13T12:26:40Z",
+        "raw": "AP8=",
+        "list": [1.5, None],
+        "struct": {"t": "01:02:00.000000", "b": "eA=="},
+        "dict": "x",
+        "map": [{"key": "k", "value": 1}],
+        "_dsir": stamp(0),
+    }
+    assert second["nan"] is None and second["struct"] is None and second["list"] == []
+    assert third["struct"] == {"t": None, "b": None} and third["nan"] == 0.1
+
+
+def test_tables_to_parquet(tmp_path):
+    (part,) = save(tmp_path, "parquet", BATCH.slice(0, 1), BATCH.slice(1))
+    table = pq.read_table(part.path)
+    expected = pa.Table.from_batches([BATCH]).drop_columns(["_dsir", "nan", "list"])
+    assert table.select(expected.column_names).to_pylist() == expected.to_pylist()
+    assert math.isnan(table["nan"][0].as_py()) and table["at"].type == pa.timestamp("ns")
+    assert table["_dsir"].to_pylist() == [stamp(i) for i in range(3)]
+    assert part.json_columns == ()
+
+
+def test_lines_and_tables_in_one_file(tmp_path):
+    batch = pa.record_batch({"text": ["t"], "n": ["seven"]})
+    (part,) = save(tmp_path, "parquet", chosen(b'{"text":"l","n":7,"m":1}'), batch)
+    assert [dict(row, _dsir=None) for row in load(part)] == [
+        {"text": "l", "n": "7", "m": 1, "_dsir": None},
+        {"text": "t", "n": '"seven"', "m": None, "_dsir": None},
+    ]
+
+
+# --- formats × outputs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.jsonl.zst", "t.parquet", "t.arrow", "t.csv"])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_round_trip(tmp_path, name, format_):
+    table = pa.table({"text": [f"tëxt {i}\n" for i in range(200)], "n": [str(i) for i in range(200)]})
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        pq.write_table(table, path)
+    elif name.endswith(".arrow"):
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    elif name.endswith(".csv"):
+        pa.csv.write_csv(table, path)
+    else:
+        with pa.output_stream(str(path), compression="detect") as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
+    rows = np.arange(3, 200, 7)
+    (tmp_path / "out").mkdir()
+    batches = read_records(str(path), TEXT, rows, block_bytes=1000)
+    parts = save(tmp_path / "out", format_, *batches, part_bytes=500)
+    assert len(parts) > 1 and sorted(os.listdir(tmp_path / "out")) == [part.path.name for part in parts]
+    found = [row for part in parts for row in load(part)]
+    assert found == [
+        {**row, "_dsir": stamp(i)} for i, row in enumerate(table.take(pa.array(rows)).to_pylist())
+    ]
+    assert sum(part.records for part in parts) == len(rows)
+    assert all(part.bytes == part.path.stat().st_size for part in parts)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_same_calls_give_the_same_bytes(tmp_path, format_):
+    contents = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        parts = save(tmp_path / name, format_, chosen(*LINES * 50), BATCH, part_bytes=5000)
+        contents.append([(part.path.name, part.path.read_bytes()) for part in parts])
+    assert contents[0] == contents[1] and len(contents[0]) > 1
+
+
+def test_new_part_when_the_current_one_is_full(tmp_path):
+    parts = save(tmp_path, "jsonl", chosen(*[b'{"text":"x"}'] * 10), part_bytes=300)
+    assert [part.records for part in parts] == [3, 3, 3, 1]
+    assert [part.path.name for part in parts] == [f"records-{i:05d}.jsonl" for i in range(4)]
+    parts = save(tmp_path, "parquet", chosen(*[b'{"text":"x"}'] * 10), BATCH, part_bytes=36)
+    assert [part.records for part in parts][:3] == [3, 3, 3] and sum(part.records for part in parts) == 13
+
+
+def test_nothing_written(tmp_path):
+    assert save(tmp_path, "jsonl") == [] and save(tmp_path, "parquet", chosen()) == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_provenance_must_fit(tmp_path):
+    with RecordWriter(tmp_path, "jsonl") as writer:
+        with pytest.raises(ValueError, match="1 records but 2 rows of provenance"):
+            writer.write(chosen(b"{}"), [stamp(0), stamp(1)])
+        with pytest.raises(ValueError, match="keys log_weight; expected log_weight, key, rank"):
+            writer.write(chosen(b"{}"), [{"log_weight": 1.0}])
+        shuffled = pa.array([dict(reversed(stamp(5).items()))])
+        writer.write(chosen(b"{}"), shuffled)
+    assert load(writer.close()[0]) == [{"_dsir": stamp(5)}]
+
+
+# --- failures ----------------------------------------------------------------------------------------
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_full_disk_names_the_file_and_closes_it(tmp_path, format_, size):
+    (tmp_path / f"records-00000.{format_}").symlink_to("/dev/full")
+    before = open_files()
+    noise = np.random.default_rng(0).bytes(size).hex().encode()
+    writer = RecordWriter(tmp_path, format_)
+    with pytest.raises(OSError, match=rf"can not write: No space.*records-00000\.{format_}") as error, writer:
+        writer.write(chosen(b'{"text":"' + noise + b'"}'), [stamp(0)])
+    assert error.value.errno == 28 and error.value.filename.endswith(format_)
+    assert open_files() == before
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone/records-00000"):
+        save(tmp_path / "gone", "jsonl", chosen(b"{}"))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_handles_are_closed_when_the_caller_fails(tmp_path, format_):
+    before = open_files()
+    with pytest.raises(RuntimeError), RecordWriter(tmp_path, format_) as writer:
+        writer.write(chosen(b"{}"), [stamp(0)])
+        raise RuntimeError
+    assert open_files() == before
