@@ -57,8 +57,8 @@ e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
 
 lint: $(TEST) ## style and format
-	@.venv/bin/ruff check --extend-exclude .dsir .
-	@.venv/bin/ruff format --check --extend-exclude .dsir .
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
 
 bench: $(TEST) ## speed against the reference implementation
 	@.venv/bin/python -m benchmarks.throughput

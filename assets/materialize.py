@@ -113,7 +113,7 @@ def materialize(
                 output.asset,
                 output.partition,
                 output.fingerprint,
-                context.run_id,
+                context.run.run_id,
                 output.inputs,
                 started,
                 datetime.now(UTC),

@@ -76,7 +76,8 @@ def build_selections(
     """Return the asset over the configured selections, and its blocking check."""
 
     @dg.asset(
-        deps=[weights],
+        # Every shard takes part, whichever selection it is.
+        deps=[dg.AssetDep(weights, partition_mapping=dg.AllPartitionMapping())],
         partitions_def=partitions,
         code_version=CODE_VERSIONS["selections"],
         kinds={"numpy", "parquet"},

@@ -80,3 +80,9 @@ def build_defs(
         executor=dg.in_process_executor,
         loggers=loggers,
     )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Build the definitions that ``dg dev`` serves: the configuration named by DSIR_CONFIG."""
+    return build_defs()

@@ -32,9 +32,9 @@ share a bucket, as n-grams in a hashed feature space do anyway.
 import math
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from dsir.intrinsics import inner, load_u64
 
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xBF58476D1CE4E5B9)
@@ -51,54 +51,8 @@ _29, _32, _64 = (np.uint64(i) for i in (29, 32, 64))
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-# ----------------------------------------------------------------------------- unaligned memory access
-@intrinsic
-def load_u64(typingctx, buf, i):
-    """The eight bytes ``buf[i : i + 8]`` as a little-endian uint64. The caller checks the bounds."""
-
-    def codegen(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
-        return builder.load(pointer, align=1)
-
-    return types.uint64(buf, types.int64), codegen
-
-
-@intrinsic
-def store_u64(typingctx, buf, i, value):
-    """Write a uint64 to ``buf[i : i + 8]``, little-endian. The caller checks the bounds."""
-
-    def codegen(context, builder, signature, args):
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
-        builder.store(args[2], pointer, align=1)
-        return context.get_dummy_value()
-
-    return types.none(buf, types.int64, types.uint64), codegen
-
-
-@intrinsic
-def count_trailing_zeros(typingctx, x):
-    """The number of zero bits below the lowest set bit of a uint64; 64 for zero."""
-
-    def codegen(context, builder, signature, args):
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.int64(types.uint64), codegen
-
-
-@intrinsic
-def count_ones(typingctx, x):
-    """The number of set bits of a uint64."""
-
-    def codegen(context, builder, signature, args):
-        return builder.ctpop(args[0])
-
-    return types.int64(types.uint64), codegen
-
-
 # ----------------------------------------------------------------------------------- the fast n-gram hash
-@njit(nogil=True)
+@inner
 def hash_word(buf, start, length):
     """Hash of the word ``buf[start : start + length]`` (module docstring); reads up to 7 bytes past it."""
     h = np.uint64(length) * K1
@@ -115,7 +69,7 @@ def hash_word(buf, start, length):
     return h ^ (h >> _29)
 
 
-@njit(nogil=True)
+@inner
 def extend(prefix, word):
     """Hash of an n-gram from that of all its words but the last, and that of the last word."""
     x = prefix * K1 + word
@@ -124,14 +78,14 @@ def extend(prefix, word):
     return x ^ (x >> _29)
 
 
-@njit(nogil=True)
+@inner
 def bucket_of(h, n_buckets):
     """Bucket of a 64-bit hash among ``n_buckets`` (uint64): multiply-shift of the high half."""
     return np.int64(((h >> _32) * n_buckets) >> _32)
 
 
 # --------------------------------------------------------------------------------------------- general use
-@njit(nogil=True)
+@inner
 def mix64(x):
     """The output function of SplitMix64 (Steele, Lea & Flood 2014), a bijection of uint64."""
     x = (x ^ (x >> np.uint64(30))) * K2
@@ -139,22 +93,22 @@ def mix64(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit(nogil=True)
+@inner
 def _rotl(x, r):
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
 
-@njit(nogil=True)
+@inner
 def _xxh_round(acc, lane):
     return _rotl(acc + lane * _P2, 31) * _P1
 
 
-@njit(nogil=True)
+@inner
 def _xxh_merge(h, acc):
     return (h ^ _xxh_round(_0, acc)) * _P1 + _P4
 
 
-@njit(nogil=True)
+@inner
 def xxh64(buf, start, end, seed):
     """XXH64 of a range of bytes.
 
@@ -217,7 +171,7 @@ def xxh64_ranges(buf, starts, ends):
 
 
 # --------------------------------------------------------------------------------------------- Gumbel noise
-@njit(nogil=True)
+@inner
 def _log(x):
     """Natural logarithm of a positive normal float64, from IEEE operations alone; error below 1 ulp.
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from dsir import hashing, memo, sha256, sparse, words
+from dsir import hashing, intrinsics, memo, sha256, sparse, words
 from dsir.hashing import bucket_of, extend, hash_word
+from dsir.intrinsics import inner
 from dsir.memo import count_words_sha256, flush
 from dsir.sparse import add, emit, n_in_use
 from dsir.unicode_tables import SPACE
@@ -22,7 +23,7 @@ from dsir.words import BLOCK, MAX_GROWTH, find_words
 WORDS_AT_ONCE = 2048  # words found before they are hashed: their bounds stay in the first-level cache
 
 
-@njit(nogil=True)
+@inner
 def _count_words_fast(low, starts, ends, first, last, seen, prefixes, n_buckets, counts):
     """Count the n-grams that end in words ``first .. last - 1``: `count_words_sha256` for the ``fast`` hash.
 
@@ -146,7 +147,7 @@ def _stamp() -> int:
     functions it calls. The value of a closure's variable is part of the cache's key, so this one is a closure
     over the checksum of them all.
     """
-    modules = (sys.modules[__name__], hashing, memo, sha256, sparse, words)
+    modules = (sys.modules[__name__], hashing, intrinsics, memo, sha256, sparse, words)
     return zlib.crc32(b"".join(Path(m.__file__).read_bytes() for m in modules))
 
 

@@ -22,9 +22,9 @@ entry holds its place in the queue, where further occurrences are added up.
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
-from dsir.hashing import _ONES, K1, K2, K3, _0, load_u64
+from dsir.hashing import _ONES, K1, K2, K3, _0
+from dsir.intrinsics import inner, load_u64
 from dsir.sha256 import (
     INITIAL_STATE,
     LANES,
@@ -81,7 +81,7 @@ def new_memo(n_buckets: int) -> Memo:
     )
 
 
-@njit(nogil=True)
+@inner
 def flush(memo, n_buckets, counts):
     """Hash what is queued, count it, and fill in the entries that wait for it."""
     n = memo.cursor[_QUEUED]
@@ -96,7 +96,7 @@ def flush(memo, n_buckets, counts):
     memo.cursor[_QUEUED] = 0
 
 
-@njit(nogil=True)
+@inner
 def _hash(memo, low, starts, ends, first, last, place, n_buckets, counts):
     """Count an n-gram that is not in the memo; returns the value of its entry (a bucket or a place in the queue)."""
     length = last - first - 1
@@ -118,7 +118,7 @@ def _hash(memo, low, starts, ends, first, last, place, n_buckets, counts):
     return _PENDING | np.uint64(q)
 
 
-@njit(nogil=True)
+@inner
 def _count_entry(memo, entry, counts):
     """Count one more occurrence of a known n-gram; returns its serial number."""
     value = entry & _VALUE
@@ -129,7 +129,7 @@ def _count_entry(memo, entry, counts):
     return entry >> _32
 
 
-@njit(nogil=True)
+@inner
 def _count_word(memo, low, starts, ends, i, n_buckets, counts):
     """Count word `i`; returns its serial number, 0 if it is too long for the memo."""
     start, length = starts[i], ends[i] - starts[i]
@@ -160,7 +160,7 @@ def _count_word(memo, low, starts, ends, i, n_buckets, counts):
     return serial
 
 
-@njit(nogil=True)
+@inner
 def _count_gram(memo, prefix, word, low, starts, ends, first, last, n_buckets, counts):
     """Count words ``first .. last - 1``, given the serial numbers of all but the last and of the last."""
     if prefix == 0 or word == 0:
@@ -181,7 +181,7 @@ def _count_gram(memo, prefix, word, low, starts, ends, first, last, n_buckets, c
     return serial
 
 
-@njit(nogil=True)
+@inner
 def count_words_sha256(memo, low, starts, ends, first, last, seen, prefixes, n_buckets, counts):
     """Count the n-grams that end in words ``first .. last - 1`` of a document.
 

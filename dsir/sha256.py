@@ -12,11 +12,12 @@ import math
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dsir.hashing import _0, _8, load_u64, store_u64
+from dsir.hashing import _0, _8
+from dsir.intrinsics import inner, load_u64, store_u64
 
 LANES = 16
 MAX_ONE_BLOCK = 55  # bytes of the longest message that fits one block with its padding
@@ -48,7 +49,7 @@ _ROUND_CONSTANTS = [_cube_root(p << 96) & 0xFFFFFFFF for p in _primes(64)]
 
 
 @intrinsic
-def _compress(typingctx, state, blocks, i):
+def _emit_compress(typingctx, state, blocks, i):
     """The compression function on `LANES` independent blocks, ``blocks[i : i + 64 * LANES]``.
 
     `state` is uint32[8 * LANES], the lanes of the first word, then of the second and so on; updated in place.
@@ -120,12 +121,17 @@ def _compress(typingctx, state, blocks, i):
     return types.none(state, blocks, types.int64), codegen
 
 
+@inner
+def _compress(state, blocks, i):
+    _emit_compress(state, blocks, i)  # one copy of the code, whoever calls it
+
+
 def remainder_factors(n_buckets: int) -> np.ndarray:
     """``2**(32 * (7 - i)) mod n_buckets`` for the eight words of a digest, uint64[8]."""
     return np.array([pow(2, 32 * (7 - i), n_buckets) for i in range(8)], np.uint64)
 
 
-@njit(nogil=True)
+@inner
 def _reduce(state, lane, factors, n_buckets):
     """Digest in a lane, a 256-bit big-endian integer, modulo ``n_buckets`` <= 2**24: no sum overflows."""
     total = _0
@@ -134,14 +140,14 @@ def _reduce(state, lane, factors, n_buckets):
     return np.int64(total % n_buckets)
 
 
-@njit(nogil=True)
+@inner
 def _reset(state, initial):
     for i in range(8):
         for lane in range(LANES):
             state[i * LANES + lane] = initial[i]
 
 
-@njit(nogil=True)
+@inner
 def buckets_of_blocks(blocks, n, state, initial, factors, n_buckets, out):
     """Buckets of `n` messages of one padded block each.
 
@@ -167,7 +173,7 @@ def buckets_of_blocks(blocks, n, state, initial, factors, n_buckets, out):
             out[first + lane] = _reduce(state, lane, factors, n_buckets)
 
 
-@njit(nogil=True)
+@inner
 def write_block(blocks, at, low, starts, ends, first, last):
     """Write words ``first .. last - 1``, joined by one space, as one padded block to ``blocks[at:]``.
 
@@ -191,7 +197,7 @@ def write_block(blocks, at, low, starts, ends, first, last):
     blocks[at + 63] = n_bits & 0xFF
 
 
-@njit(nogil=True)
+@inner
 def bucket_of_long(low, starts, ends, first, last, block, state, initial, factors, n_buckets):
     """Bucket of words ``first .. last - 1``, joined by one space, of any length; one lane is used.
 
@@ -199,21 +205,22 @@ def bucket_of_long(low, starts, ends, first, last, block, state, initial, factor
     """
     _reset(state, initial)
     filled, total = 0, 0
-    for k in range(first, last):
-        p = starts[k]
-        if k > first:
+    for word in range(first, last):
+        p = starts[word]
+        if word > first:
             p -= 1  # one step more, for the space
-        while p < ends[k]:
+        while p < ends[word]:
             if filled == 64:
                 _compress(state, block, 0)
                 filled = 0
-            if p < starts[k]:
+            if p < starts[word]:
                 block[filled] = 0x20
                 filled += 1
                 p += 1
             else:
-                n = min(64 - filled, ends[k] - p)
-                block[filled : filled + n] = low[p : p + n]
+                n = min(64 - filled, ends[word] - p)
+                for k in range(n):
+                    block[filled + k] = low[p + k]
                 filled += n
                 p += n
                 total += n

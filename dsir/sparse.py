@@ -8,7 +8,8 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from dsir.hashing import _0, _1, count_ones, count_trailing_zeros
+from dsir.hashing import _0, _1
+from dsir.intrinsics import count_ones, count_trailing_zeros, inner
 
 DENSE_BUCKETS = 1 << 16  # up to here a document's bitmap is scanned whole, beyond it through a summary
 
@@ -29,7 +30,7 @@ def new_counts(n_buckets: int) -> Counts:
     return Counts(np.zeros(n_buckets, np.uint32), np.zeros(words, np.uint64), np.zeros(summary, np.uint64))
 
 
-@njit(nogil=True)
+@inner
 def add(counts, bucket, n):
     """Add `n` to the count of a bucket (int64)."""
     counts.counters[bucket] += np.uint32(n)
@@ -39,7 +40,7 @@ def add(counts, bucket, n):
         counts.summary[word >> 6] |= _1 << np.uint64(word & 63)
 
 
-@njit(nogil=True)
+@inner
 def _emit_word(counts, word, buckets, values, at):
     bits = counts.bitmap[word]
     counts.bitmap[word] = _0
@@ -53,7 +54,7 @@ def _emit_word(counts, word, buckets, values, at):
     return at
 
 
-@njit(nogil=True)
+@inner
 def n_in_use(counts):
     """How many buckets have a count."""
     n = 0
@@ -69,7 +70,7 @@ def n_in_use(counts):
     return n
 
 
-@njit(nogil=True)
+@inner
 def emit(counts, buckets, values, at):
     """Write the buckets in use and their counts, ascending, from index `at` on; all counts become zero.
 

@@ -13,8 +13,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from dsir.hashing import _ONES, _1, count_trailing_zeros
-from dsir.unicode_tables import CLASS_SHIFT, PUNCTUATION, SPACE, WORD
+from dsir.hashing import _ONES, _1
+from dsir.intrinsics import count_trailing_zeros, inner
+from dsir.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
 BLOCK = 64  # bytes of ASCII classified at once
 MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
@@ -55,7 +56,7 @@ def _classify_ascii(typingctx, src, i, dst, j):
     return types.UniTuple(types.uint64, 3)(src, types.int64, dst, types.int64), codegen
 
 
-@njit(nogil=True)
+@inner
 def _decode(data, i):
     """The code point at ``data[i]`` in valid UTF-8, and its length in bytes."""
     b = np.int64(data[i])
@@ -69,7 +70,7 @@ def _decode(data, i):
     return high | (np.int64(data[i + 2]) & 0x3F) << 6 | (data[i + 3] & 0x3F), 4
 
 
-@njit(nogil=True)
+@inner
 def _encode(code_point, low, out):
     """Write a code point as UTF-8 to ``low[out:]``; returns its length in bytes."""
     if code_point < 0x80:
@@ -91,7 +92,7 @@ def _encode(code_point, low, out):
     return 4
 
 
-@njit(nogil=True)
+@inner
 def find_words(data, pos, end, low, out, current, table, all_words, starts, n_starts, ends, n_ends):
     """Find words from ``data[pos]`` on, until the document's end or until `starts` is nearly full.
 
@@ -172,6 +173,27 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
     return pos, out, current, n_starts, n_ends
 
 
+@intrinsic
+def _special_pairs(typingctx, data, i):
+    """Mask (uint64) of the bytes of ``data[i : i + 64]`` at which U+0130 or U+03A3 begins; reads one byte more."""
+    vector = ir.VectorType(ir.IntType(8), BLOCK)
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        here = builder.gep(array.data, [args[1]])
+        after = builder.gep(here, [ir.Constant(ir.IntType(64), 1)])
+        first, second = (builder.load(builder.bitcast(p, vector.as_pointer()), align=1) for p in (here, after))
+
+        def pair(code_point):
+            a, b = (ir.Constant(vector, [byte] * BLOCK) for byte in chr(code_point).encode())
+            return builder.and_(builder.icmp_unsigned("==", first, a), builder.icmp_unsigned("==", second, b))
+
+        found = builder.or_(*(pair(code_point) for code_point in NOT_ONE_TO_ONE))
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(data, types.int64), codegen
+
+
 @njit(cache=True, nogil=True)
 def needs_str_lower(data, starts, ends):
     """Which documents hold U+0130 or U+03A3, whose lowercase is not a matter of one code point.
@@ -189,9 +211,17 @@ def needs_str_lower(data, starts, ends):
     """
     out = np.zeros(len(starts), np.bool_)
     for d in range(len(starts)):
-        found = np.uint8(0)
-        for i in range(starts[d], ends[d] - 1):
-            a, b = data[i], data[i + 1]
-            found |= np.uint8((a == 0xC4) & (b == 0xB0)) | np.uint8((a == 0xCE) & (b == 0xA3))
-        out[d] = found != 0
+        i, end = starts[d], ends[d]
+        while i < end and i + BLOCK < len(data):
+            found = _special_pairs(data, i)
+            if end - i < BLOCK:
+                found &= (_1 << np.uint64(end - i)) - _1
+            if found != 0:
+                out[d] = True
+                break
+            i += BLOCK
+        while i < end and not out[d]:  # the last bytes of all
+            code_point, length = _decode(data, i)
+            out[d] = code_point in NOT_ONE_TO_ONE
+            i += length
     return out

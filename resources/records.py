@@ -87,7 +87,7 @@ class Part:
     json_columns: tuple[str, ...] = ()
 
 
-def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 4 << 20) -> Iterator[Records]:
+def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 1 << 20) -> Iterator[Records]:
     """Read chosen records of a file, as they are, in one pass that ends at the last of them.
 
     Parameters
@@ -137,7 +137,9 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
             elif len(block.rows):
                 stop = int(np.searchsorted(rows, block.rows[-1], side="right"))
                 index = np.searchsorted(block.rows, rows[done:stop])
-                if not np.array_equal(block.rows[index], rows[done:stop]):
+                absent = np.flatnonzero(block.rows[index] != rows[done:stop])
+                if len(absent):
+                    done += int(absent[0])
                     break
                 if stop > done:
                     done = stop

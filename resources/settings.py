@@ -145,9 +145,9 @@ class Size(Model):
         Budget of tokens; documents are taken in order of their key until it is reached.
     """
 
-    documents: Annotated[int, pydantic.Field(ge=0)] | None = None
+    documents: Annotated[int, pydantic.Field(gt=0)] | None = None
     fraction: Annotated[float, pydantic.Field(gt=0, le=1, strict=False)] | None = None
-    tokens: Annotated[int, pydantic.Field(ge=0)] | None = None
+    tokens: Annotated[int, pydantic.Field(gt=0)] | None = None
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> Size:
@@ -190,7 +190,7 @@ class Selection(Model):
     shares: list[Annotated[float, pydantic.Field(gt=0, strict=False)]] | None = None
     method: Literal["resample", "top_k"] = "resample"
     size: Size
-    min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
+    min_tokens: Annotated[int, pydantic.Field(gt=0)] = 100
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     output: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
 

@@ -60,6 +60,13 @@ class Workspace:
             for row in self.catalog.query("known_shards").to_pylist()
         }
         found = [shard for source in self.settings.raw for shard in discover(source)]
+        by_key: dict[str, str] = {}
+        for shard in found:
+            if by_key.setdefault(shard.key, shard.uri) != shard.uri:
+                raise CorpusError(
+                    f"{by_key[shard.key]} and {shard.uri}: both files have the shard key '{shard.key}'; "
+                    "rename one of their sources"
+                )
         new = [shard for shard in found if (shard.key, shard.uri, shard.size, shard.modified) not in known]
         stamps = dict(zip(new, self.engine.map_blocks(_stamp, [shard.uri for shard in new]), strict=True))
         files = [

@@ -189,7 +189,7 @@ def corpus_errors(uri: str) -> Iterator[None]:
 @contextlib.contextmanager
 def open_binary(uri: str) -> Iterator[pa.NativeFile]:
     """Open a file for random access, local ones without a Python object in between."""
-    filesystem, path = _file_system(uri)
+    filesystem, path = file_system(uri)
     with contextlib.ExitStack() as stack:
         if isinstance(filesystem, LocalFileSystem):
             yield stack.enter_context(pa.OSFile(path, "rb"))
@@ -221,7 +221,8 @@ def _split_suffix(path: str) -> tuple[str, str | None, str | None]:
     return path, None, None
 
 
-def _file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a URI and the path in it."""
     try:
         return url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -233,7 +234,7 @@ def _file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def _find(uri: str, owner: str) -> list[tuple[str, FileInfo]]:
     """List files with their path below the pattern's fixed folder."""
-    filesystem, pattern = _file_system(uri)
+    filesystem, pattern = file_system(uri)
     is_glob = bool(_GLOB.search(pattern))
     with corpus_errors(uri):
         if is_glob:

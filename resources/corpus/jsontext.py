@@ -35,7 +35,11 @@ def dump_json(value: Any) -> bytes:
 
 
 def json_values(array: pa.Array) -> list:
-    """Turn a column into values for JSON: dates ISO, bytes base64, not finite floats null."""
+    """Turn a column into values for JSON.
+
+    Dates and times become ISO 8601, durations integers of their unit, bytes base64, floats that are not
+    finite null, maps lists of pairs, decimals strings.
+    """
     type_ = array.type
     if isinstance(array, pa.ExtensionArray):
         return json_values(array.storage)
@@ -49,7 +53,12 @@ def json_values(array: pa.Array) -> list:
         return [
             dict(zip(names, row, strict=True)) if ok else None for row, ok in zip(rows, valid, strict=True)
         ]
-    if hasattr(type_, "value_type"):  # lists and maps
+    if pa.types.is_map(type_):
+        return [
+            [list(pair.values()) for pair in json_values(scalar.values)] if scalar.is_valid else None
+            for scalar in array
+        ]
+    if hasattr(type_, "value_type"):  # lists
         return [json_values(scalar.values) if scalar.is_valid else None for scalar in array]
     if pa.types.is_floating(type_):
         return [v if v is not None and math.isfinite(v) else None for v in array.to_pylist()]

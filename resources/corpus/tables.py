@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from resources.corpus.fields import (
@@ -29,7 +28,14 @@ from resources.corpus.fields import (
     is_utf8,
     text_bytes,
 )
-from resources.corpus.files import CorpusError, corpus_errors, file_format, open_binary, open_stream
+from resources.corpus.files import (
+    CorpusError,
+    corpus_errors,
+    file_format,
+    file_system,
+    open_binary,
+    open_stream,
+)
 
 MAX_ROW_BYTES = 1 << 30
 WRONG_COLUMNS = "wrong number of columns"
@@ -176,7 +182,7 @@ def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterato
 
 def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
     with contextlib.ExitStack() as stack:
-        filesystem, path = url_to_fs(uri)
+        filesystem, path = file_system(uri)
         if isinstance(filesystem, LocalFileSystem):
             stream = stack.enter_context(pa.memory_map(path))
         else:

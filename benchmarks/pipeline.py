@@ -1,0 +1,181 @@
+"""``dsir run`` as whole processes: the configuration they get, and what they took.
+
+What belongs here: starting processes, their clocks and memory, reading the lineage they leave. What does
+not: the text they run on (``benchmarks/pool.py``), what is printed (``benchmarks/throughput.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.pool import REPOSITORY
+from resources.catalog import Catalog
+from resources.plan import ASSETS
+
+
+@dataclass(frozen=True)
+class Process:
+    """What a finished process took.
+
+    Attributes
+    ----------
+    started : datetime
+    wall, cpu : float
+        Seconds; CPU is user and system time of the process and all its descendants.
+    peak : float
+        Largest resident memory of the process, in MB.
+    output : str
+        Standard output.
+    """
+
+    started: datetime
+    wall: float
+    cpu: float
+    peak: float
+    output: str
+
+
+def run_process(module: str, *arguments: object, log: Path) -> Process:
+    """Run ``python -m module`` to its end.
+
+    Parameters
+    ----------
+    module : str
+    *arguments : object
+    log : Path
+        Receives standard error.
+
+    Returns
+    -------
+    Process
+
+    Raises
+    ------
+    RuntimeError
+        It failed; the message has the end of its output.
+    """
+    # DAGSTER_HOME and DSIR_* are the caller's pipeline, not this one.
+    ours = ("DAGSTER_HOME", "DSIR_HOME", "DSIR_CONFIG")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    environment["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+    out = log.with_suffix(".out")
+    with open(log, "wb") as errors, open(out, "wb") as output:
+        started, begin = datetime.now(UTC), time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            stdout=output,
+            stderr=errors,
+            cwd=REPOSITORY,
+            env=environment,
+        )
+        peak = 0.0
+        # wait4 gives the CPU of the process and all that it waited for.
+        while (waited := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            peak = max(peak, peak_megabytes(process.pid))
+            time.sleep(0.01)
+        wall = time.monotonic() - begin
+        process.returncode = os.waitstatus_to_exitcode(waited[1])
+    text = out.read_text(encoding="utf-8", errors="replace")
+    if process.returncode:
+        shown = (text + log.read_text(encoding="utf-8", errors="replace"))[-3000:]
+        raise RuntimeError(f"python -m {module} ended with {process.returncode}:\n{shown}")
+    used = waited[2]
+    unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
+    peak = peak or used.ru_maxrss * unit / 1e6
+    return Process(started, wall, used.ru_utime + used.ru_stime, peak, text)
+
+
+def peak_megabytes(pid: int) -> float:
+    """Return the high-water mark of a process's resident memory so far; 0 where there is no /proc.
+
+    Not ``ru_maxrss``, which begins at the size of the process that started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(fields["VmHWM"].split()[0]) * 1024 / 1e6 if "VmHWM" in fields else 0.0  # a zombie has none
+
+
+class Pipeline:
+    """A configuration and a fresh home in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made here.
+    pool : str
+        Glob of the raw files.
+    target, holdout : Path
+    """
+
+    def __init__(self, folder: Path, pool: str, target: Path, holdout: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        settings = {
+            "raw": [{"name": "pool", "uri": pool, "text": "text", "id": "id"}],
+            "targets": [{"name": "target", "uri": str(target), "holdout": str(holdout), "text": "text"}],
+            "features": {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"},
+            "selections": [
+                {
+                    "name": "tenth",
+                    "targets": ["target"],
+                    "method": "resample",
+                    "size": {"fraction": 0.1},
+                    "min_tokens": 100,
+                    "seed": 0,
+                    "output": "jsonl",
+                }
+            ],
+        }
+        (folder / "dsir.yaml").write_text(json.dumps(settings, indent=1))  # JSON is YAML
+        self.home = folder / "home"
+        self.runs = 0
+
+    def run(self) -> Process:
+        """Run ``dsir run``."""
+        self.runs += 1
+        log = self.folder / f"run{self.runs}.log"
+        arguments = ("run", "--config", self.folder / "dsir.yaml", "--home", self.home)
+        return run_process("dagster_project.cli", *arguments, log=log)
+
+    def lineage(self) -> list[dict]:
+        """Return the newest materialization of every output."""
+        return list(Catalog(self.home).latest().values())
+
+    def counted(self) -> tuple[int, int]:
+        """Return documents and bytes of text that the counting says it has read."""
+        rows = [row["metadata"] for row in self.lineage() if row["asset"] == "raw_counts"]
+        return sum(row["documents"] for row in rows), sum(row["text_bytes"] for row in rows)
+
+    def stages(self, process: Process) -> dict[str, dict[str, float]]:
+        """Return what each asset took in a run that computed everything.
+
+        Parameters
+        ----------
+        process : Process
+            The run.
+
+        Returns
+        -------
+        dict
+            Per asset, in the order of the graph: ``wall``, the seconds from its first partition's start to
+            its last one's end; ``ended``, the seconds from the start of the process to that end.
+        """
+        stages = {}
+        for asset in ASSETS:
+            rows = [row for row in self.lineage() if row["asset"] == asset]
+            first, last = min(row["started_at"] for row in rows), max(row["finished_at"] for row in rows)
+            stages[asset] = {
+                "wall": (last - first).total_seconds(),
+                "ended": (last - process.started).total_seconds(),
+            }
+        return stages

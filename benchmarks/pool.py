@@ -1,0 +1,216 @@
+"""The text that the benchmark runs on: a pool of any size, made from a smaller corpus of real text.
+
+What belongs here: finding the corpus, multiplying it, cutting slices. What does not: what is measured.
+
+A pool larger than the corpus holds several copies of it in which no two documents are the same. Copy 0
+is the text as it is; in copy i of c, each document begins near the i-th of its c parts and goes on, at its
+end, with what came before. So words, word pairs and lengths are those of real text, and content differs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from resources.engine import available_cores
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SUFFIX = ".jsonl.zst"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Real text to make pools of.
+
+    Attributes
+    ----------
+    name : str
+        To print.
+    files : list of Path
+        JSON Lines (plain, .gz, .zst) or Parquet, with a field ``text``.
+    target, holdout : Path
+        The documents that the selection should be like.
+    """
+
+    name: str
+    files: list[Path]
+    target: Path
+    holdout: Path
+
+
+def find_corpus() -> Corpus | None:
+    """Return the development data where it is, else the demo's corpus where it was built, else None."""
+    for name, root, target in (
+        ("../shared/data, target chemprot", REPOSITORY.parent / "shared" / "data", "chemprot"),
+        ("the demo's corpus, target medicine", REPOSITORY / ".dsir" / "demo", "medicine"),
+    ):
+        files = sorted(path for path in root.glob("pool/*") if not path.name.startswith("."))
+        folder = root / "targets" / target
+        if files and folder.is_dir():
+            return Corpus(name, files, folder / f"train{SUFFIX}", folder / f"test{SUFFIX}")
+    return None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool in a folder.
+
+    Attributes
+    ----------
+    shards : list of Path
+        JSON Lines, zstd-compressed, in ``folder/pool``.
+    held_back : Path
+        One shard more, not in that folder: a copy that the pool does not have.
+    slices : list of Path
+        Samples of the corpus as plain JSON Lines, every file of it in proportion.
+    documents, text_bytes : int
+        Of the shards; bytes of UTF-8.
+    copies : float
+        How many times the corpus.
+    """
+
+    shards: list[Path]
+    held_back: Path
+    slices: list[Path]
+    documents: int
+    text_bytes: int
+    copies: float
+
+
+def make_pool(corpus: Corpus, folder: Path, text_bytes: int, slices: dict[str, int]) -> Pool:
+    """Write a pool of about this many bytes of text, and slices of the corpus.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    folder : Path
+        Empty.
+    text_bytes : int
+        Of the pool.
+    slices : dict of str to int
+        Name of each slice and its bytes of text.
+
+    Returns
+    -------
+    Pool
+    """
+    for name in ("pool", *slices):
+        (folder / name).mkdir(parents=True)
+    # Processes are spawned, since a fork would carry along the threads of Arrow.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(available_cores(), mp_context=context) as executor:
+        total = sum(executor.map(count_bytes, corpus.files))
+        copies = text_bytes / total
+        shares = {name: min(size / total, 1.0) for name, size in slices.items()}
+        jobs = [executor.submit(multiply, path, folder, copies, shares) for path in corpus.files]
+        first = corpus.files[0]
+        whole = math.ceil(copies)
+        held_back = executor.submit(write_held_back, first, folder, whole, whole + 1)
+        written = [job.result() for job in jobs]
+        held_back.result()
+    for name in slices:
+        with open(folder / f"{name}.jsonl", "wb") as out:
+            for part in sorted((folder / name).iterdir()):
+                out.write(part.read_bytes())
+    return Pool(
+        sorted((folder / "pool").iterdir()),
+        folder / shard_name(first, whole),
+        [folder / f"{name}.jsonl" for name in slices],
+        sum(documents for documents, _ in written),
+        sum(n_bytes for _, n_bytes in written),
+        copies,
+    )
+
+
+def read_records(path: Path) -> Iterator[dict]:
+    """Yield the records of a file that have a text."""
+    if path.suffix == ".parquet":
+        yield from (record for record in pq.read_table(path).to_pylist() if record.get("text"))
+        return
+    with pa.input_stream(str(path), compression="detect") as stream:
+        rest = b""
+        while block := stream.read(1 << 22):
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                if line and (record := json.loads(line)).get("text"):
+                    yield record
+        if rest and (record := json.loads(rest)).get("text"):
+            yield record
+
+
+def count_bytes(path: Path) -> int:
+    """Return the bytes of text of a file."""
+    return sum(len(record["text"].encode()) for record in read_records(path))
+
+
+def rotations(text: str, copies: int) -> Iterator[str]:
+    """Yield a text begun at ``copies`` places in turn, the first of them its beginning.
+
+    A text with fewer words than that gets a number at its end instead.
+    """
+    yield text
+    last = 0
+    for i in range(1, copies):
+        at = text.find(" ", max(len(text) * i // copies, last + 1))
+        if at < 0:
+            yield f"{text} {i}"
+        else:
+            last = at
+            yield f"{text[at + 1 :]} {text[:at]}"
+
+
+def shard_name(path: Path, copy: int) -> str:
+    """Return the name of a file's copy: all of its dots go, for they end a shard's name."""
+    return f"{path.name.partition('.')[0]}-copy{copy}{SUFFIX}"
+
+
+def due(index: int, share: float) -> bool:
+    """Say whether the item of this index is in an even sample of this share of all."""
+    return int((index + 1) * share) > int(index * share)
+
+
+def multiply(path: Path, folder: Path, copies: float, shares: dict[str, float]) -> tuple[int, int]:
+    """Write all copies of one file and its part of every slice; return documents and bytes of text."""
+    whole = math.ceil(copies)
+    documents = n_bytes = 0
+    outs = [
+        pa.output_stream(str(folder / "pool" / shard_name(path, i)), compression="zstd") for i in range(whole)
+    ]
+    parts = {name: open(folder / name / f"{path.name}.jsonl", "wb") for name in shares}
+    try:
+        for index, record in enumerate(read_records(path)):
+            for i, text in enumerate(rotations(record["text"], whole)):
+                if i < whole - 1 or due(index, copies - i):
+                    outs[i].write(encode(record, text, i))
+                    documents += 1
+                    n_bytes += len(text.encode())
+                if i == 0:
+                    for name, share in shares.items():
+                        if due(index, share):
+                            parts[name].write(encode(record, text, i))
+    finally:
+        for out in (*outs, *parts.values()):
+            out.close()
+    return documents, n_bytes
+
+
+def write_held_back(path: Path, folder: Path, copy: int, copies: int) -> None:
+    """Write the last copy of one file."""
+    with pa.output_stream(str(folder / shard_name(path, copy)), compression="zstd") as out:
+        for record in read_records(path):
+            *_, text = rotations(record["text"], copies)
+            out.write(encode(record, text, copy))
+
+
+def encode(record: dict, text: str, copy: int) -> bytes:
+    """Return a record with this text as a line of JSON."""
+    changed = {**record, "id": f"{record.get('id', '')}~{copy}", "text": text}
+    return (json.dumps(changed, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,261 @@
+"""Throughput and memory, this project beside ``data-selection`` 1.0.3, in one run: ``make bench``.
+
+What belongs here: what is measured, in which order, and how it is shown. What does not: the making of the
+text (``benchmarks/pool.py``), the timing of single functions (``benchmarks/kernel.py``), of ``dsir run``
+(``benchmarks/pipeline.py``) and of the reference (``benchmarks/reference.py``).
+
+How to read what it prints:
+
+- *MB* is a million bytes of UTF-8 text, without the JSON around it. *MB/s a core* is text over seconds over
+  cores: the one thread for a function, the wall clock times all cores that the process may use for
+  ``dsir run``, the wall clock times one core for the reference, which is run with ``num_proc=1``.
+- *Functions* are timed on text in memory: from text to sorted sparse counts and a hash of the content, and
+  from cached counts to a log weight. The reference's counterparts are ``get_ngram_counts`` and ``np.dot``.
+- *End to end* is a whole process, started to ended: Python's imports, Dagster, reading, counting, weighing,
+  picking, writing the picked records, and the evaluation, which the reference has no counterpart of. Compiled
+  code is in Numba's cache (a run on a small pool goes before), files are in the page cache.
+- The reference is measured on a slice and scaled: what it does a document by the size of the pool, its fit of
+  the target and its start once. Its memory is that of the slice.
+- *Peak* is the largest resident memory of one process, pages of mapped files included.
+
+The last line is all figures as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.pipeline import Pipeline, Process, run_process
+from benchmarks.pool import Corpus, Pool, find_corpus, make_pool
+from resources.engine import available_cores
+
+KERNEL_MEGABYTES = 64
+QUICK_MEGABYTES = 100
+
+
+def main() -> int:
+    """Run the benchmark; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--megabytes", type=float, default=1100, help="text of the pool (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reference-megabytes",
+        type=float,
+        default=6,
+        help="text of the reference's slice (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"a pool of {QUICK_MEGABYTES} MB, to see that it works"
+    )
+    options = parser.parse_args()
+    if options.quick:
+        options.megabytes = QUICK_MEGABYTES
+    corpus = find_corpus()
+    if corpus is None:
+        print("There is no text to measure on; `make corpus bench` builds the demo's first.", file=sys.stderr)
+        return 1
+    console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
+    with tempfile.TemporaryDirectory(prefix="dsir-bench-") as folder:
+        try:
+            figures = measure(corpus, Path(folder), options.megabytes, options.reference_megabytes, console)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+    print(json.dumps(figures))
+    return 0
+
+
+def measure(
+    corpus: Corpus, folder: Path, megabytes: float, reference_megabytes: float, console: Console
+) -> dict[str, object]:
+    """Measure everything, print it, return the figures."""
+    cores = available_cores()
+    slices = {"kernel": int(KERNEL_MEGABYTES * 1e6), "reference": int(reference_megabytes * 1e6)}
+    pool = make_pool(corpus, folder, int(megabytes * 1e6), slices)
+    describe(corpus, pool, cores, console)
+    figures: dict[str, object] = {
+        "corpus": corpus.name,
+        "megabytes": pool.text_bytes / 1e6,
+        "documents": pool.documents,
+        "shards": len(pool.shards),
+        "cores": cores,
+        "load_before": os.getloadavg()[0],
+    }
+    figures["functions"] = measure_functions(pool, folder, console)
+    figures["reference"] = reference = measure_reference(corpus, pool, folder)
+    figures["dsir"] = ours = measure_ours(corpus, pool, folder, cores)
+    figures["ratio_per_core"] = ours["per_core"] / reference["per_core"]
+    show_end_to_end(figures, console)
+    return figures
+
+
+def measure_functions(pool: Pool, folder: Path, console: Console) -> dict[str, dict[str, float]]:
+    """Time the kernel beside the reference's functions; print the table."""
+    process = run_process("benchmarks.kernel", *pool.slices, log=folder / "kernel.log")
+    figures = json.loads(process.output.splitlines()[-1])
+    ours, reference = figures["ours"], figures["reference"]
+    table = new_table("Functions, one thread", "MB/s a core", "measured on", "ratio")
+    per_reference = f"{reference['megabytes']:,.1f} MB"
+    table.add_row("reference: get_ngram_counts", f"{reference['featurize']:,.2f}", per_reference, "")
+    table.add_row("reference: np.dot", f"{reference['dot']:,.0f}", per_reference, "")
+    table.add_row("reference: both", f"{reference['both']:,.2f}", per_reference, "1")
+    measured = f"{ours['megabytes']:,.0f} MB"
+    for kind in ("fast", "sha256"):
+        table.add_row(f"featurize, {kind}", f"{ours[f'featurize_{kind}']:,.0f}", measured, "")
+    table.add_row("log_weights", f"{ours['log_weights']:,.0f}", measured, "")
+    for kind in ("fast", "sha256"):
+        ours[f"ratio_{kind}"] = ours[f"both_{kind}"] / reference["both"]
+        ratio = f"{ours[f'ratio_{kind}']:,.0f} x"
+        table.add_row(f"both, {kind}", f"{ours[f'both_{kind}']:,.0f}", measured, ratio)
+    console.print(table)
+    return figures
+
+
+def measure_reference(corpus: Corpus, pool: Pool, folder: Path) -> dict[str, float]:
+    """Time the reference end to end on its slice, and scale it to the pool."""
+    target = folder / "target.jsonl"
+    with pa.input_stream(str(corpus.target), compression="detect") as packed, open(target, "wb") as plain:
+        shutil.copyfileobj(packed, plain)
+    work = folder / "reference-run"
+    work.mkdir()
+    process = run_process("benchmarks.reference", pool.slices[1], target, work, log=folder / "reference.log")
+    figures = json.loads(process.output.splitlines()[-1])
+    scale = pool.text_bytes / 1e6 / figures["megabytes"]
+    once = figures["fit_target"] + max(process.wall - figures["total"], 0.0)
+    scaled = (figures["total"] - figures["fit_target"]) * scale + once
+    return {
+        **figures,
+        "wall": process.wall,
+        "cpu": process.cpu,
+        "peak_mb": process.peak,
+        "wall_scaled": scaled,
+        "per_core": pool.text_bytes / 1e6 / scaled,
+    }
+
+
+def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[str, object]:
+    """Time ``dsir run`` on the pool: fresh, again, with one more shard; and on a quarter of it."""
+    slice_ = Pipeline(folder / "warm", str(pool.slices[1]), corpus.target, corpus.holdout)
+    warm_up = slice_.run()
+    shards = pool.shards[0].parent
+    whole = Pipeline(folder / "whole", f"{shards}/*", corpus.target, corpus.holdout)
+    fresh = whole.run()
+    documents, n_bytes = whole.counted()
+    if (documents, n_bytes) != (pool.documents, pool.text_bytes):
+        raise RuntimeError(
+            f"dsir read {documents} documents, {n_bytes} bytes; the pool has {pool.documents}, {pool.text_bytes}"
+        )
+    stages = whole.stages(fresh)
+    again = whole.run()
+    shutil.copy(pool.held_back, shards)
+    added = whole.run()
+
+    quarter = folder / "quarter-pool"
+    quarter.mkdir()
+    for shard in pool.shards[::4]:
+        os.link(shard, quarter / shard.name)
+    part = Pipeline(folder / "quarter", f"{quarter}/*", corpus.target, corpus.holdout)
+    small = part.run()
+    _, small_bytes = part.counted()
+    selected = next(row for row in whole.lineage() if row["asset"] == "selections")
+    return {
+        "wall": fresh.wall,
+        "cpu": fresh.cpu,
+        "per_core": n_bytes / 1e6 / (fresh.wall * cores),
+        "per_cpu_second": n_bytes / 1e6 / fresh.cpu,
+        "peak_mb": fresh.peak,
+        "until_selections": stages["selections"]["ended"],
+        "stages": {name: stage["wall"] for name, stage in stages.items()},
+        "selected": selected["metadata"]["documents"],
+        "nothing_due_wall": again.wall,
+        "one_shard_more_wall": added.wall,
+        "quarter": summary(small, small_bytes, cores),
+        "warm_up": warm_up.wall,
+    }
+
+
+def summary(process: Process, n_bytes: int, cores: int) -> dict[str, float]:
+    """Return what a run on a smaller pool took."""
+    return {
+        "megabytes": n_bytes / 1e6,
+        "wall": process.wall,
+        "cpu": process.cpu,
+        "per_core": n_bytes / 1e6 / (process.wall * cores),
+        "peak_mb": process.peak,
+    }
+
+
+def describe(corpus: Corpus, pool: Pool, cores: int, console: Console) -> None:
+    """Print what will be measured on what."""
+    console.print(
+        f"Text: {corpus.name}. A pool of {pool.text_bytes / 1e6:,.0f} MB of text, {pool.documents:,} documents, "
+        f"{len(pool.shards)} shards (.jsonl.zst), made of {pool.copies:.2f} copies of {len(corpus.files)} files; "
+        "in each copy the documents begin at another of their words (rotated), so that all differ and words and "
+        "word pairs stay real. Not timed, deleted at the end. First a run on a small pool, which fills Numba's "
+        f"cache. {cores} cores, load {os.getloadavg()[0]:.1f}.\n",
+        soft_wrap=sys.stdout.isatty(),
+    )
+
+
+def show_end_to_end(figures: dict, console: Console) -> None:
+    """Print the tables of whole processes."""
+    ours, reference = figures["dsir"], figures["reference"]
+    table = new_table("End to end", "reference, 1 process", f"dsir run, {figures['cores']} cores", "ratio")
+    whole = f"{figures['megabytes']:,.0f} MB"
+    table.add_row("measured on", f"{reference['megabytes']:,.1f} MB", whole, "")
+    table.add_row("wall seconds", f"{reference['wall']:,.1f}", f"{ours['wall']:,.1f}", "")
+    table.add_row("CPU seconds", f"{reference['cpu']:,.1f}", f"{ours['cpu']:,.1f}", "")
+    table.add_row(
+        f"wall seconds for {whole}", f"{reference['wall_scaled']:,.0f} (scaled)", f"{ours['wall']:,.1f}", ""
+    )
+    ratio = f"{figures['ratio_per_core']:,.0f} x"
+    table.add_row("MB/s a core", f"{reference['per_core']:,.2f}", f"{ours['per_core']:,.1f}", ratio)
+    table.add_row("peak MB", f"{reference['peak_mb']:,.0f} (slice)", f"{ours['peak_mb']:,.0f}", "")
+    table.add_row("documents selected", f"{reference['selected']:,}", f"{ours['selected']:,}", "")
+    console.print(table)
+
+    table = new_table("dsir run, where the time goes", "seconds", "MB/s, all cores")
+    for name, seconds in ours["stages"].items():
+        rate = (
+            f"{figures['megabytes'] / max(seconds, 1e-9):,.0f}" if name in ("raw_counts", "weights") else ""
+        )
+        table.add_row(name, f"{seconds:,.2f}", rate)
+    until = ours["until_selections"]
+    rest = ours["wall"] - sum(ours["stages"].values())
+    table.add_row("start, Dagster, between the assets, end", f"{rest:,.2f}", "")
+    table.add_row("from the start to the selections", f"{until:,.1f}", f"{figures['megabytes'] / until:,.0f}")
+    console.print(table)
+
+    quarter = ours["quarter"]
+    table = new_table("dsir run, other cases", "wall seconds", "peak MB")
+    table.add_row(f"everything, {whole}", f"{ours['wall']:,.1f}", f"{ours['peak_mb']:,.0f}")
+    table.add_row(
+        f"everything, {quarter['megabytes']:,.0f} MB", f"{quarter['wall']:,.1f}", f"{quarter['peak_mb']:,.0f}"
+    )
+    table.add_row("again, everything fresh", f"{ours['nothing_due_wall']:,.1f}", "")
+    table.add_row("again, with one shard more", f"{ours['one_shard_more_wall']:,.1f}", "")
+    console.print(table)
+
+
+def new_table(title: str, *columns: str) -> Table:
+    """Return an empty table whose figures are aligned to the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(title, min_width=40)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What compiled code needs and Numba does not offer: unaligned loads, bit counts, calls without reference counts.
+
+Belongs here: instructions. Does not belong here: anything that knows what the bytes mean.
+"""
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+#: Compiles a function that other compiled functions call, and that allocates nothing and returns no array.
+#: Without NRT, Numba's runtime, array arguments are borrowed instead of counted: counting is an atomic
+#: increment and decrement of every array a function touches, ten times the work of the functions here.
+#: Only entry points are cached on disk, and the code of these with them.
+inner = njit(nogil=True, _nrt=False)
+
+
+@intrinsic
+def load_u64(typingctx, buf, i):
+    """The eight bytes ``buf[i : i + 8]`` as a little-endian uint64. The caller checks the bounds."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(buf, types.int64), codegen
+
+
+@intrinsic
+def store_u64(typingctx, buf, i, value):
+    """Write a uint64 to ``buf[i : i + 8]``, little-endian. The caller checks the bounds."""
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.none(buf, types.int64, types.uint64), codegen
+
+
+@intrinsic
+def count_trailing_zeros(typingctx, x):
+    """The number of zero bits below the lowest set bit of a uint64; 64 for zero."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def count_ones(typingctx, x):
+    """The number of set bits of a uint64."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), codegen

@@ -1,0 +1,255 @@
+"""What a user gets for bad input: a message that says where and what to do, and nothing else lost."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pytest
+
+from tests.pipeline import sentences
+
+
+def quarantined(pipeline):
+    return pipeline.rows('SELECT shard, "row", reason FROM quarantine ORDER BY ALL')
+
+
+def lines(records):
+    return [json.dumps(record).encode() for record in records]
+
+
+def zstd(content):
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
+def test_a_pattern_that_matches_nothing_is_named(pipeline):
+    with pytest.raises(ValueError, match=r"data/pool/\*.*'pool'"):
+        pipeline.run()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bad.jsonl.zst", zstd(b"\n".join(lines(sentences("code", 20, 7))))[:-20]),
+        ("bad.jsonl.gz", gzip.compress(b"\n".join(lines(sentences("code", 20, 7))))[:-20]),
+        ("bad.parquet", b"PAR1 this is not Parquet PAR1"),
+        ("bad.doc", b"a format nobody knows"),
+    ],
+)
+def test_a_damaged_file_fails_its_own_partition_and_no_other(pipeline, name, content):
+    pipeline.write_pool()
+    path = pipeline.write_bytes(f"pool/{name}", content)
+    stages = pipeline.run()
+    [message] = stages["raw_counts"].errors
+    assert str(path) in message and "1 of 4 outputs" in message
+    assert [stages[asset].errors for asset in list(stages)[1:]] == [[]] * 5
+    assert {row[0] for row in pipeline.rows("SELECT DISTINCT shard FROM documents")} == {
+        "pool.code",
+        "pool.law",
+        "pool.medicine",
+    }
+    assert len(pipeline.picks()) == 20
+    assert pipeline.rows("SELECT metadata->>'shards_not_counted' FROM latest WHERE asset = 'selections'") == [
+        ("1",)
+    ]
+
+
+def test_a_file_that_goes_bad_leaves_what_was_written_before(pipeline):
+    pipeline.write_pool()
+    pipeline.run()
+    before = pipeline.rows("SELECT * FROM documents ORDER BY ALL")
+    path = pipeline.write_bytes("pool/law.jsonl.zst", zstd(b"\n".join(lines(sentences("law", 20, 7))))[:-20])
+    (pipeline.data / "pool/law.jsonl").unlink()
+    stages = pipeline.run()
+    assert str(path) in stages["raw_counts"].errors[0]
+    assert pipeline.rows("SELECT * FROM documents ORDER BY ALL") == before
+
+
+def test_bad_rows_are_quarantined_with_their_reason_and_counted(pipeline):
+    pipeline.write_pool()
+    good = lines(sentences("law", 3, 8))
+    rows = [
+        good[0],
+        b"{not json",
+        b'{"id": "no text"}',
+        b'{"id": "null", "text": null}',
+        b'{"id": "number", "text": 17}',
+        b"",
+        b'{"id": "bytes", "text": "\xff\xfe"}',
+        b"[1, 2]",
+        good[1],
+        good[2],
+    ]
+    pipeline.write_bytes("pool/mixed.jsonl", b"\n".join(rows) + b"\n")
+    stages = pipeline.run()
+    assert stages["raw_counts"].errors == []
+    found = {row: reason for shard, row, reason in quarantined(pipeline) if shard == "pool.mixed"}
+    assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
+    for row, word in (
+        (1, "JSON"),
+        (2, "text"),
+        (3, "null"),
+        (4, "number"),
+        (5, "blank"),
+        (6, "UTF-8"),
+        (7, "object"),
+    ):
+        assert word in found[row]
+    documents = pipeline.rows("SELECT \"row\", doc_id FROM documents WHERE shard = 'pool.mixed' ORDER BY ALL")
+    assert documents == [(0, "law-8-0"), (8, "law-8-1"), (9, "law-8-2")]
+    assert pipeline.rows(
+        "SELECT metadata->>'quarantined_rows' FROM latest WHERE partition = 'pool.mixed' AND asset = 'raw_counts'"
+    ) == [("7",)]
+
+
+def test_quarantine_is_empty_again_once_the_file_is_repaired(pipeline):
+    pipeline.write_pool()
+    pipeline.write_bytes("pool/mixed.jsonl", b"{not json\n")
+    pipeline.run()
+    assert len(quarantined(pipeline)) == 1
+    pipeline.write("pool/mixed.jsonl", sentences("law", 3, 8))
+    pipeline.run()
+    assert quarantined(pipeline) == []
+
+
+def test_an_empty_file_is_a_shard_without_documents(pipeline):
+    pipeline.write_pool()
+    pipeline.write_bytes("pool/empty.jsonl", b"")
+    stages = pipeline.run()
+    assert not any(stage.errors for stage in stages.values())
+    assert pipeline.rows(
+        "SELECT rows FROM latest WHERE asset = 'raw_counts' AND partition = 'pool.empty'"
+    ) == [(0,)]
+
+
+def test_no_document_left_after_min_tokens_says_how_long_the_longest_is(pipeline):
+    pipeline.write_pool()
+    pipeline.config["selections"][0]["min_tokens"] = 100_000
+    [message, *_] = pipeline.errors()
+    assert (
+        "picked" in message and "min_tokens" in message and "100000" in message and "120 documents" in message
+    )
+
+
+def test_a_selection_larger_than_the_pool_takes_all_and_says_so(pipeline):
+    pipeline.write_pool()
+    pipeline.config["selections"][0]["size"] = {"documents": 5000}
+    assert pipeline.errors() == []
+    assert len(pipeline.picks()) == 120
+    [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'selections'")
+    assert "5,000" in note and "120" in note
+
+
+def test_a_fraction_of_less_than_one_document_says_so(pipeline):
+    pipeline.write_pool()
+    pipeline.config["selections"][0]["size"] = {"fraction": 0.001}
+    [message, *_] = pipeline.errors()
+    assert "picked" in message and "120" in message and "size.fraction" in message
+
+
+def test_a_target_without_tokens_names_the_target_and_its_file(pipeline):
+    pipeline.write_pool()
+    path = pipeline.write("medicine.jsonl", [{"text": "   "}, {"text": ""}])
+    messages = pipeline.errors()
+    assert "'medicine'" in messages[0] and str(path) in messages[0] and "no tokens" in messages[0]
+
+
+def test_a_missing_target_file_fails_that_target_and_no_other(pipeline):
+    pipeline.write_pool()
+    pipeline.config["targets"].append({"name": "gone", "uri": "data/gone.jsonl"})
+    pipeline.config["selections"].append({"name": "other", "targets": ["gone"], "size": {"documents": 3}})
+    stages = pipeline.run()
+    [message] = stages["target_counts"].errors
+    assert "gone.jsonl" in message and "1 of 2 outputs" in message
+    assert len(pipeline.picks()) == 20
+    [message] = stages["selections"].errors
+    assert "'other'" in message and "gone" in message
+
+
+def test_duplicate_ids_and_duplicate_documents_are_kept_apart_and_counted(pipeline):
+    pipeline.write_pool()
+    record = sentences("medicine", 1, seed=9)[0]
+    pipeline.write("pool/twice.jsonl", [record, record, {**record, "text": record["text"] + " more"}])
+    pipeline.config["selections"][0]["size"] = {"documents": 123}
+    assert pipeline.errors() == []
+    rows = pipeline.rows(f"SELECT \"row\" FROM selections WHERE doc_id = '{record['id']}' ORDER BY 1")
+    assert rows == [(0,), (1,), (2,)]
+    assert pipeline.rows(
+        "SELECT metadata->>'duplicate_documents' FROM latest "
+        "WHERE asset = 'raw_counts' AND partition = 'pool.twice'"
+    ) == [("1",)]
+
+
+def test_an_id_with_control_characters_comes_back_as_it_was(pipeline):
+    pipeline.write_pool()
+    strange = "a\u0000b\u001b[31m\nc"
+    pipeline.write("pool/strange.jsonl", [{**sentences("medicine", 1, 9)[0], "id": strange}])
+    pipeline.config["selections"][0]["size"] = {"documents": 121}
+    assert pipeline.errors() == []
+    assert (strange,) in pipeline.rows("SELECT doc_id FROM selections")
+    assert strange in {json.loads(line)["id"] for line in pipeline.records()}
+
+
+def test_a_file_name_that_dagster_can_not_hold_becomes_a_key_that_it_can(pipeline):
+    pipeline.write_pool()
+    path = pipeline.write("pool/a|b...ü c.jsonl", sentences("law", 3, 8))
+    assert pipeline.errors() == []
+    [(key,)] = pipeline.rows(f"SELECT shard FROM shards WHERE uri = '{path}'")
+    assert key.startswith("pool.a_b") and "..." not in key and "|" not in key
+    assert pipeline.rows(f"SELECT count(*) FROM documents WHERE shard = '{key}'") == [(3,)]
+
+
+def test_other_features_under_existing_outputs_recompute_everything_and_mix_nothing(pipeline):
+    pipeline.write_pool()
+    pipeline.run()
+    pipeline.config["features"]["buckets"] = 500
+    stages = pipeline.run()
+    assert [len(stage.due) for stage in stages.values()] == [3, 1, 1, 3, 1, 1]
+    assert not any(stage.errors for stage in stages.values())
+    assert pipeline.rows("SELECT max(bucket) < 500 FROM raw_counts") == [(True,)]
+    assert pipeline.rows("SELECT count(*) FROM log_ratios") == [(500,)]
+
+
+def test_weights_refuse_features_of_another_configuration_and_name_each_difference(pipeline):
+    pipeline.write_pool()
+    pipeline.run()
+    workspace = pipeline.workspace()
+    plan = workspace.plan()
+    pipeline.config["features"].update(buckets=500, ngrams=3)
+    other = pipeline.workspace().plan()
+    path = workspace.store.path("features", "pool.law")
+    with pytest.raises(RuntimeError) as caught:
+        list(workspace.store.read_features(path, other.raw_counts("pool.law").stamp))
+    message = str(caught.value)
+    assert "features.buckets is 1000 there, 500 here" in message
+    assert "features.ngrams is 2 there, 3 here" in message
+    assert "raw_counts[pool.law]" in message
+    assert list(workspace.store.read_features(path, plan.raw_counts("pool.law").stamp))
+
+
+def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(pipeline, monkeypatch):
+    pipeline.write_pool()
+    pipeline.run()
+    before = pipeline.rows("SELECT * FROM documents ORDER BY ALL")
+    features = {p.name: p.read_bytes() for p in (pipeline.home / "features").iterdir()}
+    pipeline.config["features"]["buckets"] = 500
+    from resources import store
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.pa.ipc, "new_file", full)
+    stages = pipeline.run()
+    assert "No space left on device" in stages["raw_counts"].errors[0]
+    assert "features/pool.law.arrow" in stages["raw_counts"].errors[0]
+    monkeypatch.undo()
+    assert pipeline.rows("SELECT * FROM documents ORDER BY ALL") == before
+    assert {p.name: p.read_bytes() for p in (pipeline.home / "features").iterdir()} == features
+    assert pipeline.errors() == []
+
+
+def test_a_line_of_100_megabytes_is_one_document(pipeline):
+    pipeline.write_pool()
+    record = {"id": "long", "text": "word " * 20_000_000}
+    pipeline.write("pool/long.jsonl", [record])
+    assert pipeline.errors() == []
+    assert pipeline.rows("SELECT n_tokens FROM documents WHERE doc_id = 'long'") == [(20_000_000,)]

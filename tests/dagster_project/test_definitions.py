@@ -1,0 +1,26 @@
+"""The definitions load, are whole, and describe themselves."""
+
+from dagster_project.definitions import build_defs
+from resources.plan import ASSETS
+
+
+def graph(pipeline):
+    return build_defs(pipeline.config_path, pipeline.home).resolve_asset_graph()
+
+
+def test_the_graph_is_the_six_assets_with_valid_partitions(pipeline):
+    found = graph(pipeline)
+    assert {key.to_user_string() for key in found.get_all_asset_keys()} == set(ASSETS)
+    found.validate_partitions()
+
+
+def test_every_asset_says_what_it_is(pipeline):
+    for node in graph(pipeline).asset_nodes:
+        assert node.description and node.kinds and node.owners and node.code_version
+        assert node.group_name in {"counts", "weights", "selections"}
+
+
+def test_targets_and_selections_of_the_configuration_are_partitions(pipeline):
+    nodes = {node.key.to_user_string(): node for node in graph(pipeline).asset_nodes}
+    assert nodes["target_counts"].partitions_def.get_partition_keys() == ["medicine"]
+    assert nodes["evaluations"].partitions_def.get_partition_keys() == ["picked"]

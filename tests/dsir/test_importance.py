@@ -1,0 +1,196 @@
+"""Importance weights: the fitted log ratios, a document's log weight, and the sample that is fitted on."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from data_selection import HashedNgramDSIR
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsir.features import Features
+from dsir.importance import fit_threshold, log_ratios, log_weights
+
+
+def sparse(dense: np.ndarray) -> Features:
+    """Features of the counts of n documents, shape (n, buckets)."""
+    documents, buckets = np.nonzero(dense)
+    offsets = np.searchsorted(documents, np.arange(len(dense) + 1)).astype(np.int64)
+    dtype = np.uint16 if dense.shape[1] <= 2**16 else np.uint32
+    return Features(
+        offsets,
+        buckets.astype(dtype),
+        dense[documents, buckets].astype(np.uint32),
+        dense.sum(axis=1).astype(np.int64),
+        np.arange(len(dense), dtype=np.uint64),
+    )
+
+
+def some_counts(n: int, buckets: int, seed: int, share: float = 0.05) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(1, 50, (n, buckets)) * (rng.random((n, buckets)) < share)
+
+
+@pytest.fixture
+def counts() -> tuple[np.ndarray, np.ndarray]:
+    """N-gram totals of a target and a pool; each has buckets that the other lacks, and some lack both."""
+    target, raw = some_counts(2, 1000, seed=1, share=0.7)
+    raw = raw * 100
+    assert np.any((target == 0) & (raw > 0)) and np.any((target > 0) & (raw == 0))
+    assert np.any((target == 0) & (raw == 0))
+    return target, raw
+
+
+# --- log ratios --------------------------------------------------------------------------------------
+
+
+def test_log_ratios_are_the_difference_of_log_probabilities_with_an_epsilon(counts):
+    target, raw = counts
+    expected = np.log(target / target.sum() + 1e-8) - np.log(raw / raw.sum() + 1e-8)
+    np.testing.assert_array_equal(log_ratios(target, raw), expected)
+
+
+def test_log_ratios_are_the_numbers_of_the_reference_fitted_on_the_same_counts(counts, tmp_path):
+    target, raw = counts
+
+    class FittedOnCounts(HashedNgramDSIR):
+        def _fit_bow(self, paths, **_):
+            return {"raw": raw, "target": target}[paths[0]]
+
+    reference = FittedOnCounts(["raw"], ["target"], str(tmp_path), num_proc=1)
+    reference.fit_importance_estimator(num_tokens_to_fit="all")
+    np.testing.assert_array_equal(log_ratios(target, raw), reference.log_diff)
+
+
+def test_a_bucket_of_equal_probability_has_log_ratio_zero_and_one_unseen_by_the_target_is_negative():
+    ratios = log_ratios(np.array([5, 5, 0]), np.array([50, 25, 25]))
+    assert ratios[0] == 0.0
+    assert ratios[1] > 0
+    assert ratios[2] == pytest.approx(np.log(1e-8) - np.log(0.25 + 1e-8), rel=1e-15)
+
+
+def test_target_smoothing_adds_pseudo_counts_to_every_bucket_of_the_target_alone(counts):
+    target, raw = counts
+    smoothed = (target + 0.25) / (target + 0.25).sum()
+    expected = np.log(smoothed + 1e-8) - np.log(raw / raw.sum() + 1e-8)
+    np.testing.assert_allclose(log_ratios(target, raw, 0.25), expected, rtol=1e-14)
+
+
+def test_smoothing_of_zero_is_no_smoothing(counts):
+    np.testing.assert_array_equal(log_ratios(*counts, 0.0), log_ratios(*counts))
+
+
+def test_more_smoothing_brings_the_target_closer_to_uniform(counts):
+    target, raw = counts
+    uniform = np.log(1 / len(raw) + 1e-8) - np.log(raw / raw.sum() + 1e-8)
+    distances = [np.abs(log_ratios(target, raw, s) - uniform).max() for s in (0.01, 1.0, 100.0, 1e6)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[-1] < 1e-4
+
+
+def test_log_ratios_leave_the_counts_as_they_are(counts):
+    before = [each.copy() for each in counts]
+    log_ratios(*counts, 1.0)
+    np.testing.assert_array_equal(before, counts)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("target", "raw", "message"),
+    [
+        ([0, 0, 0], [1, 2, 3], "the target has no n-grams"),
+        ([1, 2, 3], [0, 0, 0], "the raw pool has no n-grams"),
+        ([1, 2, 3], [1, 2], r"target has \(3,\) buckets, the pool \(2,\)"),
+    ],
+)
+def test_counts_that_define_no_ratio_are_refused_by_name(target, raw, message, smoothing):
+    with pytest.raises(ValueError, match=message):
+        log_ratios(np.array(target), np.array(raw), smoothing)
+
+
+# --- log weights -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("buckets", [257, 70_000])
+@pytest.mark.parametrize("targets", [1, 3, 9])
+def test_log_weights_are_the_dense_dot_product_for_every_target(targets, buckets):
+    dense = some_counts(40, buckets, seed=2)
+    ratios = np.random.default_rng(3).normal(0, 3, (targets, buckets))
+    found = log_weights(sparse(dense), ratios)
+    assert found.shape == (targets, 40) and found.dtype == np.float64
+    error = np.abs(found - ratios @ dense.T)
+    assert np.all(error <= 1e-12 * (np.abs(ratios) @ dense.T))
+
+
+def test_a_target_has_the_same_weights_alone_as_among_others():
+    features = sparse(some_counts(30, 500, seed=4))
+    ratios = np.random.default_rng(5).normal(0, 3, (4, 500))
+    together = log_weights(features, ratios)
+    for alone, expected in zip(ratios, together, strict=True):
+        np.testing.assert_array_equal(log_weights(features, alone[None, :])[0], expected)
+
+
+def test_a_document_without_ngrams_has_log_weight_zero():
+    dense = np.array([[0, 0, 0], [1, 0, 2], [0, 0, 0]])
+    found = log_weights(sparse(dense), np.array([[1.0, 10.0, 100.0]]))
+    np.testing.assert_array_equal(found, [[0.0, 201.0, 0.0]])
+
+
+def test_a_batch_without_documents_has_no_weights():
+    assert log_weights(sparse(np.zeros((0, 5), int)), np.ones((2, 5))).shape == (2, 0)
+
+
+def test_counts_beyond_sixteen_bits_are_weighed_in_full():
+    dense = np.array([[2**32 - 1, 0], [70_000, 1]])
+    np.testing.assert_array_equal(log_weights(sparse(dense), np.eye(2)), dense.T)
+
+
+@settings(deadline=None, max_examples=50)
+@given(cuts=st.lists(st.integers(0, 60), max_size=6))
+def test_a_batch_cut_in_any_way_gives_the_same_bits_as_the_whole(cuts):
+    features = sparse(some_counts(60, 300, seed=6))
+    ratios = np.random.default_rng(7).normal(0, 3, (2, 300))
+    whole = log_weights(features, ratios)
+    bounds = [0, *sorted(cuts), 60]
+    parts = [
+        log_weights(Features.from_arrow(features.to_arrow().slice(first, last - first)), ratios)
+        for first, last in pairwise(bounds)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1).view(np.uint64), whole.view(np.uint64))
+
+
+# --- the sample that is fitted on ---------------------------------------------------------------------
+
+amounts = st.integers(1, 10**15)
+
+
+@given(total=amounts, wanted=amounts)
+def test_the_threshold_is_a_64_bit_hash_and_its_share_of_all_hashes_is_the_wanted_one(total, wanted):
+    threshold = fit_threshold(total, wanted)
+    assert 0 <= threshold < 2**64
+    share = Fraction(threshold + 1, 2**64)
+    assert abs(share - min(Fraction(wanted, total), 1)) <= Fraction(1, 2**64)
+
+
+@given(total=amounts, one=amounts, other=amounts)
+def test_who_wants_more_ngrams_gets_at_least_the_same_documents(total, one, other):
+    less, more = sorted([one, other])
+    assert fit_threshold(total, less) <= fit_threshold(total, more)
+
+
+@pytest.mark.parametrize("wanted", [1000, 1001, 10**12])
+def test_who_wants_the_whole_pool_gets_every_document(wanted):
+    assert fit_threshold(1000, wanted) == 2**64 - 1
+
+
+def test_the_documents_below_the_threshold_hold_about_the_wanted_ngrams():
+    rng = np.random.default_rng(8)
+    hashes = rng.integers(0, 2**64, 200_000, dtype=np.uint64)
+    ngrams = rng.integers(50, 500, 200_000)
+    total = int(ngrams.sum())
+    for share in (0.01, 0.3, 0.9):
+        fitted = ngrams[hashes <= np.uint64(fit_threshold(total, int(total * share)))].sum()
+        assert fitted / total == pytest.approx(share, abs=0.005)

@@ -1,0 +1,146 @@
+"""A small pipeline for tests: files, a configuration, runs on an ephemeral Dagster instance.
+
+What belongs here: set-up that several test files need. What does not: assertions.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from dagster_project.definitions import build_defs
+from dagster_project.runs import Stage, run_all
+from resources.workspace import Workspace
+
+#: Words of two domains that share only a few: enough for a selection to be right or wrong.
+DOMAINS = {
+    "medicine": "patient dose therapy renal cardiac trial placebo chronic lesion serum the of with in".split(),
+    "law": "court statute plaintiff appeal counsel jury verdict clause tort liable the of with in".split(),
+    "code": "def return import class self lambda yield ( ) : = the of with in".split(),
+}
+
+
+def sentences(domain: str, n: int, seed: int, length: int = 120) -> list[dict]:
+    """Make n records of about ``length`` words of one domain."""
+    chance = random.Random(f"{domain} {seed}")
+    return [
+        {
+            "id": f"{domain}-{seed}-{i}",
+            "text": " ".join(chance.choices(DOMAINS[domain], k=length + chance.randrange(30))),
+            "domain": domain,
+            "extra": {"number": i, "nested": [1.5, None]},
+        }
+        for i in range(n)
+    ]
+
+
+class SmallPipeline:
+    """A configuration over files in one folder, and the runs of it.
+
+    Parameters
+    ----------
+    folder : Path
+        Files go to ``data``, outputs to ``home``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.home = folder / "home"
+        self.instance = dg.DagsterInstance.ephemeral()
+        self.config: dict = {
+            "raw": [{"name": "pool", "uri": "data/pool/*", "id": "id"}],
+            "targets": [
+                {"name": "medicine", "uri": "data/medicine.jsonl", "holdout": "data/medicine-test.jsonl"}
+            ],
+            "features": {"buckets": 1000},
+            "selections": [{"name": "picked", "targets": ["medicine"], "size": {"documents": 20}}],
+        }
+        self.write("medicine.jsonl", sentences("medicine", 30, seed=100))
+        self.write("medicine-test.jsonl", sentences("medicine", 30, seed=101))
+
+    def write(self, name: str, records: list[dict]) -> Path:
+        """Write JSON Lines; return the path."""
+        return self.write_bytes(name, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+    def write_bytes(self, name: str, content: bytes) -> Path:
+        """Write a file below ``data``; return its path."""
+        path = self.data / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path
+
+    def write_pool(self) -> None:
+        """Write three shards of 40 documents, each of another domain."""
+        for seed, domain in enumerate(DOMAINS):
+            self.write(f"pool/{domain}.jsonl", sentences(domain, 40, seed=seed))
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration, written as it is now."""
+        path = self.folder / "dsir.yaml"
+        path.write_text(yaml.safe_dump(self.config))
+        return path
+
+    def workspace(self, threads: int | None = None) -> Workspace:
+        """Open the configuration as it is now."""
+        return Workspace(self.config_path, self.home, threads)
+
+    def run(self, threads: int | None = None) -> dict[str, Stage]:
+        """Run what ``dsir run`` runs; return the stages by asset."""
+        defs = build_defs(self.config_path, self.home, loggers={"console": silent})
+        stages = run_all(defs, self.instance, self.workspace(threads))
+        return {stage.asset: stage for stage in stages}
+
+    def materialize(
+        self, *assets: str, partition: str | None = None, **options: object
+    ) -> dg.ExecuteInProcessResult:
+        """Materialize assets in one Dagster run, with options of the launchpad for the first of them."""
+        defs = build_defs(self.config_path, self.home, loggers={"console": silent})
+        return defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            partition_key=partition,
+            run_config={"loggers": {"console": {}}, "ops": {assets[0]: {"config": options}}},
+            raise_on_error=False,
+        )
+
+    def errors(self) -> list[str]:
+        """Run; return the messages of all stages."""
+        return [message for stage in self.run().values() for message in stage.errors]
+
+    def rows(self, query: str) -> list[tuple]:
+        """Ask the catalog as a user does, from a connection of its own."""
+        import duckdb
+
+        with duckdb.connect(self.home / "catalog.duckdb", read_only=True) as connection:
+            return connection.execute(query).fetchall()
+
+    def picks(self, selection: str = "picked") -> list[tuple]:
+        """Return (target, rank, doc_id, log weight, key) of a selection, in order."""
+        return self.rows(
+            "SELECT target, rank, doc_id, log_weight, key FROM selections "
+            f"WHERE selection = '{selection}' ORDER BY target, rank"
+        )
+
+    def records(self, selection: str = "picked") -> list[bytes]:
+        """Return the lines of a selection's records."""
+        [(version,)] = self.rows(
+            f"SELECT fingerprint FROM latest WHERE asset = 'selections' AND partition = '{selection}'"
+        )
+        folder = self.home / "selections" / selection / version
+        return [line for file in sorted(folder.glob("records-*")) for line in file.read_bytes().splitlines()]
+
+
+@dg.logger
+def silent(_: dg.InitLoggerContext):
+    """Keep Dagster's log out of the tests' output."""
+    import logging
+
+    logger = logging.Logger("silent")
+    logger.addHandler(logging.NullHandler())
+    return logger

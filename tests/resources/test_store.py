@@ -1,0 +1,352 @@
+"""The store: round trips, stamps that refuse other inputs, and files that are never half there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dsir.features import FeatureSpec, featurize
+from resources import store as store_module
+from resources.store import SCHEMAS, StaleInput, Stamp, Store, table
+
+FEATURES = {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"}
+STAMP = Stamp("weights[wiki-0]", "0123456789abcdef", FEATURES)
+
+
+def weights(n: int = 5) -> dict:
+    return {
+        "shard": "wiki-0",
+        "row": np.arange(n),
+        "target": "chemprot",
+        "log_weight": np.random.default_rng(n).normal(size=n),
+    }
+
+
+def files(folder: Path) -> list[str]:
+    """Return every file and folder below a folder, apart from the store's empty ones."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if "~empty" not in str(p))
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "home")
+
+
+@pytest.fixture
+def old(store) -> SimpleNamespace:
+    """A file of weights that is there before, and what it holds."""
+    path = store.path("weights", "wiki-0")
+    store.write_table(path, "weights", weights(), STAMP)
+    return SimpleNamespace(path=path, content=path.read_bytes(), files=files(store.home))
+
+
+def is_as_it_was(old: SimpleNamespace, store: Store) -> bool:
+    return old.path.read_bytes() == old.content and files(store.home) == old.files
+
+
+# --- layout ------------------------------------------------------------------------------------------
+
+
+def test_a_new_home_is_made_with_its_parents_and_one_file_without_rows_for_every_kind(tmp_path):
+    home = tmp_path / "not" / "there" / "yet"
+    Store(home)
+    for kind, schema in SCHEMAS.items():
+        (empty,) = (home / kind).rglob("*.parquet")
+        found = pq.read_table(empty)
+        assert found.num_rows == 0 and found.schema.equals(schema)
+    assert (home / "features").is_dir()
+
+
+def test_opening_a_home_again_leaves_what_is_there(store, old):
+    again = Store(store.home)
+    assert is_as_it_was(old, again)
+    assert again.read_table(old.path, STAMP).num_rows == 5
+
+
+# --- round trips -------------------------------------------------------------------------------------
+
+ROWS = {
+    "documents": {
+        "shard": "s",
+        "row": np.array([0, 2]),
+        "doc_id": pa.array(["a", "ü|\n"]),
+        "source": pa.array(["x", "y"]),
+        "n_tokens": np.array([1, 2**40]),
+        "n_ngrams": np.array([1, 3]),
+        "n_bytes": np.array([0, 5]),
+        "content_hash": np.array([0, 2**64 - 1], np.uint64),
+    },
+    "quarantine": {"shard": "s", "row": np.array([7]), "reason": pa.array(["not JSON"]), "excerpt": ["{"]},
+    "raw_counts": {"shard": "s", "bucket": np.array([3, 9], np.int32), "count": np.array([1, 2**50])},
+    "target_counts": {
+        "target": "t",
+        "bucket": np.array([3], np.int32),
+        "count": np.array([0]),
+        "holdout_count": np.array([5]),
+    },
+    "importance_estimator": {
+        "target": "t",
+        "bucket": np.arange(2, dtype=np.int32),
+        "log_ratio": np.array([-1e-300, 17.3]),
+    },
+    "weights": {"shard": "s", "row": np.arange(2), "target": "t", "log_weight": np.array([-0.1, 1e300])},
+    "selections": {
+        "selection": "a",
+        "version": "f",
+        "rank": np.array([1, 2]),
+        "target": np.array(["t", "u"], dtype=object),
+        "shard": pa.array(["s", "r"]),
+        "row": np.array([5, 2**40 - 1]),
+        "doc_id": pa.array(["i", "j"]),
+        "source": pa.array(["x", "y"]),
+        "n_tokens": np.array([1, 2]),
+        "log_weight": np.array([0.1, -0.2]),
+        "key": np.array([0.3, -0.4]),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
+    path = store.path(kind, "part.1")
+    size = store.write_table(path, kind, ROWS[kind], STAMP)
+    assert path == store.home / kind / "part.1.parquet" and size == path.stat().st_size
+    found = store.read_table(path, STAMP)
+    assert found.schema.remove_metadata().equals(SCHEMAS[kind])
+    for name, written in ROWS[kind].items():
+        if isinstance(written, str):
+            assert set(found[name].to_pylist()) == {written}
+        else:
+            assert found[name].to_pylist() == list(pa.array(written).to_pylist())
+
+
+def test_a_table_written_in_pieces_holds_all_of_them_and_appears_when_the_body_ends(store):
+    path = store.path("weights", "wiki-0")
+    with store.table_writer(path, "weights", STAMP) as writer:
+        for n in (3, 0, 2):
+            writer.write_table(table("weights", weights(n)))
+        assert not path.exists()
+    with store.open_table(path, STAMP) as file:
+        assert file.read()["row"].to_pylist() == [0, 1, 2, 0, 1]
+
+
+def test_features_are_read_back_batch_by_batch_as_they_were_written(store):
+    batches = [
+        featurize(pa.array(texts), FeatureSpec()).to_arrow() for texts in (["a b c", ""], ["d"], ["e e e"])
+    ]
+    path = store.path("features", "wiki-0")
+    assert path.suffix == ".arrow"
+    with store.features_writer(path, batches[0].schema, STAMP) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+        assert not path.exists()
+    found = list(store.read_features(path, STAMP))
+    assert len(found) == 3
+    assert all(a.equals(b) for a, b in zip(found, batches, strict=True))
+
+
+def test_features_that_were_read_stay_valid_when_the_file_is_replaced(store):
+    path = store.path("features", "wiki-0")
+    first = featurize(pa.array(["the same words again " * 500]), FeatureSpec()).to_arrow()
+    for batch in (first, featurize(pa.array(["other"]), FeatureSpec()).to_arrow()):
+        with store.features_writer(path, batch.schema, STAMP) as writer:
+            writer.write_batch(batch)
+        if batch is first:
+            reading = store.read_features(path, STAMP)
+            read = next(reading)
+    assert read.equals(first)
+
+
+def test_a_single_string_fills_its_column_and_values_are_cast_to_the_schema():
+    found = table("raw_counts", {"shard": "s", "bucket": pa.array([1, 2], pa.int64()), "count": [3, 4]})
+    assert found.schema.equals(SCHEMAS["raw_counts"])
+    assert found.to_pydict() == {"shard": ["s", "s"], "bucket": [1, 2], "count": [3, 4]}
+
+
+# --- stamps ------------------------------------------------------------------------------------------
+
+
+def refused(read) -> str:
+    with pytest.raises(StaleInput) as caught:
+        read()
+    return str(caught.value)
+
+
+def test_a_missing_table_says_which_asset_to_materialize(store):
+    path = store.path("weights", "wiki-0")
+    message = refused(lambda: store.read_table(path, STAMP))
+    assert str(path) in message and "materialize weights[wiki-0] first" in message
+
+
+def test_missing_features_say_which_asset_to_materialize(store):
+    path = store.path("features", "wiki-0")
+    stamp = Stamp("raw_counts[wiki-0]", "f", FEATURES)
+    message = refused(lambda: next(store.read_features(path, stamp)))
+    assert str(path) in message and "materialize raw_counts[wiki-0] first" in message
+
+
+def test_another_fingerprint_is_refused_with_both_and_what_to_do(store, old):
+    expected = Stamp("weights[wiki-0]", "fedcba9876543210", FEATURES)
+    message = refused(lambda: store.read_table(old.path, expected))
+    assert str(old.path) in message
+    assert "0123456789abcdef" in message and "fedcba9876543210" in message
+    assert "materialize weights[wiki-0] again" in message
+    assert "features." not in message
+
+
+def test_each_feature_setting_that_differs_is_named_with_both_values_and_no_other(store, old):
+    other = Stamp("weights[wiki-0]", "f", {**FEATURES, "ngrams": 3, "hash": "sha256"})
+    message = refused(lambda: store.read_table(old.path, other))
+    assert "features.ngrams is 2 there, 3 here" in message
+    assert "features.hash is 'fast' there, 'sha256' here" in message
+    assert "buckets" not in message and "tokenizer" not in message
+
+
+def test_features_of_another_configuration_are_refused_too(store):
+    path = store.path("features", "wiki-0")
+    batch = featurize(pa.array(["a b"]), FeatureSpec()).to_arrow()
+    with store.features_writer(path, batch.schema, STAMP) as writer:
+        writer.write_batch(batch)
+    other = Stamp("raw_counts[wiki-0]", "f", {**FEATURES, "buckets": 500})
+    message = refused(lambda: next(store.read_features(path, other)))
+    assert "features.buckets is 10000 there, 500 here" in message
+
+
+def test_a_file_that_carries_no_stamp_is_refused(store):
+    path = store.path("weights", "wiki-0")
+    pq.write_table(table("weights", weights()), path)
+    assert "materialize weights[wiki-0] again" in refused(lambda: store.read_table(path, STAMP))
+
+
+def test_the_same_fingerprint_is_enough_whatever_else_the_stamp_says(store, old):
+    renamed = Stamp("another name", STAMP.fingerprint, {"ngrams": 9})
+    assert store.read_table(old.path, renamed).num_rows == 5
+
+
+# --- never half there --------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_failing_body_leaves_the_old_table_and_no_temporary(store, old):
+    with pytest.raises(Stopped), store.table_writer(old.path, "weights", STAMP) as writer:
+        writer.write_table(table("weights", weights(1000)))
+        raise Stopped
+    assert is_as_it_was(old, store)
+
+
+def test_a_failing_body_leaves_no_features_and_no_temporary(store):
+    before = files(store.home)
+    batch = featurize(pa.array(["a b"]), FeatureSpec()).to_arrow()
+    path = store.path("features", "wiki-0")
+    with pytest.raises(Stopped), store.features_writer(path, batch.schema, STAMP) as writer:
+        writer.write_batch(batch)
+        raise Stopped
+    assert files(store.home) == before
+
+
+@pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt, SystemExit])
+def test_a_failing_body_leaves_the_old_folder_and_no_temporary(store, error):
+    folder = store.selection_folder("tenth", "f")
+    for content in ("old", "new"):
+        try:
+            with store.replacing(folder) as temporary:
+                temporary.mkdir(parents=True)
+                (temporary / "part.jsonl").write_text(content)
+                if content == "new":
+                    raise error
+        except error:
+            pass
+    assert files(folder.parent) == ["f", "f/part.jsonl"]
+    assert (folder / "part.jsonl").read_text() == "old"
+
+
+def test_a_whole_folder_replaces_the_old_one(store):
+    folder = store.selection_folder("tenth", "f")
+    for name in ("old", "new"):
+        with store.replacing(folder) as temporary:
+            temporary.mkdir(parents=True)
+            (temporary / name).touch()
+    assert files(folder.parent) == ["f", "f/new"]
+
+
+def test_a_body_that_makes_nothing_leaves_the_old_folder(store):
+    folder = store.selection_folder("tenth", "f")
+    with store.replacing(folder) as temporary:
+        temporary.mkdir(parents=True)
+        (temporary / "old").touch()
+    with pytest.raises(OSError), store.replacing(folder):
+        pass
+    assert files(folder.parent) == ["f", "f/old"]
+
+
+# --- a full disk -------------------------------------------------------------------------------------
+
+FULL = Path("/dev/full")  # every write to it fails with ENOSPC
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let the next temporary file of a path be on a full disk."""
+    monkeypatch.setattr(store_module.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
+
+    def for_path(path: Path) -> None:
+        os.symlink(FULL, path.with_name(f".{path.name}.{'0' * 8}.tmp"))
+
+    return for_path
+
+
+@needs_full
+def test_a_full_disk_leaves_the_old_table_and_the_error_names_its_path(store, old, full_disk):
+    full_disk(old.path)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        store.write_table(old.path, "weights", weights(100_000), STAMP)
+    assert str(old.path) in str(caught.value) and "nothing was changed" in str(caught.value)
+    assert is_as_it_was(old, store)
+
+
+@needs_full
+def test_a_full_disk_leaves_the_old_features_and_the_error_names_their_path(store, full_disk):
+    path = store.path("features", "wiki-0")
+    batch = featurize(pa.array(["some words " * 500]), FeatureSpec()).to_arrow()
+    with store.features_writer(path, batch.schema, STAMP) as writer:
+        writer.write_batch(batch)
+    before = path.read_bytes()
+    full_disk(path)
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        store.features_writer(path, batch.schema, STAMP) as writer,
+    ):
+        writer.write_batch(batch)
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before and files(path.parent) == ["wiki-0.arrow"]
+
+
+@needs_full
+def test_a_full_disk_is_reported_with_the_path_for_whatever_a_body_writes(store):
+    folder = store.selection_folder("tenth", "f")
+    with (
+        pytest.raises(OSError, match="No space left on device") as caught,
+        store.replacing(folder) as temporary,
+    ):
+        temporary.mkdir(parents=True)
+        (temporary / "part.jsonl").symlink_to(FULL)
+        (temporary / "part.jsonl").write_text("x" * 100)
+    assert str(folder) in str(caught.value)
+    assert files(folder.parent) == []
+
+
+def test_a_file_that_the_body_can_not_read_is_named_itself(store, tmp_path):
+    missing = tmp_path / "input.jsonl"
+    with pytest.raises(FileNotFoundError) as caught, store.replacing(store.path("weights", "w")):
+        missing.read_bytes()
+    assert caught.value.filename == str(missing)
