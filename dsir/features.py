@@ -150,11 +150,19 @@ class Features:
             If there is a bucket of ``n_buckets`` or above.
         """
         totals = np.zeros(n_buckets, np.int64)
-        np.add.at(totals, self.buckets, self.counts.astype(np.int64))
+        self.add_totals(totals)
         return totals
 
     def add_totals(self, totals: np.ndarray) -> None:
-        """Add all documents' counts to ``totals``, int64[n_buckets], in place; exact."""
+        """Add all documents' counts to `totals`, int64[n_buckets], in place; exact.
+
+        Raises
+        ------
+        IndexError
+            If there is a bucket of ``n_buckets`` or above; `totals` is as before.
+        """
+        if len(self.buckets) and self.buckets.max() >= len(totals):
+            raise IndexError(f"bucket {self.buckets.max()} of {len(totals)}")
         add_counts(self.buckets, self.counts, totals)
 
     def to_arrow(self) -> pa.RecordBatch:

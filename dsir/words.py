@@ -18,6 +18,7 @@ from dsir.intrinsics import count_trailing_zeros, inner
 from dsir.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
 BLOCK = 64  # bytes of ASCII classified at once
+_SPECIAL_PAIRS = tuple(tuple(chr(c).encode()) for c in NOT_ONE_TO_ONE)
 MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
 
 
@@ -184,11 +185,11 @@ def _special_pairs(typingctx, data, i):
         after = builder.gep(here, [ir.Constant(ir.IntType(64), 1)])
         first, second = (builder.load(builder.bitcast(p, vector.as_pointer()), align=1) for p in (here, after))
 
-        def pair(code_point):
-            a, b = (ir.Constant(vector, [byte] * BLOCK) for byte in chr(code_point).encode())
+        def equal(pair):
+            a, b = (ir.Constant(vector, [byte] * BLOCK) for byte in pair)
             return builder.and_(builder.icmp_unsigned("==", first, a), builder.icmp_unsigned("==", second, b))
 
-        found = builder.or_(*(pair(code_point) for code_point in NOT_ONE_TO_ONE))
+        found = builder.or_(*(equal(pair) for pair in _SPECIAL_PAIRS))
         return builder.bitcast(found, ir.IntType(64))
 
     return types.uint64(data, types.int64), codegen
@@ -220,8 +221,7 @@ def needs_str_lower(data, starts, ends):
                 out[d] = True
                 break
             i += BLOCK
-        while i < end and not out[d]:  # the last bytes of all
-            code_point, length = _decode(data, i)
-            out[d] = code_point in NOT_ONE_TO_ONE
-            i += length
+        while i < end - 1 and not out[d]:  # the last bytes of all
+            out[d] = (data[i], data[i + 1]) in _SPECIAL_PAIRS
+            i += 1
     return out

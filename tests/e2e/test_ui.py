@@ -1,0 +1,127 @@
+"""A person's first hour in the Dagster UI, over the API that the UI itself uses."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dagster_project.cli import main
+from tests.e2e.server import DagsterServer
+from tests.pipeline import sentences
+
+pytestmark = pytest.mark.e2e
+
+LAUNCH = """
+mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}"""
+
+
+def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(pipeline.home / "dagster"))
+    pipeline.write_pool()
+    assert main(["init", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
+    server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
+    with server:
+        nodes = server.ask("{ assetNodes { assetKey { path } description } }")["assetNodes"]
+        assert len(nodes) == 6 and all(node["description"] for node in nodes)
+
+        state = server.wait_for_backfill(server.backfill("raw_counts", "target_counts"))
+        assert state["status"] == "COMPLETED_SUCCESS" and len(state["runs"]) == 2
+        rest = ["importance_estimator", "weights", "selections", "evaluations"]
+        state = server.wait_for_backfill(server.backfill(*rest))
+        assert state["status"] == "COMPLETED_SUCCESS"
+        assert len(pipeline.picks()) == 20
+        [(value, bar)] = pipeline.rows(
+            "SELECT max(value) FILTER (metric = 'kl_reduction'), max(value) FILTER (metric = "
+            "'kl_reduction_random') FROM evaluations WHERE target = ''"
+        )
+        assert value > bar
+
+        # A selection with parameters from the launchpad.
+        result = server.ask(
+            LAUNCH,
+            params={
+                "selector": {
+                    "repositoryLocationName": location(server),
+                    "repositoryName": "__repository__",
+                    "pipelineName": "__ASSET_JOB",
+                    "assetSelection": [{"path": ["selections"]}],
+                    "assetCheckSelection": [],
+                },
+                "runConfigData": {"ops": {"selections": {"config": {"documents": 7, "method": "top_k"}}}},
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "picked"}]},
+                "mode": "default",
+            },
+        )["launchRun"]
+        assert result["__typename"] == "LaunchRunSuccess", result
+        server.wait_for(lambda: len(pipeline.picks()) == 7, 120, "the selection of seven")
+        screenshots(server, tmp_path)
+    assert server.left == []
+
+
+def test_a_bad_shard_in_a_backfill_fails_alone(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(pipeline.home / "dagster"))
+    pipeline.write_pool()
+    pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
+    pipeline.write("pool/more.jsonl", sentences("law", 3, 9))
+    assert main(["init", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
+    server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
+    with server:
+        server.wait_for_backfill(server.backfill("raw_counts"))
+        counts = server.ask(
+            """{ assetNodes(assetKeys: [{path: ["raw_counts"]}]) {
+              partitionStats { numMaterialized numFailed numPartitions } } }"""
+        )["assetNodes"][0]["partitionStats"]
+    assert counts == {"numMaterialized": 4, "numFailed": 1, "numPartitions": 5}
+    assert pipeline.rows("SELECT count(DISTINCT shard) FROM documents") == [(4,)]
+    assert server.left == []
+
+
+def location(server):
+    data = server.ask(
+        "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
+    )
+    return data["repositoriesOrError"]["nodes"][0]["location"]["name"]
+
+
+def screenshots(server, folder: Path):
+    """Take pictures of the pages a person looks at, where a Chromium is installed."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        return
+    server.ask("mutation { setNuxSeen }")
+    target = folder / "screenshots"
+    target.mkdir()
+    pages = {
+        "graph": "asset-groups",
+        "raw_counts": "assets/raw_counts?view=partitions",
+        "selection": "assets/selections?view=overview",
+        "checks": "assets/evaluations?view=checks",
+    }
+    for name, page in pages.items():
+        subprocess.run(
+            [
+                chromium,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                f"--user-data-dir={folder / 'chromium'}",
+                "--window-size=1600,1000",
+                "--virtual-time-budget=15000",
+                f"--screenshot={target / f'{name}.png'}",
+                f"{server.url}/{page}",
+            ],
+            check=True,
+            timeout=90,
+            capture_output=True,
+        )
+        assert (target / f"{name}.png").stat().st_size > 20_000
