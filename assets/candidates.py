@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.features import hash_strings
-from dsir.selection import CANDIDATE
+from dsir.selection import CANDIDATE, TopK
 from resources.plan import Plan
 from resources.workspace import Workspace
 
@@ -45,17 +45,25 @@ class Documents:
         """Content hash of each document: ndarray of uint64."""
         return self.table["content_hash"].to_numpy()
 
-    def candidates(self, eligible: np.ndarray, log_weight: np.ndarray, key: np.ndarray) -> np.ndarray:
-        """Return the eligible documents as candidates of these weights and keys."""
-        kept = self.table.filter(pa.array(eligible))
-        out = np.empty(len(kept), dtype=CANDIDATE)
-        out["key"], out["log_weight"] = key[eligible], log_weight[eligible]
-        out["content_hash"] = kept["content_hash"].to_numpy()
-        out["id_hash"] = hash_strings(kept["doc_id"].combine_chunks())
-        out["shard"] = self.shard
-        out["row"] = kept["row"].to_numpy()
-        out["n_tokens"] = kept["n_tokens"].to_numpy()
-        return out
+    def offer(self, top: TopK, eligible: np.ndarray, log_weight: np.ndarray, key: np.ndarray) -> None:
+        """Add the documents that are eligible, and not out of reach already, to a selection.
+
+        Parameters
+        ----------
+        top : TopK
+        eligible : ndarray of bool
+        log_weight, key : ndarray of float64
+        """
+        at = np.flatnonzero(eligible & (key >= top.floor))
+        kept = self.table.take(pa.array(at))
+        candidates = np.empty(len(at), dtype=CANDIDATE)
+        candidates["key"], candidates["log_weight"] = key[at], log_weight[at]
+        candidates["content_hash"] = kept["content_hash"].to_numpy()
+        candidates["id_hash"] = hash_strings(kept["doc_id"].combine_chunks())
+        candidates["shard"] = self.shard
+        candidates["row"] = kept["row"].to_numpy()
+        candidates["n_tokens"] = kept["n_tokens"].to_numpy()
+        top.add(candidates)
 
 
 COLUMNS = ["row", "doc_id", "source", "n_tokens", "content_hash"]

@@ -141,7 +141,7 @@ def evaluate(
             effective[target].add(documents.log_weights[target][eligible])
         for seed, top in enumerate(random):
             noise = gumbel_noise(documents.content_hash, seed, "random")
-            top.add(documents.candidates(eligible, noise, noise))
+            documents.offer(top, eligible, noise, noise)
     top_k = pick(workspace, plan, selection.model_copy(update={"method": "top_k"}), budget)
 
     compared = [chosen]
@@ -242,8 +242,12 @@ def picked_totals(workspace: Workspace, plan: Plan, picks: list[np.ndarray]) -> 
         index, shard = item
         stamp = plan.raw_counts(shard).stamp
         totals = np.zeros((len(picks), workspace.settings.features.buckets), dtype=np.int64)
-        rows = workspace.store.read_table(workspace.store.path("documents", shard), stamp)["row"].to_numpy()
-        masks = np.stack([np.isin(positions_of(index, rows), each) for each in picks])
+        with workspace.store.open_table(workspace.store.path("documents", shard), stamp) as documents:
+            rows = documents.read(columns=["row"])["row"].to_numpy()
+        masks = np.zeros((len(picks), len(rows)), dtype=bool)
+        for mask, each in zip(masks, picks, strict=True):
+            first, last = np.searchsorted(each, [index << 40, (index + 1) << 40])
+            mask[np.searchsorted(rows, each[first:last] & ((1 << 40) - 1))] = True
         done = 0
         for batch in workspace.store.read_features(workspace.store.path("features", shard), stamp):
             mask = masks[:, done : done + batch.num_rows]
@@ -252,8 +256,3 @@ def picked_totals(workspace: Workspace, plan: Plan, picks: list[np.ndarray]) -> 
         return totals
 
     return sum(workspace.engine.map_shards(work, enumerate(plan.counted)))
-
-
-def positions_of(index: int, rows: np.ndarray) -> np.ndarray:
-    """Return the positions of one shard's rows, in their order."""
-    return (np.int64(index) << 40) | rows

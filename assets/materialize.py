@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pyarrow as pa
 
-from resources.catalog import Lineage
+from resources.catalog import Catalog, Lineage
 from resources.plan import Output
 from resources.progress import Progress
 from resources.workspace import Workspace
@@ -102,29 +102,33 @@ def materialize(
         except Exception as error:  # whatever it is, it must not stop the other partitions
             return output, error, started
 
-    for output, result, started in workspace.engine.map_shards(attempt, due):
-        progress.add(partitions=1)
-        if isinstance(result, Exception):
-            failures[output.name] = result
-            context.log.error(f"{output.name}: {result}", exc_info=result)
-            continue
-        workspace.catalog.record(
-            Lineage(
-                output.asset,
-                output.partition,
-                output.fingerprint,
-                context.run.run_id,
-                output.inputs,
-                started,
-                datetime.now(UTC),
-                result.rows,
-                result.bytes,
-                result.metadata,
-            ),
-            result.metrics,
-        )
-        reports[output.partition] = _report(result.metadata, result.tables, output.state)
-        reports[output.partition]["fingerprint"] = output.fingerprint
+    recorder = Recorder(workspace.catalog)
+    try:
+        for output, result, started in workspace.engine.map_shards(attempt, due):
+            progress.add(partitions=1)
+            if isinstance(result, Exception):
+                failures[output.name] = result
+                context.log.error(f"{output.name}: {result}", exc_info=result)
+                continue
+            recorder.add(
+                Lineage(
+                    output.asset,
+                    output.partition,
+                    output.fingerprint,
+                    context.run.run_id,
+                    output.inputs,
+                    started,
+                    datetime.now(UTC),
+                    result.rows,
+                    result.bytes,
+                    result.metadata,
+                ),
+                result.metrics,
+            )
+            reports[output.partition] = _report(result.metadata, result.tables, output.state)
+            reports[output.partition]["fingerprint"] = output.fingerprint
+    finally:
+        recorder.flush()
     if due:
         context.log.info(str(progress))
     if failures:
@@ -142,6 +146,35 @@ def materialize(
         )
     for partition, report in reports.items():
         context.add_asset_metadata(report, partition_key=partition or None)
+
+
+class Recorder:
+    """Record lineage in the catalog, at most every half second: opening it costs as much as a small shard.
+
+    What a killed run had not recorded yet is computed again.
+    """
+
+    INTERVAL = 0.5
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._waiting: list[Lineage] = []
+        self._metrics: dict[str, pa.Table] = {}
+        self._last = time.monotonic()
+
+    def add(self, lineage: Lineage, metrics: pa.Table | None) -> None:
+        """Take one materialization; record all that wait if it is time."""
+        self._waiting.append(lineage)
+        if metrics is not None:
+            self._metrics[lineage.partition] = metrics
+        if time.monotonic() - self._last >= self.INTERVAL:
+            self.flush()
+
+    def flush(self) -> None:
+        """Record all that wait."""
+        self._catalog.record(self._waiting, self._metrics)
+        self._waiting, self._metrics = [], {}
+        self._last = time.monotonic()
 
 
 def _report(metadata: dict, tables: dict[str, str], state: str) -> dict[str, object]:

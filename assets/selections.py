@@ -233,7 +233,7 @@ def pick(
         eligible = documents.n_tokens >= selection.min_tokens
         for target, top in zip(selection.targets, best, strict=True):
             key = keys(selection, target, documents)
-            top.add(documents.candidates(eligible, documents.log_weights[target], key))
+            documents.offer(top, eligible, documents.log_weights[target], key)
         if progress:
             progress.add(documents=len(eligible))
     return pick_in_turn([top.candidates() for top in best], budgets)

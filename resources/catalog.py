@@ -14,7 +14,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -120,25 +120,32 @@ class Catalog:
             row["metadata"] = json.loads(row["metadata"])
         return {(row["asset"], row["partition"]): row for row in rows}
 
-    def record(self, lineage: Lineage, metrics: pa.Table | None = None) -> None:
-        """Add a row of lineage, together with the metrics of an evaluation where there are any.
+    def record(self, lineage: Sequence[Lineage], metrics: Mapping[str, pa.Table] | None = None) -> None:
+        """Add rows of lineage in one transaction, together with the metrics of evaluations.
 
         Parameters
         ----------
-        lineage : Lineage
-        metrics : Table, optional
-            Columns selection, version, target, metric, source, value; replaces those of the selection.
+        lineage : sequence of Lineage
+        metrics : mapping of str to Table, optional
+            By selection: columns selection, version, target, metric, source, value. They replace those
+            that the selection had.
         """
-        values = {
-            **vars(lineage),
-            "inputs": json.dumps(dict(lineage.inputs)),
-            "metadata": json.dumps(dict(lineage.metadata)),
-        }
+        rows = [
+            {
+                **vars(row),
+                "inputs": json.dumps(dict(row.inputs)),
+                "metadata": json.dumps(dict(row.metadata)),
+            }
+            for row in lineage
+        ]
+        if not rows:
+            return
         with self.transaction() as connection:
-            connection.execute(sql.load("insert_lineage"), values)
-            if metrics is not None:
-                connection.execute(sql.load("delete_evaluation"), {"selection": lineage.partition})
-                connection.register("metrics", metrics)
+            connection.register("rows", pa.Table.from_pylist(rows))
+            connection.execute(sql.load("insert_lineage"))
+            for selection, table in (metrics or {}).items():
+                connection.execute(sql.load("delete_evaluation"), {"selection": selection})
+                connection.register("metrics", table)
                 connection.execute(sql.load("insert_evaluation"))
 
     def record_shards(self, found: pa.Table) -> None:
