@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.pool import read_records
-from dsir.features import Features, FeatureSpec, featurize
+from dsir.features import FeatureSpec, featurize
 from dsir.importance import log_ratios, log_weights
 
 BATCH_BYTES = 4_000_000
@@ -91,13 +91,7 @@ def measure_ours(texts: list[str]) -> dict[str, float]:
     figures["log_weights"] = rate(dot, n_bytes)
     for kind in ("fast", "sha256"):
         figures[f"both_{kind}"] = 1 / (1 / figures[f"featurize_{kind}"] + 1 / figures["log_weights"])
-    figures["feature_bytes_per_text_byte"] = sum(map(size_of, cached)) / n_bytes
     return figures
-
-
-def size_of(features: Features) -> int:
-    """Return the bytes of a batch's sparse counts in memory."""
-    return features.buckets.nbytes + features.counts.nbytes
 
 
 def measure_reference(texts: list[str]) -> dict[str, float]:

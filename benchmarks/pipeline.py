@@ -76,10 +76,14 @@ def run_process(module: str, *arguments: object, log: Path) -> Process:
             env=environment,
         )
         peak = 0.0
-        # wait4 gives the CPU of the process and all that it waited for.
-        while (waited := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-            peak = max(peak, peak_megabytes(process.pid))
-            time.sleep(0.01)
+        try:
+            # wait4 gives the CPU of the process and all that it waited for.
+            while (waited := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+                peak = max(peak, peak_megabytes(process.pid))
+                time.sleep(0.01)
+        except BaseException:
+            process.kill()
+            raise
         wall = time.monotonic() - begin
         process.returncode = os.waitstatus_to_exitcode(waited[1])
     text = out.read_text(encoding="utf-8", errors="replace")

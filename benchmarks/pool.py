@@ -85,7 +85,9 @@ class Pool:
     copies: float
 
 
-def make_pool(corpus: Corpus, folder: Path, text_bytes: int, slices: dict[str, int]) -> Pool:
+def make_pool(
+    corpus: Corpus, folder: Path, text_bytes: int, shard_bytes: int, slices: dict[str, int]
+) -> Pool:
     """Write a pool of about this many bytes of text, and slices of the corpus.
 
     Parameters
@@ -95,6 +97,8 @@ def make_pool(corpus: Corpus, folder: Path, text_bytes: int, slices: dict[str, i
         Empty.
     text_bytes : int
         Of the pool.
+    shard_bytes : int
+        Of a shard, about: it holds as many copies of one file as that takes, and at least one.
     slices : dict of str to int
         Name of each slice and its bytes of text.
 
@@ -107,10 +111,14 @@ def make_pool(corpus: Corpus, folder: Path, text_bytes: int, slices: dict[str, i
     # Processes are spawned, since a fork would carry along the threads of Arrow.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(available_cores(), mp_context=context) as executor:
-        total = sum(executor.map(count_bytes, corpus.files))
+        sizes = list(executor.map(count_bytes, corpus.files))
+        total = sum(sizes)
         copies = text_bytes / total
         shares = {name: min(size / total, 1.0) for name, size in slices.items()}
-        jobs = [executor.submit(multiply, path, folder, copies, shares) for path in corpus.files]
+        jobs = [
+            executor.submit(multiply, path, folder, copies, max(1, round(shard_bytes / size)), shares)
+            for path, size in zip(corpus.files, sizes, strict=True)
+        ]
         first = corpus.files[0]
         whole = math.ceil(copies)
         held_back = executor.submit(write_held_back, first, folder, whole, whole + 1)
@@ -177,28 +185,35 @@ def due(index: int, share: float) -> bool:
     return int((index + 1) * share) > int(index * share)
 
 
-def multiply(path: Path, folder: Path, copies: float, shares: dict[str, float]) -> tuple[int, int]:
-    """Write all copies of one file and its part of every slice; return documents and bytes of text."""
+def multiply(
+    path: Path, folder: Path, copies: float, together: int, shares: dict[str, float]
+) -> tuple[int, int]:
+    """Write all copies of one file, some together in a shard, and its part of every slice.
+
+    Returns
+    -------
+    (int, int)
+        Documents, and bytes of text, of the shards.
+    """
     whole = math.ceil(copies)
+    records = list(read_records(path))
+    for name, share in shares.items():
+        with open(folder / name / f"{path.name}.jsonl", "wb") as part:
+            part.writelines(encode(r, r["text"], 0) for i, r in enumerate(records) if due(i, share))
+    # One copy after the other: copies of a document side by side would compress to almost nothing, here and
+    # in the cached features, and find their buckets in the processor's cache.
+    texts = [rotations(record["text"], whole) for record in records]
     documents = n_bytes = 0
-    outs = [
-        pa.output_stream(str(folder / "pool" / shard_name(path, i)), compression="zstd") for i in range(whole)
-    ]
-    parts = {name: open(folder / name / f"{path.name}.jsonl", "wb") for name in shares}
-    try:
-        for index, record in enumerate(read_records(path)):
-            for i, text in enumerate(rotations(record["text"], whole)):
-                if i < whole - 1 or due(index, copies - i):
-                    outs[i].write(encode(record, text, i))
-                    documents += 1
-                    n_bytes += len(text.encode())
-                if i == 0:
-                    for name, share in shares.items():
-                        if due(index, share):
-                            parts[name].write(encode(record, text, i))
-    finally:
-        for out in (*outs, *parts.values()):
-            out.close()
+    for first in range(0, whole, together):
+        shard = folder / "pool" / shard_name(path, first)
+        with pa.output_stream(str(shard), compression="zstd") as out:
+            for copy in range(first, min(first + together, whole)):
+                for index, (record, rotated) in enumerate(zip(records, texts, strict=True)):
+                    text = next(rotated)
+                    if copy < whole - 1 or due(index, copies - copy):
+                        out.write(encode(record, text, copy))
+                        documents += 1
+                        n_bytes += len(text.encode())
     return documents, n_bytes
 
 

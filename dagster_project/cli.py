@@ -35,8 +35,9 @@ from resources.plan import ASSETS, Output
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Into a file or a pipe, lines are as long as they need to be.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
 

@@ -58,27 +58,25 @@ def print_report(workspace: Workspace, console: Console) -> None:
 
     table = _table(
         "selection",
-        "method",
-        ">documents",
-        ">tokens",
-        ">KL reduction",
-        ">random",
-        ">top-k",
-        ">effective sample size",
-        ">same as top-k",
+        ">docu-\nments",
+        ">\ntokens",
+        ">KL\nreduction",
+        ">of random\npicks",
+        ">of\ntop-k",
+        ">same as\ntop-k",
+        ">effective\nsample\nsize",
     )
     for row in selections:
         table.add_row(
             row["selection"],
-            row["method"],
             f"{row['documents']:,}",
             f"{row['tokens']:,}",
             _number(row["kl_reduction"], "{:.3f}"),
             _number(row["kl_reduction_random"], "{:.3f}")
-            + _number(row["kl_reduction_random_sd"], " ± {:.3f}", ""),
+            + _number(row["kl_reduction_random_sd"], "±{:.3f}", ""),
             _number(row["kl_reduction_top_k"], "{:.3f}"),
-            _number(row["effective_sample_size"], "{:,.1f}"),
             _number(row["top_k_agreement"], "{:.0%}"),
+            _number(row["effective_sample_size"], "{:,.1f}"),
         )
     console.print()
     console.print("[bold]Selections[/]  KL reduction in nats, on held-out target text where there is some")
@@ -94,7 +92,7 @@ def print_report(workspace: Workspace, console: Console) -> None:
         for name, rows in compositions.items()
         for entry in rows
     }
-    table = _table("source", ">pool", *(f">{name}" for name in compositions), "")
+    table = _table("source", ">pool", *(f">{name}" for name in compositions), " ")
     first = next(iter(compositions))
     for source in sorted(sources, key=lambda name: -shares.get((first, name), 0.0)):
         share = shares.get((first, source), 0.0)
@@ -124,9 +122,11 @@ def print_report(workspace: Workspace, console: Console) -> None:
 
 def _table(*headers: str) -> Table:
     """Make a plain table; a header that begins with > is right-aligned."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for header in headers:
-        table.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
+        table.add_column(
+            header.removeprefix(">"), justify="right" if header.startswith(">") else "left", no_wrap=True
+        )
     return table
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.hashing import xxh64_ranges
-from dsir.kernel import count_documents
+from dsir.kernel import count_documents, room_for_words
 from dsir.memo import new_memo
 from dsir.sparse import add_counts, new_counts
 from dsir.unicode_tables import code_point_table
@@ -241,11 +241,11 @@ class _Scratch(threading.local):
     memo = None
 
     def prepare(self, spec: FeatureSpec) -> None:
-        key = (spec.buckets, spec.hash)
+        key = (spec.buckets, spec.hash, spec.ngrams)
         if self.key != key:
             self.clear()
             self.counts = new_counts(spec.buckets)
-            self.memo = new_memo(spec.buckets) if spec.hash == "sha256" else None
+            self.memo = new_memo(spec.buckets, room_for_words(spec.ngrams)) if spec.hash == "sha256" else None
             self.key = key
 
     def clear(self) -> None:
@@ -379,7 +379,7 @@ def _custom_words(texts, name):
         pieces += encoded
         lengths += map(len, encoded)
         document_bounds.append(document_bounds[-1] + len(words))
-    data = np.frombuffer(b"".join([*pieces, bytes(8)]), np.uint8)
+    data = np.frombuffer(bytearray().join([*pieces, bytes(24)]), np.uint8)
     bounds = np.cumsum(lengths, dtype=np.int64)
     document_bounds = np.array(document_bounds, np.int64)
     return data, bounds, document_bounds[:-1], document_bounds[1:]

@@ -170,6 +170,12 @@ def xxh64_ranges(buf, starts, ends):
     return out
 
 
+@njit(cache=True, nogil=True)
+def _xxh64_whole(buf, seed):
+    """XXH64 of a whole array of bytes, for callers that are not compiled."""
+    return xxh64(buf, 0, len(buf), seed)
+
+
 # --------------------------------------------------------------------------------------------- Gumbel noise
 @inner
 def _log(x):
@@ -253,10 +259,5 @@ def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndar
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: {seed}; expected an integer from 0 to 2**64 - 1")
     name = np.frombuffer(selection.encode(), np.uint8)
-    key = np.uint64(xxh64_ranges_seeded(name, np.uint64(seed)))
+    key = np.uint64(_xxh64_whole(name, np.uint64(seed)))
     return _gumbel(content_hash, key)
-
-
-@njit(cache=True, nogil=True)
-def xxh64_ranges_seeded(buf, seed):
-    return xxh64(buf, 0, len(buf), seed)

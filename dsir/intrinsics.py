@@ -5,6 +5,7 @@ Belongs here: instructions. Does not belong here: anything that knows what the b
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 #: Compiles a function that other compiled functions call, and that allocates nothing and returns no array.
@@ -50,10 +51,16 @@ def count_trailing_zeros(typingctx, x):
 
 
 @intrinsic
-def count_ones(typingctx, x):
-    """The number of set bits of a uint64."""
+def prefetch(typingctx, array, i):
+    """Ask for the cache line of ``array[i]``, to be read and written soon."""
 
     def codegen(context, builder, signature, args):
-        return builder.ctpop(args[0])
+        values = context.make_array(signature.args[0])(context, builder, args[0])
+        i32 = ir.IntType(32)
+        pointer = builder.bitcast(builder.gep(values.data, [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, i32(1), i32(3), i32(1)])  # for writing, keep, data
+        return context.get_dummy_value()
 
-    return types.int64(types.uint64), codegen
+    return types.none(array, types.int64), codegen

@@ -16,11 +16,16 @@ from dsir import hashing, intrinsics, memo, sha256, sparse, words
 from dsir.hashing import bucket_of, extend, hash_word
 from dsir.intrinsics import inner
 from dsir.memo import count_words_sha256, flush
-from dsir.sparse import add, emit, n_in_use
+from dsir.sparse import add, emit
 from dsir.unicode_tables import SPACE
 from dsir.words import BLOCK, MAX_GROWTH, find_words
 
 WORDS_AT_ONCE = 2048  # words found before they are hashed: their bounds stay in the first-level cache
+
+
+def room_for_words(ngrams: int) -> int:
+    """Words found at once, and those before them that begin n-grams."""
+    return ngrams + WORDS_AT_ONCE + BLOCK
 
 
 @inner
@@ -40,6 +45,9 @@ def _count_words_fast(low, starts, ends, first, last, seen, prefixes, n_buckets,
         seen += 1
 
 
+_room_for_words = inner(room_for_words)
+
+
 def _entry_point(source_stamp):
     @njit(cache=True, nogil=True)
     def count_documents(
@@ -49,8 +57,8 @@ def _entry_point(source_stamp):
 
         Parameters
         ----------
-        data : uint8[:], read-only
-            Valid UTF-8; or, if `bounds` is given, the bytes of the words, and 8 more.
+        data : uint8[:]
+            Valid UTF-8, read-only; or, if `bounds` is given, the bytes of the words and 24 more, writable.
         begins, finishes : int64[n]
             Bounds of the documents in `data`; or, if `bounds` is given, in the sequence of words.
         bounds : int64[n_words + 1] or None
@@ -80,13 +88,13 @@ def _entry_point(source_stamp):
         offsets = np.zeros(n + 1, np.int64)
         n_words = np.zeros(n, np.int64)
         prefixes = np.zeros(ngrams, np.uint64)
-        starts = np.empty(ngrams + WORDS_AT_ONCE + BLOCK, np.int64)
+        starts = np.empty(_room_for_words(ngrams), np.int64)
         ends = np.empty(len(starts), np.int64)
         if bounds is None:
             longest = 0
             for d in range(n):
                 longest = max(longest, finishes[d] - begins[d])
-            low = np.empty(np.int64(longest * MAX_GROWTH) + BLOCK + 8, np.uint8)
+            low = np.empty(np.int64(longest * MAX_GROWTH) + BLOCK + 24, np.uint8)
         else:
             low = data
 
@@ -125,7 +133,7 @@ def _entry_point(source_stamp):
             if memo is not None:
                 flush(memo, n_buckets, counts)
             n_words[d] = seen
-            needed = at + n_in_use(counts)
+            needed = at + min(seen * ngrams, np.int64(n_buckets))
             if needed > len(buckets):
                 room = needed + needed // 2
                 more_buckets = np.empty(room, buckets.dtype)

@@ -24,7 +24,7 @@ from collections import namedtuple
 import numpy as np
 
 from dsir.hashing import _ONES, K1, K2, K3, _0
-from dsir.intrinsics import inner, load_u64
+from dsir.intrinsics import inner, load_u64, prefetch
 from dsir.sha256 import (
     INITIAL_STATE,
     LANES,
@@ -41,6 +41,7 @@ WORD_BITS, GRAM_BITS = 17, 20  # log2 of the number of entries of each table
 WORD_ENTRY, GRAM_ENTRY = 4, 2  # 64-bit integers an entry: the key, then serial << 32 | value
 GRAMS = WORD_ENTRY << WORD_BITS  # where the n-grams begin
 QUEUE = 512  # a multiple of LANES
+AHEAD = 12  # n-grams between asking for an entry and using it
 
 _PENDING = np.uint64(1 << 31)  # a value with this bit is a place in the queue, any other is a bucket
 _VALUE = np.uint64(0xFFFFFFFF)
@@ -57,6 +58,8 @@ Memo = namedtuple(
         "occurrences",  # int64[QUEUE]
         "places",  # int64[QUEUE]: index in `entries` of the value to fill in, or -1
         "buckets",  # int64[QUEUE]
+        "words",  # uint64[room]: serial numbers of the words counted now
+        "prefixes",  # uint64[room]: serial numbers of the n-grams that end in them
         "state",  # uint32[8 * LANES]: scratch of SHA-256
         "block",  # uint8[64 * LANES]: scratch of SHA-256
         "initial",  # uint32[8]
@@ -65,8 +68,11 @@ Memo = namedtuple(
 )
 
 
-def new_memo(n_buckets: int) -> Memo:
-    """An empty memo of buckets among ``n_buckets`` (at most 2**24); about 20 MiB, for one thread at a time."""
+def new_memo(n_buckets: int, room: int) -> Memo:
+    """An empty memo of buckets among ``n_buckets`` (at most 2**24), for one thread at a time; about 20 MiB.
+
+    `room` is the most words counted at once, and those before them that begin n-grams.
+    """
     return Memo(
         entries=np.zeros(GRAMS + (GRAM_ENTRY << GRAM_BITS), np.uint64),
         cursor=np.zeros(2, np.int64),
@@ -74,6 +80,8 @@ def new_memo(n_buckets: int) -> Memo:
         occurrences=np.zeros(QUEUE, np.int64),
         places=np.zeros(QUEUE, np.int64),
         buckets=np.zeros(QUEUE, np.int64),
+        words=np.zeros(room, np.uint64),
+        prefixes=np.zeros(room, np.uint64),
         state=np.zeros(8 * LANES, np.uint32),
         block=np.zeros(64 * LANES, np.uint8),
         initial=INITIAL_STATE.copy(),
@@ -130,12 +138,8 @@ def _count_entry(memo, entry, counts):
 
 
 @inner
-def _count_word(memo, low, starts, ends, i, n_buckets, counts):
-    """Count word `i`; returns its serial number, 0 if it is too long for the memo."""
-    start, length = starts[i], ends[i] - starts[i]
-    if length > MAX_WORD:
-        _hash(memo, low, starts, ends, i, i + 1, -1, n_buckets, counts)
-        return _0
+def _load_word(low, start, length):
+    """Key of a word of at most `MAX_WORD` bytes: its bytes, zeros, and in the last byte its length plus one."""
     a, b, c = load_u64(low, start), _0, _0
     if length <= 8:
         a = a & (_ONES >> np.uint64(64 - 8 * length)) if length > 0 else _0
@@ -145,44 +149,85 @@ def _count_word(memo, low, starts, ends, i, n_buckets, counts):
             b &= _ONES >> np.uint64(128 - 8 * length)
         else:
             c = load_u64(low, start + 16) & (_ONES >> np.uint64(192 - 8 * length))
-    c |= np.uint64(length + 1) << np.uint64(56)
-    h = (a * K1) ^ (b * K2) ^ (c * K3)
-    h = (h ^ (h >> _32)) * K1
-    at = WORD_ENTRY * np.int64(h >> np.uint64(64 - WORD_BITS))
-    entries = memo.entries
-    if entries[at] == a and entries[at + 1] == b and entries[at + 2] == c:
-        return _count_entry(memo, entries[at + 3], counts)
-    value = _hash(memo, low, starts, ends, i, i + 1, at + 3, n_buckets, counts)
-    memo.cursor[_SERIAL] += 1
-    serial = np.uint64(memo.cursor[_SERIAL])
-    entries[at], entries[at + 1], entries[at + 2] = a, b, c
-    entries[at + 3] = serial << _32 | value
-    return serial
+    return a, b, c | np.uint64(length + 1) << np.uint64(56)
 
 
 @inner
-def _count_gram(memo, prefix, word, low, starts, ends, first, last, n_buckets, counts):
-    """Count words ``first .. last - 1``, given the serial numbers of all but the last and of the last."""
-    if prefix == 0 or word == 0:
-        _hash(memo, low, starts, ends, first, last, -1, n_buckets, counts)
-        return _0
+def _word_place(a, b, c):
+    h = (a * K1) ^ (b * K2) ^ (c * K3)
+    h = (h ^ (h >> _32)) * K1
+    return WORD_ENTRY * np.int64(h >> np.uint64(64 - WORD_BITS))
+
+
+@inner
+def _gram_place(prefix, word):
     key = prefix << _32 | word
     h = (key ^ (key >> _32)) * K1
     h = (h ^ (h >> _32)) * K2
-    at = GRAMS + GRAM_ENTRY * np.int64(h >> np.uint64(64 - GRAM_BITS))
-    entries = memo.entries
-    if entries[at] == key:
-        return _count_entry(memo, entries[at + 1], counts)
-    value = _hash(memo, low, starts, ends, first, last, at + 1, n_buckets, counts)
-    memo.cursor[_SERIAL] += 1
-    serial = np.uint64(memo.cursor[_SERIAL])
-    entries[at] = key
-    entries[at + 1] = serial << _32 | value
-    return serial
+    return GRAMS + GRAM_ENTRY * np.int64(h >> np.uint64(64 - GRAM_BITS))
 
 
 @inner
-def count_words_sha256(memo, low, starts, ends, first, last, seen, prefixes, n_buckets, counts):
+def _next_serial(memo):
+    memo.cursor[_SERIAL] += 1
+    return np.uint64(memo.cursor[_SERIAL])
+
+
+@inner
+def _count_words(memo, low, starts, ends, first, last, n_buckets, counts):
+    """Count words and leave their serial numbers in ``memo.words``, 0 for those too long for the memo."""
+    entries = memo.entries
+    for i in range(first, last):
+        length = ends[i] - starts[i]
+        serial = _0
+        if length > MAX_WORD:
+            _hash(memo, low, starts, ends, i, i + 1, -1, n_buckets, counts)
+        else:
+            a, b, c = _load_word(low, starts[i], length)
+            at = _word_place(a, b, c)
+            if entries[at] == a and entries[at + 1] == b and entries[at + 2] == c:
+                serial = _count_entry(memo, entries[at + 3], counts)
+            else:
+                value = _hash(memo, low, starts, ends, i, i + 1, at + 3, n_buckets, counts)
+                serial = _next_serial(memo)
+                entries[at], entries[at + 1], entries[at + 2] = a, b, c
+                entries[at + 3] = serial << _32 | value
+        memo.words[i] = serial
+
+
+@inner
+def _count_grams(memo, low, starts, ends, first, last, order, n_buckets, counts):
+    """Count n-grams of `order` words that end in words ``first .. last - 1``.
+
+    ``memo.words[i]`` is the serial number of word i and ``memo.prefixes[i]`` that of the n-gram of
+    ``order - 1`` words that ends there, from ``first - 1`` on; replaced by that of the n-gram counted.
+    """
+    entries, words, prefixes = memo.entries, memo.words, memo.prefixes
+    before = prefixes[first - 1]
+    for i in range(first, last):
+        # The entries lie all over the memory: ask for one some time before it is needed.
+        ahead = min(i + AHEAD, last - 1)
+        prefetch(entries, _gram_place(prefixes[ahead - 1], words[ahead]))
+        prefix, word = before, words[i]
+        before = prefixes[i]
+        serial = _0
+        if prefix == 0 or word == 0:
+            _hash(memo, low, starts, ends, i - order + 1, i + 1, -1, n_buckets, counts)
+        else:
+            at = _gram_place(prefix, word)
+            key = prefix << _32 | word
+            if entries[at] == key:
+                serial = _count_entry(memo, entries[at + 1], counts)
+            else:
+                value = _hash(memo, low, starts, ends, i - order + 1, i + 1, at + 1, n_buckets, counts)
+                serial = _next_serial(memo)
+                entries[at] = key
+                entries[at + 1] = serial << _32 | value
+        prefixes[i] = serial
+
+
+@inner
+def count_words_sha256(memo, low, starts, ends, first, last, seen, carried, n_buckets, counts):
     """Count the n-grams that end in words ``first .. last - 1`` of a document.
 
     Parameters
@@ -190,27 +235,35 @@ def count_words_sha256(memo, low, starts, ends, first, last, seen, prefixes, n_b
     memo : Memo
         Counts are complete only after `flush`.
     low : uint8[:]
-        The words' bytes, with 7 more after the last.
+        The words' bytes, with 23 more after the last.
     starts, ends : int64[:]
         Bounds of the words in `low`, those before `first` that begin an n-gram included.
     seen : int64
         How many words of the document came before `first`.
-    prefixes : uint64[ngrams]
+    carried : uint64[ngrams]
         Serial numbers of the n-grams of 1, 2 ... words that end in the word before `first`; updated.
     n_buckets : uint64
     counts : dsir.sparse.Counts
     """
-    ngrams = len(prefixes)
+    ngrams = len(carried)
+    if first == last:
+        return
+    if memo.cursor[_SERIAL] > LAST_SERIAL - ngrams * (last - first):
+        flush(memo, n_buckets, counts)
+        memo.entries[:] = 0
+        memo.cursor[_SERIAL] = 0
+        carried[:] = 0
+    _count_words(memo, low, starts, ends, first, last, n_buckets, counts)
     for i in range(first, last):
-        if memo.cursor[_SERIAL] > LAST_SERIAL - ngrams:
-            flush(memo, n_buckets, counts)
-            memo.entries[:] = 0
-            memo.cursor[_SERIAL] = 0
-            prefixes[:] = 0
-        word = _count_word(memo, low, starts, ends, i, n_buckets, counts)
-        for k in range(min(ngrams - 1, seen), 0, -1):
-            prefixes[k] = _count_gram(
-                memo, prefixes[k - 1], word, low, starts, ends, i - k, i + 1, n_buckets, counts
-            )
-        prefixes[0] = word
-        seen += 1
+        memo.prefixes[i] = memo.words[i]
+    for order in range(2, ngrams + 1):
+        # The first of these words that ends an n-gram of this order.
+        start = first + max(order - 1 - seen, 0)
+        if start >= last:
+            break
+        if start == first:
+            before, carried[order - 2] = carried[order - 2], memo.prefixes[last - 1]
+            memo.prefixes[first - 1] = before
+        else:
+            carried[order - 2] = memo.prefixes[last - 1]
+        _count_grams(memo, low, starts, ends, start, last, order, n_buckets, counts)

@@ -104,6 +104,11 @@ class TopK:
     ----------
     budget : Budget
         A document that is outside of the budget among those seen is never needed later.
+
+    Attributes
+    ----------
+    floor : float
+        Candidates with a smaller key need not be added any more.
     """
 
     #: Candidates held beyond the budget before they are thrown out, so that the cost of a pass is
@@ -115,7 +120,7 @@ class TopK:
         self._held: list[np.ndarray] = []
         self._n_held = 0
         self._limit = self.SLACK
-        self._floor = -np.inf
+        self.floor = -np.inf
 
     def add(self, candidates: np.ndarray) -> None:
         """Take a batch into account.
@@ -124,7 +129,7 @@ class TopK:
         ----------
         candidates : ndarray of CANDIDATE, shape (n,)
         """
-        better = candidates[candidates["key"] >= self._floor]
+        better = candidates[candidates["key"] >= self.floor]
         if len(better):
             self._held.append(better)
             self._n_held += len(better)
@@ -139,7 +144,7 @@ class TopK:
         self._held, self._n_held = [kept], len(kept)
         self._limit = 2 * len(kept) + self.SLACK
         if len(kept) < len(ranked):
-            self._floor = kept["key"][-1]
+            self.floor = kept["key"][-1]
 
     def candidates(self) -> np.ndarray:
         """Return all that is held, ranked: the picked documents and perhaps some beyond them."""

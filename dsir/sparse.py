@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from dsir.hashing import _0, _1
-from dsir.intrinsics import count_ones, count_trailing_zeros, inner
+from dsir.intrinsics import count_trailing_zeros, inner
 
 DENSE_BUCKETS = 1 << 16  # up to here a document's bitmap is scanned whole, beyond it through a summary
 
@@ -17,27 +17,34 @@ Counts = namedtuple(
     "Counts",
     [
         "counters",  # uint32[n_buckets], zero between documents
-        "bitmap",  # uint64[ceil(n_buckets / 64)]: which counters are in use
-        "summary",  # uint64[ceil(n_buckets / 4096)]: which words of the bitmap are; empty if `DENSE_BUCKETS` or fewer
+        "bitmap",  # uint64[...]: a bit a counter, set if it is in use
+        "summary",  # uint64[...]: a bit a word of the bitmap; empty if there are `DENSE_BUCKETS` or fewer
+        "top",  # uint64[...]: a bit a word of the summary; likewise
     ],
 )
 
 
 def new_counts(n_buckets: int) -> Counts:
     """Counters for ``n_buckets``, all zero; for one thread at a time."""
-    words = -(-n_buckets // 64)
-    summary = -(-words // 64) if n_buckets > DENSE_BUCKETS else 0
-    return Counts(np.zeros(n_buckets, np.uint32), np.zeros(words, np.uint64), np.zeros(summary, np.uint64))
+    bitmap = -(-n_buckets // 64)
+    summary = -(-bitmap // 64) if n_buckets > DENSE_BUCKETS else 0
+    top = -(-summary // 64)
+    return Counts(np.zeros(n_buckets, np.uint32), *(np.zeros(n, np.uint64) for n in (bitmap, summary, top)))
+
+
+@inner
+def _set(bitmap, i):
+    bitmap[i >> 6] |= _1 << np.uint64(i & 63)
 
 
 @inner
 def add(counts, bucket, n):
     """Add `n` to the count of a bucket (int64)."""
     counts.counters[bucket] += np.uint32(n)
-    word = bucket >> 6
-    counts.bitmap[word] |= _1 << np.uint64(bucket & 63)
+    _set(counts.bitmap, bucket)
     if len(counts.summary) > 0:
-        counts.summary[word >> 6] |= _1 << np.uint64(word & 63)
+        _set(counts.summary, bucket >> 6)
+        _set(counts.top, bucket >> 12)
 
 
 @inner
@@ -55,36 +62,25 @@ def _emit_word(counts, word, buckets, values, at):
 
 
 @inner
-def n_in_use(counts):
-    """How many buckets have a count."""
-    n = 0
-    if len(counts.summary) == 0:
-        for word in range(len(counts.bitmap)):
-            n += count_ones(counts.bitmap[word])
-    else:
-        for i in range(len(counts.summary)):
-            bits = counts.summary[i]
-            while bits != 0:
-                n += count_ones(counts.bitmap[64 * i + count_trailing_zeros(bits)])
-                bits &= bits - _1
-    return n
-
-
-@inner
 def emit(counts, buckets, values, at):
     """Write the buckets in use and their counts, ascending, from index `at` on; all counts become zero.
 
-    Returns the index after the last. There must be room for `n_in_use` more.
+    Returns the index after the last. There must be room for all of them.
     """
     if len(counts.summary) == 0:
         for word in range(len(counts.bitmap)):
             at = _emit_word(counts, word, buckets, values, at)
-    else:
-        for i in range(len(counts.summary)):
-            bits = counts.summary[i]
-            counts.summary[i] = _0
+        return at
+    for i in range(len(counts.top)):
+        top = counts.top[i]
+        counts.top[i] = _0
+        while top != 0:
+            j = 64 * i + count_trailing_zeros(top)
+            top &= top - _1
+            bits = counts.summary[j]
+            counts.summary[j] = _0
             while bits != 0:
-                at = _emit_word(counts, 64 * i + count_trailing_zeros(bits), buckets, values, at)
+                at = _emit_word(counts, 64 * j + count_trailing_zeros(bits), buckets, values, at)
                 bits &= bits - _1
     return at
 
@@ -93,4 +89,4 @@ def emit(counts, buckets, values, at):
 def add_counts(buckets, counts, totals):
     """Add sparse counts to totals, int64[n_buckets]."""
     for i in range(len(buckets)):
-        totals[buckets[i]] += counts[i]
+        totals[buckets[i]] += np.int64(counts[i])

@@ -174,11 +174,29 @@ def test_nothing_is_picked_from_nothing(budget):
 # --- a stream of batches -----------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pool=pools(), budget=budgets(), slack=st.sampled_from([0, 1, 5, TopK.SLACK]), data=st.data())
 def test_top_k_of_a_stream_equals_sorting_everything_however_it_is_ordered_and_cut(pool, budget, slack, data):
     picked = top_k(budget, cut(pool, data), slack).picked()
     assert picked.tolist() == fitting(best_first(pool), budget)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pool=pools(), budget=budgets(), slack=st.sampled_from([0, 1, 5]), data=st.data())
+def test_candidates_below_the_floor_may_be_left_out_beforehand(pool, budget, slack, data):
+    top, floors = top_k(budget, [], slack), []
+    for batch in cut(pool, data):
+        top.add(batch[batch["key"] >= top.floor])
+        floors.append(top.floor)
+    assert top.picked().tolist() == fitting(best_first(pool), budget)
+    assert floors == sorted(floors), "what was out of reach stays so"
+
+
+def test_there_is_a_floor_as_soon_as_more_is_held_than_may_be():
+    top = top_k(Budget(documents=2), [candidates([5.0])], slack=3)
+    assert top.floor == -np.inf
+    top.add(candidates([4.0, 3.0, 2.0, 1.0], shard=1))
+    assert top.floor == 3.0
 
 
 @pytest.mark.parametrize("budget", [Budget(documents=10), Budget(tokens=1000)])
@@ -283,7 +301,7 @@ def documents(picks: np.ndarray) -> list[int]:
     return (picks["row"] * 3 + picks["shard"]).tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=targets())
 def test_picking_in_turn_equals_masking_in_sequence_and_picks_no_document_twice(case):
     keys, n_tokens, parts = case
@@ -294,7 +312,7 @@ def test_picking_in_turn_equals_masking_in_sequence_and_picks_no_document_twice(
     assert len(set(everything)) == len(everything)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=targets(), slack=st.sampled_from([0, 3, TopK.SLACK]), data=st.data())
 def test_candidates_collected_with_the_needed_budgets_suffice(case, slack, data):
     keys, n_tokens, parts = case
