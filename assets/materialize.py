@@ -104,7 +104,7 @@ def materialize(
 
     recorder = Recorder(workspace.catalog)
     try:
-        for output, result, started in workspace.engine.map_shards(attempt, due):
+        for output, result, started in workspace.engine.map_outputs(attempt, due):
             progress.add(partitions=1)
             if isinstance(result, Exception):
                 failures[output.name] = result

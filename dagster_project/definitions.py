@@ -40,6 +40,7 @@ def build_defs(
     config: str | Path | None = None,
     home: str | Path | None = None,
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
+    threads: int = 0,
 ) -> dg.Definitions:
     """Build the definitions of one pipeline.
 
@@ -51,6 +52,9 @@ def build_defs(
         Where outputs go. Default: the environment variable DSIR_HOME, else ``.dsir``.
     loggers : mapping, optional
         Loggers to use in place of Dagster's console logger.
+
+    threads : int
+        Threads of each run; 0: the cores it may run on.
 
     Raises
     ------
@@ -75,7 +79,7 @@ def build_defs(
             assets,
         ),
         asset_checks=[size_and_uniqueness, kl_reduction_beats_random],
-        resources={"pipeline": Pipeline(config=str(config), home=str(home))},
+        resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},
         # One process a run: a step is hundredths of a second, and parallelism is inside of it.
         executor=dg.in_process_executor,
         loggers=loggers,

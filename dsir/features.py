@@ -208,7 +208,9 @@ class Features:
         count_offsets, counts = _list_parts(columns["counts"])
         if not np.array_equal(offsets, count_offsets):
             raise ValueError("columns 'buckets' and 'counts' differ in the lengths of their lists")
-        return cls(offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy())
+        return cls(
+            offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy()
+        )
 
 
 _LISTS = ("buckets", "counts")

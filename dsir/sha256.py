@@ -110,7 +110,9 @@ def _emit_compress(typingctx, state, blocks, i):
                 s1 = xor(rotr(y, 17), rotr(y, 19), builder.lshr(y, splat(10)))
                 w[t % 16] = add(w[t % 16], s0, w[(t - 7) % 16], s1)
             choice = builder.xor(g, builder.and_(e, builder.xor(f, g)))
-            t1 = add(h, xor(rotr(e, 6), rotr(e, 11), rotr(e, 25)), choice, splat(_ROUND_CONSTANTS[t]), w[t % 16])
+            t1 = add(
+                h, xor(rotr(e, 6), rotr(e, 11), rotr(e, 25)), choice, splat(_ROUND_CONSTANTS[t]), w[t % 16]
+            )
             majority = builder.or_(builder.and_(a, b), builder.and_(c, builder.or_(a, b)))
             t2 = add(xor(rotr(a, 2), rotr(a, 13), rotr(a, 22)), majority)
             a, b, c, d, e, f, g, h = add(t1, t2), a, b, c, add(d, t1), e, f, g

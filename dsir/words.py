@@ -183,7 +183,9 @@ def _special_pairs(typingctx, data, i):
         array = context.make_array(signature.args[0])(context, builder, args[0])
         here = builder.gep(array.data, [args[1]])
         after = builder.gep(here, [ir.Constant(ir.IntType(64), 1)])
-        first, second = (builder.load(builder.bitcast(p, vector.as_pointer()), align=1) for p in (here, after))
+        first, second = (
+            builder.load(builder.bitcast(p, vector.as_pointer()), align=1) for p in (here, after)
+        )
 
         def equal(pair):
             a, b = (ir.Constant(vector, [byte] * BLOCK) for byte in pair)

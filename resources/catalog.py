@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +106,8 @@ class Catalog:
 
     def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(sql.load("schema"))
-        quoted = "'" + str(self._home).replace("'", "''") + "'"
+        literal = re.sub(r"([*?[])", r"[\1]", str(self._home))  # not a pattern, whatever it is called
+        quoted = "'" + literal.replace("'", "''") + "'"
         connection.execute(sql.load("views").replace("$home", quoted))
 
     def query(self, name: str, **parameters: object) -> pa.Table:
@@ -161,7 +163,7 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
         try:
             return duckdb.connect(path)
         except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
+            if "Could not set lock on file" not in str(error):
                 raise
             if time.monotonic() > deadline:
                 raise CatalogLocked(

@@ -21,7 +21,10 @@ R = TypeVar("R")
 
 
 class Engine:
-    """A pool of threads for blocks, and one for whole shards.
+    """Three pools of threads, for outputs, shards and blocks.
+
+    Work on an output may wait for shards, and work on a shard for blocks; each level has threads of its
+    own, so that none waits for itself.
 
     Parameters
     ----------
@@ -31,20 +34,26 @@ class Engine:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
-        # Two pools, since a shard waits for its blocks: in one pool, shards alone could fill it.
-        self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
+        self._outputs = ThreadPoolExecutor(self.threads, thread_name_prefix="output")
         self._shards = ThreadPoolExecutor(self.threads, thread_name_prefix="shard")
+        self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
 
-    def map_blocks(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield ``function(item)`` in the order of items; few items are held at a time."""
-        return _ordered_map(self._blocks, function, items, self.threads + 1)
+    def map_outputs(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield ``function(item)`` in the order of items; it may call all of the methods below."""
+        return _ordered_map(self._outputs, function, items, self.threads + 1)
 
     def map_shards(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """The same for whole shards; ``function`` may itself call :meth:`map_blocks`."""
-        return _ordered_map(self._shards, function, items, self.threads)
+        """The same for shards; ``function`` may itself call :meth:`map_blocks`."""
+        return _ordered_map(self._shards, function, items, self.threads + 1)
+
+    def map_blocks(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """The same for blocks; few are held at a time."""
+        return _ordered_map(self._blocks, function, items, self.threads + 1)
 
     def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Iterator[T]:
-        """Yield the items of several streams, one stream after the other, while later ones read ahead.
+        """Yield the items of several streams, one after the other, while later ones read ahead.
+
+        Streams are read in the shards' threads.
 
         Parameters
         ----------
@@ -69,8 +78,10 @@ class Engine:
             return self._shards.submit(drain, stream, queue), queue
 
         remaining = iter(streams)
-        running = deque(start(stream) for stream in islice(remaining, self.threads))
+        running: deque[tuple[Future, Queue]] = deque()
         try:
+            for stream in islice(remaining, self.threads):
+                running.append(start(stream))
             while running:
                 future, queue = running[0]
                 while not (future.done() and queue.empty()):

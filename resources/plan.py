@@ -194,8 +194,8 @@ class Plan:
 
     @cached_property
     def counted_targets(self) -> list[str]:
-        """Targets whose counts are fresh, in the order of the configuration."""
-        names = [target.name for target in self.settings.targets]
+        """Targets whose counts are fresh, sorted: the order of targets in the files of ``weights``."""
+        names = sorted(target.name for target in self.settings.targets)
         return [name for name in names if self.target_counts(name).state == "fresh"]
 
     @cached_property

@@ -23,6 +23,18 @@ Name = Annotated[str, pydantic.Field(pattern=NAME_PATTERN, max_length=100)]
 Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
 
 
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+#: A finite number; as text too, since YAML takes ``1e-3`` for a text.
+Number = Annotated[
+    float, pydantic.BeforeValidator(_not_bool), pydantic.Field(strict=False, allow_inf_nan=False)
+]
+
+
 class ConfigError(ValueError):
     """The configuration can not be used; the message names the file and every bad key."""
 
@@ -128,7 +140,7 @@ class EstimatorSettings(Model):
         N-grams of the pool that the raw distribution is fitted on.
     """
 
-    target_smoothing: Annotated[float, pydantic.Field(ge=0, strict=False, allow_inf_nan=False)] = 0.0
+    target_smoothing: Annotated[Number, pydantic.Field(ge=0)] = 0.0
     fit: Literal["all"] | FitSize = "all"
 
 
@@ -146,7 +158,7 @@ class Size(Model):
     """
 
     documents: Annotated[int, pydantic.Field(gt=0)] | None = None
-    fraction: Annotated[float, pydantic.Field(gt=0, le=1, strict=False)] | None = None
+    fraction: Annotated[Number, pydantic.Field(gt=0, le=1)] | None = None
     tokens: Annotated[int, pydantic.Field(gt=0)] | None = None
 
     @pydantic.model_validator(mode="after")
@@ -187,7 +199,7 @@ class Selection(Model):
 
     name: Name
     targets: Annotated[list[str], pydantic.Field(min_length=1)]
-    shares: list[Annotated[float, pydantic.Field(gt=0, strict=False)]] | None = None
+    shares: list[Annotated[Number, pydantic.Field(gt=0)]] | None = None
     method: Literal["resample", "top_k"] = "resample"
     size: Size
     min_tokens: Annotated[int, pydantic.Field(gt=0)] = 100
@@ -215,7 +227,7 @@ class EvaluationSettings(Model):
     """
 
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
-    smoothing: Annotated[float, pydantic.Field(gt=0, strict=False)] = 0.5
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = 0.5
 
 
 class Settings(Model):
@@ -274,11 +286,13 @@ def load_settings(path: str | Path) -> Settings:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such configuration file; name one with --config or DSIR_CONFIG"
         ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(content, dict):
@@ -286,7 +300,7 @@ def load_settings(path: str | Path) -> Settings:
     try:
         settings = Settings.model_validate(content)
     except pydantic.ValidationError as error:
-        lines = [f"  {_key(item['loc'])}: {_reason(item)}" for item in error.errors()]
+        lines = dict.fromkeys(f"  {_key(item, content)}: {_reason(item)}" for item in error.errors())
         raise ConfigError("\n".join([f"{path}: the configuration is not valid", *lines])) from None
     base = path.resolve().parent
     return settings.model_copy(
@@ -312,11 +326,30 @@ def absolute_uri(uri: str, base: Path) -> str:
     return os.path.normpath(base / Path(uri).expanduser())
 
 
-def _key(location: tuple) -> str:
-    """Write a pydantic location as ``selections[0].size``."""
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key that is written twice is an error rather than the last of them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is written {keys.count(key)} times", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _key(item: dict, content: object) -> str:
+    """Write an error's location as ``selections[0].size``, without the names of a union's alternatives."""
     text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    missing = len(item["loc"]) - 1 if item["type"] == "missing" else None
+    for depth, part in enumerate(item["loc"]):
+        if isinstance(part, int) and isinstance(content, list):
+            text += f"[{part}]"
+            content = content[part] if part < len(content) else None
+        elif isinstance(content, dict) and (part in content or depth == missing):
+            text += f".{part}" if text else str(part)
+            content = content.get(part)
     return text or "(top level)"
 
 
@@ -326,6 +359,8 @@ def _reason(item: dict) -> str:
         return "unknown key; check the spelling against the README's configuration reference"
     if item["type"] == "missing":
         return "required key is missing"
+    if item["type"] == "model_type":
+        return "expected a mapping"
     message = item["msg"].removeprefix("Value error, ")
     if isinstance(item["input"], str | int | float | bool | type(None)):
         return f"{message} (given: {item['input']!r})"

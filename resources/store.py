@@ -104,7 +104,6 @@ class Store:
             folder = home / kind
             empty = folder / "~empty/~/picks.parquet" if kind == "selections" else folder / "~empty.parquet"
             if not empty.exists():
-                empty.parent.mkdir(parents=True, exist_ok=True)
                 with self.replacing(empty) as temporary:
                     pq.write_table(schema.empty_table(), temporary)
         (home / "features").mkdir(exist_ok=True)
@@ -123,23 +122,27 @@ class Store:
 
         Whatever fails, ``path`` is as it was and the temporary is gone.
         """
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        # All temporaries are in one folder, where no view looks; what a killed process left is there too.
+        temporary = self.home / "tmp" / f"{uuid.uuid4().hex}-{path.name}"
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = temporary.with_name(f"{temporary.name}.old")
         try:
             yield temporary
-            if path.is_dir():
-                shutil.rmtree(path)
+            if temporary.is_dir() and path.exists():
+                os.replace(path, old)
             os.replace(temporary, path)
         except OSError as error:
             if error.filename is None and error.errno is not None:
-                raise OSError(
-                    error.errno, f"{error.strerror or error}; nothing was changed", str(path)
-                ) from error
+                message = f"{error.strerror or error}; nothing was changed"
+                raise OSError(error.errno, message, str(path)) from error
             raise
         finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary, ignore_errors=True)
-            else:
-                temporary.unlink(missing_ok=True)
+            for leftover in (temporary, old):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:

@@ -86,14 +86,14 @@ class SmallPipeline:
         path.write_text(yaml.safe_dump(self.config))
         return path
 
-    def workspace(self, threads: int | None = None) -> Workspace:
+    def workspace(self) -> Workspace:
         """Open the configuration as it is now."""
-        return Workspace(self.config_path, self.home, threads)
+        return Workspace(self.config_path, self.home)
 
-    def run(self, threads: int | None = None) -> dict[str, Stage]:
+    def run(self, threads: int = 0) -> dict[str, Stage]:
         """Run what ``dsir run`` runs; return the stages by asset."""
-        defs = build_defs(self.config_path, self.home, loggers={"console": silent})
-        stages = run_all(defs, self.instance, self.workspace(threads))
+        defs = build_defs(self.config_path, self.home, {"console": silent}, threads)
+        stages = run_all(defs, self.instance, self.workspace())
         return {stage.asset: stage for stage in stages}
 
     def materialize(

@@ -47,7 +47,8 @@ def not_a_list(text: str):
 def same(a: Features, b: Features) -> bool:
     names = ("offsets", "buckets", "counts", "n_tokens", "content_hash")
     return all(
-        getattr(a, n).dtype == getattr(b, n).dtype and np.array_equal(getattr(a, n), getattr(b, n)) for n in names
+        getattr(a, n).dtype == getattr(b, n).dtype and np.array_equal(getattr(a, n), getattr(b, n))
+        for n in names
     )
 
 
@@ -74,7 +75,9 @@ def test_a_bad_spec_is_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize("hash", HASHES)
-@pytest.mark.parametrize(("buckets", "dtype"), [(10_000, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
+@pytest.mark.parametrize(
+    ("buckets", "dtype"), [(10_000, np.uint16), (65_536, np.uint16), (65_537, np.uint32)]
+)
 def test_shapes_dtypes_and_sums(hash, buckets, dtype):
     spec = FeatureSpec(hash=hash, buckets=buckets)
     features = featurize(pa.array(TEXTS), spec)
@@ -93,7 +96,11 @@ def test_shapes_dtypes_and_sums(hash, buckets, dtype):
 
 def test_too_few_buckets_for_the_features():
     features = featurize(pa.array(TEXTS), FeatureSpec())
-    for call in (lambda: features.totals(10), lambda: features.dense(1, 10), lambda: features.dense(6, 10_000)):
+    for call in (
+        lambda: features.totals(10),
+        lambda: features.dense(1, 10),
+        lambda: features.dense(6, 10_000),
+    ):
         with pytest.raises(IndexError):
             call()
 
@@ -124,7 +131,14 @@ def test_no_documents(type):
 
 def test_bad_texts_are_refused():
     broken = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"a\xe4"))
-    for texts in (pa.array(["a", None]), pa.array([b"a"]), pa.array([1]), pa.chunked_array([["a"]]), ["a"], broken):
+    for texts in (
+        pa.array(["a", None]),
+        pa.array([b"a"]),
+        pa.array([1]),
+        pa.chunked_array([["a"]]),
+        ["a"],
+        broken,
+    ):
         with pytest.raises(ValueError):
             featurize(texts, FeatureSpec())
 
@@ -150,7 +164,9 @@ def test_arrow_shares_memory_and_respects_slices():
 def test_arrow_ipc_round_trip(compression):
     batch = featurize(pa.array(TEXTS), FeatureSpec()).to_arrow()
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+    with pa.ipc.new_file(
+        sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=compression)
+    ) as writer:
         writer.write_batch(batch)
         writer.write_batch(batch.slice(2, 2))
     reader = pa.ipc.open_file(sink.getvalue())
@@ -219,7 +235,9 @@ def sha256_counts(text: str, spec: FeatureSpec) -> np.ndarray:
 def test_words_of_every_length(ngrams):
     """Around the limits of the memo (23 bytes), of one block (55 bytes), and of further blocks."""
     spec = FeatureSpec(ngrams=ngrams, buckets=65_521, hash="sha256")
-    texts = [" ".join([chr(97 + n % 26) * n, "q" * (n % 7 + 1), "é" * (n // 2 + 1)] * 2) for n in range(1, 200)]
+    texts = [
+        " ".join([chr(97 + n % 26) * n, "q" * (n % 7 + 1), "é" * (n // 2 + 1)] * 2) for n in range(1, 200)
+    ]
     features = featurize(pa.array(texts), spec)
     for i, text in enumerate(texts):
         assert np.array_equal(features.dense(i, spec.buckets), sha256_counts(text, spec)), i
@@ -236,13 +254,20 @@ def test_one_huge_word():
         assert np.repeat(features.buckets[entries], features.counts[entries]).tolist() == expected
 
 
-@pytest.mark.parametrize(("hash", "ngrams"), [*((h, n) for h in HASHES for n in (1, 2, 4, 9)), ("fast", 3_000)])
+@pytest.mark.parametrize(
+    ("hash", "ngrams"), [*((h, n) for h in HASHES for n in (1, 2, 4, 9)), ("fast", 3_000)]
+)
 def test_documents_of_many_words(hash, ngrams):
     """More words than are found at once; and n-grams of more words than that, or than there are."""
     text = " ".join(f"w{i % 977}" for i in range(5_000))
-    features = featurize(pa.array([text, "one two three"]), FeatureSpec(ngrams=ngrams, buckets=10_007, hash=hash))
+    features = featurize(
+        pa.array([text, "one two three"]), FeatureSpec(ngrams=ngrams, buckets=10_007, hash=hash)
+    )
     assert features.n_tokens.tolist() == [5_000, 3]
-    assert features.n_ngrams.tolist() == [sum(5_000 - k for k in range(ngrams)), 3 if ngrams == 1 else 5 + (ngrams > 2)]
+    assert features.n_ngrams.tolist() == [
+        sum(5_000 - k for k in range(ngrams)),
+        3 if ngrams == 1 else 5 + (ngrams > 2),
+    ]
     if hash == "sha256":
         spec = FeatureSpec(ngrams=ngrams, buckets=10_007, hash=hash)
         assert np.array_equal(features.dense(0, 10_007), sha256_counts(text, spec))
@@ -294,7 +319,8 @@ def test_the_memo_starts_again_when_serial_numbers_run_out():
 def test_threads_do_not_disturb_each_other():
     rng = np.random.default_rng(3)
     batches = [
-        pa.array([" ".join(f"w{i}" for i in rng.zipf(1.3, 300) % 10**6) for _ in range(40)]) for _ in range(16)
+        pa.array([" ".join(f"w{i}" for i in rng.zipf(1.3, 300) % 10**6) for _ in range(40)])
+        for _ in range(16)
     ]
     for hash in HASHES:
         spec = FeatureSpec(hash=hash)

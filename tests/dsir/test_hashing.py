@@ -71,7 +71,11 @@ def chi_square_z(counts: np.ndarray) -> float:
 
 
 WORDS = [
-    *(f"{a}{b}" for a in ("", "un", "re", "pre", "out", "over") for b in ("do", "run", "view", "load", "lined")),
+    *(
+        f"{a}{b}"
+        for a in ("", "un", "re", "pre", "out", "over")
+        for b in ("do", "run", "view", "load", "lined")
+    ),
     *(str(i) for i in range(400)),
     *(chr(c) for c in range(0x4E00, 0x4E00 + 400)),
     *("".join(chr(97 + (i // 26**k) % 26) for k in range(3)) for i in range(0, 17576, 20)),

@@ -115,7 +115,9 @@ specs = st.builds(
     FeatureSpec,
     tokenizer=st.sampled_from(["wordpunct", "whitespace"]),
     ngrams=st.integers(1, 4),
-    buckets=st.sampled_from([1, 2, 3, 255, 9_999, 10_000, 65_535, 65_536, 65_537, 1_000_003, 2**24 - 3, 2**24]),
+    buckets=st.sampled_from(
+        [1, 2, 3, 255, 9_999, 10_000, 65_535, 65_536, 65_537, 1_000_003, 2**24 - 3, 2**24]
+    ),
     hash=st.sampled_from(["fast", "sha256"]),
 )
 

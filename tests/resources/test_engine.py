@@ -20,7 +20,7 @@ def engine(request) -> Engine:
     return Engine(request.param)
 
 
-@pytest.fixture(params=["map_blocks", "map_shards"])
+@pytest.fixture(params=["map_blocks", "map_shards", "map_outputs"])
 def map_in(request, engine):
     """Either map; both promise the same."""
     return getattr(engine, request.param)
@@ -137,9 +137,7 @@ def test_shards_may_map_blocks(engine):
     assert list(engine.map_shards(shard, range(8))) == [[10 * i + j for j in range(5)] for i in range(8)]
 
 
-DEADLOCK = pytest.mark.xfail(strict=True, reason="the only thread waits for itself")
-
-# An asset's output is computed in a shard's thread, and some go through all shards there (an evaluation, a fit
+# Some outputs go through all shards there (an evaluation, a fit
 # on a sample) or read several at once (a selection). This runs in a process of its own, since threads that
 # wait for each other keep the interpreter from ending.
 NESTED = """
@@ -151,13 +149,13 @@ inside = {
     "map_shards": lambda _: list(engine.map_shards(lambda i: i, range(5))),
     "chain": lambda _: list(engine.chain([lambda i=i: iter([i]) for i in range(5)])),
 }[sys.argv[2]]
-print(list(engine.map_shards(inside, [0])))
+print(list(engine.map_outputs(inside, [0])))
 """
 
 
 @pytest.mark.parametrize("inner", ["map_shards", "chain"])
-@pytest.mark.parametrize("threads", [pytest.param(1, marks=DEADLOCK), 2])
-def test_what_runs_in_a_shards_thread_may_itself_go_through_shards_with_any_number_of_threads(threads, inner):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_on_an_output_may_go_through_shards_with_any_number_of_threads(threads, inner):
     process = subprocess.run(
         [sys.executable, "-c", NESTED, str(threads), inner], capture_output=True, text=True, timeout=4
     )
@@ -287,7 +285,6 @@ def test_leaving_a_loop_over_a_chain_ends_its_streams(engine):
     assert ended.wait(5)
 
 
-@pytest.mark.xfail(strict=True, reason="streams are started before the `try` that ends them")
 def test_a_list_of_streams_that_fails_is_raised_and_ends_the_streams_before_it():
     ended = threading.Event()
 

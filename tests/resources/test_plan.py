@@ -313,9 +313,6 @@ def test_paths_and_order_and_defaults_written_out_make_nothing_stale(world, chan
     assert world.state("fresh") == EVERYTHING
 
 
-@pytest.mark.xfail(
-    strict=True, reason="file layout follows the configuration's order, the fingerprint does not"
-)
 def test_targets_in_another_order_are_not_taken_for_each_other(world):
     # Weights are laid out target by target in the order of the plan they were computed under.
     before = world.plan()
