@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from assets.candidates import stream
 from assets.importance_estimator import raw_totals, target_totals
-from assets.materialize import Result, RunOptions, markdown_table, materialize
+from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.selections import pick
 from dsir.evaluation import EffectiveSampleSize, kl_reduction, masked_totals
 from dsir.features import Features
@@ -42,7 +42,9 @@ def build_evaluations(
             "KL reduction = KL(target‖pool) - KL(target‖selection) over hashed n-grams, in nats."
         ),
     )
-    def evaluations(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+    def evaluations(
+        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
+    ) -> dg.MaterializeResult:
         workspace = pipeline.workspace
         plan = workspace.plan()
         selection, source = current_selection(plan, context.partition_key)
@@ -50,7 +52,7 @@ def build_evaluations(
         def compute(output: Output, progress: Progress) -> Result:
             return evaluate(workspace, plan, selection, source, output)
 
-        materialize(context, workspace, [plan.evaluations(source)], compute, config)
+        return materialize_one(context, workspace, plan.evaluations(source), compute, config)
 
     @dg.asset_check(
         asset=evaluations,

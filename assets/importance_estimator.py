@@ -7,14 +7,14 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize
+from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.raw_counts import raw_counts, top_buckets
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.importance import fit_threshold, log_ratios
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
-from resources.settings import FitSize
+from resources.settings import ConfigError, FitSize
 from resources.store import table
 from resources.workspace import Pipeline, Workspace
 
@@ -34,7 +34,7 @@ def build_importance_estimator(target_counts: dg.AssetsDefinition) -> dg.AssetsD
     )
     def importance_estimator(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
-    ) -> None:
+    ) -> dg.MaterializeResult:
         workspace = pipeline.workspace
         plan = workspace.plan()
         if not plan.counted:
@@ -50,7 +50,7 @@ def build_importance_estimator(target_counts: dg.AssetsDefinition) -> dg.AssetsD
         def compute(output: Output, progress: Progress) -> Result:
             return fit(workspace, plan, output)
 
-        materialize(context, workspace, [plan.importance_estimator], compute, config)
+        return materialize_one(context, workspace, plan.importance_estimator, compute, config)
 
     return importance_estimator
 
@@ -116,7 +116,13 @@ def sampled_totals(workspace: Workspace, plan: Plan, pool_ngrams: int, wanted: i
             masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
         return totals[0]
 
-    return sum(workspace.engine.map_shards(work, plan.counted))
+    totals = sum(workspace.engine.map_shards(work, plan.counted))
+    if not totals.any():
+        raise ConfigError(
+            f"estimator.fit.ngrams: a sample of about {wanted:,} of the pool's {pool_ngrams:,} n-grams holds "
+            "no document; raise it"
+        )
+    return totals
 
 
 def target_totals(workspace: Workspace, plan: Plan, target: str) -> tuple[np.ndarray, np.ndarray]:

@@ -3,19 +3,20 @@
 What belongs here: the loop over a run's partitions. What does not: any one asset's work.
 
 Dagster emits the materializations of a run with many partitions when the step succeeds, and none when it
-fails. So that one bad file does not take the others' record with it, a failing step first logs the
-materialization of each partition that was done, then raises; a retry finds those fresh and skips them.
+fails. So that neither one bad file nor a kill takes the others' record with it, assets of many partitions
+have no output of their own: each partition's materialization is an event, yielded once it is done and in the
+catalog. Assets of one partition a run yield an ordinary result, for which the next asset in the run waits.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
 import pyarrow as pa
 
-from resources.catalog import Catalog, Lineage
+from resources.catalog import Lineage
 from resources.plan import Output
 from resources.progress import Progress
 from resources.workspace import Workspace
@@ -58,22 +59,26 @@ class Result:
 
 Compute = Callable[[Output, Progress], Result]
 
+#: Seconds between two records in the catalog during a run of many partitions.
+RECORD_SECONDS = 0.5
 
-def materialize(
+
+def materialize_many(
     context: dg.AssetExecutionContext,
     workspace: Workspace,
     outputs: Iterable[Output],
     compute: Compute,
     options: RunOptions,
-) -> None:
-    """Bring the outputs of a run up to date, each on its own.
+) -> Iterator[dg.AssetMaterialization]:
+    """Bring the outputs of a run up to date, each on its own; yield an event for each that is.
 
     Parameters
     ----------
     context : AssetExecutionContext
+        Of an asset with ``output_required=False``.
     workspace : Workspace
     outputs : iterable of Output
-        Of one asset; those that are fresh are reported as such and not computed.
+        Of this asset; those that are fresh are reported as such and not computed.
     compute : callable
         Takes an output and the progress to add to. Called from several threads.
     options : RunOptions
@@ -83,15 +88,41 @@ def materialize(
     dagster.Failure
         Some outputs failed; the description names each with its error. The others are recorded.
     """
-    outputs = list(outputs)
-    fresh = [output for output in outputs if output.state == "fresh" and not options.force]
-    due = [output for output in outputs if output not in fresh]
+    for output, report in _bring_up_to_date(context, workspace, list(outputs), compute, options):
+        yield dg.AssetMaterialization(context.asset_key, partition=output.partition, metadata=report)
+
+
+def materialize_one(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    output: Output,
+    compute: Compute,
+    options: RunOptions,
+) -> dg.MaterializeResult:
+    """Bring one output up to date; return its materialization. As :func:`materialize_many`."""
+    [(output, report)] = _bring_up_to_date(context, workspace, [output], compute, options)
+    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(output.fingerprint))
+
+
+def _bring_up_to_date(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    outputs: list[Output],
+    compute: Compute,
+    options: RunOptions,
+) -> Iterator[tuple[Output, dict[str, object]]]:
+    """Compute what is due, record it in the catalog, then yield it with what Dagster is to show of it."""
     asset = context.asset_key.to_user_string()
-    if fresh:
-        context.log.info(f"{asset}: {len(fresh)} of {len(outputs)} outputs are fresh and stay as they are")
+    due = []
+    for output in outputs:
+        if output.state == "fresh" and not options.force:
+            yield output, _report(output, output.found["metadata"], {}, "fresh, not recomputed")
+        else:
+            due.append(output)
+    if len(due) < len(outputs):
+        context.log.info(f"{asset}: {len(outputs) - len(due)} of {len(outputs)} outputs are fresh and stay")
     for output in due[:20]:
         context.log.info(f"{output.name} is {output.state}: {output.why or 'forced'}")
-    reports = {output.partition: _report(output.found["metadata"], {}, "fresh") for output in fresh}
     failures: dict[str, Exception] = {}
     progress = Progress(asset, len(due), context.log.info)
 
@@ -102,84 +133,55 @@ def materialize(
         except Exception as error:  # whatever it is, it must not stop the other partitions
             return output, error, started
 
-    recorder = Recorder(workspace.catalog)
-    try:
-        for output, result, started in workspace.engine.map_outputs(attempt, due):
-            progress.add(partitions=1)
-            if isinstance(result, Exception):
-                failures[output.name] = result
-                context.log.error(f"{output.name}: {result}", exc_info=result)
-                continue
-            recorder.add(
-                Lineage(
-                    output.asset,
-                    output.partition,
-                    output.fingerprint,
-                    context.run.run_id,
-                    output.inputs,
-                    started,
-                    datetime.now(UTC),
-                    result.rows,
-                    result.bytes,
-                    result.metadata,
-                ),
-                result.metrics,
-            )
-            reports[output.partition] = _report(result.metadata, result.tables, output.state)
-            reports[output.partition]["fingerprint"] = output.fingerprint
-    finally:
-        recorder.flush()
+    # Opening the catalog costs as much as a small shard, so lineage is recorded twice a second. What a
+    # killed run had not recorded is computed again.
+    unrecorded: list[tuple[Output, Lineage, Result]] = []
+    recorded_at = time.monotonic()
+
+    def record() -> Iterator[tuple[Output, dict[str, object]]]:
+        metrics = {each.partition: result.metrics for each, _, result in unrecorded if result.metrics}
+        workspace.catalog.record([lineage for _, lineage, _ in unrecorded], metrics)
+        for each, _, result in unrecorded:
+            yield each, _report(each, result.metadata, result.tables, f"was {each.state}")
+        unrecorded.clear()
+
+    for output, result, started in workspace.engine.map_outputs(attempt, due):
+        progress.add(partitions=1)
+        if isinstance(result, Exception):
+            failures[output.name] = result
+            context.log.error(f"{output.name}: {result}", exc_info=result)
+            continue
+        lineage = Lineage(
+            output.asset,
+            output.partition,
+            output.fingerprint,
+            context.run.run_id,
+            output.inputs,
+            started,
+            datetime.now(UTC),
+            result.rows,
+            result.bytes,
+            result.metadata,
+        )
+        unrecorded.append((output, lineage, result))
+        if time.monotonic() - recorded_at >= RECORD_SECONDS:
+            yield from record()
+            recorded_at = time.monotonic()
+    yield from record()
     if due:
         context.log.info(str(progress))
     if failures:
-        for partition, report in reports.items():
-            context.log_event(
-                dg.AssetMaterialization(
-                    asset_key=context.asset_key, partition=partition or None, metadata=report
-                )
-            )
         raise dg.Failure(
             f"{len(failures)} of {len(outputs)} outputs of {asset} failed; "
-            f"the other {len(reports)} are materialized and stay.\n"
+            f"the other {len(outputs) - len(failures)} are materialized and stay.\n"
             + "\n".join(f"{name}: {error}" for name, error in failures.items()),
             allow_retries=not all(isinstance(error, ValueError) for error in failures.values()),
         )
-    for partition, report in reports.items():
-        context.add_asset_metadata(report, partition_key=partition or None)
 
 
-class Recorder:
-    """Record lineage in the catalog, at most every half second: opening it costs as much as a small shard.
-
-    What a killed run had not recorded yet is computed again.
-    """
-
-    INTERVAL = 0.5
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._waiting: list[Lineage] = []
-        self._metrics: dict[str, pa.Table] = {}
-        self._last = time.monotonic()
-
-    def add(self, lineage: Lineage, metrics: pa.Table | None) -> None:
-        """Take one materialization; record all that wait if it is time."""
-        self._waiting.append(lineage)
-        if metrics is not None:
-            self._metrics[lineage.partition] = metrics
-        if time.monotonic() - self._last >= self.INTERVAL:
-            self.flush()
-
-    def flush(self) -> None:
-        """Record all that wait."""
-        self._catalog.record(self._waiting, self._metrics)
-        self._waiting, self._metrics = [], {}
-        self._last = time.monotonic()
-
-
-def _report(metadata: dict, tables: dict[str, str], state: str) -> dict[str, object]:
+def _report(output: Output, metadata: dict, tables: dict[str, str], state: str) -> dict[str, object]:
     """Build Dagster's metadata: floats rounded for reading, tables as markdown."""
-    shown: dict[str, object] = {"state": "fresh, not recomputed" if state == "fresh" else f"was {state}"}
+    shown: dict[str, object] = {"state": state, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
     return shown | {key: dg.MetadataValue.md(text) for key, text in tables.items()}

@@ -6,6 +6,7 @@ parsing (``resources/corpus.py``), counting (``dsir.features``).
 
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import dagster as dg
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize, rate
+from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
 from dsir.features import Features, featurize
 from resources.corpus import Block, Rejected, TextBatch, read_blocks
@@ -29,6 +30,7 @@ ROW_GROUP = 1 << 17
 @dg.asset(
     partitions_def=shards,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    output_required=False,
     code_version=CODE_VERSIONS["raw_counts"],
     kinds={"numba", "arrow", "parquet"},
     description=(
@@ -38,7 +40,9 @@ ROW_GROUP = 1 << 17
         "can not be read fails its own partition and no other."
     ),
 )
-def raw_counts(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+def raw_counts(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
+) -> Iterator[dg.AssetMaterialization]:
     workspace = pipeline.workspace
     plan = workspace.plan()
     gone = [key for key in context.partition_keys if key not in plan.shards]
@@ -54,7 +58,9 @@ def raw_counts(context: dg.AssetExecutionContext, pipeline: Pipeline, config: Ru
         shard = plan.shards[output.partition]
         return count_shard(workspace, output, shard.source, shard.uri, progress)
 
-    materialize(context, workspace, map(plan.raw_counts, context.partition_keys), compute, config)
+    yield from materialize_many(
+        context, workspace, map(plan.raw_counts, context.partition_keys), compute, config
+    )
 
 
 def count_shard(

@@ -19,7 +19,7 @@ import pydantic
 
 from assets.candidates import Documents, stream
 from assets.importance_estimator import target_totals
-from assets.materialize import Result, RunOptions, markdown_table, materialize
+from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from dsir.hashing import gumbel_noise
 from dsir.selection import Budget, TopK, needed, pick_in_turn, split_budget
 from resources.plan import CODE_VERSIONS, Output, Plan
@@ -88,7 +88,9 @@ def build_selections(
             "so the pick does not depend on shards, their order, threads or retries."
         ),
     )
-    def selections(context: dg.AssetExecutionContext, pipeline: Pipeline, config: SelectionOptions) -> None:
+    def selections(
+        context: dg.AssetExecutionContext, pipeline: Pipeline, config: SelectionOptions
+    ) -> dg.MaterializeResult:
         workspace = pipeline.workspace
         plan = workspace.plan()
         selection = config.apply(workspace.settings.selection(context.partition_key))
@@ -111,7 +113,7 @@ def build_selections(
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
             return result
 
-        materialize(context, workspace, [plan.selections(selection)], compute, config)
+        return materialize_one(context, workspace, plan.selections(selection), compute, config)
 
     @dg.asset_check(
         asset=selections,
@@ -252,7 +254,11 @@ def select(
         )
     budget, note = budget_of(selection.size, pool, selection.name)
     picked = pick(workspace, plan, selection, budget, progress)
-    shards = plan.counted
+    if not any(map(len, picked)):
+        raise ConfigError(
+            f"selection '{selection.name}': the best document is longer than the budget of "
+            f"{budget.amount:,} tokens; raise size.tokens"
+        )
     folder = workspace.store.selection_folder(selection.name, output.fingerprint)
     with workspace.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
@@ -274,7 +280,7 @@ def select(
             "eligible_documents": pool.eligible,
             "pool_documents": pool.documents,
             f"{'token' if budget.documents is None else 'document'}_budget": budget.amount,
-            "shards": len(shards),
+            "shards": len(plan.counted),
             "shards_not_counted": len(plan.uncounted),
             "threshold": float(min((p["key"][-1] for p in picked if len(p)), default=float("nan"))),
             "method": selection.method,

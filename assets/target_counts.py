@@ -5,12 +5,13 @@ What belongs here: from a target's files to its totals. What does not: the log r
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
 import numpy as np
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize, rate
+from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dsir.features import Features, FeatureSpec, featurize
 from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
 from resources.plan import CODE_VERSIONS, Output
@@ -25,6 +26,7 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
     @dg.asset(
         partitions_def=targets,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        output_required=False,
         code_version=CODE_VERSIONS["target_counts"],
         kinds={"numba", "parquet"},
         description=(
@@ -33,14 +35,18 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
             "against it."
         ),
     )
-    def target_counts(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+    def target_counts(
+        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
+    ) -> Iterator[dg.AssetMaterialization]:
         workspace = pipeline.workspace
         plan = workspace.plan()
 
         def compute(output: Output, progress: Progress) -> Result:
             return count_target(workspace, output, progress)
 
-        materialize(context, workspace, map(plan.target_counts, context.partition_keys), compute, config)
+        yield from materialize_many(
+            context, workspace, map(plan.target_counts, context.partition_keys), compute, config
+        )
 
     return target_counts
 

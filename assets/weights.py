@@ -5,13 +5,14 @@ What belongs here: from features and log ratios to log weights. What does not: n
 """
 
 import time
+from collections.abc import Iterator
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
 from assets.importance_estimator import read_log_ratios
-from assets.materialize import Result, RunOptions, markdown_table, materialize, rate
+from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
 from dsir.features import Features
 from dsir.importance import log_weights
@@ -28,6 +29,7 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
         deps=[importance_estimator],
         partitions_def=shards,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        output_required=False,
         code_version=CODE_VERSIONS["weights"],
         kinds={"numba", "parquet"},
         description=(
@@ -36,7 +38,9 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
             "text is read."
         ),
     )
-    def weights(context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions) -> None:
+    def weights(
+        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
+    ) -> Iterator[dg.AssetMaterialization]:
         workspace = pipeline.workspace
         plan = workspace.plan()
         unready = [key for key in context.partition_keys if key not in plan.counted]
@@ -56,7 +60,7 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
         def compute(output: Output, progress: Progress) -> Result:
             return weigh_shard(workspace, plan, output, targets, ratios, progress)
 
-        materialize(context, workspace, map(plan.weights, ready), compute, config)
+        yield from materialize_many(context, workspace, map(plan.weights, ready), compute, config)
 
     return weights
 

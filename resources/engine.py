@@ -40,7 +40,8 @@ class Engine:
 
     def map_outputs(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield ``function(item)`` in the order of items; it may call all of the methods below."""
-        return _ordered_map(self._outputs, function, items, self.threads + 1)
+        # Results are small, and whoever takes them may be busy recording.
+        return _ordered_map(self._outputs, function, items, 8 * self.threads)
 
     def map_shards(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The same for shards; ``function`` may itself call :meth:`map_blocks`."""

@@ -202,7 +202,7 @@ class Selection(Model):
     shares: list[Annotated[Number, pydantic.Field(gt=0)]] | None = None
     method: Literal["resample", "top_k"] = "resample"
     size: Size
-    min_tokens: Annotated[int, pydantic.Field(gt=0)] = 100
+    min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     output: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
 
@@ -330,7 +330,8 @@ class _Loader(yaml.SafeLoader):
     """YAML, but a key that is written twice is an error rather than the last of them."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"  # `<<` may stand beside keys that it brings
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value if key.tag != merge]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(

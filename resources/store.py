@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,11 @@ _PARQUET = {
 }
 _METADATA_KEY = b"dsir"
 
+#: Folder, in each kind's, of files that are being written.
+TEMPORARY = ".tmp"
+#: Age at which a file that is being written is taken for a killed process's.
+LEFTOVER_SECONDS = 24 * 3600
+
 
 class StaleInput(RuntimeError):
     """A file was written under another fingerprint than the reader expects."""
@@ -107,6 +113,8 @@ class Store:
                 with self.replacing(empty) as temporary:
                     pq.write_table(schema.empty_table(), temporary)
         (home / "features").mkdir(exist_ok=True)
+        for kind in (*SCHEMAS, "features"):
+            self._remove_leftovers(home / kind / TEMPORARY)
 
     def path(self, kind: str, partition: str) -> Path:
         """Return where the file of this kind and partition is, or will be."""
@@ -122,27 +130,32 @@ class Store:
 
         Whatever fails, ``path`` is as it was and the temporary is gone.
         """
-        # All temporaries are in one folder, where no view looks; what a killed process left is there too.
-        temporary = self.home / "tmp" / f"{uuid.uuid4().hex}-{path.name}"
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the kind's files, since a kind may be on a disk of its own, and deeper than any view looks.
+        scratch = self.home / path.relative_to(self.home).parts[0] / TEMPORARY / uuid.uuid4().hex
+        new, old = scratch / "new", scratch / "old"
+        scratch.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        old = temporary.with_name(f"{temporary.name}.old")
         try:
-            yield temporary
-            if temporary.is_dir() and path.exists():
+            yield new
+            if new.is_dir() and path.exists():
                 os.replace(path, old)
-            os.replace(temporary, path)
+            os.replace(new, path)
         except OSError as error:
             if error.filename is None and error.errno is not None:
                 message = f"{error.strerror or error}; nothing was changed"
                 raise OSError(error.errno, message, str(path)) from error
             raise
         finally:
-            for leftover in (temporary, old):
-                if leftover.is_dir():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Remove what killed processes left, once no living one can be writing it any more."""
+        for scratch in folder.glob("*"):
+            with contextlib.suppress(OSError):
+                if time.time() - scratch.stat().st_mtime > LEFTOVER_SECONDS:
+                    shutil.rmtree(scratch, ignore_errors=True)
 
     @contextlib.contextmanager
     def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:

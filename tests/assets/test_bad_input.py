@@ -230,7 +230,7 @@ def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(pipeline, mo
     pipeline.write_pool()
     pipeline.run()
     before = pipeline.rows("SELECT * FROM documents ORDER BY ALL")
-    features = {p.name: p.read_bytes() for p in (pipeline.home / "features").iterdir()}
+    features = {p.name: p.read_bytes() for p in (pipeline.home / "features").glob("*.arrow")}
     pipeline.config["features"]["buckets"] = 500
     from resources import store
 
@@ -243,7 +243,7 @@ def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(pipeline, mo
     assert "features/pool.law.arrow" in stages["raw_counts"].errors[0]
     monkeypatch.undo()
     assert pipeline.rows("SELECT * FROM documents ORDER BY ALL") == before
-    assert {p.name: p.read_bytes() for p in (pipeline.home / "features").iterdir()} == features
+    assert {p.name: p.read_bytes() for p in (pipeline.home / "features").glob("*.arrow")} == features
     assert pipeline.errors() == []
 
 

@@ -20,7 +20,7 @@ def engine(request) -> Engine:
     return Engine(request.param)
 
 
-@pytest.fixture(params=["map_blocks", "map_shards", "map_outputs"])
+@pytest.fixture(params=["map_blocks", "map_shards"])
 def map_in(request, engine):
     """Either map; both promise the same."""
     return getattr(engine, request.param)
@@ -137,9 +137,8 @@ def test_shards_may_map_blocks(engine):
     assert list(engine.map_shards(shard, range(8))) == [[10 * i + j for j in range(5)] for i in range(8)]
 
 
-# Some outputs go through all shards there (an evaluation, a fit
-# on a sample) or read several at once (a selection). This runs in a process of its own, since threads that
-# wait for each other keep the interpreter from ending.
+# Some outputs go through all shards (an evaluation, a fit on a sample) or read several at once (a selection).
+# This runs in a process of its own, since threads that wait for each other keep the interpreter from ending.
 NESTED = """
 import sys
 from resources.engine import Engine

@@ -409,6 +409,19 @@ def test_a_key_that_is_written_twice_is_refused_rather_than_dropped(tmp_path):
     assert "selections" in refusal(tmp_path, text)
 
 
+def test_entries_may_share_values_by_anchors_and_merge_keys(tmp_path):
+    text = (
+        yaml.safe_dump({key: SMALLEST[key] for key in ("raw", "targets")})
+        + """
+selections:
+  - &first {name: first, targets: [chemprot], size: {documents: 5}, seed: 7}
+  - {<<: *first, name: second}
+"""
+    )
+    first, second = load(tmp_path, text).selections
+    assert (second.name, second.size, second.seed) == ("second", first.size, 7)
+
+
 def test_settings_can_not_be_changed_after_loading(tmp_path):
     settings = load(tmp_path, SMALLEST)
     with pytest.raises(ValueError, match="frozen"):

@@ -30,7 +30,8 @@ def weights(n: int = 5) -> dict:
 
 def files(folder: Path) -> list[str]:
     """Return every file and folder below a folder, apart from the store's empty ones."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if "~empty" not in str(p))
+    own = (p for p in folder.rglob("*") if "~empty" not in str(p) and p.name != ".tmp")
+    return sorted(str(p.relative_to(folder)) for p in own)
 
 
 @pytest.fixture
@@ -288,6 +289,31 @@ def test_a_body_that_makes_nothing_leaves_the_old_folder(store):
     assert files(folder.parent) == ["f", "f/old"]
 
 
+def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeypatch):
+    folder = store.selection_folder("tenth", "f")
+    with store.replacing(folder) as temporary:
+        temporary.mkdir(parents=True)
+        (temporary / "old").touch()
+    rename = os.replace
+
+    def refuse_new(source, destination):
+        if (Path(source) / "new").exists():
+            raise PermissionError(13, "Permission denied", str(source))
+        rename(source, destination)
+
+    monkeypatch.setattr(store_module.os, "replace", refuse_new)
+    with pytest.raises(PermissionError), store.replacing(folder) as temporary:
+        temporary.mkdir(parents=True)
+        (temporary / "new").touch()
+    assert files(folder.parent) == ["f", "f/old"]
+
+
+def test_a_partition_may_have_as_long_a_name_as_a_file_can(store):
+    path = store.path("weights", "x" * (255 - len(".parquet")))
+    store.write_table(path, "weights", weights(), STAMP)
+    assert store.read_table(path, STAMP).num_rows == 5
+
+
 # --- a full disk -------------------------------------------------------------------------------------
 
 FULL = Path("/dev/full")  # every write to it fails with ENOSPC
@@ -300,7 +326,9 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(store_module.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
 
     def for_path(path: Path) -> None:
-        os.symlink(FULL, path.parents[1] / "tmp" / f"{'0' * 32}-{path.name}")
+        scratch = path.parent / ".tmp" / ("0" * 32)
+        scratch.mkdir(parents=True)
+        os.symlink(FULL, scratch / "new")
 
     return for_path
 
