@@ -142,7 +142,7 @@ def _bring_up_to_date(
         metrics = {each.partition: result.metrics for each, _, result in unrecorded if result.metrics}
         workspace.catalog.record([lineage for _, lineage, _ in unrecorded], metrics)
         for each, _, result in unrecorded:
-            yield each, _report(each, result.metadata, result.tables, f"was {each.state}")
+            yield each, _report(each, result.metadata, result.tables, each.why or "forced")
         unrecorded.clear()
 
     for output, result, started in workspace.engine.map_outputs(attempt, due):
@@ -179,9 +179,9 @@ def _bring_up_to_date(
         )
 
 
-def _report(output: Output, metadata: dict, tables: dict[str, str], state: str) -> dict[str, object]:
+def _report(output: Output, metadata: dict, tables: dict[str, str], why: str) -> dict[str, object]:
     """Build Dagster's metadata: floats rounded for reading, tables as markdown."""
-    shown: dict[str, object] = {"state": state, "fingerprint": output.fingerprint}
+    shown: dict[str, object] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
     return shown | {key: dg.MetadataValue.md(text) for key, text in tables.items()}

@@ -139,7 +139,7 @@ def test_a_materialization_that_is_fresh_is_reported_and_not_computed(done):
     result = done.materialize("raw_counts", partition="pool.law")
     [event] = result.get_asset_materialization_events()
     metadata = event.materialization.metadata
-    assert metadata["state"].value == "fresh, not recomputed" and metadata["documents"].value == 40
+    assert metadata["why"].value == "fresh, not recomputed" and metadata["documents"].value == 40
     assert len(done.rows("SELECT 1 FROM lineage WHERE partition = 'pool.law' AND asset = 'raw_counts'")) == 1
 
 

@@ -1,0 +1,53 @@
+"""The README's SQL runs, and its configuration reference is complete."""
+
+import re
+from pathlib import Path
+
+import pydantic
+
+from resources.settings import Settings
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_every_query_of_the_readme_runs_on_a_catalog(pipeline):
+    pipeline.write_pool()
+    pipeline.run()
+    [block] = re.findall(r"```sql\n(.*?)```", README, flags=re.S)
+    queries = [query for query in block.split(";") if query.strip()]
+    assert len(queries) >= 4
+    for query in queries:
+        pipeline.rows(query)
+
+
+def test_the_query_for_what_a_file_led_to_finds_all_of_it(pipeline):
+    pipeline.write_pool()
+    pipeline.run()
+    [query] = [
+        q for q in re.findall(r"```sql\n(.*?)```", README, flags=re.S)[0].split(";") if "RECURSIVE" in q
+    ]
+    found = {row[0] for row in pipeline.rows(query.replace("aws-00.jsonl.zst", "law.jsonl"))}
+    weights = {f"weights[pool.{domain}]" for domain in ("medicine", "law", "code")}
+    assert found == weights | {
+        "raw_counts[pool.law]",
+        "importance_estimator",
+        "selections[picked]",
+        "evaluations[picked]",
+    }
+
+
+def test_every_key_of_the_configuration_is_in_the_readme():
+    def keys(model):
+        for name, field in model.model_fields.items():
+            inner = [
+                t
+                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(t, type)
+            ]
+            models = [t for t in inner if issubclass(t, pydantic.BaseModel)]
+            yield name
+            for each in models:
+                yield from keys(each)
+
+    for key in set(keys(Settings)):
+        assert re.search(rf"[`.{{]{key}[`.\[:]", README), key
