@@ -1,4 +1,4 @@
-"""The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``.
+"""The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``.
 
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
 run (``dagster_project/runs.py``), the report's figures (``sql/``).
@@ -26,7 +26,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
+from dagster_project.report import print_report
 from dagster_project.runs import Stage, open_instance, register_shards, run_all
+from dagster_project.why import print_why
 from dsir.features import warm_up
 from resources import progress
 from resources.catalog import CatalogLocked
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("run", run, "bring everything that is missing or stale up to date"),
         ("status", status, "say what is fresh, stale or missing, and why"),
         ("report", report, "show the selections: composition, KL reduction, where they are"),
+        ("why", why, "explain why a document is in a selection, or is not"),
         ("init", init, "prepare the home folder and register the shards, for the Dagster UI"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -66,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
             default=Path(os.environ.get("DSIR_HOME") or DEFAULT_HOME),
             help="folder of outputs and catalog (default: DSIR_HOME, else .dsir)",
         )
+        if name == "why":
+            command.add_argument("doc_id", help="id of a document")
+            command.add_argument("--selection", required=True, help="name of a selection")
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
     options = parser.parse_args(arguments)
@@ -74,6 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         err.print(Text(str(error), style="red"))
         return 2
+    except dg.Failure as error:
+        err.print(Text(error.description, style="red"))
+        return 1
     except (CorpusError, CatalogLocked, OSError) as error:
         err.print(Text(str(error), style="red"))
         return 1
@@ -230,10 +239,14 @@ def shorten(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def why(options: argparse.Namespace) -> int:
+    """Explain a document's place in a selection."""
+    print_why(Workspace(options.config, options.home), options.doc_id, options.selection, out)
+    return 0
+
+
 def report(options: argparse.Namespace) -> int:
     """Show what was read, each selection beside the pool, and how to go on."""
-    from dagster_project.report import print_report
-
     print_report(Workspace(options.config, options.home), out)
     return 0
 

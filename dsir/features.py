@@ -28,7 +28,15 @@ from dsir.sparse import add_counts, new_counts
 from dsir.unicode_tables import code_point_table
 from dsir.words import needs_str_lower
 
-__all__ = ["KERNEL_VERSION", "FeatureSpec", "Features", "featurize", "hash_strings", "warm_up"]
+__all__ = [
+    "KERNEL_VERSION",
+    "FeatureSpec",
+    "Features",
+    "custom_tokenizer",
+    "featurize",
+    "hash_strings",
+    "warm_up",
+]
 
 #: Changes whenever the same text could give other features: with the kernel's arithmetic, and with the
 #: Unicode version of the running Python, whose `re` and `str.lower` define words.
@@ -363,8 +371,14 @@ def _with_str_lower(texts, data, starts, ends):
     return data, starts, ends
 
 
-def _custom_words(texts, name):
-    """Words of a custom tokenizer: their bytes, their bounds, and the bounds of each document's words."""
+def custom_tokenizer(name: str) -> Callable[[str], list[str]]:
+    """The function that ``package.module:function`` names.
+
+    Raises
+    ------
+    ValueError
+        It can not be imported.
+    """
     module, _, attribute = name.partition(":")
     try:
         tokenize = importlib.import_module(module)
@@ -372,6 +386,12 @@ def _custom_words(texts, name):
             tokenize = getattr(tokenize, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"tokenizer: {name!r} cannot be imported: {error}") from error
+    return tokenize
+
+
+def _custom_words(texts, name):
+    """Words of a custom tokenizer: their bytes, their bounds, and the bounds of each document's words."""
+    tokenize = custom_tokenizer(name)
     pieces, lengths, document_bounds = [], [0], [0]
     for text in texts:
         words = tokenize(text.as_py().lower())

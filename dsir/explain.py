@@ -1,0 +1,101 @@
+"""Which n-grams speak for a document and which against it.
+
+What belongs here: the n-grams of one text with their buckets and contributions, in plain Python. What does
+not: anything that runs over a pool (``dsir.features`` counts without ever building an n-gram).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsir.features import FeatureSpec, custom_tokenizer
+from dsir.hashing import K1, K2, K3
+
+_WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
+_MASK = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """An n-gram of a document and its part in the log weight.
+
+    Attributes
+    ----------
+    ngram : str
+        Its words, joined by one space.
+    count : int
+        How often it stands in the document.
+    bucket : int
+    nats : float
+        Count times the bucket's log ratio.
+    """
+
+    ngram: str
+    count: int
+    bucket: int
+    nats: float
+
+
+def explain(text: str, spec: FeatureSpec, log_ratio: np.ndarray) -> list[Contribution]:
+    """Split a document's log weight into the contributions of its n-grams.
+
+    Parameters
+    ----------
+    text : str
+    spec : FeatureSpec
+        What the log ratios were fitted on.
+    log_ratio : ndarray of float64, shape (buckets,)
+        Of one target.
+
+    Returns
+    -------
+    list of Contribution
+        One for each distinct n-gram, largest first. Their sum is the log weight (paper, equation 1).
+    """
+    words = tokenize(text, spec)
+    counts: Counter[tuple[str, ...]] = Counter()
+    for n in range(1, spec.ngrams + 1):
+        counts.update(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+    out = []
+    for ngram, count in counts.items():
+        bucket = bucket_of(ngram, spec)
+        out.append(Contribution(" ".join(ngram), count, bucket, count * float(log_ratio[bucket])))
+    return sorted(out, key=lambda each: (-each.nats, each.ngram))
+
+
+def tokenize(text: str, spec: FeatureSpec) -> list[str]:
+    """Return the words of a text, as the featurizer finds them."""
+    lowered = text.lower()
+    if spec.tokenizer == "wordpunct":
+        return _WORDPUNCT.findall(lowered)
+    if spec.tokenizer == "whitespace":
+        return lowered.split()
+    return custom_tokenizer(spec.tokenizer)(lowered)
+
+
+def bucket_of(ngram: tuple[str, ...], spec: FeatureSpec) -> int:
+    """Return the bucket of an n-gram, given as its words."""
+    if spec.hash == "sha256":
+        return int(hashlib.sha256(" ".join(ngram).encode()).hexdigest(), 16) % spec.buckets
+    h = _hash_word(ngram[0].encode())
+    for word in ngram[1:]:
+        h = (h * int(K1) + _hash_word(word.encode())) & _MASK
+        h ^= h >> 32
+        h = h * int(K3) & _MASK
+        h ^= h >> 29
+    return ((h >> 32) * spec.buckets) >> 32
+
+
+def _hash_word(word: bytes) -> int:
+    """Hash a word as ``dsir.hashing`` specifies it."""
+    h = len(word) * int(K1) & _MASK
+    for start in range(0, len(word), 8):
+        h = (h ^ int.from_bytes(word[start : start + 8], "little")) * int(K2) & _MASK
+        h ^= h >> 32
+    h = h * int(K3) & _MASK
+    return h ^ (h >> 29)
