@@ -18,6 +18,7 @@ from assets.raw_counts import raw_counts
 from assets.selections import build_selections
 from assets.target_counts import build_target_counts
 from assets.weights import build_weights
+from dagster_project.automation import build_automation
 from resources.settings import load_settings
 from resources.workspace import Pipeline
 
@@ -72,6 +73,11 @@ def build_defs(
     weights = build_weights(importance_estimator)
     selections, size_and_uniqueness = build_selections(chosen, weights)
     evaluations, kl_reduction_beats_random = build_evaluations(chosen, selections)
+
+    def same_definitions() -> dg.Definitions:
+        return build_defs(config, home, loggers, threads)
+
+    sensor, schedule = build_automation(same_definitions, settings.refresh_cron)
     assets = [raw_counts, target_counts, importance_estimator, weights, selections, evaluations]
     return dg.Definitions(
         assets=dg.map_asset_specs(
@@ -79,6 +85,8 @@ def build_defs(
             assets,
         ),
         asset_checks=[size_and_uniqueness, kl_reduction_beats_random],
+        sensors=[sensor],
+        schedules=[schedule],
         resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},
         # One process a run: a step is hundredths of a second, and parallelism is inside of it.
         executor=dg.in_process_executor,

@@ -76,8 +76,12 @@ class Stage:
     run_ids: list[str]
 
 
-def run_all(defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Workspace) -> Iterator[Stage]:
+def run_all(
+    defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Workspace, asked_by: str = "dsir run"
+) -> Iterator[Stage]:
     """Bring everything up to date, upstream first; yield each asset's stage when it is done.
+
+    Every Dagster run is tagged with who asked for it and, for a few, with why they were due.
 
     A shard that fails takes no part in what follows; a target, a selection likewise. Where nothing is
     left for an asset to work on, its stage and those after it fail.
@@ -96,7 +100,7 @@ def run_all(defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Works
         result = job.execute_in_process(
             instance=instance,
             asset_selection=[dg.AssetKey(stage.asset)],
-            tags={**(tags or {}), "dsir/command": "dsir run"},
+            tags={**(tags or {}), "dsir/asked_by": asked_by, "dsir/due": due_tag(stage)},
             partition_key=partition_key,
             run_config={"loggers": {"console": {}}},
             raise_on_error=False,
@@ -126,6 +130,13 @@ def run_all(defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Works
             execute(stage, partition_key=output.partition)
         plan = workspace.plan()
         yield stage
+
+
+def due_tag(stage: Stage) -> str:
+    """Say in a run's tag what was due and why: the first output's reason, and how many there are."""
+    first = stage.due[0]
+    more = f" and {len(stage.due) - 1} more" if len(stage.due) > 1 else ""
+    return f"{first.name}: {first.why}{more}"[:250]
 
 
 def failures(result: dg.ExecuteInProcessResult) -> list[str]:

@@ -239,6 +239,7 @@ class Settings(Model):
     estimator: EstimatorSettings = EstimatorSettings()
     selections: Annotated[list[Selection], pydantic.Field(min_length=1)]
     evaluation: EvaluationSettings = EvaluationSettings()
+    refresh_cron: str = "0 2 * * *"
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Settings:

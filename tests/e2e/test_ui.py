@@ -84,6 +84,58 @@ def test_a_bad_shard_in_a_backfill_fails_alone(pipeline, tmp_path, monkeypatch):
     assert server.left == []
 
 
+def test_new_files_are_found_and_refreshed_without_anyone_asking(pipeline, tmp_path):
+    pipeline.write_pool()
+    server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
+    with server:
+        where = {"repositoryLocationName": location(server), "repositoryName": "__repository__"}
+        started = server.ask(
+            """mutation ($sensor: SensorSelector!, $schedule: ScheduleSelector!) {
+              startSensor(sensorSelector: $sensor) { __typename }
+              startSchedule(scheduleSelector: $schedule) { __typename } }""",
+            sensor={**where, "sensorName": "discover_shards"},
+            schedule={**where, "scheduleName": "nightly_refresh"},
+        )
+        assert started["startSensor"]["__typename"] == "Sensor"
+        assert started["startSchedule"]["__typename"] == "ScheduleStateResult"
+
+        def partitions():
+            data = server.ask("""{ assetNodes(assetKeys: [{path: ["raw_counts"]}]) { partitionKeys } }""")
+            return data["assetNodes"][0]["partitionKeys"]
+
+        server.wait_for(lambda: len(partitions()) == 3, 120, "the sensor to register three shards")
+        refresh(server, where)
+        server.wait_for(lambda: finished(server) >= 1, 180, "the refresh")
+        assert len(pipeline.picks()) == 20
+        pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
+        server.wait_for(lambda: "pool.more" in partitions(), 120, "the sensor to register the new shard")
+        refresh(server, where)
+        server.wait_for(lambda: finished(server) >= 2, 180, "the second refresh")
+        rows = "SELECT partition, count(*) FROM lineage WHERE asset = 'raw_counts' GROUP BY ALL"
+        assert sorted(pipeline.rows(rows)) == [
+            (f"pool.{shard}", 1) for shard in ("code", "law", "medicine", "more")
+        ]
+    assert server.left == []
+
+
+def refresh(server, where):
+    result = server.ask(
+        LAUNCH,
+        params={"selector": {**where, "pipelineName": "refresh"}, "runConfigData": {}, "mode": "default"},
+    )["launchRun"]
+    assert result["__typename"] == "LaunchRunSuccess", result
+
+
+def finished(server):
+    data = server.ask(
+        """{ runsOrError(filter: {pipelineName: "refresh", statuses: [SUCCESS, FAILURE]}) {
+          ... on Runs { results { status } } } }"""
+    )
+    statuses = [run["status"] for run in data["runsOrError"]["results"]]
+    assert "FAILURE" not in statuses
+    return len(statuses)
+
+
 def location(server):
     data = server.ask(
         "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
