@@ -201,7 +201,7 @@ def evaluate(
     held_out = all(workspace.settings.target(target).holdout for target in selection.targets)
     return Result(
         rows=len(metrics),
-        bytes=0,
+        files=[],
         metadata={
             "documents": len(picks),
             "selection_version": source.fingerprint,

@@ -76,7 +76,7 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
             writer.write_table(table("importance_estimator", columns), row_group_size=len(raw))
     return Result(
         rows=len(raw) * len(divergences),
-        bytes=path.stat().st_size,
+        files=[path],
         metadata={
             "shards": len(plan.counted),
             "shards_not_counted": len(plan.uncounted),
@@ -85,7 +85,6 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
             "pool_ngrams": pool_ngrams,
             "fitted_ngrams": int(raw.sum()),
             "empty_buckets": int(np.count_nonzero(raw == 0)),
-            "bytes_written": path.stat().st_size,
         },
         tables={
             "KL(target‖pool), nats (add-0.5)": markdown_table(["target", "KL"], sorted(divergences.items())),

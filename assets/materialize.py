@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 
 from resources.catalog import Lineage
+from resources.corpus import content_stamp
 from resources.plan import Output
 from resources.progress import Progress
 from resources.workspace import Workspace
@@ -40,8 +42,10 @@ class Result:
 
     Attributes
     ----------
-    rows, bytes : int
-        Rows of the output; bytes written.
+    rows : int
+        Rows of the output.
+    files : list of Path
+        What was written.
     metadata : dict
         Numbers and short strings: kept in the lineage and shown in Dagster.
     tables : dict
@@ -51,7 +55,7 @@ class Result:
     """
 
     rows: int
-    bytes: int
+    files: list[Path]
     metadata: dict[str, int | float | str]
     tables: dict[str, str] = field(default_factory=dict)
     metrics: pa.Table | None = None
@@ -126,12 +130,15 @@ def _bring_up_to_date(
     failures: dict[str, Exception] = {}
     progress = Progress(asset, len(due), context.log.info)
 
-    def attempt(output: Output) -> tuple[Output, Result | Exception, datetime]:
+    def attempt(output: Output) -> tuple[Output, Result | Exception, dict[str, str], datetime]:
         started = datetime.now(UTC)
         try:
-            return output, compute(output, progress), started
+            result = compute(output, progress)
+            result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
+            files = {str(file.relative_to(workspace.home)): content_stamp(str(file)) for file in result.files}
+            return output, result, files, started
         except Exception as error:  # whatever it is, it must not stop the other partitions
-            return output, error, started
+            return output, error, {}, started
 
     # Opening the catalog costs as much as a small shard, so lineage is recorded twice a second. What a
     # killed run had not recorded is computed again.
@@ -145,7 +152,7 @@ def _bring_up_to_date(
             yield each, _report(each, result.metadata, result.tables, each.why or "forced")
         unrecorded.clear()
 
-    for output, result, started in workspace.engine.map_outputs(attempt, due):
+    for output, result, files, started in workspace.engine.map_outputs(attempt, due):
         progress.add(partitions=1)
         if isinstance(result, Exception):
             failures[output.name] = result
@@ -160,7 +167,8 @@ def _bring_up_to_date(
             started,
             datetime.now(UTC),
             result.rows,
-            result.bytes,
+            result.metadata["bytes_written"],
+            files,
             result.metadata,
         )
         unrecorded.append((output, lineage, result))

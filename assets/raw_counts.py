@@ -7,6 +7,7 @@ parsing (``resources/corpus.py``), counting (``dsir.features``).
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -99,15 +100,15 @@ def count_shard(
                 write_row_group(documents_file, waiting)
             progress.add(documents=len(features), bytes=batch.n_bytes)
         write_row_group(documents_file, waiting)
-    written = features_path.stat().st_size + documents_path.stat().st_size
-    written += write_quarantine(workspace, output, rejected)
     used = np.flatnonzero(totals)
-    written += store.write_table(
-        store.path("raw_counts", shard),
+    counts_path = store.path("raw_counts", shard)
+    store.write_table(
+        counts_path,
         "raw_counts",
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
         output.stamp,
     )
+    quarantine = write_quarantine(workspace, output, rejected)
     reasons = Counter(row.reason for row in rejected)
     n_ngrams = int(totals.sum())
     tables = {"top buckets": top_buckets(totals)}
@@ -117,14 +118,13 @@ def count_shard(
         tables["quarantined rows by reason"] = markdown_table(["reason", "rows"], reasons.most_common(50))
     return Result(
         rows=tally.documents,
-        bytes=written,
+        files=[features_path, documents_path, counts_path, *quarantine],
         metadata={
             "documents": tally.documents,
             "tokens": tally.tokens,
             "ngrams": n_ngrams,
             "text_bytes": tally.bytes,
             "MB_per_s": rate(tally.bytes, started),
-            "bytes_written": written,
             "quarantined_rows": len(rejected),
             "duplicate_documents": tally.duplicates,
             "file": uri,
@@ -190,19 +190,20 @@ def text_bytes(texts: pa.Array) -> np.ndarray:
     return pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def write_quarantine(workspace: Workspace, output: Output, rejected: list[Rejected]) -> int:
-    """Write the rejected rows, or remove what an earlier reading left; return the bytes written."""
+def write_quarantine(workspace: Workspace, output: Output, rejected: list[Rejected]) -> list[Path]:
+    """Write the rejected rows, or remove what an earlier reading left; return the files written."""
     path = workspace.store.path("quarantine", output.partition)
     if not rejected:
         path.unlink(missing_ok=True)
-        return 0
+        return []
     columns = {
         "shard": output.partition,
         "row": [row.row for row in rejected],
         "reason": [row.reason for row in rejected],
         "excerpt": [row.excerpt for row in rejected],
     }
-    return workspace.store.write_table(path, "quarantine", columns, output.stamp)
+    workspace.store.write_table(path, "quarantine", columns, output.stamp)
+    return [path]
 
 
 def top_buckets(totals: np.ndarray, n: int = 10) -> str:

@@ -269,10 +269,9 @@ def select(
         )
         files = write_records(workspace, plan, picks, temporary, selection.output)
     tokens = pc.sum(picks["n_tokens"]).as_py() or 0
-    written = sum(file.stat().st_size for file in folder.iterdir())
     result = Result(
         rows=len(picks),
-        bytes=written,
+        files=sorted(folder.iterdir()),
         metadata={
             "documents": len(picks),
             "records": sum(file.records for file in files),
@@ -286,7 +285,6 @@ def select(
             "method": selection.method,
             "seed": selection.seed,
             "seconds": time.monotonic() - started,
-            "bytes_written": written,
             "files": len(files),
             "folder": str(folder),
         },

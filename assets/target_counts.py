@@ -80,8 +80,9 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             f"({holdout.documents} documents, {holdout.rejected} rows rejected)"
         )
     used = np.flatnonzero(train.totals + holdout.totals)
-    written = workspace.store.write_table(
-        workspace.store.path("target_counts", target.name),
+    path = workspace.store.path("target_counts", target.name)
+    workspace.store.write_table(
+        path,
         "target_counts",
         {
             "target": target.name,
@@ -93,14 +94,13 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
     )
     return Result(
         rows=train.documents,
-        bytes=written,
+        files=[path],
         metadata={
             "documents": train.documents,
             "tokens": train.tokens,
             "ngrams": int(train.totals.sum()),
             "text_bytes": train.bytes + holdout.bytes,
             "MB_per_s": rate(train.bytes + holdout.bytes, started),
-            "bytes_written": written,
             "quarantined_rows": train.rejected + holdout.rejected,
             "holdout_documents": holdout.documents,
             "holdout_tokens": holdout.tokens,

@@ -99,16 +99,14 @@ def weigh_shard(
     progress.add(bytes=source.found["metadata"]["text_bytes"])
     mean = sums / max(n_documents, 1)
     deviation = np.sqrt(np.maximum(squares / max(n_documents, 1) - mean**2, 0))
-    written = path.stat().st_size
     return Result(
         rows=n_documents * len(targets),
-        bytes=written,
+        files=[path],
         metadata={
             "documents": n_documents,
             "targets": len(targets),
             "bytes_read": features_bytes,
             "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
-            "bytes_written": written,
         },
         tables={
             "log weight by target, nats": markdown_table(

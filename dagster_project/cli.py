@@ -1,4 +1,5 @@
-"""The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``.
+"""The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
+``dsir verify``.
 
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
 run (``dagster_project/runs.py``), the report's figures (``sql/``).
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("status", status, "say what is fresh, stale or missing, and why"),
         ("report", report, "show the selections: composition, KL reduction, where they are"),
         ("why", why, "explain why a document is in a selection, or is not"),
+        ("verify", verify, "read every output again and compare it with its checksum"),
         ("init", init, "prepare the home folder and register the shards, for the Dagster UI"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -237,6 +239,22 @@ def status(options: argparse.Namespace) -> int:
 def shorten(names: list[str]) -> str:
     """Name the first three of many."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Read every output again; name what is damaged and move it aside."""
+    workspace = Workspace(options.config, options.home)
+    damaged = workspace.damaged()
+    for each in damaged:
+        err.print(Text(f"{each.output}: {workspace.home / each.file} {each.what}", style="red"))
+    if damaged:
+        err.print(
+            f"{len(damaged)} files are damaged; what was there is in {workspace.home / 'damaged'}, and "
+            "`dsir run` makes them again"
+        )
+        return 1
+    out.print("every file is as it was written")
+    return 0
 
 
 def why(options: argparse.Namespace) -> int:

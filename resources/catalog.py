@@ -10,6 +10,7 @@ transaction, closed after milliseconds, and opening is retried while another pro
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import random
 import re
@@ -53,6 +54,8 @@ class Lineage:
     started_at, finished_at : datetime
     rows, bytes : int
         Rows of the output, bytes written.
+    files : mapping of str to str
+        Path below DSIR_HOME to the SHA-256 of the file.
     metadata : mapping
         Numbers and strings to show.
     """
@@ -66,6 +69,7 @@ class Lineage:
     finished_at: datetime
     rows: int
     bytes: int
+    files: Mapping[str, str]
     metadata: Mapping[str, object]
 
 
@@ -108,7 +112,14 @@ class Catalog:
         connection.execute(sql.load("schema"))
         literal = re.sub(r"([*?[])", r"[\1]", str(self._home))  # not a pattern, whatever it is called
         quoted = "'" + literal.replace("'", "''") + "'"
-        connection.execute(sql.load("views").replace("$home", quoted))
+        views = sql.load("views").replace("$home", quoted)
+        # Making a view reads a file behind it, so it is done once: a damaged file must not bar the catalog.
+        version = hashlib.sha256(views.encode()).hexdigest()
+        if connection.execute(sql.load("view_version")).fetchall() != [(version,)]:
+            connection.execute(views)
+            delete, insert = sql.load("set_view_version").split(";", 1)
+            connection.execute(delete)
+            connection.execute(insert, {"fingerprint": version})
 
     def query(self, name: str, **parameters: object) -> pa.Table:
         """Return the result of ``sql/<name>.sql`` with its parameters bound."""
@@ -119,7 +130,7 @@ class Catalog:
         """Return the newest materialization of every output, by (asset, partition)."""
         rows = self.query("latest").to_pylist()
         for row in rows:
-            row["metadata"] = json.loads(row["metadata"])
+            row["metadata"], row["files"] = json.loads(row["metadata"]), json.loads(row["files"])
         return {(row["asset"], row["partition"]): row for row in rows}
 
     def record(self, lineage: Sequence[Lineage], metrics: Mapping[str, pa.Table] | None = None) -> None:
@@ -136,6 +147,7 @@ class Catalog:
             {
                 **vars(row),
                 "inputs": json.dumps(dict(row.inputs)),
+                "files": json.dumps(dict(row.files)),
                 "metadata": json.dumps(dict(row.metadata)),
             }
             for row in lineage

@@ -101,7 +101,7 @@ class Output:
     @property
     def state(self) -> str:
         """``fresh``, ``stale`` or ``missing``."""
-        if self.found is None:
+        if self.found is None or self.found["absent"]:
             return "missing"
         return "fresh" if self.found["fingerprint"] == self.fingerprint else "stale"
 
@@ -110,6 +110,8 @@ class Output:
         """The reason of the state, for people; '' where it is fresh."""
         if self.found is None:
             return "never materialized"
+        if self.found["absent"]:
+            return f"its file is gone: {self.found['absent'][0]}"
         if self.state == "fresh":
             return ""
         then = json.loads(self.found["inputs"])
@@ -149,7 +151,8 @@ class Plan:
     target_stamps : mapping of str to str
         Stamp of each target's files, of the holdout's too.
     latest : mapping of (asset, partition) to dict
-        :meth:`resources.catalog.Catalog.latest`.
+        :meth:`resources.catalog.Catalog.latest`, with the list ``absent`` of each row's files that are
+        not there.
     """
 
     def __init__(

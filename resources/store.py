@@ -164,11 +164,10 @@ class Store:
         with self.replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **_PARQUET) as writer:
             yield writer
 
-    def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> int:
-        """Write a whole Parquet file; return its size in bytes."""
+    def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> None:
+        """Write a whole Parquet file."""
         with self.table_writer(path, kind, stamp) as writer:
             writer.write_table(table(kind, columns))
-        return path.stat().st_size
 
     def open_table(self, path: Path, expected: Stamp) -> pq.ParquetFile:
         """Open a Parquet file for reading after checking its stamp.

@@ -6,6 +6,7 @@ not: what is done with them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -15,12 +16,30 @@ import pyarrow as pa
 from resources.catalog import Catalog
 from resources.corpus import CorpusError, content_stamp, discover, expand
 from resources.engine import Engine
-from resources.plan import Plan, ShardFile, fingerprint
+from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
 from resources.store import Store
 
 #: Begins the stamp of a file that can not be read.
 UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of an output that is not as it was written.
+
+    Attributes
+    ----------
+    output : str
+        ``asset[partition]``.
+    file : str
+        Path below DSIR_HOME.
+    what : str
+    """
+
+    output: str
+    file: str
+    what: str
 
 
 class Workspace:
@@ -88,7 +107,42 @@ class Workspace:
     def plan(self) -> Plan:
         """Return the plan over the files that are there now and the lineage as it is now."""
         stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
-        return Plan(self.settings, self.discover(), stamps, self.catalog.latest())
+        return Plan(self.settings, self.discover(), stamps, self.latest())
+
+    def damaged(self) -> list[Damage]:
+        """Read every file that the newest lineage names, and compare it with its checksum.
+
+        A file that differs is moved to ``damaged/``, so that the next run makes it again; the reader of a
+        damaged file is never told that it is fresh.
+        """
+        rows = self.latest()
+        named = [
+            (output_name(*output), name, checksum)
+            for output, row in sorted(rows.items())
+            for name, checksum in row["files"].items()
+        ]
+        found = []
+        stamps = self.engine.map_shards(lambda item: self._checksum(item[1]), named)
+        for (output, name, checksum), stamp in zip(named, stamps, strict=True):
+            if stamp == checksum:
+                continue
+            found.append(Damage(output, name, "is gone" if stamp is None else "is not what was written"))
+            if stamp is not None:
+                aside = self.home / "damaged" / name
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                (self.home / name).replace(aside)
+        return found
+
+    def _checksum(self, name: str) -> str | None:
+        path = self.home / name
+        return content_stamp(str(path)) if path.exists() else None
+
+    def latest(self) -> dict[tuple[str, str], dict]:
+        """Return the newest lineage of every output, each with its files that are not there (``absent``)."""
+        latest = self.catalog.latest()
+        for row in latest.values():
+            row["absent"] = [name for name in row["files"] if not (self.home / name).exists()]
+        return latest
 
 
 class Pipeline(dg.ConfigurableResource):

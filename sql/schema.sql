@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS lineage (
     finished_at TIMESTAMPTZ NOT NULL,
     rows        BIGINT NOT NULL,
     bytes       BIGINT NOT NULL,    -- written
+    files       MAP(VARCHAR, VARCHAR) NOT NULL,  -- path below DSIR_HOME -> SHA-256
     metadata    JSON NOT NULL       -- the figures that Dagster shows for the materialization
 );
 
@@ -36,3 +37,6 @@ CREATE TABLE IF NOT EXISTS evaluations (
 CREATE OR REPLACE VIEW latest AS
 SELECT * FROM lineage
 QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY finished_at DESC, started_at DESC) = 1;
+
+-- Fingerprint of the text of views.sql that the views were made of: they are made again when it changes.
+CREATE TABLE IF NOT EXISTS view_version (fingerprint VARCHAR NOT NULL);

@@ -34,6 +34,7 @@ def lineage(asset="raw_counts", partition="wiki-0", fingerprint="v1", minutes=0,
         "finished_at": START + timedelta(minutes=minutes),
         "rows": 3,
         "bytes": 2**40,
+        "files": {"weights/a.parquet": "abc"},
         "metadata": {"documents": 3},
     }
     return Lineage(asset, partition, fingerprint, **(values | changes))
@@ -308,7 +309,7 @@ class Stopped(Exception):
 
 def insert(connection: duckdb.DuckDBPyConnection, partition: str) -> None:
     connection.execute(
-        "INSERT INTO lineage VALUES ('a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, '{}')", [partition]
+        "INSERT INTO lineage VALUES ('a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, MAP {}, '{}')", [partition]
     )
 
 

@@ -69,6 +69,7 @@ class World:
                     self.latest[output.asset, output.partition] = {
                         "fingerprint": output.fingerprint,
                         "inputs": json.dumps(dict(output.inputs)),
+                        "absent": [],
                     }
                     done.append(output.name)
         return done
@@ -425,7 +426,8 @@ def test_an_output_is_named_by_asset_and_partition_and_its_files_carry_that_and_
 
 
 def test_a_value_that_only_looks_like_configuration_is_named_without_its_values():
-    found = {"fingerprint": "other", "inputs": json.dumps({"file": "123", "source": "[1]", "code": "1"})}
+    inputs = json.dumps({"file": "123", "source": "[1]", "code": "1"})
+    found = {"fingerprint": "other", "inputs": inputs, "absent": []}
     output = Output("raw_counts", "s", {"file": "456", "source": "null", "code": "1"}, {}, found)
     assert output.state == "stale"
     assert output.why == "changed: file, source"

@@ -116,8 +116,8 @@ ROWS = {
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
     path = store.path(kind, "part.1")
-    size = store.write_table(path, kind, ROWS[kind], STAMP)
-    assert path == store.home / kind / "part.1.parquet" and size == path.stat().st_size
+    store.write_table(path, kind, ROWS[kind], STAMP)
+    assert path == store.home / kind / "part.1.parquet"
     found = store.read_table(path, STAMP)
     assert found.schema.remove_metadata().equals(SCHEMAS[kind])
     for name, written in ROWS[kind].items():

@@ -1,0 +1,2 @@
+DELETE FROM view_version;
+INSERT INTO view_version VALUES ($fingerprint);

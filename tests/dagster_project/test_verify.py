@@ -1,0 +1,51 @@
+"""Damage to an output is found, named and repaired by the next run."""
+
+import pytest
+
+from dagster_project import cli
+
+
+@pytest.fixture
+def done(pipeline):
+    """A pipeline that ran once."""
+    pipeline.write_pool()
+    assert pipeline.errors() == []
+    return pipeline
+
+
+def verify(pipeline):
+    return cli.main(["verify", "--config", str(pipeline.config_path), "--home", str(pipeline.home)])
+
+
+def test_an_undamaged_home_is_said_to_be_so(done, capsys):
+    assert verify(done) == 0
+    assert "every file is as it was written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "output"),
+    [
+        ("features/pool.law.arrow", "raw_counts[pool.law]"),
+        ("documents/pool.law.parquet", "raw_counts[pool.law]"),
+        ("weights/pool.code.parquet", "weights[pool.code]"),
+        ("importance_estimator/log_ratios.parquet", "importance_estimator"),
+        ("target_counts/medicine.parquet", "target_counts[medicine]"),
+        ("selections/picked/*/records-00000.jsonl", "selections[picked]"),
+    ],
+)
+@pytest.mark.parametrize("damage", ["truncated", "edited", "removed"])
+def test_damage_is_named_and_repaired_by_the_next_run_alone(done, capsys, file, output, damage):
+    [path] = done.home.glob(file)
+    content = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-7] if damage == "truncated" else content[:-9] + b"X" + content[-8:])
+    assert verify(done) == 1
+    printed = capsys.readouterr().err.replace("\n", "")
+    assert f"{output}: {path}" in printed
+    stages = done.run()
+    assert [each.name for stage in stages.values() for each in stage.due] == [output]
+    assert "is gone" in stages[output.split("[")[0]].due[0].why
+    assert path.read_bytes() == content
+    assert verify(done) == 0
