@@ -19,7 +19,7 @@ from assets.selections import pick
 from dsir.evaluation import EffectiveSampleSize, kl_reduction, masked_totals
 from dsir.features import Features
 from dsir.hashing import gumbel_noise
-from dsir.selection import Budget, TopK
+from dsir.selection import Budget, TopK, pack_position
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.settings import Selection
@@ -128,7 +128,7 @@ def evaluate(
     folder = workspace.store.selection_folder(selection.name, source.fingerprint)
     picks = workspace.store.read_table(folder / "picks.parquet", source.stamp)
     index = {shard: i for i, shard in enumerate(plan.counted)}
-    chosen = positions(np.array([index[s] for s in picks["shard"].to_pylist()]), picks["row"].to_numpy())
+    chosen = pack_position(np.array([index[s] for s in picks["shard"].to_pylist()]), picks["row"].to_numpy())
     n_tokens = picks["n_tokens"].to_numpy()
 
     budget = Budget(documents=len(picks))
@@ -148,7 +148,7 @@ def evaluate(
 
     compared = [chosen]
     compared += [
-        positions(rows["shard"], rows["row"])
+        pack_position(rows["shard"], rows["row"])
         for rows in (np.concatenate(top_k), *(t.picked() for t in random))
     ]
     totals = picked_totals(workspace, plan, compared)
@@ -222,23 +222,19 @@ def evaluate(
     )
 
 
-def positions(shard: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Return (shard index, row) as one sorted ndarray of int64."""
-    return np.sort(shard.astype(np.int64) << 40 | row)
-
-
 def picked_totals(workspace: Workspace, plan: Plan, picks: list[np.ndarray]) -> np.ndarray:
     """Add up the n-grams of several sets of documents, in one pass over the cached features.
 
     Parameters
     ----------
     picks : list of ndarray of int64
-        From :func:`positions`.
+        Positions from :func:`dsir.selection.pack_position`, in any order.
 
     Returns
     -------
     ndarray of int64, shape (picks, buckets)
     """
+    picks = [np.sort(each) for each in picks]
 
     def work(item: tuple[int, str]) -> np.ndarray:
         index, shard = item
@@ -248,8 +244,8 @@ def picked_totals(workspace: Workspace, plan: Plan, picks: list[np.ndarray]) -> 
             rows = documents.read(columns=["row"])["row"].to_numpy()
         masks = np.zeros((len(picks), len(rows)), dtype=bool)
         for mask, each in zip(masks, picks, strict=True):
-            first, last = np.searchsorted(each, [index << 40, (index + 1) << 40])
-            mask[np.searchsorted(rows, each[first:last] & ((1 << 40) - 1))] = True
+            first, last = np.searchsorted(each, pack_position([index, index + 1], 0))
+            mask[np.searchsorted(rows, each[first:last] - pack_position(index, 0))] = True
         done = 0
         for batch in workspace.store.read_features(workspace.store.path("features", shard), stamp):
             mask = masks[:, done : done + batch.num_rows]

@@ -71,7 +71,7 @@ def count_shard(
     started = time.monotonic()
     store = workspace.store
     spec = workspace.settings.features.spec()
-    source = next(source for source in workspace.settings.raw if source.name == source_name)
+    source = workspace.settings.source(source_name)
     shard = output.partition
 
     def work(block: Block) -> tuple[TextBatch, Features]:

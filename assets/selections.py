@@ -21,7 +21,7 @@ from assets.candidates import Documents, stream
 from assets.importance_estimator import target_totals
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from dsir.hashing import gumbel_noise
-from dsir.selection import Budget, TopK, needed, pick_in_turn, split_budget
+from dsir.selection import Budget, TopK, needed, pack_position, pick_in_turn, split_budget
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.records import PROVENANCE, Part, Records, RecordWriter, read_records
@@ -309,7 +309,7 @@ def picks_table(
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of target and rank."""
     rows = np.concatenate(picked)
-    position = np.argsort(rows["shard"].astype(np.int64) << 40 | rows["row"], kind="stable")
+    position = np.argsort(pack_position(rows["shard"], rows["row"]), kind="stable")
     ids: list[pa.Array] = []
     for shard_index in np.unique(rows["shard"]):
         shard = plan.counted[shard_index]
@@ -353,7 +353,7 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
 
     def reading(shard: str, wanted: np.ndarray) -> Callable[[], Iterator[Records]]:
         file = plan.shards[shard]
-        source = next(source for source in workspace.settings.raw if source.name == file.source)
+        source = workspace.settings.source(file.source)
         return lambda: read_records(file.uri, source, wanted)
 
     streams = [

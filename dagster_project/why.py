@@ -84,7 +84,7 @@ def read_text(workspace: Workspace, plan: Plan, shard: str, row: int) -> str:
         The file has no such row any more.
     """
     file = plan.shards[shard]
-    source = next(source for source in workspace.settings.raw if source.name == file.source)
+    source = workspace.settings.source(file.source)
     for block in read_blocks(file.uri, source):
         batch = block.parse()
         at = np.flatnonzero(batch.rows == row)

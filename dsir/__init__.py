@@ -9,5 +9,6 @@ files, databases, the orchestrator. The steps, in order:
 ``importance``         counts to log ratios to log importance weights
 ``selection``          log weights to picked documents (Gumbel top-k)
 ``evaluation``         picked documents to KL reduction, effective sample size, …
+``explain``            one document's log weight to the n-grams it comes from
 =====================  ===============================================================
 """

@@ -177,15 +177,24 @@ def pick_in_turn(pools: list[np.ndarray], budgets: list[Budget]) -> list[np.ndar
     taken = np.empty(0, dtype=np.int64)
     picks = []
     for pool, budget in zip(pools, budgets, strict=True):
-        free = pool[~np.isin(_position(pool), taken)]
+        free = pool[~np.isin(pack_position(pool["shard"], pool["row"]), taken)]
         picks.append(free[: budget.prefix(free)])
-        taken = np.concatenate([taken, _position(picks[-1])])
+        taken = np.concatenate([taken, pack_position(picks[-1]["shard"], picks[-1]["row"])])
     return picks
 
 
-def _position(candidates: np.ndarray) -> np.ndarray:
-    """Return (shard, row) as one integer; a shard holds fewer than 2**40 rows."""
-    return (candidates["shard"].astype(np.int64) << 40) | candidates["row"]
+def pack_position(shard: np.ndarray | int, row: np.ndarray | int) -> np.ndarray:
+    """Return (shard, row) as one integer, ordered like the pair; a shard holds fewer than 2**40 rows.
+
+    Parameters
+    ----------
+    shard, row : int or ndarray of int, shape (n,)
+
+    Returns
+    -------
+    ndarray of int64, shape (n,), or an int64
+    """
+    return (np.asarray(shard, dtype=np.int64) << 40) | np.asarray(row, dtype=np.int64)
 
 
 def needed(budgets: list[Budget]) -> list[Budget]:

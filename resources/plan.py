@@ -171,7 +171,7 @@ class Plan:
     def raw_counts(self, shard: str) -> Output:
         """Return the counts of one shard; KeyError where no file has this key."""
         file = self.shards[shard]
-        source = next(source for source in self.settings.raw if source.name == file.source)
+        source = self.settings.source(file.source)
         return self._output(
             "raw_counts",
             shard,

@@ -258,6 +258,10 @@ class Settings(Model):
                     )
         return self
 
+    def source(self, name: str) -> RawSource:
+        """Return the raw source of this name."""
+        return next(source for source in self.raw if source.name == name)
+
     def target(self, name: str) -> Target:
         """Return the target of this name."""
         return next(target for target in self.targets if target.name == name)

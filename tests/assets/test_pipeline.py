@@ -14,14 +14,6 @@ def due(stages):
     return {asset: sorted(output.partition for output in stage.due) for asset, stage in stages.items()}
 
 
-@pytest.fixture
-def done(pipeline):
-    """A pipeline that ran once."""
-    pipeline.write_pool()
-    assert pipeline.errors() == []
-    return pipeline
-
-
 def test_the_selection_is_of_the_targets_domain(done):
     assert {row[2].split("-")[0] for row in done.picks()} == {"medicine"}
     [(value,)] = done.rows(

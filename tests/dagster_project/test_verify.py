@@ -5,14 +5,6 @@ import pytest
 from dagster_project import cli
 
 
-@pytest.fixture
-def done(pipeline):
-    """A pipeline that ran once."""
-    pipeline.write_pool()
-    assert pipeline.errors() == []
-    return pipeline
-
-
 def verify(pipeline):
     return cli.main(["verify", "--config", str(pipeline.config_path), "--home", str(pipeline.home)])
 
