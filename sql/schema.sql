@@ -7,7 +7,8 @@ CREATE TABLE IF NOT EXISTS shards (
     size     BIGINT NOT NULL,       -- bytes of the file
     modified DOUBLE NOT NULL,       -- seconds since the epoch, as the file system says
     stamp    VARCHAR NOT NULL,      -- SHA-256 of the file's bytes
-    seen_at  TIMESTAMPTZ NOT NULL   -- when the file was last found
+    seen_at  TIMESTAMPTZ NOT NULL,  -- when the file was last read
+    vanished_at TIMESTAMPTZ         -- when it was first not found any more; NULL while it is there
 );
 
 CREATE TABLE IF NOT EXISTS lineage (
@@ -21,7 +22,8 @@ CREATE TABLE IF NOT EXISTS lineage (
     rows        BIGINT NOT NULL,
     bytes       BIGINT NOT NULL,    -- written
     files       MAP(VARCHAR, VARCHAR) NOT NULL,  -- path below DSIR_HOME -> SHA-256
-    metadata    JSON NOT NULL       -- the figures that Dagster shows for the materialization
+    metadata    JSON NOT NULL,      -- the figures that Dagster shows for the materialization
+    pruned_at   TIMESTAMPTZ         -- when `dsir prune` removed the files; the row stays, as history
 );
 
 CREATE TABLE IF NOT EXISTS evaluations (
@@ -33,9 +35,10 @@ CREATE TABLE IF NOT EXISTS evaluations (
     value     DOUBLE
 );
 
--- The newest materialization of every partition of every asset.
+-- The newest materialization of every partition of every asset, but for those that were pruned.
 CREATE OR REPLACE VIEW latest AS
-SELECT * FROM lineage
+SELECT * EXCLUDE (pruned_at) FROM lineage
+WHERE pruned_at IS NULL
 QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY finished_at DESC, started_at DESC) = 1;
 
 -- Fingerprint of the text of views.sql that the views were made of: they are made again when it changes.

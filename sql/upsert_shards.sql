@@ -1,2 +1,2 @@
 INSERT OR REPLACE INTO shards
-SELECT shard, source, uri, size, modified, stamp, now() FROM found;
+SELECT shard, source, uri, size, modified, stamp, now(), NULL FROM found;
