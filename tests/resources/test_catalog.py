@@ -309,7 +309,7 @@ class Stopped(Exception):
 
 def insert(connection: duckdb.DuckDBPyConnection, partition: str) -> None:
     connection.execute(
-        "INSERT INTO lineage VALUES ('a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, MAP {}, '{}')", [partition]
+        "INSERT INTO lineage VALUES ('a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, MAP {}, '{}', NULL)", [partition]
     )
 
 
