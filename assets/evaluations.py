@@ -1,7 +1,7 @@
 """``evaluations``: how good a selection is, beside random picks and top-k of the same size.
 
 What belongs here: which picks are compared, and how the numbers are shown. What does not: the measures
-(``dsir/evaluation.py``), the picking (``assets/selections.py``).
+(``dsir/evaluation.py``), the picking (``assets/selections.py``), how plots are drawn (``assets/plots.py``).
 """
 
 import json
@@ -12,6 +12,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from assets import plots
 from assets.candidates import stream
 from assets.importance_estimator import raw_totals, target_totals
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
@@ -154,17 +155,20 @@ def evaluate(
     totals = picked_totals(workspace, plan, compared)
     raw = raw_totals(workspace, plan)
     rows: list[tuple[str, str, str, float]] = []
+    by_target: list[tuple[str, float, float, float, float]] = []
     for target in selection.targets:
         counts, holdout = target_totals(workspace, plan, target)
         if workspace.settings.target(target).holdout:
             counts = holdout
         reductions = [kl_reduction(counts, raw, each, settings.smoothing) for each in totals]
         by_chance = np.array(reductions[2:])
+        mean, sd = float(by_chance.mean()), float(by_chance.std(ddof=1))
+        by_target.append((target, reductions[0], reductions[1], mean, sd))
         rows += [
             (target, "kl_reduction", "", reductions[0]),
             (target, "kl_reduction_top_k", "", reductions[1]),
-            (target, "kl_reduction_random", "", float(by_chance.mean())),
-            (target, "kl_reduction_random_sd", "", float(by_chance.std(ddof=1))),
+            (target, "kl_reduction_random", "", mean),
+            (target, "kl_reduction_random_sd", "", sd),
             (target, "effective_sample_size", "", effective[target].value),
         ]
     means = {
@@ -210,6 +214,8 @@ def evaluate(
             "measured_on": "held-out target text" if held_out else "the fitted target text (no holdout)",
         },
         tables={
+            "KL reduction, plot": plots.kl_reduction(by_target),
+            "composition, plot": plots.composition(composition),
             "composition": markdown_table(
                 ["source", "pool share", "selection share"],
                 [(name, f"{a:.1%}", f"{b:.1%}") for name, a, b in composition[:50]],

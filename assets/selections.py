@@ -2,11 +2,12 @@
 
 What belongs here: from log weights to a folder with picks and records. What does not: the order and the
 budget (``dsir/selection.py``), formats of records (``resources/records.py``), how good the selection is
-(``assets/evaluations.py``).
+(``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pydantic
 
+from assets import plots
 from assets.candidates import Documents, stream
 from assets.importance_estimator import target_totals
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
-from dsir.hashing import gumbel_noise
+from dsir.hashing import gumbel_noise, noise_key
 from dsir.selection import Budget, TopK, needed, pack_position, pick_in_turn, split_budget
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
@@ -93,7 +95,8 @@ def build_selections(
     ) -> dg.MaterializeResult:
         workspace = pipeline.workspace
         plan = workspace.plan()
-        selection = config.apply(workspace.settings.selection(context.partition_key))
+        configured = workspace.settings.selection(context.partition_key)
+        selection = config.apply(configured)
         unknown = [name for name in selection.targets if name not in plan.counted_targets]
         if unknown:
             raise dg.Failure(
@@ -109,6 +112,10 @@ def build_selections(
 
         def compute(output: Output, progress: Progress) -> Result:
             result = select(workspace, plan, selection, output, progress)
+            if selection != configured:
+                then = configured.model_dump()
+                changed = {k: v for k, v in selection.model_dump().items() if v != then[k]}
+                result.metadata["launchpad"] = json.dumps(changed)
             if "note" in result.metadata:
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
             return result
@@ -204,6 +211,14 @@ def noise_stream(selection: Selection, target: str) -> str:
     return f"{selection.name}/{target}"
 
 
+def noise_keys(selection: Selection) -> dict[str, str]:
+    """Return the key of each target's noise as hexadecimal digits, for `sql/macros_why.sql`; none for top-k."""
+    targets = [] if selection.method == "top_k" else selection.targets
+    return {
+        target: f"{noise_key(selection.seed, noise_stream(selection, target)):016x}" for target in targets
+    }
+
+
 def keys(selection: Selection, target: str, documents: Documents) -> np.ndarray:
     """Return the key of every document: log weight plus noise, or the log weight alone for top-k."""
     log_weight = documents.log_weights[target]
@@ -220,9 +235,22 @@ def shares_of(workspace: Workspace, plan: Plan, selection: Selection) -> np.ndar
 
 
 def pick(
-    workspace: Workspace, plan: Plan, selection: Selection, budget: Budget, progress: Progress | None = None
+    workspace: Workspace,
+    plan: Plan,
+    selection: Selection,
+    budget: Budget,
+    progress: Progress | None = None,
+    histograms: Sequence[plots.Histogram] = (),
 ) -> list[np.ndarray]:
     """Pick the documents of each target.
+
+    Parameters
+    ----------
+    workspace, plan, selection, budget
+    progress : Progress, optional
+        Told of the documents that were looked at.
+    histograms : sequence of plots.Histogram
+        One for each of the first targets, to add the log weights of the eligible documents to.
 
     Returns
     -------
@@ -236,6 +264,8 @@ def pick(
         for target, top in zip(selection.targets, best, strict=True):
             key = keys(selection, target, documents)
             documents.offer(top, eligible, documents.log_weights[target], key)
+        for target, histogram in zip(selection.targets, histograms, strict=False):
+            histogram.add(documents.log_weights[target][eligible])
         if progress:
             progress.add(documents=len(eligible))
     return pick_in_turn([top.candidates() for top in best], budgets)
@@ -253,7 +283,8 @@ def select(
             f"{selection.min_tokens} or more; the longest has {pool.longest:,}. Lower min_tokens."
         )
     budget, note = budget_of(selection.size, pool, selection.name)
-    picked = pick(workspace, plan, selection, budget, progress)
+    histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
+    picked = pick(workspace, plan, selection, budget, progress, histograms)
     if not any(map(len, picked)):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "
@@ -284,11 +315,13 @@ def select(
             "threshold": float(min((p["key"][-1] for p in picked if len(p)), default=float("nan"))),
             "method": selection.method,
             "seed": selection.seed,
+            "noise_keys": json.dumps(noise_keys(selection)),
             "seconds": time.monotonic() - started,
             "files": len(files),
             "folder": str(folder),
         },
         tables={
+            "log weights, histogram": plots.log_weights(selection.targets, histograms, picked),
             "by target": markdown_table(
                 ["target", "documents", "tokens", "smallest key"],
                 [

@@ -1,0 +1,200 @@
+"""Plots in the metadata of ``selections`` and ``evaluations``: markdown with the picture in it.
+
+What belongs here: what is drawn, how it looks, the counts that a histogram is drawn from. What does not: other
+numbers (``assets/selections.py``, ``assets/evaluations.py``), tables (``assets/materialize.py``).
+
+matplotlib is imported when a plot is drawn, so that commands that draw none start without it. Figures are made
+without pyplot, which keeps a list of open figures and is not safe in threads.
+"""
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: The most targets in a plot of log weights, and the most names in a plot of bars.
+PANELS, ROWS = 4, 15
+
+POOL, SELECTION, TOP_K, INK = "#c5cbd3", "#1f6fb4", "#e8a33d", "#30343b"
+
+
+class Histogram:
+    """Numbers of documents by log weight, in bins of one nat.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (HIGHEST - LOWEST,)
+        The bin at index i holds log weights from ``LOWEST + i``; the outermost bins also hold those beyond.
+    """
+
+    LOWEST, HIGHEST = -(1 << 17), 1 << 17
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(self.HIGHEST - self.LOWEST, dtype=np.int64)
+
+    def add(self, log_weight: np.ndarray) -> None:
+        """Count a batch of documents: ndarray of float64, shape (n,), finite."""
+        nats = np.floor(np.clip(log_weight, self.LOWEST, self.HIGHEST - 1)).astype(np.int64)
+        first = nats.min(initial=self.HIGHEST)
+        counted = np.bincount(nats - first)
+        self.counts[first - self.LOWEST :][: len(counted)] += counted
+
+    def middle(self) -> list[int]:
+        """Return, in nats, the first and the last bin of the middle 98 %; nothing where none is counted."""
+        below = np.cumsum(self.counts)
+        ends = np.searchsorted(below, np.array([0.01, 0.99]) * below[-1]) + self.LOWEST
+        return ends.tolist() if below[-1] else []
+
+    def wider(self, first: int, width: int, n: int) -> np.ndarray:
+        """Return the counts in n bins of ``width`` nats from ``first``; the outermost also hold those beyond."""
+        filled = np.flatnonzero(self.counts)
+        at = np.clip((filled + self.LOWEST - first) // width, 0, n - 1)
+        return np.bincount(at, weights=self.counts[filled], minlength=n)
+
+
+def log_weights(targets: list[str], eligible: list[Histogram], picked: list[np.ndarray]) -> str:
+    """Plot how many eligible documents, and how many of those picked, have which log weight.
+
+    Parameters
+    ----------
+    targets : list of str
+    eligible : list of Histogram
+        For each target, or the first ``PANELS``; not empty.
+    picked : list of ndarray of dsir.selection.CANDIDATE
+        For each target, ranked.
+    """
+    shown = min(len(targets), PANELS)
+    rows, columns = (shown + 1) // 2, min(shown, 2)
+    figure, panels = new_figure(0.8 + 2.2 * rows, rows, columns)
+    for ax, target, pool, picks in zip(panels, targets, eligible, picked, strict=False):
+        chosen = Histogram()
+        chosen.add(picks["log_weight"])
+        cut = picks["key"][-1:].tolist()
+        # About 60 bars over ten nats or more, and one more at each end.
+        lowest, *_, highest = sorted([*pool.middle(), *chosen.middle(), *map(int, cut)])
+        spread = max(highest - lowest, 10)
+        width = -(-spread // 60)
+        first, n = (lowest + highest - spread) // 2 - width, spread // width + 3
+        edges = first + width * np.arange(n + 1)
+        for histogram, color, label in ((pool, POOL, "eligible"), (chosen, SELECTION, "picked")):
+            counts = histogram.wider(first, width, n)
+            ax.stairs(counts, edges, baseline=0.1, fill=True, color=color, label=label, zorder=2)
+        for key in cut:
+            ax.axvline(key, color=INK, linewidth=1, linestyle="--", label="smallest key picked")
+            ax.set_title(f"{key:,.1f}", x=(key - first) / (n * width), pad=3, fontsize=8, color=INK)
+        top = max(12, 2 * pool.wider(first, width, n).max())
+        ax.set(yscale="log", ylim=(0.7, top), ylabel="documents", xlim=(first, edges[-1]))
+        ax.set_xlabel(f"log weight for {shortened(target, 40 // columns)}, nats")
+        ax.locator_params(axis="x", nbins=10 // columns, integer=True)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.yaxis.set_major_formatter("{x:,.0f}")
+        ax.minorticks_off()
+        ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
+    for ax in panels[shown:]:
+        ax.set_axis_off()
+    note = "The outermost bars also hold the documents beyond them, at most 1 % at each end."
+    return finished(figure, "Histogram of log weights", note, of_many("targets", shown, len(targets)))
+
+
+def composition(shares: list[tuple[str, float, float]]) -> str:
+    """Plot the share of every source in the pool and in the selection.
+
+    Parameters
+    ----------
+    shares : list of (source, share of the pool, share of the selection)
+        In the order to show them in. Beyond 15, those with the smallest shares are added up.
+    """
+    largest = sorted(shares, key=lambda row: -max(row[1:]))[:ROWS]
+    rows = [row for row in shares if row in largest]
+    if rest := [row for row in shares if row not in largest]:
+        rows.append(
+            (f"other ({len(rest)} sources)", sum(row[1] for row in rest), sum(row[2] for row in rest))
+        )
+    names, pool, selection = zip(*rows, strict=True)
+    groups = [("pool", POOL, pool, None), ("selection", SELECTION, selection, None)]
+    return bars(names, groups, "share of the documents", ".1%")
+
+
+def kl_reduction(reductions: list[tuple[str, float, float, float, float]]) -> str:
+    """Plot the KL reduction of the selection, of top-k, and of random picks, for every target.
+
+    Parameters
+    ----------
+    reductions : list of (target, selection, top-k, mean of random picks, their standard deviation)
+    """
+    names, selection, top_k, random, deviations = zip(*reductions[:ROWS], strict=True)
+    groups = [
+        ("selection", SELECTION, selection, None),
+        ("top-k", TOP_K, top_k, None),
+        ("random, mean ± 2 sd", POOL, random, 2 * np.array(deviations)),
+    ]
+    return bars(names, groups, "KL reduction, nats", ".3f", of_many("targets", len(names), len(reductions)))
+
+
+def bars(names: tuple[str, ...], groups: list[tuple], quantity: str, form: str, note: str = "") -> str:
+    """Plot horizontal bars: a row for every name, in it a bar of every (label, color, values, errors or None)."""
+    figure, [ax] = new_figure(max(1.8, 0.7 + len(names) * (0.06 + 0.15 * len(groups))))
+    height = 0.8 / len(groups)
+    for index, (label, color, values, errors) in enumerate(groups):
+        at = np.arange(len(names)) + (index + 0.5) * height - 0.4
+        style = {"ecolor": INK, "capsize": 2, "error_kw": {"linewidth": 1}}
+        ax.barh(at, values, 0.9 * height, color=color, label=label, xerr=errors, **style)
+        for y, value, error in zip(at, values, np.zeros(len(at)) if errors is None else errors, strict=True):
+            text = f"{value:{form}} ± {error:{form}}" if error else f"{value:{form}}"
+            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(text, (max(value + error, 0), y), fontsize=8, color=INK, **where)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    ax.set_yticks(np.arange(len(names)), [shortened(name, 28) for name in names])
+    ax.set(xticks=[], xlabel=quantity, ylim=(len(names) - 0.5, -0.5))
+    ax.spines[:].set_visible(False)
+    return finished(figure, quantity, note)
+
+
+def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple["Figure", list["Axes"]]:
+    """Return a figure, 7 inches wide, and its axes: no box, small labels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, height), dpi=110, layout="constrained", facecolor="white")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color("#9aa1ab")
+        ax.tick_params(length=0, labelsize=8, labelcolor=INK)
+        ax.xaxis.label.set(fontsize=9, color=INK)
+        ax.yaxis.label.set(fontsize=9, color=INK)
+    return figure, axes
+
+
+def finished(figure: "Figure", alt: str, *notes: str) -> str:
+    """Put the legend above the axes; return markdown with the figure as a PNG, and the notes below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image  # matplotlib's own dependency
+
+    labels = {}
+    for ax in figure.axes:
+        labels |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    style = {"ncols": len(labels), "frameon": False, "fontsize": 8, "labelcolor": INK, "handlelength": 1.4}
+    figure.legend(labels.values(), labels.keys(), loc="outside upper left", **style)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    file = io.BytesIO()
+    # A palette makes a third of the bytes; Dagster keeps them with every materialization.
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64).save(file, "png")
+    picture = f"![{alt}](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"
+    return "\n\n".join([picture, *filter(None, notes)])
+
+
+def of_many(what: str, shown: int, n: int) -> str:
+    """Return a note where not all are shown."""
+    return f"The first {shown} of {n} {what}." if shown < n else ""
+
+
+def shortened(name: str, length: int) -> str:
+    """Return a name as a label: on one line, not too long, its dollar signs no formula."""
+    line = " ".join(name.split())
+    return (line if len(line) <= length else line[: length - 1] + "…").replace("$", r"\$")

@@ -1,0 +1,166 @@
+"""Pictures in the metadata: they are there, they show what the catalog says, and no input breaks them."""
+
+import base64
+import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import dagster as dg
+import numpy as np
+import pytest
+from PIL import Image
+
+from assets import plots
+from assets.selections import pick
+from dsir.selection import CANDIDATE, Budget
+from tests.pipeline import sentences
+
+
+def picture(markdown):
+    """Decode the picture of a markdown text as a browser does."""
+    _, _, rest = markdown.partition("](data:image/png;base64,")
+    image = Image.open(io.BytesIO(base64.b64decode(rest.partition(")")[0], validate=True)))
+    image.load()
+    return image
+
+
+def check(markdown):
+    image = picture(markdown)
+    assert image.format == "PNG" and image.width == 770 and 150 < image.height < 800
+    assert len(image.convert("RGB").getcolors()) > 5
+    assert len(markdown) < 40_000
+    return markdown
+
+
+def shown(pipeline, asset):
+    """Return the pictures of the newest materialization, by key."""
+    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey(asset))
+    entries = event.asset_materialization.metadata.items()
+    return {key: check(value.value) for key, value in entries if "data:image" in str(value.value)}
+
+
+def both(pipeline):
+    selections, evaluations = shown(pipeline, "selections"), shown(pipeline, "evaluations")
+    assert selections.keys() == {"log weights, histogram"}
+    assert evaluations.keys() == {"KL reduction, plot", "composition, plot"}
+    return selections | evaluations
+
+
+def histogram_of(*log_weights):
+    histogram = plots.Histogram()
+    histogram.add(np.array(log_weights, dtype=float))
+    return histogram
+
+
+def candidates(log_weight, key):
+    picks = np.zeros(len(key), dtype=CANDIDATE)
+    picks["log_weight"], picks["key"] = log_weight, key
+    return picks
+
+
+def test_materializations_hold_pictures_and_the_lineage_does_not(done):
+    both(done)
+    assert done.rows("SELECT count(*) FROM lineage WHERE metadata::VARCHAR LIKE '%data:image%'") == [(0,)]
+
+
+def test_a_pool_of_one_document(pipeline):
+    pipeline.write("pool/one.jsonl", sentences("medicine", 1, 0))
+    assert pipeline.errors() == []
+    both(pipeline)
+
+
+def test_a_pool_in_which_all_weights_are_equal(pipeline):
+    pipeline.write("pool/same.jsonl", sentences("medicine", 1, 0) * 50)
+    assert pipeline.errors() == []
+    both(pipeline)
+
+
+def test_many_targets_and_sources(pipeline):
+    pipeline.write_pool()
+    names = ["medicine", "$law$", "code", "b\nroken", "医学", *(f"source {i}" for i in range(20))]
+    records = [{**record, "from": name} for name in names for record in sentences("law", 5, len(name))]
+    pipeline.write("pool/many.jsonl", records)
+    pipeline.config["raw"][0]["source"] = "from"
+    targets = [{"name": f"target-{i}", "uri": "data/medicine.jsonl"} for i in range(5)]
+    pipeline.config["targets"] += targets
+    pipeline.config["selections"][0]["targets"] = [target["name"] for target in targets]
+    assert pipeline.errors() == []
+    assert "The first 4 of 5 targets." in both(pipeline)["log weights, histogram"]
+
+
+def test_the_histogram_counts_every_eligible_document_once(done):
+    workspace = done.workspace()
+    selection = workspace.settings.selection("picked").model_copy(update={"min_tokens": 135})
+    histogram = plots.Histogram()
+    pick(workspace, workspace.plan(), selection, Budget(documents=3), histograms=[histogram])
+    filled = np.flatnonzero(histogram.counts)
+    counts = zip((filled + histogram.LOWEST).tolist(), histogram.counts[filled].tolist(), strict=True)
+    expected = done.rows(
+        "SELECT floor(log_weight), count(*) FROM weights JOIN documents USING (shard, row) "
+        "WHERE n_tokens >= 135 GROUP BY ALL ORDER BY ALL"
+    )
+    assert list(counts) == expected
+    assert 10 < histogram.counts.sum() < 110
+
+
+def test_no_document_is_lost_at_the_ends_of_a_histogram():
+    histogram = histogram_of(-1e9, -131072.5, -3.5, -3, 0, 0.5, 10_000, 1e9)
+    assert histogram.counts.sum() == 8
+    assert histogram.wider(-4, 2, 3).tolist() == [4, 0, 4]
+    assert histogram.wider(-4, 1, 6).tolist() == [3, 1, 0, 0, 2, 2]
+
+
+@pytest.mark.parametrize("n_picks", [0, 1, 40])
+@pytest.mark.parametrize("n_targets", [1, 2, 3, 4, 7])
+def test_weights_of_long_tails_and_targets_without_picks(n_picks, n_targets):
+    log_weight = np.sort(np.random.default_rng(0).standard_cauchy(500) * 300).clip(-1e5, 1e4)
+    pool = [histogram_of(*log_weight)] * n_targets
+    picks = log_weight[::-1][:n_picks]
+    check(plots.log_weights(["target"] * n_targets, pool, [candidates(picks, picks)] * n_targets))
+
+
+def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
+    drawn, bars = [], plots.bars
+    monkeypatch.setattr(plots, "bars", lambda *args: drawn.append(args) or bars(*args))
+    assert done.materialize("evaluations", partition="picked", force=True).success
+    value = dict(done.rows("SELECT metric, value FROM evaluations WHERE target = 'medicine'"))
+    [(names, groups, *_), (sources, shares, *_)] = drawn
+    assert names == ("medicine",)
+    assert {label: values for label, _, values, _ in groups} == {
+        "selection": (value["kl_reduction"],),
+        "top-k": (value["kl_reduction_top_k"],),
+        "random, mean ± 2 sd": (value["kl_reduction_random"],),
+    }
+    assert groups[2][3].tolist() == [2 * value["kl_reduction_random_sd"]]
+    assert sources == ("pool",) and [values for _, _, values, _ in shares] == [(1.0,), (1.0,)]
+
+
+def test_sources_beyond_fifteen_are_added_up(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "bars", lambda *args: drawn.append(args) or "")
+    # The one that the selection left out is large in the pool, so it is shown.
+    shares = [(f"small {i}", 0.02, 0.05) for i in range(20)] + [("left out", 0.6, 0.0)]
+    plots.composition(shares)
+    [(names, groups, *_)] = drawn
+    assert names == (*(f"small {i}" for i in range(14)), "left out", "other (6 sources)")
+    for (_, _, values, _), other in zip(groups, (0.12, 0.3), strict=True):
+        assert values[-1] == pytest.approx(other) and sum(values) == pytest.approx(1)
+
+
+def test_the_same_numbers_give_the_same_bytes_also_from_threads():
+    pool, picks = histogram_of(*range(-300, 100)), candidates(np.arange(90, 60, -1), np.arange(91, 61, -1))
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(plots.log_weights, ["target"], [pool], [picks]) for _ in range(8)]
+    assert {job.result() for job in jobs} == {plots.log_weights(["target"], [pool], [picks])}
+
+
+def test_matplotlib_is_loaded_by_the_first_plot_and_pyplot_never():
+    code = (
+        "import sys, dagster_project.cli, dagster_project.definitions\n"
+        "from assets import plots\n"
+        "assert not {'matplotlib', 'PIL'} & sys.modules.keys()\n"
+        "plots.composition([('pool', 1.0, 1.0)])\n"
+        "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
