@@ -3,11 +3,15 @@
 What belongs here: from totals to log ratios. What does not: weighing documents (``assets/weights.py``).
 """
 
+import json
+from dataclasses import dataclass
+from functools import partial
+
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize_one
+from assets.materialize import Result, RunOptions, bring_up_to_date, markdown_table, materialize_one
 from assets.raw_counts import raw_counts, top_buckets
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
@@ -19,8 +23,10 @@ from resources.store import table
 from resources.workspace import Pipeline, Workspace
 
 
-def build_importance_estimator(target_counts: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """Return the asset downstream of the pool's and the targets' counts."""
+def build_importance_estimator(
+    target_counts: dg.AssetsDefinition, pinned: str | None
+) -> tuple[dg.AssetsDefinition, list[dg.AssetChecksDefinition]]:
+    """Return the asset downstream of the pool's and the targets' counts; its check, where it is pinned."""
 
     @dg.asset(
         deps=[raw_counts, target_counts],
@@ -29,7 +35,8 @@ def build_importance_estimator(target_counts: dg.AssetsDefinition) -> dg.AssetsD
         description=(
             "Log ratio of the target's and the pool's probability, for every bucket and target.\n\n"
             "`log(p_target + 1e-8) - log(p_raw + 1e-8)`. Fitted on the shards that are counted; shards "
-            "that are not are named in the metadata."
+            "that are not are named in the metadata. With `estimator.fit: {pinned: NAME}` the pool's side is "
+            "fitted once and kept under that name, so that new shards leave the weights of the others fresh."
         ),
     )
     def importance_estimator(
@@ -46,22 +53,46 @@ def build_importance_estimator(target_counts: dg.AssetsDefinition) -> dg.AssetsD
                 f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
                 + ", ".join(plan.uncounted[:10])
             )
+        if plan.raw_distribution:
+            check_pinned(plan)
+            if plan.raw_distribution.state != "fresh":
+                pin = partial(pin_distribution, workspace, plan)
+                pinned = [plan.raw_distribution]
+                list(bring_up_to_date(context, workspace, "raw_distribution", pinned, pin, RunOptions()))
+                plan = workspace.plan()
 
         def compute(output: Output, progress: Progress) -> Result:
             return fit(workspace, plan, output)
 
         return materialize_one(context, workspace, plan.importance_estimator, compute, config)
 
-    return importance_estimator
+    @dg.asset_check(
+        asset=importance_estimator,
+        description=(
+            "KL(pool‖pinned distribution), in nats, is not above `estimator.fit.max_drift`. If it is: choose a "
+            "new name for `estimator.fit.pinned`; the distribution is fitted anew and every shard weighed again."
+        ),
+    )
+    def pool_has_not_drifted(
+        context: dg.AssetCheckExecutionContext, pipeline: Pipeline
+    ) -> dg.AssetCheckResult:
+        workspace = pipeline.workspace
+        plan = workspace.plan()
+        measured = measure_drift(workspace, plan)
+        if not measured.passed:
+            context.log.warning(f"{measured}; choose a new name for estimator.fit.pinned to fit it anew")
+        return dg.AssetCheckResult(
+            passed=measured.passed, severity=dg.AssetCheckSeverity.WARN, metadata=vars(measured)
+        )
+
+    return importance_estimator, [pool_has_not_drifted] if pinned else []
 
 
 def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
     """Add up the totals, compute the log ratios, write them."""
     settings = workspace.settings.estimator
-    raw = raw_totals(workspace, plan)
-    pool_ngrams = int(raw.sum())
-    if isinstance(settings.fit, FitSize) and settings.fit.ngrams < pool_ngrams:
-        raw = sampled_totals(workspace, plan, pool_ngrams, settings.fit.ngrams)
+    pool = raw_totals(workspace, plan)
+    raw = fitted_totals(workspace, plan, pool)
     path = workspace.store.path("importance_estimator", "log_ratios")
     divergences = {}
     with workspace.store.table_writer(path, "importance_estimator", output.stamp) as writer:
@@ -82,9 +113,10 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
             "shards_not_counted": len(plan.uncounted),
             "targets": len(divergences),
             "buckets": len(raw),
-            "pool_ngrams": pool_ngrams,
+            "pool_ngrams": int(pool.sum()),
             "fitted_ngrams": int(raw.sum()),
             "empty_buckets": int(np.count_nonzero(raw == 0)),
+            **({"pinned": settings.pinned} if settings.pinned else {}),
         },
         tables={
             "KL(target‖pool), nats (add-0.5)": markdown_table(["target", "KL"], sorted(divergences.items())),
@@ -93,10 +125,127 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
     )
 
 
-def raw_totals(workspace: Workspace, plan: Plan) -> np.ndarray:
-    """Return the n-gram totals of all counted shards: ndarray of int64, shape (buckets,)."""
+def fitted_totals(workspace: Workspace, plan: Plan, pool: np.ndarray) -> np.ndarray:
+    """Return the totals that the raw distribution is fitted on: pinned, of a sample, or of the whole pool."""
+    wanted = workspace.settings.estimator.fit
+    if plan.raw_distribution:
+        path = workspace.store.path("raw_distribution", plan.raw_distribution.partition)
+        counts = workspace.store.read_table(path, plan.raw_distribution.stamp)
+        totals = np.zeros_like(pool)
+        totals[counts["bucket"].to_numpy()] = counts["count"].to_numpy()
+        return totals
+    if isinstance(wanted, FitSize) and wanted.ngrams < pool.sum():
+        return sampled_totals(workspace, plan, int(pool.sum()), wanted.ngrams)
+    return pool
+
+
+def pin_distribution(workspace: Workspace, plan: Plan, output: Output, progress: Progress) -> Result:
+    """Write the totals of the shards that the distribution is made of, under its name."""
+    totals = raw_totals(
+        workspace, plan, [shard for shard in plan.shards if f"raw_counts[{shard}]" in output.inputs]
+    )
+    used = np.flatnonzero(totals)
+    path = workspace.store.path("raw_distribution", output.partition)
+    columns = {"name": output.partition, "bucket": used.astype(np.int32), "count": totals[used]}
+    workspace.store.write_table(path, "raw_distribution", columns, output.stamp)
+    shards = sum(name.startswith("raw_counts[") for name in output.inputs)
+    return Result(len(used), [path], {"shards": shards, "ngrams": int(totals.sum())})
+
+
+def check_pinned(plan: Plan) -> None:
+    """Refuse a pinned distribution of other features, or one that is gone and can not be fitted again.
+
+    Raises
+    ------
+    dagster.Failure
+    """
+    pinned = plan.raw_distribution
+    advice = "choose a new name for estimator.fit.pinned to fit a new one"
+    counted = json.loads(pinned.inputs["features"])
+    different = [
+        f"{key} is {counted[key]!r} there, {value!r} here"
+        for key, value in plan.features.items()
+        if counted[key] != value
+    ]
+    if different:
+        raise dg.Failure(
+            f"the raw distribution pinned as '{pinned.partition}' was fitted under other features "
+            f"({'; '.join(different)}); {advice}",
+            allow_retries=False,
+        )
+    if pinned.state == "missing" and pinned.found:
+        now = {output.name: output.fingerprint for output in map(plan.raw_counts, plan.counted)}
+        changed = sorted(
+            name
+            for name, fingerprint in pinned.inputs.items()
+            if name.startswith("raw_counts[") and now.get(name) != fingerprint
+        )
+        if changed:
+            raise dg.Failure(
+                f"the raw distribution pinned as '{pinned.partition}': {pinned.why}, and it can not be fitted "
+                f"again, since {len(changed)} shards are not as they were then ({', '.join(changed[:3])}); "
+                f"put the file back, or {advice}",
+                allow_retries=False,
+            )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the pool has moved from the distribution that the estimator is pinned to.
+
+    Attributes
+    ----------
+    pinned : str
+        Name of the distribution.
+    drift : float
+        KL(pool‖pinned distribution) in nats, each with 0.5 pseudo-counts a bucket.
+    max_drift : float
+    shards, pinned_shards : int
+        Shards of the pool that are counted; shards that the distribution was fitted on.
+    """
+
+    pinned: str
+    drift: float
+    max_drift: float
+    shards: int
+    pinned_shards: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the drift is not above its maximum."""
+        return self.drift <= self.max_drift
+
+    def __str__(self) -> str:
+        bar = f"{'within' if self.passed else 'above'} max_drift {self.max_drift:g}"
+        return f"the pool has drifted {self.drift:.4f} nats from the distribution pinned as '{self.pinned}', {bar}"
+
+
+def measure_drift(workspace: Workspace, plan: Plan) -> Drift:
+    """Measure the drift of the counted shards from the pinned distribution.
+
+    Raises
+    ------
+    dagster.Failure
+        The distribution is not fitted yet.
+    """
+    check_pinned(plan)
+    pinned = plan.raw_distribution
+    if pinned.state != "fresh":
+        raise dg.Failure(f"{pinned.name}: {pinned.why}; materialize importance_estimator first")
+    pool = raw_totals(workspace, plan)
+    divergence = kl_divergence(
+        distribution(pool, 0.5), distribution(fitted_totals(workspace, plan, pool), 0.5)
+    )
+    fit = workspace.settings.estimator.fit
+    return Drift(
+        pinned.partition, divergence, fit.max_drift, len(plan.counted), pinned.found["metadata"]["shards"]
+    )
+
+
+def raw_totals(workspace: Workspace, plan: Plan, shards: list[str] | None = None) -> np.ndarray:
+    """Return the n-gram totals of some shards, or of all that are counted: ndarray of int64, shape (buckets,)."""
     totals = np.zeros(workspace.settings.features.buckets, dtype=np.int64)
-    for shard in plan.counted:
+    for shard in plan.counted if shards is None else shards:
         path = workspace.store.path("raw_counts", shard)
         counts = workspace.store.read_table(path, plan.raw_counts(shard).stamp)
         totals[counts["bucket"].to_numpy()] += counts["count"].to_numpy()

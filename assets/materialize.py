@@ -9,10 +9,11 @@ catalog. Assets of one partition a run yield an ordinary result, for which the n
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import dagster as dg
 import pyarrow as pa
@@ -68,32 +69,37 @@ RECORD_SECONDS = 0.5
 
 
 def materialize_many(
-    context: dg.AssetExecutionContext,
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
     workspace: Workspace,
-    outputs: Iterable[Output],
+    asset: str,
+    outputs: Sequence[Output],
     compute: Compute,
     options: RunOptions,
+    failed: Mapping[str, Exception] = MappingProxyType({}),
 ) -> Iterator[dg.AssetMaterialization]:
     """Bring the outputs of a run up to date, each on its own; yield an event for each that is.
 
     Parameters
     ----------
-    context : AssetExecutionContext
-        Of an asset with ``output_required=False``.
+    context : AssetExecutionContext or OpExecutionContext
+        Of an asset with ``output_required=False``, or of an op without outputs.
     workspace : Workspace
-    outputs : iterable of Output
+    asset : str
+    outputs : sequence of Output
         Of this asset; those that are fresh are reported as such and not computed.
     compute : callable
         Takes an output and the progress to add to. Called from several threads.
     options : RunOptions
+    failed : mapping of str to Exception
+        Outputs that were asked for and that nothing can be computed from, by name.
 
     Raises
     ------
     dagster.Failure
         Some outputs failed; the description names each with its error. The others are recorded.
     """
-    for output, report in _bring_up_to_date(context, workspace, list(outputs), compute, options):
-        yield dg.AssetMaterialization(context.asset_key, partition=output.partition, metadata=report)
+    for output, report in bring_up_to_date(context, workspace, asset, outputs, compute, options, failed):
+        yield dg.AssetMaterialization(output.asset, partition=output.partition, metadata=report)
 
 
 def materialize_one(
@@ -104,19 +110,23 @@ def materialize_one(
     options: RunOptions,
 ) -> dg.MaterializeResult:
     """Bring one output up to date; return its materialization. As :func:`materialize_many`."""
-    [(output, report)] = _bring_up_to_date(context, workspace, [output], compute, options)
+    [(output, report)] = bring_up_to_date(context, workspace, output.asset, [output], compute, options)
     return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(output.fingerprint))
 
 
-def _bring_up_to_date(
-    context: dg.AssetExecutionContext,
+def bring_up_to_date(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
     workspace: Workspace,
-    outputs: list[Output],
+    asset: str,
+    outputs: Sequence[Output],
     compute: Compute,
     options: RunOptions,
+    failed: Mapping[str, Exception] = MappingProxyType({}),
 ) -> Iterator[tuple[Output, dict[str, object]]]:
-    """Compute what is due, record it in the catalog, then yield it with what Dagster is to show of it."""
-    asset = context.asset_key.to_user_string()
+    """Compute what is due, record it in the catalog, then yield it with what Dagster is to show of it.
+
+    Parameters and errors as those of :func:`materialize_many`.
+    """
     due = []
     for output in outputs:
         if output.state == "fresh" and not options.force:
@@ -127,7 +137,7 @@ def _bring_up_to_date(
         context.log.info(f"{asset}: {len(outputs) - len(due)} of {len(outputs)} outputs are fresh and stay")
     for output in due[:20]:
         context.log.info(f"{output.name} is {output.state}: {output.why or 'forced'}")
-    failures: dict[str, Exception] = {}
+    failures = dict(failed)
     progress = Progress(asset, len(due), context.log.info)
 
     def attempt(output: Output) -> tuple[Output, Result | Exception, dict[str, str], datetime]:
@@ -180,8 +190,8 @@ def _bring_up_to_date(
         context.log.info(str(progress))
     if failures:
         raise dg.Failure(
-            f"{len(failures)} of {len(outputs)} outputs of {asset} failed; "
-            f"the other {len(outputs) - len(failures)} are materialized and stay.\n"
+            f"{len(failures)} of {len(outputs) + len(failed)} outputs of {asset} failed; "
+            f"the other {len(outputs) + len(failed) - len(failures)} are materialized and stay.\n"
             + "\n".join(f"{name}: {error}" for name, error in failures.items()),
             allow_retries=not all(isinstance(error, ValueError) for error in failures.values()),
         )

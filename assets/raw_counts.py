@@ -6,7 +6,7 @@ parsing (``resources/corpus.py``), counting (``dsir.features``).
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
 from dsir.features import Features, featurize
-from resources.corpus import Block, Rejected, TextBatch, read_blocks
+from resources.corpus import Block, CorpusError, Rejected, TextBatch, read_blocks
 from resources.plan import CODE_VERSIONS, Output
 from resources.progress import Progress
 from resources.store import table
@@ -44,24 +44,32 @@ ROW_GROUP = 1 << 17
 def raw_counts(
     context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
 ) -> Iterator[dg.AssetMaterialization]:
-    workspace = pipeline.workspace
+    yield from count_shards(context, pipeline.workspace, context.partition_keys, config)
+
+
+def count_shards(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    workspace: Workspace,
+    keys: Sequence[str],
+    options: RunOptions,
+) -> Iterator[dg.AssetMaterialization]:
+    """Bring the counts of some shards up to date, as :func:`assets.materialize.materialize_many` does."""
     plan = workspace.plan()
-    gone = [key for key in context.partition_keys if key not in plan.shards]
-    if gone:
-        raise dg.Failure(
-            f"no file of the pool has the shard keys {', '.join(gone[:10])}"
-            f"{f' and {len(gone) - 10} more' if len(gone) > 10 else ''}; the catalog's table `shards` says "
-            "where they were. Select partitions whose files are there.",
-            allow_retries=False,
+    gone = {
+        f"raw_counts[{key}]": CorpusError(
+            "no file of the pool has this shard key any more; the catalog's table `shards` says where it was, "
+            "and `dsir prune` removes its partition"
         )
+        for key in keys
+        if key not in plan.shards
+    }
 
     def compute(output: Output, progress: Progress) -> Result:
         shard = plan.shards[output.partition]
         return count_shard(workspace, output, shard.source, shard.uri, progress)
 
-    yield from materialize_many(
-        context, workspace, map(plan.raw_counts, context.partition_keys), compute, config
-    )
+    outputs = [plan.raw_counts(key) for key in keys if key in plan.shards]
+    yield from materialize_many(context, workspace, "raw_counts", outputs, compute, options, gone)
 
 
 def count_shard(

@@ -44,9 +44,8 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
         def compute(output: Output, progress: Progress) -> Result:
             return count_target(workspace, output, progress)
 
-        yield from materialize_many(
-            context, workspace, map(plan.target_counts, context.partition_keys), compute, config
-        )
+        outputs = list(map(plan.target_counts, context.partition_keys))
+        yield from materialize_many(context, workspace, "target_counts", outputs, compute, config)
 
     return target_counts
 

@@ -5,7 +5,7 @@ What belongs here: from features and log ratios to log weights. What does not: n
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import numpy as np
@@ -41,28 +41,38 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
     def weights(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
     ) -> Iterator[dg.AssetMaterialization]:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-        unready = [key for key in context.partition_keys if key not in plan.counted]
-        if unready:
-            context.log.warning(f"not counted, so not weighed: {', '.join(unready[:20])}")
-        ready = [key for key in context.partition_keys if key in plan.counted]
-        if not ready:
-            raise dg.Failure("none of these shards is counted; materialize raw_counts first")
-        if plan.importance_estimator.state != "fresh":
-            raise dg.Failure(
-                f"importance_estimator is {plan.importance_estimator.state} "
-                f"({plan.importance_estimator.why}); materialize it first",
-                allow_retries=False,
-            )
-        targets, ratios = read_log_ratios(workspace, plan)
-
-        def compute(output: Output, progress: Progress) -> Result:
-            return weigh_shard(workspace, plan, output, targets, ratios, progress)
-
-        yield from materialize_many(context, workspace, map(plan.weights, ready), compute, config)
+        yield from weigh_shards(context, pipeline.workspace, context.partition_keys, config)
 
     return weights
+
+
+def weigh_shards(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    workspace: Workspace,
+    keys: Sequence[str],
+    options: RunOptions,
+) -> Iterator[dg.AssetMaterialization]:
+    """Bring the weights of some shards up to date, as :func:`assets.materialize.materialize_many` does."""
+    plan = workspace.plan()
+    unready = [key for key in keys if key not in plan.counted]
+    if unready:
+        context.log.warning(f"not counted, so not weighed: {', '.join(unready[:20])}")
+    ready = [key for key in keys if key in plan.counted]
+    if not ready:
+        raise dg.Failure("none of these shards is counted; materialize raw_counts first")
+    if plan.importance_estimator.state != "fresh":
+        raise dg.Failure(
+            f"importance_estimator is {plan.importance_estimator.state} "
+            f"({plan.importance_estimator.why}); materialize it first",
+            allow_retries=False,
+        )
+    targets, ratios = read_log_ratios(workspace, plan)
+
+    def compute(output: Output, progress: Progress) -> Result:
+        return weigh_shard(workspace, plan, output, targets, ratios, progress)
+
+    outputs = list(map(plan.weights, ready))
+    yield from materialize_many(context, workspace, "weights", outputs, compute, options)
 
 
 def weigh_shard(

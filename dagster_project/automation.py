@@ -1,70 +1,101 @@
-"""What happens without anyone asking: finding new shards, and the nightly refresh.
+"""What happens without anyone asking: finding new shards, refreshing what is due, the nightly refresh.
 
-What belongs here: the sensor, the job and its schedule. What does not: what is due and how it is run
-(``dagster_project/runs.py``).
+What belongs here: sensors and the schedule, and how they keep out of each other's way. What does not: the job
+that they start (``dagster_project/jobs.py``), what is due (``resources/plan.py``).
 
-The sensor registers partitions and launches nothing; the job ``refresh`` brings everything up to date and
-finds new shards itself. So neither does the other's work, whichever is switched on.
+None of them does another's work. ``discover_shards`` registers partitions and launches nothing.
+``refresh_when_due`` and ``nightly_refresh`` start the same job, which one process at a time runs for a home, and
+which finds fresh what another one did before. ``refresh_when_due`` starts it once for each thing that is due: what
+fails is not tried again until its file, its configuration or its inputs change.
+
+Why not Dagster's automation conditions: they know nothing of fingerprints, they stop looking at staleness beyond
+a hundred upstream partitions, and each of the five levels of the graph would wait for a tick of its own. The
+job takes a new file through all levels in one run.
 """
 
+import json
+import time
 from collections.abc import Callable
 
 import dagster as dg
 
-from dagster_project.runs import register_shards, run_all
+from dagster_project.jobs import build_jobs
+from dagster_project.runs import HOME_TAG, IN_PROGRESS, due_tag, register_shards
 from resources.corpus import CorpusError
+from resources.plan import Output, Plan, fingerprint
 from resources.workspace import Pipeline
+
+#: Seconds that a file has to be left alone before it alone starts a refresh: it may still be written.
+SETTLE_SECONDS = 10.0
 
 
 def build_automation(
     build_definitions: Callable[[], dg.Definitions], cron: str
-) -> tuple[dg.SensorDefinition, dg.ScheduleDefinition]:
-    """Return the sensor and the schedule; both start switched off.
+) -> tuple[list[dg.JobDefinition], list[dg.SensorDefinition], dg.ScheduleDefinition]:
+    """Return the jobs, the sensors and the schedule; sensors and schedule start switched off.
 
     Parameters
     ----------
     build_definitions : callable
-        Returns the definitions whose assets the job runs.
+        Returns the definitions whose assets the jobs run.
     cron : str
         When the schedule runs, in UTC.
     """
+    refresh, materialize_shards = build_jobs(build_definitions)
 
     @dg.sensor(
         minimum_interval_seconds=60,
-        description="Finds the files of every source and registers new shards as partitions. Launches nothing.",
+        description=(
+            "Finds the files of every source, registers new shards as partitions, tells of changed and vanished "
+            "ones. Launches nothing."
+        ),
     )
     def discover_shards(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SkipReason:
+        workspace = pipeline.workspace
         try:
-            plan = pipeline.workspace.plan()
+            plan = workspace.plan()
         except CorpusError as error:
             return dg.SkipReason(f"the pool can not be read: {error}")
         new = register_shards(context.instance, plan)
-        known = set(context.instance.get_dynamic_partitions("shards"))
-        gone = sorted(known - plan.shards.keys())
-        message = f"{len(plan.shards)} shards, {len(new)} new, {len(plan.uncounted)} not counted"
-        if gone:
-            message += f"; {len(gone)} vanished: {', '.join(gone[:5])}"
-        return dg.SkipReason(message)
+        changed = [shard for shard in plan.uncounted if plan.raw_counts(shard).state == "stale"]
+        parts = [f"{len(plan.shards)} shards", *tell("new", new), *tell("changed", changed)]
+        parts += tell("vanished", workspace.vanished())
+        return dg.SkipReason("; ".join(parts))
 
-    @dg.op(description="Bring everything that is missing or stale up to date, as `dsir run` does.")
-    def bring_up_to_date(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
-        errors = []
-        for stage in run_all(
-            build_definitions(), context.instance, pipeline.workspace, f"refresh {context.run_id}"
-        ):
-            context.log.info(
-                f"{stage.asset}: {len(stage.due)} were due, {stage.fresh} fresh"
-                + (f"; Dagster runs {', '.join(stage.run_ids)}" if stage.run_ids else "")
-            )
-            for output in stage.due[:20]:
-                context.log.info(f"{output.name} was {output.state}: {output.why}")
-            errors += stage.errors
-        if errors:
-            raise dg.Failure("\n".join(errors), allow_retries=False)
-
-    @dg.job(description="Bring everything that is missing or stale up to date: new shards, changed files.")
-    def refresh():
-        bring_up_to_date()
+    @dg.sensor(
+        job=refresh,
+        minimum_interval_seconds=30,
+        description=(
+            "Starts `refresh` when something is due that it has not been started for: a new or changed file, a "
+            "vanished one, a changed configuration. Waits while any run of this pipeline is in progress."
+        ),
+    )
+    def refresh_when_due(
+        context: dg.SensorEvaluationContext, pipeline: Pipeline
+    ) -> dg.SkipReason | dg.SensorResult:
+        workspace = pipeline.workspace
+        try:
+            plan = workspace.plan()
+        except CorpusError as error:
+            return dg.SkipReason(f"the pool can not be read: {error}")
+        asked = set(json.loads(context.cursor or "[]"))
+        due = {attempt(output): output for output in due_outputs(plan)}
+        new = {key: output for key, output in due.items() if key not in asked}
+        if not new:
+            asked_before = f"{len(due)} outputs are due, and a refresh was started for them before"
+            return dg.SkipReason(asked_before if due else "everything is fresh")
+        settling = [output.name for output in new.values() if not settled(plan, output)]
+        if len(settling) == len(new):
+            return dg.SkipReason(f"changed less than {SETTLE_SECONDS:.0f} s ago: {', '.join(settling[:5])}")
+        # A run inside of a run of the whole graph is alive only as long as that one has the home.
+        runs = context.instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
+        if workspace.busy() or any(HOME_TAG not in run.tags for run in runs):
+            return dg.SkipReason(f"{len(new)} outputs are due; waiting for the runs in progress to end")
+        request = dg.RunRequest(
+            run_key=fingerprint({key: "" for key in due}),
+            tags={"dsir/due": due_tag(list(new.values()))},
+        )
+        return dg.SensorResult(run_requests=[request], cursor=json.dumps(sorted(due)))
 
     schedule = dg.ScheduleDefinition(
         name="nightly_refresh",
@@ -72,4 +103,45 @@ def build_automation(
         cron_schedule=cron,
         description="Runs `refresh`; when, says `refresh_cron` of the configuration.",
     )
-    return discover_shards, schedule
+    return [refresh, materialize_shards], [discover_shards, refresh_when_due], schedule
+
+
+def tell(what: str, shards: list[str]) -> list[str]:
+    """Say how many shards are new, changed or vanished, and name the first."""
+    if not shards:
+        return []
+    more = " …" if len(shards) > 5 else ""
+    return [f"{len(shards)} {what}: {', '.join(shards[:5])}{more}"]
+
+
+def due_outputs(plan: Plan) -> list[Output]:
+    """Return what a refresh is to be started for.
+
+    Weights of a shard that is not counted follow from its counts. A selection that the launchpad configured,
+    and what was measured of it, stay as they were asked for until something else about them changes.
+    """
+    due = []
+    left_alone: set[str] = set()
+    for output in plan.outputs():
+        if output.state == "fresh" or (output.asset == "weights" and output.partition in plan.uncounted):
+            continue
+        if output.asset == "selections" and output.state == "stale":
+            configured_there = "launchpad" in output.found["metadata"]
+            if configured_there and output.changes == {"changed": ["configuration"], "new": [], "gone": []}:
+                left_alone.add(output.partition)
+        if output.asset not in ("selections", "evaluations") or output.partition not in left_alone:
+            due.append(output)
+    return due
+
+
+def attempt(output: Output) -> str:
+    """Name the making of an output from these inputs over what is there now."""
+    found = output.found["run_id"] if output.found else ""
+    return fingerprint({"wanted": output.fingerprint, "found": found})
+
+
+def settled(plan: Plan, output: Output) -> bool:
+    """Whether an output does not wait for a file that was changed moments ago."""
+    if output.asset != "raw_counts":
+        return True
+    return time.time() - plan.shards[output.partition].modified > SETTLE_SECONDS

@@ -1,5 +1,5 @@
 """The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
-``dsir verify``.
+``dsir changes``, ``dsir verify``, ``dsir prune``.
 
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
 run (``dagster_project/runs.py``), the report's figures (``sql/``).
@@ -26,7 +26,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
+from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.report import print_report
 from dagster_project.runs import Stage, open_instance, register_shards, run_all
 from dagster_project.why import print_why
@@ -34,7 +36,7 @@ from dsir.features import warm_up
 from resources import progress
 from resources.catalog import CatalogLocked
 from resources.corpus import CorpusError
-from resources.plan import ASSETS, Output
+from resources.plan import Output
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
@@ -54,16 +56,25 @@ def main(arguments: list[str] | None = None) -> int:
         ("status", status, "say what is fresh, stale or missing, and why"),
         ("report", report, "show the selections: composition, KL reduction, where they are"),
         ("why", why, "explain why a document is in a selection, or is not"),
+        (
+            "changes",
+            changes,
+            "say which documents entered or left between two versions of a selection, and why",
+        ),
+        ("prune", prune, "show, and with --yes remove, outputs that no configuration refers to"),
         ("verify", verify, "read every output again and compare it with its checksum"),
         ("init", init, "prepare the home folder and register the shards, for the Dagster UI"),
     ):
+        default = Path(os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG)
         command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(function=function)
         command.add_argument(
             "--config",
             type=Path,
-            default=Path(os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG),
-            help="the YAML file (default: DSIR_CONFIG, else the demo's)",
+            nargs="+" if name == "prune" else None,
+            default=[default] if name == "prune" else default,
+            help="the YAML file (default: DSIR_CONFIG, else the demo's)"
+            + ("; all that share the home" if name == "prune" else ""),
         )
         command.add_argument(
             "--home",
@@ -74,6 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "why":
             command.add_argument("doc_id", help="id of a document")
             command.add_argument("--selection", required=True, help="name of a selection")
+        if name == "changes":
+            command.add_argument("selection", help="name of a selection")
+            command.add_argument("old", nargs="?", help="number or fingerprint (default: the one before)")
+            command.add_argument("new", nargs="?", help="number or fingerprint (default: the newest)")
+        if name == "prune":
+            command.add_argument("--yes", action="store_true", help="remove them")
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
     options = parser.parse_args(arguments)
@@ -110,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
     with open_instance(workspace.home) as instance:
         defs = build_defs(options.config, options.home, {"console": quiet_logger(warnings)})
         with live_progress():
-            for stage in run_all(defs, instance, workspace):
+            for stage in run_all(defs, instance, workspace, say=lambda text: out.print(text, style="dim")):
                 failed += len(stage.errors)
                 recomputed += len(stage.due)
                 out.print(stage_line(stage, workspace))
@@ -208,18 +225,19 @@ def status(options: argparse.Namespace) -> int:
     plan = workspace.plan()
     waiting = [f"raw_counts[{shard}]" for shard in plan.uncounted]
     table = Table("asset", "partition", "state", "why", box=None, header_style="bold", pad_edge=False)
-    by_asset: dict[str, list[tuple[Output, str, str]]] = {asset: [] for asset in ASSETS}
+    by_asset: dict[str, list[tuple[Output, str, str]]] = {}
     stale: set[str] = set()
+    first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
     for output in plan.outputs():
         state, why = output.state, output.why
         upstream = sorted(stale & output.inputs.keys())
-        if state == "fresh" and output.asset == "importance_estimator" and waiting:
+        if state == "fresh" and output.asset == first_after_counts and waiting:
             state, why = "stale", f"not counted yet: {shorten(waiting)}"
-        elif state == "fresh" and upstream:
+        elif state == "fresh" and upstream and output.asset != "raw_distribution":
             state, why = "stale", f"follows from {shorten(upstream)}"
         if state != "fresh":
             stale.add(output.name)
-        by_asset[output.asset].append((output, state, why))
+        by_asset.setdefault(output.asset, []).append((output, state, why))
     for asset, rows in by_asset.items():
         counts = Counter(state for _, state, _ in rows)
         if counts["fresh"] and not options.all:
@@ -229,6 +247,12 @@ def status(options: argparse.Namespace) -> int:
             if state != "fresh" or options.all:
                 table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), Text(why))
     out.print(table)
+    vanished = workspace.vanished()
+    if vanished:
+        out.print(
+            f"{len(vanished)} shards vanished: {shorten(vanished)}; what was made of them stays until `dsir prune`",
+            style="yellow",
+        )
     if stale:
         out.print(f"{len(stale)} outputs are not fresh; `dsir run` brings them up to date")
     else:
@@ -260,6 +284,32 @@ def verify(options: argparse.Namespace) -> int:
 def why(options: argparse.Namespace) -> int:
     """Explain a document's place in a selection."""
     print_why(Workspace(options.config, options.home), options.doc_id, options.selection, out)
+    return 0
+
+
+def changes(options: argparse.Namespace) -> int:
+    """Compare two versions of a selection."""
+    print_changes(Workspace(options.config, options.home), options.selection, options.old, options.new, out)
+    return 0
+
+
+def prune(options: argparse.Namespace) -> int:
+    """Show what may go; with --yes remove it, while no run is in progress."""
+    workspaces = [Workspace(config, options.home) for config in options.config]
+    workspace = workspaces[0]
+    with workspace.exclusive(lambda text: out.print(text, style="dim")):
+        leftovers = find_leftovers(workspaces)
+        if not leftovers:
+            out.print("there is nothing to remove: every output belongs to a configuration")
+            return 0
+        print_leftovers(leftovers, workspace.home, out)
+        total = f"{len(leftovers)} files and folders, {sum(each.bytes for each in leftovers) / 1e6:,.1f} MB"
+        if not options.yes:
+            out.print(f"{total}; `dsir prune --yes` removes them")
+            return 0
+        with open_instance(workspace.home) as instance:
+            remove_leftovers(workspace, leftovers, instance)
+    out.print(f"removed {total}")
     return 0
 
 

@@ -19,6 +19,7 @@ from assets.selections import build_selections
 from assets.target_counts import build_target_counts
 from assets.weights import build_weights
 from dagster_project.automation import build_automation
+from dagster_project.runs import MEASURE_DRIFT
 from resources.settings import load_settings
 from resources.workspace import Pipeline
 
@@ -69,7 +70,7 @@ def build_defs(
     chosen = dg.StaticPartitionsDefinition([selection.name for selection in settings.selections])
 
     target_counts = build_target_counts(targets)
-    importance_estimator = build_importance_estimator(target_counts)
+    importance_estimator, drift_checks = build_importance_estimator(target_counts, settings.estimator.pinned)
     weights = build_weights(importance_estimator)
     selections, size_and_uniqueness = build_selections(chosen, weights)
     evaluations, kl_reduction_beats_random = build_evaluations(chosen, selections)
@@ -77,15 +78,18 @@ def build_defs(
     def same_definitions() -> dg.Definitions:
         return build_defs(config, home, loggers, threads)
 
-    sensor, schedule = build_automation(same_definitions, settings.refresh_cron)
+    jobs, sensors, schedule = build_automation(same_definitions, settings.refresh_cron)
+    if drift_checks:
+        jobs.append(dg.define_asset_job(MEASURE_DRIFT, dg.AssetSelection.checks(*drift_checks)))
     assets = [raw_counts, target_counts, importance_estimator, weights, selections, evaluations]
     return dg.Definitions(
         assets=dg.map_asset_specs(
             lambda spec: spec.replace_attributes(group_name=GROUPS[spec.key.to_user_string()], owners=OWNERS),
             assets,
         ),
-        asset_checks=[size_and_uniqueness, kl_reduction_beats_random],
-        sensors=[sensor],
+        asset_checks=[*drift_checks, size_and_uniqueness, kl_reduction_beats_random],
+        jobs=jobs,
+        sensors=sensors,
         schedules=[schedule],
         resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},
         # One process a run: a step is hundredths of a second, and parallelism is inside of it.

@@ -7,7 +7,7 @@ Dagster instance as the UI. What does not: what is printed (``dagster_project/cl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +29,22 @@ concurrency:
     max_concurrent_runs: 4
 """
 
-#: Ranges of partitions that are run one by one; if there were more, one run spans them all, and reports
-#: the fresh partitions between them as such.
-MOST_RANGES = 20
+#: Tag of the runs of one home.
+HOME_TAG = "dsir/home"
+
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+#: The job of the check on a pinned distribution; there where the configuration pins one.
+MEASURE_DRIFT = "measure_drift"
+
+#: Ranges of adjacent shards that are run one by one; if there are more, one run of `materialize_shards` does all.
+MOST_RANGES = 5
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
@@ -77,32 +90,84 @@ class Stage:
 
 
 def run_all(
-    defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Workspace, asked_by: str = "dsir run"
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    workspace: Workspace,
+    asked_by: str = "dsir run",
+    say: Callable[[str], None] = print,
 ) -> Iterator[Stage]:
     """Bring everything up to date, upstream first; yield each asset's stage when it is done.
 
-    Every Dagster run is tagged with who asked for it and, for a few, with why they were due.
+    One at a time for a home: a second one waits, and finds fresh what the first one did. Every Dagster run is
+    tagged with who asked for it and, for a few outputs, with why they were due.
 
     A shard that fails takes no part in what follows; a target, a selection likewise. Where nothing is
     left for an asset to work on, its stage and those after it fail.
+
+    Parameters
+    ----------
+    defs : Definitions
+    instance : DagsterInstance
+    workspace : Workspace
+    asked_by : str
+        For the tag ``dsir/asked_by``.
+    say : callable
+        Takes a line of text, where there is something to wait for.
     """
-    job = defs.resolve_implicit_global_asset_job_def()
+    with workspace.exclusive(say):
+        end_killed_runs(instance, workspace)
+        yield from _stages(defs, instance, workspace, asked_by)
+
+
+def end_killed_runs(instance: dg.DagsterInstance, workspace: Workspace) -> None:
+    """Mark as canceled what a killed run of the whole graph left unfinished, so that no page shows it running.
+
+    Whoever holds the home alone knows that no such run is alive.
+    """
+    unfinished = dg.RunsFilter(statuses=IN_PROGRESS, tags={HOME_TAG: str(workspace.home)})
+    for run in instance.get_runs(unfinished):
+        instance.report_run_canceled(run, message="Its process ended before it did.")
+
+
+def _stages(
+    defs: dg.Definitions, instance: dg.DagsterInstance, workspace: Workspace, asked_by: str
+) -> Iterator[Stage]:
+    graph = defs.resolve_implicit_global_asset_job_def()
 
     def run(asset: str, outputs: Sequence[Output], order: Sequence[str]) -> Stage:
         due = [output for output in outputs if output.state != "fresh"]
         stage = Stage(asset, due, len(outputs) - len(due), [], [])
-        for first, last in partition_ranges([output.partition for output in due], order):
+        keys = [output.partition for output in due]
+        ranges = partition_ranges(keys, order)
+        if asset in ("raw_counts", "weights") and len(ranges) > MOST_RANGES:
+            config = {"materialize_matching": {"config": {"shards": keys, "assets": [asset]}}}
+            execute(stage, job=defs.resolve_job_def("materialize_shards"), config=config)
+            return stage
+        for first, last in ranges:
             tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-            execute(stage, tags=tags if first else {})
+            execute(stage, tags=tags)
         return stage
 
-    def execute(stage: Stage, tags: dict[str, str] | None = None, partition_key: str | None = None) -> None:
-        result = job.execute_in_process(
+    def execute(
+        stage: Stage,
+        tags: dict[str, str] | None = None,
+        partition_key: str | None = None,
+        job: dg.JobDefinition | None = None,
+        config: dict | None = None,
+    ) -> None:
+        result = (job or graph).execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey(stage.asset)],
-            tags={**(tags or {}), "dsir/asked_by": asked_by, "dsir/due": due_tag(stage)},
+            asset_selection=None if job else [dg.AssetKey(stage.asset)],
+            tags={
+                **(tags or {}),
+                HOME_TAG: str(workspace.home),
+                "dsir/asked_by": asked_by,
+                "dsir/due": due_tag(stage.due),
+                # Whoever asked for it runs it again, not the daemon besides.
+                "dagster/max_retries": "0",
+            },
             partition_key=partition_key,
-            run_config={"loggers": {"console": {}}},
+            run_config={"loggers": {"console": {}}, "ops": config or {}},
             raise_on_error=False,
         )
         stage.run_ids.append(result.run_id)
@@ -116,7 +181,13 @@ def run_all(
     targets = [target.name for target in workspace.settings.targets]
     yield run("target_counts", [plan.target_counts(target) for target in targets], targets)
     plan = workspace.plan()
-    yield run("importance_estimator", [plan.importance_estimator], [""])
+    # The distribution that the estimator is pinned to is fitted, or fitted again, by the estimator's asset.
+    estimators = [output for output in (plan.raw_distribution, plan.importance_estimator) if output]
+    due = [output for output in estimators if output.state != "fresh"]
+    estimator = Stage("importance_estimator", due, len(estimators) - len(due), [], [])
+    if due:
+        execute(estimator)
+    yield estimator
     plan = workspace.plan()
     yield run("weights", [plan.weights(shard) for shard in plan.counted], order)
     plan = workspace.plan()
@@ -126,16 +197,18 @@ def run_all(
         outputs = selections if asset == "selections" else [plan.evaluations(each) for each in selections]
         due = [output for output in outputs if output.state != "fresh"]
         stage = Stage(asset, due, len(names) - len(due), [], [])
+        if asset == "selections" and due and plan.raw_distribution and not estimator.due:
+            execute(stage, job=defs.resolve_job_def(MEASURE_DRIFT))
         for output in due:
             execute(stage, partition_key=output.partition)
         plan = workspace.plan()
         yield stage
 
 
-def due_tag(stage: Stage) -> str:
+def due_tag(due: Sequence[Output]) -> str:
     """Say in a run's tag what was due and why: the first output's reason, and how many there are."""
-    first = stage.due[0]
-    more = f" and {len(stage.due) - 1} more" if len(stage.due) > 1 else ""
+    first = due[0]
+    more = f" and {len(due) - 1} more" if len(due) > 1 else ""
     return f"{first.name}: {first.why}{more}"[:250]
 
 
@@ -164,7 +237,7 @@ def partition_ranges(keys: Sequence[str], order: Sequence[str]) -> list[tuple[st
     Returns
     -------
     list of (str, str)
-        First and last key of each range. More than :data:`MOST_RANGES` become one that spans all.
+        First and last key of each range.
     """
     index = {key: i for i, key in enumerate(order)}
     at = sorted(index[key] for key in keys)
@@ -174,6 +247,4 @@ def partition_ranges(keys: Sequence[str], order: Sequence[str]) -> list[tuple[st
             ranges[-1][1] = i
         else:
             ranges.append([i, i])
-    if len(ranges) > MOST_RANGES:
-        ranges = [[at[0], at[-1]]]
     return [(order[first], order[last]) for first, last in ranges]

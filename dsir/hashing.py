@@ -244,20 +244,34 @@ def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndar
     -----
     Counter-based, no generator state (Salmon et al. 2011): ::
 
-        key = XXH64(UTF-8 of selection, seed)
+        key = XXH64(UTF-8 of selection, seed)                         (`noise_key`)
         x   = mix64(mix64(content_hash + key) ^ rotl(key, 32))       mod 2**64
         u   = ((x >> 12) + 0.5) / 2**52
         g   = -log(-log(u))
 
     with `mix64` the SplitMix64 finalizer. 52 bits, not 53: with 53 the largest sum, 2**53 - 0.5, is not a
     float64 and rounds to u = 1, an infinite variate. The logarithm consists of IEEE operations in a fixed
-    order, so the bits are the same on every machine.
+    order, so the bits are the same on every machine. `sql/macros_noise.sql` is the same in DuckDB.
     """
     content_hash = np.asarray(content_hash)
     if content_hash.ndim != 1 or content_hash.dtype != np.uint64:
         raise ValueError(f"content_hash: {content_hash.dtype}[{content_hash.ndim}d]; expected uint64[n]")
+    return _gumbel(content_hash, np.uint64(noise_key(seed, selection)))
+
+
+def noise_key(seed: int, selection: str) -> int:
+    """Return the key of a selection's noise, 0 .. 2**64 - 1: all that `gumbel_noise` needs beside the content.
+
+    Parameters
+    ----------
+    seed, selection
+        As those of `gumbel_noise`.
+
+    Raises
+    ------
+    ValueError
+        If `seed` is out of range.
+    """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed: {seed}; expected an integer from 0 to 2**64 - 1")
-    name = np.frombuffer(selection.encode(), np.uint8)
-    key = np.uint64(_xxh64_whole(name, np.uint64(seed)))
-    return _gumbel(content_hash, key)
+    return int(_xxh64_whole(np.frombuffer(selection.encode(), np.uint8), np.uint64(seed)))

@@ -112,7 +112,8 @@ class Catalog:
         connection.execute(sql.load("schema"))
         literal = re.sub(r"([*?[])", r"[\1]", str(self._home))  # not a pattern, whatever it is called
         quoted = "'" + literal.replace("'", "''") + "'"
-        views = sql.load("views").replace("$home", quoted)
+        parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why")
+        views = "\n".join(map(sql.load, parts)).replace("$home", quoted)
         # Making a view reads a file behind it, so it is done once: a damaged file must not bar the catalog.
         version = hashlib.sha256(views.encode()).hexdigest()
         if connection.execute(sql.load("view_version")).fetchall() != [(version,)]:
@@ -167,6 +168,27 @@ class Catalog:
         with self.transaction() as connection:
             connection.register("found", found)
             connection.execute(sql.load("upsert_shards"))
+
+    def record_pruned(self, names: Sequence[str], selections: Sequence[str]) -> None:
+        """Mark lineage as pruned.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Paths below DSIR_HOME of files, or of folders of selections' versions.
+        selections : sequence of str
+            Selections whose evaluations go.
+        """
+        with self.transaction() as connection:
+            gone = {"names": list(names), "selections": list(selections)}
+            connection.execute(sql.load("update_pruned"), gone)
+            for selection in selections:
+                connection.execute(sql.load("delete_evaluation"), {"selection": selection})
+
+    def record_vanished(self, gone: Sequence[str], back: Sequence[str]) -> None:
+        """Record that the files of some shards are not found any more, and those of others are again."""
+        with self.transaction() as connection:
+            connection.execute(sql.load("update_vanished"), {"gone": list(gone), "back": list(back)})
 
 
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:

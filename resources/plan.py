@@ -106,6 +106,16 @@ class Output:
         return "fresh" if self.found["fingerprint"] == self.fingerprint else "stale"
 
     @property
+    def changes(self) -> dict[str, list[str]]:
+        """Names of the inputs that are ``changed``, ``new`` or ``gone`` since it was made; sorted."""
+        then = json.loads(self.found["inputs"])
+        return {
+            "changed": sorted(key for key in self.inputs if key in then and then[key] != self.inputs[key]),
+            "new": sorted(self.inputs.keys() - then.keys()),
+            "gone": sorted(then.keys() - self.inputs.keys()),
+        }
+
+    @property
     def why(self) -> str:
         """The reason of the state, for people; '' where it is fresh."""
         if self.found is None:
@@ -115,13 +125,8 @@ class Output:
         if self.state == "fresh":
             return ""
         then = json.loads(self.found["inputs"])
-        changed = sorted(key for key in self.inputs if key in then and then[key] != self.inputs[key])
         reasons = []
-        for verb, keys in (
-            ("changed", changed),
-            ("new", sorted(self.inputs.keys() - then.keys())),
-            ("gone", sorted(then.keys() - self.inputs.keys())),
-        ):
+        for verb, keys in self.changes.items():
             if keys:
                 shown = [
                     _difference(key, then, self.inputs) if verb == "changed" else key for key in keys[:3]
@@ -190,7 +195,7 @@ class Plan:
         """Shards whose counts are fresh, sorted: the pool that the estimator is fitted on."""
         return [shard for shard in sorted(self.shards) if self.raw_counts(shard).state == "fresh"]
 
-    @property
+    @cached_property
     def uncounted(self) -> list[str]:
         """Shards that are not counted yet, or not any more, sorted."""
         return sorted(self.shards.keys() - set(self.counted))
@@ -202,16 +207,37 @@ class Plan:
         return [name for name in names if self.target_counts(name).state == "fresh"]
 
     @cached_property
+    def raw_distribution(self) -> Output | None:
+        """Return the pinned distribution of the pool; None where the configuration pins none.
+
+        It is no asset of the graph: ``importance_estimator`` fits it once. From then on its inputs are those
+        of then, whatever became of the pool or the code.
+        """
+        name = self.settings.estimator.pinned
+        if name is None:
+            return None
+        found = self._latest.get(("raw_distribution", name))
+        if found is not None:
+            inputs = json.loads(found["inputs"])
+        else:
+            inputs = {output.name: output.fingerprint for output in map(self.raw_counts, self.counted)}
+            inputs["features"] = _canonical(self.features)
+        return Output("raw_distribution", name, inputs, self.features, found)
+
+    @cached_property
     def importance_estimator(self) -> Output:
-        """Return the estimator over the shards and targets that are counted."""
-        outputs = [self.raw_counts(shard) for shard in self.counted]
+        """Return the estimator over the pool, or its pinned distribution, and the targets that are counted."""
+        pinned = self.raw_distribution
+        outputs = [pinned] if pinned else [self.raw_counts(shard) for shard in self.counted]
         outputs += [self.target_counts(target) for target in self.counted_targets]
         return self._output(
             "importance_estimator",
             "",
             {
                 **{output.name: output.fingerprint for output in outputs},
-                "configuration": _canonical(self.settings.estimator.model_dump()),
+                "configuration": _canonical(
+                    self.settings.estimator.model_dump(exclude={"fit": {"max_drift"}})
+                ),
             },
         )
 
@@ -249,6 +275,7 @@ class Plan:
         return [
             *(self.raw_counts(shard) for shard in sorted(self.shards)),
             *(self.target_counts(target.name) for target in self.settings.targets),
+            *([self.raw_distribution] if self.raw_distribution else []),
             self.importance_estimator,
             *(self.weights(shard) for shard in sorted(self.shards)),
             *selections,

@@ -9,6 +9,7 @@ the path of the key. Relative URIs are relative to the folder of the file.
 
 from __future__ import annotations
 
+import datetime
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -129,6 +130,37 @@ class FitSize(Model):
     ngrams: Annotated[int, pydantic.Field(gt=0)]
 
 
+class PinnedFit(Model):
+    """Fit the raw distribution once, on the shards that are counted then, and keep it under a name.
+
+    Attributes
+    ----------
+    pinned : str
+        Name of this version of the raw distribution. A name that was used before stands for the
+        distribution that was fitted then; a new name fits a new one.
+    max_drift : float
+        KL(pool‖pinned distribution) in nats above which the check `pool_has_not_drifted` warns.
+    """
+
+    pinned: Name
+    max_drift: Annotated[Number, pydantic.Field(gt=0)] = 0.05
+
+
+def _kind_of_fit(value: object) -> str:
+    if isinstance(value, PinnedFit) or (isinstance(value, dict) and "pinned" in value):
+        return "pinned distribution"
+    return "number of n-grams" if isinstance(value, FitSize | dict) else "whole pool"
+
+
+#: Which alternative is meant is decided first, so that an error speaks of that one alone.
+Fit = Annotated[
+    Annotated[Literal["all"], pydantic.Tag("whole pool")]
+    | Annotated[FitSize, pydantic.Tag("number of n-grams")]
+    | Annotated[PinnedFit, pydantic.Tag("pinned distribution")],
+    pydantic.Discriminator(_kind_of_fit),
+]
+
+
 class EstimatorSettings(Model):
     """How the two bag-of-n-grams distributions are fitted.
 
@@ -136,12 +168,17 @@ class EstimatorSettings(Model):
     ----------
     target_smoothing : float
         Laplace smoothing of the target distribution, in n-grams a bucket.
-    fit : "all" or {ngrams: N}
+    fit : "all", {ngrams: N} or {pinned: NAME}
         N-grams of the pool that the raw distribution is fitted on.
     """
 
     target_smoothing: Annotated[Number, pydantic.Field(ge=0)] = 0.0
-    fit: Literal["all"] | FitSize = "all"
+    fit: Fit = "all"
+
+    @property
+    def pinned(self) -> str | None:
+        """Name of the raw distribution that the estimator is pinned to; None where it is not."""
+        return self.fit.pinned if isinstance(self.fit, PinnedFit) else None
 
 
 class Size(Model):
@@ -367,6 +404,8 @@ def _reason(item: dict) -> str:
         return "required key is missing"
     if item["type"] == "model_type":
         return "expected a mapping"
+    if isinstance(item["input"], datetime.date):
+        return f"YAML takes {item['input']} for a date; put it in quotes"
     message = item["msg"].removeprefix("Value error, ")
     if isinstance(item["input"], str | int | float | bool | type(None)):
         return f"{message} (given: {item['input']!r})"

@@ -10,6 +10,7 @@ of the fingerprint. What does not: small rows (``resources/catalog.py``), the co
 ``quarantine/<shard>.parquet``             rows that could not be read, with the reason
 ``raw_counts/<shard>.parquet``             n-gram totals a bucket
 ``target_counts/<target>.parquet``         the same of a target and of its held-out documents
+``raw_distribution/<name>.parquet``        n-gram totals of the pool that an estimator is pinned to
 ``importance_estimator/log_ratios.parquet``  log ratio a target and bucket
 ``weights/<shard>.parquet``                log weight a document and target
 ``selections/<selection>/<fingerprint>/``  ``picks.parquet`` and the chosen records
@@ -53,6 +54,7 @@ SCHEMAS = {
     "target_counts": pa.schema(
         {"target": pa.string(), "bucket": pa.int32(), "count": pa.int64(), "holdout_count": pa.int64()}
     ),
+    "raw_distribution": pa.schema({"name": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
     "importance_estimator": pa.schema(
         {"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}
     ),

@@ -6,9 +6,13 @@ not: what is done with them.
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import dagster as dg
 import pyarrow as pa
@@ -67,17 +71,16 @@ class Workspace:
         """Find the files of every source and stamp those that are new or changed.
 
         A file whose size and modification time are those of the last time keeps its stamp; any other
-        is read once to hash it. What is found is recorded in the table ``shards``.
+        is read once to hash it. What is found, and what is not found any more, is recorded in the table
+        ``shards``.
 
         Raises
         ------
         CorpusError
             A source matches no file, or two files have the same key.
         """
-        known = {
-            (row["shard"], row["uri"], row["size"], row["modified"]): row["stamp"]
-            for row in self.catalog.query("known_shards").to_pylist()
-        }
+        rows = self.catalog.query("known_shards").to_pylist()
+        known = {(row["shard"], row["uri"], row["size"], row["modified"]): row["stamp"] for row in rows}
         found = [shard for source in self.settings.raw for shard in discover(source)]
         by_key: dict[str, str] = {}
         for shard in found:
@@ -86,6 +89,15 @@ class Workspace:
                     f"{by_key[shard.key]} and {shard.uri}: both files have the shard key '{shard.key}'; "
                     "rename one of their sources"
                 )
+        sources = {source.name for source in self.settings.raw}
+        gone = [
+            row["shard"]
+            for row in rows
+            if row["source"] in sources and row["shard"] not in by_key and not row["vanished"]
+        ]
+        back = [row["shard"] for row in rows if row["shard"] in by_key and row["vanished"]]
+        if gone or back:
+            self.catalog.record_vanished(gone, back)
         new = [shard for shard in found if (shard.key, shard.uri, shard.size, shard.modified) not in known]
         stamps = dict(zip(new, self.engine.map_blocks(_stamp, [shard.uri for shard in new]), strict=True))
         files = [
@@ -104,10 +116,37 @@ class Workspace:
             self.catalog.record_shards(pa.Table.from_pylist([vars(f) for f in files if f.shard in read]))
         return files
 
+    def vanished(self) -> list[str]:
+        """Return the shards of the configured sources whose files are not found any more, sorted."""
+        sources = [source.name for source in self.settings.raw]
+        return self.catalog.query("vanished_shards", sources=sources)["shard"].to_pylist()
+
     def plan(self) -> Plan:
         """Return the plan over the files that are there now and the lineage as it is now."""
         stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
         return Plan(self.settings, self.discover(), stamps, self.latest())
+
+    @contextmanager
+    def exclusive(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Hold the home against other runs of the whole graph; wait for one that has it.
+
+        The system lets go of it when the process ends, however it ends.
+
+        Parameters
+        ----------
+        say : callable
+            Takes a line of text, where there is something to wait for.
+        """
+        with (self.home / "run.lock").open("a") as file:
+            if not _lock(file):
+                say(f"another run is bringing {self.home} up to date; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def busy(self) -> bool:
+        """Return whether a run of the whole graph has the home, in any process."""
+        with (self.home / "run.lock").open("a") as file:
+            return not _lock(file)
 
     def damaged(self) -> list[Damage]:
         """Read every file that the newest lineage names, and compare it with its checksum.
@@ -166,6 +205,15 @@ class Pipeline(dg.ConfigurableResource):
     def workspace(self) -> Workspace:
         """The workspace, opened at first use."""
         return Workspace(Path(self.config), Path(self.home), self.threads or None)
+
+
+def _lock(file: IO) -> bool:
+    """Lock a file if nobody else has; say whether that went well."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _stamp(uri: str) -> str:

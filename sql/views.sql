@@ -1,34 +1,84 @@
--- Views over the Parquet files of the store. DuckDB can not bind a parameter in CREATE VIEW, so the
--- catalog replaces $home by the quoted path of DSIR_HOME, here and nowhere else.
+-- Views over the Parquet files of the store, and over the lineage. What belongs here: rows as they are.
+-- What does not: answers that need an argument (macros_*.sql), tables (schema.sql).
+--
+-- DuckDB can not bind a parameter in CREATE VIEW, so the catalog replaces $home by the quoted path of
+-- DSIR_HOME, here and nowhere else.
+--
+-- Every column has its table's name before it: in a macro that uses a view, a bare one would clash with an
+-- argument of that name.
+--
+-- The files of a shard that vanished stay until `dsir prune`; the views leave them out at once.
 
 CREATE OR REPLACE VIEW documents AS
-SELECT shard, "row", doc_id, source, n_tokens, n_ngrams, n_bytes, content_hash
-FROM read_parquet($home || '/documents/*.parquet');
+SELECT d.shard, d."row", d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes, d.content_hash
+FROM read_parquet($home || '/documents/*.parquet') AS d
+WHERE d.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW quarantine AS
-SELECT shard, "row", reason, excerpt
-FROM read_parquet($home || '/quarantine/*.parquet');
+SELECT q.shard, q."row", q.reason, q.excerpt
+FROM read_parquet($home || '/quarantine/*.parquet') AS q
+WHERE q.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW raw_counts AS
-SELECT shard, bucket, count
-FROM read_parquet($home || '/raw_counts/*.parquet');
+SELECT c.shard, c.bucket, c.count
+FROM read_parquet($home || '/raw_counts/*.parquet') AS c
+WHERE c.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW target_counts AS
-SELECT target, bucket, count
-FROM read_parquet($home || '/target_counts/*.parquet');
+SELECT c.target, c.bucket, c.count
+FROM read_parquet($home || '/target_counts/*.parquet') AS c;
 
 CREATE OR REPLACE VIEW log_ratios AS
-SELECT target, bucket, log_ratio
-FROM read_parquet($home || '/importance_estimator/*.parquet');
+SELECT r.target, r.bucket, r.log_ratio
+FROM read_parquet($home || '/importance_estimator/*.parquet') AS r;
 
 CREATE OR REPLACE VIEW weights AS
-SELECT shard, "row", target, log_weight
-FROM read_parquet($home || '/weights/*.parquet');
+SELECT w.shard, w."row", w.target, w.log_weight
+FROM read_parquet($home || '/weights/*.parquet') AS w
+WHERE w.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
--- Only the version that the lineage names: an older one stays on disk and is not seen here.
+-- Every version of every selection whose files are there.
+CREATE OR REPLACE VIEW picks AS
+SELECT p.selection, p.shard, p."row", p.doc_id, p.source, p.target, p.log_weight, p.key, p.rank, p.n_tokens,
+       p.version
+FROM read_parquet($home || '/selections/*/*/picks.parquet') AS p;
+
+-- Only the version that was materialized last.
 CREATE OR REPLACE VIEW selections AS
-SELECT p.selection, p.shard, p."row", p.doc_id, p.source, p.target, p.log_weight, p.key, p.rank,
-       p.n_tokens, p.version
-FROM read_parquet($home || '/selections/*/*/picks.parquet') AS p
+SELECT p.* FROM picks AS p
 JOIN latest AS l
   ON l.asset = 'selections' AND l.partition = p.selection AND l.fingerprint = p.version;
+
+-- One row a version, however often it was materialized: of these, the last is shown. Versions are numbered
+-- in the order in which they were first made. Lineage keeps a version after its files were pruned.
+CREATE OR REPLACE VIEW selection_versions AS
+WITH made AS (
+    SELECT l.*, l.inputs['configuration'] AS configuration,
+           min(l.finished_at) OVER (PARTITION BY l.partition, l.fingerprint) AS first_finished_at
+    FROM lineage AS l
+    WHERE l.asset = 'selections'
+    QUALIFY row_number() OVER (
+        PARTITION BY l.partition, l.fingerprint ORDER BY l.finished_at DESC, l.started_at DESC
+    ) = 1
+)
+SELECT
+    m.partition                                                                 AS selection,
+    row_number() OVER (PARTITION BY m.partition ORDER BY m.first_finished_at)   AS number,
+    m.fingerprint                                                               AS version,
+    m.run_id,
+    m.finished_at,
+    (m.metadata->>'documents')::BIGINT                                          AS documents,
+    (m.metadata->>'tokens')::BIGINT                                             AS tokens,
+    (m.metadata->>'threshold')::DOUBLE                                          AS threshold,
+    m.metadata->>'folder'                                                       AS folder,
+    l.fingerprint IS NOT NULL                                                   AS current,
+    m.configuration::JSON                                                       AS configuration,
+    m.pruned_at
+FROM made AS m
+LEFT JOIN latest AS l
+  ON l.asset = 'selections' AND l.partition = m.partition AND l.fingerprint = m.fingerprint;
+
+-- The distributions of the pool that estimators are pinned to, by name.
+CREATE OR REPLACE VIEW raw_distributions AS
+SELECT name, bucket, count
+FROM read_parquet($home || '/raw_distribution/*.parquet');

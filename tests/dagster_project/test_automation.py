@@ -1,5 +1,9 @@
 """Finding shards, and refreshing what is due, without anyone asking."""
 
+import os
+import threading
+import time
+
 import dagster as dg
 import pytest
 
@@ -11,12 +15,39 @@ def definitions(pipeline):
     return build_defs(pipeline.config_path, pipeline.home, {"console": silent})
 
 
-def tick(pipeline):
+def tick(pipeline, sensor="discover_shards", cursor=None):
     defs = definitions(pipeline)
     context = dg.build_sensor_context(
-        instance=pipeline.instance, definitions=defs, resources={"pipeline": defs.resources["pipeline"]}
+        instance=pipeline.instance,
+        definitions=defs,
+        resources={"pipeline": defs.resources["pipeline"]},
+        cursor=cursor,
     )
-    return defs.resolve_sensor_def("discover_shards").evaluate_tick(context)
+    return defs.resolve_sensor_def(sensor).evaluate_tick(context)
+
+
+class Automation:
+    """The sensor `refresh_when_due` as the daemon runs it: with its cursor, and what it asks for executed."""
+
+    def __init__(self, pipeline):
+        self.pipeline = pipeline
+        self.cursor = None
+        self.message = ""
+
+    def tick(self):
+        """Tick; run what is asked for. Return the number of runs."""
+        result = tick(self.pipeline, "refresh_when_due", self.cursor)
+        self.cursor = result.cursor or self.cursor
+        self.message = result.skip_message or ""
+        for request in result.run_requests:
+            assert request.tags["dsir/due"]
+            refresh(self.pipeline)
+        return len(result.run_requests)
+
+    def settle(self):
+        """Make all files look as if nobody had touched them for a minute."""
+        for file in (self.pipeline.data / "pool").iterdir():
+            os.utime(file, (time.time() - 60, time.time() - 60))
 
 
 def refresh(pipeline):
@@ -39,10 +70,17 @@ def test_the_sensor_registers_new_shards_and_launches_nothing(pipeline):
         "pool.law",
         "pool.medicine",
     ]
-    assert "0 new" in tick(pipeline).skip_message
-    (pipeline.data / "pool/law.jsonl").unlink()
-    assert "1 vanished: pool.law" in tick(pipeline).skip_message
+    assert tick(pipeline).skip_message == "3 shards"
     assert pipeline.instance.get_runs() == []
+
+
+def test_the_sensor_tells_of_changed_and_vanished_shards(done):
+    done.write("pool/code.jsonl", sentences("code", 7, 9))
+    law = (done.data / "pool/law.jsonl").read_bytes()
+    (done.data / "pool/law.jsonl").unlink()
+    assert tick(done).skip_message == "2 shards; 1 changed: pool.code; 1 vanished: pool.law"
+    done.write_bytes("pool/law.jsonl", law)
+    assert tick(done).skip_message == "3 shards; 1 changed: pool.code"
 
 
 def test_an_empty_pool_does_not_fail_the_sensor(pipeline):
@@ -86,3 +124,76 @@ def test_a_wrong_cron_is_refused(pipeline):
     pipeline.config["refresh_cron"] = "every night"
     with pytest.raises(Exception, match="every night"):
         definitions(pipeline)
+
+
+def test_automation_refreshes_what_is_due_once(pipeline):
+    pipeline.write_pool()
+    automation = Automation(pipeline)
+    assert automation.tick() == 1
+    assert len(pipeline.picks()) == 20
+    assert automation.tick() == 0 and automation.message == "everything is fresh"
+    pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
+    assert automation.tick() == 0
+    assert automation.message == "changed less than 10 s ago: raw_counts[pool.more]"
+    automation.settle()
+    assert automation.tick() == 1 and automation.tick() == 0
+    assert pipeline.rows("SELECT count(*) FROM documents WHERE shard = 'pool.more'") == [(5,)]
+
+
+def test_automation_tries_a_bad_file_again_only_when_it_changed(pipeline):
+    pipeline.write_pool()
+    pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
+    automation = Automation(pipeline)
+    automation.settle()
+    assert automation.tick() == 1
+    assert automation.tick() == 0 and automation.message.startswith(
+        "1 outputs are due, and a refresh was started"
+    )
+    pipeline.write_bytes("pool/bad.parquet", b"not Parquet either")
+    automation.settle()
+    assert automation.tick() == 1 and automation.tick() == 0
+
+
+def test_automation_waits_for_runs_in_progress_and_forgets_those_that_were_killed(pipeline):
+    pipeline.write_pool()
+    automation = Automation(pipeline)
+    automation.settle()
+    job = definitions(pipeline).resolve_job_def("refresh")
+    other = pipeline.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert automation.tick() == 0 and "waiting for the runs in progress" in automation.message
+    pipeline.instance.report_run_canceled(other)
+    with pipeline.workspace().exclusive(print):
+        assert automation.tick() == 0 and "waiting for the runs in progress" in automation.message
+    killed = pipeline.instance.create_run_for_job(
+        job, status=dg.DagsterRunStatus.STARTED, tags={"dsir/home": str(pipeline.home)}
+    )
+    assert automation.tick() == 1
+    assert pipeline.instance.get_run_by_id(killed.run_id).status == dg.DagsterRunStatus.CANCELED
+
+
+def test_automation_leaves_a_selection_as_the_launchpad_configured_it(done):
+    assert done.materialize("selections", partition="picked", documents=7).success
+    assert done.materialize("evaluations", partition="picked").success
+    automation = Automation(done)
+    automation.settle()
+    assert automation.tick() == 0 and len(done.picks()) == 7
+    done.write("pool/more.jsonl", sentences("medicine", 5, 9))
+    automation.settle()
+    assert automation.tick() == 1 and len(done.picks()) == 20
+
+
+def test_sensors_schedule_and_a_run_by_hand_do_no_work_twice(pipeline):
+    pipeline.write_pool()
+    automation = Automation(pipeline)
+    automation.settle()
+    tick(pipeline)
+    at_once = [threading.Thread(target=refresh, args=(pipeline,)) for _ in range(2)]  # the schedule, a person
+    at_once.append(threading.Thread(target=automation.tick))
+    for thread in at_once:
+        thread.start()
+    for thread in at_once:
+        thread.join()
+    tick(pipeline)
+    assert automation.tick() == 0
+    made = pipeline.rows("SELECT asset, partition, count(*) FROM lineage GROUP BY ALL")
+    assert len(made) == 3 + 1 + 1 + 3 + 1 + 1 and {count for _, _, count in made} == {1}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project.runs import MOST_RANGES, partition_ranges
+from tests.pipeline import sentences
 
 
 @pytest.mark.parametrize(
@@ -33,12 +36,18 @@ def test_an_asset_without_partitions_is_one_run():
     assert partition_ranges([""], [""]) == [("", "")]
 
 
-def test_up_to_the_limit_every_range_is_its_own_run_and_beyond_it_one_run_spans_them_all():
-    order = [f"shard-{i:03}" for i in range(100)]
-    every_other = order[1 : 2 * MOST_RANGES : 2]
-    assert partition_ranges(every_other, order) == [(key, key) for key in every_other]
-    one_more = order[1 : 2 * MOST_RANGES + 2 : 2]
-    assert partition_ranges(one_more, order) == [(order[1], order[2 * MOST_RANGES + 1])]
+def test_many_scattered_shards_become_one_run_and_none_between_them_is_touched(pipeline):
+    for i in range(2 * MOST_RANGES + 3):
+        pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("medicine", 5, seed=i))
+    assert pipeline.errors() == []
+    for i in range(0, 2 * MOST_RANGES + 3, 2):
+        pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("medicine", 5, seed=100 + i))
+    (pipeline.data / "pool/part-01.jsonl").unlink()
+    stages = pipeline.run()
+    assert [len(stage.errors) for stage in stages.values()] == [0] * 6
+    assert len(stages["raw_counts"].due) == MOST_RANGES + 2 and len(stages["raw_counts"].run_ids) == 1
+    made = "SELECT partition, count(*) FROM lineage WHERE asset = 'raw_counts' GROUP BY ALL"
+    assert {count for name, count in pipeline.rows(made) if int(name[-2:]) % 2} == {1}
 
 
 def test_a_key_that_is_no_partition_is_an_error_that_names_it():
@@ -47,12 +56,9 @@ def test_a_key_that_is_no_partition_is_an_error_that_names_it():
 
 
 @given(st.permutations(range(60)), st.sets(st.integers(0, 59)))
-def test_ranges_cover_all_keys_in_order_and_nothing_else_unless_they_are_too_many(order, chosen):
+def test_ranges_cover_all_keys_in_order_and_nothing_else(order, chosen):
     order, keys = [str(i) for i in order], [str(i) for i in chosen]
     ranges = [(order.index(first), order.index(last)) for first, last in partition_ranges(keys, order)]
     covered = [order[i] for first, last in ranges for i in range(first, last + 1)]
-    expected = [key for key in order if key in keys]
-    assert len(ranges) <= MOST_RANGES
-    assert [key for key in covered if key in keys] == expected
-    gaps = sum(b not in keys and a in keys for a, b in zip(order, [*order[1:], None], strict=True))
-    assert covered == expected or gaps > MOST_RANGES
+    assert covered == [key for key in order if key in keys]
+    assert all(b - a > 1 for (_, a), (b, _) in pairwise(ranges))

@@ -175,7 +175,17 @@ def test_shards_are_inserted_or_replaced_by_their_key(catalog):
     catalog.record_shards(pa.Table.from_pylist([shard("b", "2"), shard("c", "1")]))
     found = {row["shard"]: row for row in catalog.query("known_shards").to_pylist()}
     assert {key: row["stamp"] for key, row in found.items()} == {"a": "1", "b": "2", "c": "1"}
-    assert found["c"] == shard("c", "1")
+    assert found["c"] == {**shard("c", "1"), "vanished": False}
+
+
+def test_a_shard_vanishes_and_comes_back(catalog):
+    columns = {"source": "wiki", "uri": "u", "size": 5, "modified": 1.5, "stamp": "1"}
+    catalog.record_shards(pa.Table.from_pylist([{"shard": key, **columns} for key in "abc"]))
+    catalog.record_vanished(["a", "b"], [])
+    assert catalog.query("vanished_shards", sources=["wiki"])["shard"].to_pylist() == ["a", "b"]
+    assert catalog.query("vanished_shards", sources=["books"]).num_rows == 0
+    catalog.record_vanished(["c"], ["a"])
+    assert catalog.query("vanished_shards", sources=["wiki"])["shard"].to_pylist() == ["b", "c"]
 
 
 # --- views -------------------------------------------------------------------------------------------
@@ -309,7 +319,8 @@ class Stopped(Exception):
 
 def insert(connection: duckdb.DuckDBPyConnection, partition: str) -> None:
     connection.execute(
-        "INSERT INTO lineage VALUES ('a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, MAP {}, '{}', NULL)", [partition]
+        "INSERT INTO lineage VALUES ('a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, MAP {}, '{}', NULL)",
+        [partition],
     )
 
 

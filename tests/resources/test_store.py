@@ -85,6 +85,7 @@ ROWS = {
     },
     "quarantine": {"shard": "s", "row": np.array([7]), "reason": pa.array(["not JSON"]), "excerpt": ["{"]},
     "raw_counts": {"shard": "s", "bucket": np.array([3, 9], np.int32), "count": np.array([1, 2**50])},
+    "raw_distribution": {"name": "v1", "bucket": np.array([3, 9], np.int32), "count": np.array([1, 2**50])},
     "target_counts": {
         "target": "t",
         "bucket": np.array([3], np.int32),

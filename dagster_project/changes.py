@@ -1,0 +1,154 @@
+"""``dsir changes``: which documents entered or left between two versions of a selection, and why.
+
+What belongs here: naming what there is to compare, and layout. What does not: the comparison itself
+(``sql/macros_changes.sql``).
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resources.settings import ConfigError
+from resources.workspace import Workspace
+
+#: Documents shown of those that entered, and as many of those that left.
+SHOWN = 10
+
+
+def print_changes(
+    workspace: Workspace, selection: str, old: str | None, new: str | None, console: Console
+) -> None:
+    """Show the changes between two versions of a selection.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    selection : str
+    old, new : str or None
+        Number or fingerprint of a version. Without `new` it is the one made last, without `old` the one made
+        before `new`, of those whose files are there.
+    console : rich.console.Console
+
+    Raises
+    ------
+    ConfigError
+        No selection or version has this name, or the files of a version were pruned; says what there is.
+    """
+    catalog = workspace.catalog
+    every = catalog.query("changes_versions").to_pylist()
+    versions = [row for row in every if row["selection"] == selection]
+    if not versions:
+        names = ", ".join(dict.fromkeys(row["selection"] for row in every)) or "none, run `dsir run` first"
+        raise ConfigError(f"no selection '{selection}' was made; there are: {names}")
+    for wanted in (old, new):
+        if wanted is not None:
+            _check_version(versions, wanted)
+    compared = catalog.query("changes_compared", selection=selection, old=old, new=new).to_pylist()
+    if len(compared) < 2:
+        console.print(
+            f"there is nothing to compare: of selection '{selection}' there is {_listed(versions)}",
+            markup=False,
+            soft_wrap=True,
+        )
+        return
+    choice = {"selection": selection, "old": compared[0]["version"], "new": compared[1]["version"]}
+    _print_versions(selection, compared, console)
+    counts = catalog.query("changes_counts", **choice).to_pylist()
+    if not counts:
+        console.print("the same documents are picked")
+        return
+    _print_counts(counts, console)
+    documents = catalog.query("changes_documents", **choice, shown=SHOWN).to_pylist()
+    for change in ("entered", "left"):
+        rows = [row for row in documents if row["change"] == change]
+        if rows:
+            _print_documents(change, rows, console)
+
+
+def _check_version(versions: list[dict], wanted: str) -> None:
+    """Raise ConfigError unless one of the versions has this number or fingerprint, and has its files."""
+    found = [row for row in versions if wanted in (str(row["number"]), row["version"])]
+    selection = versions[0]["selection"]
+    if not found:
+        raise ConfigError(
+            f"selection '{selection}' has no version '{wanted}'; there is {_listed(versions)}. "
+            "Name a version by its number or its fingerprint."
+        )
+    if found[0]["pruned_at"]:
+        raise ConfigError(
+            f"the files of version {wanted} of selection '{selection}' were pruned on "
+            f"{found[0]['pruned_at']:%Y-%m-%d}, so its documents are not known any more; there is {_listed(versions)}"
+        )
+
+
+def _listed(versions: list[dict]) -> str:
+    """List versions by number, fingerprint and time."""
+    return ", ".join(
+        f"version {row['number']} ({row['version']}, "
+        + ("pruned)" if row["pruned_at"] else f"made {row['finished_at']:%Y-%m-%d %H:%M:%S})")
+        for row in versions
+    )
+
+
+def _print_versions(selection: str, compared: list[dict], console: Console) -> None:
+    table = _table(f"selection {selection}", ">version", "fingerprint", "made at", ">documents", ">tokens")
+    for row in compared:
+        table.add_row(
+            row["side"],
+            str(row["number"]),
+            row["version"],
+            f"{row['finished_at']:%Y-%m-%d %H:%M:%S}",
+            f"{row['documents']:,}",
+            f"{row['tokens']:,}",
+        )
+    console.print(table)
+    if compared[1]["configured"]:
+        console.print(f"configured otherwise: {compared[1]['configured']}", markup=False, soft_wrap=True)
+
+
+def _print_counts(counts: list[dict], console: Console) -> None:
+    table = _table("change", ">documents", "why")
+    for row in counts:
+        style = "green" if row["change"] == "entered" else "yellow"
+        table.add_row(Text(row["change"], style=style), f"{row['documents']:,}", Text(row["why"]))
+    console.print()
+    console.print(table)
+
+
+def _print_documents(change: str, rows: list[dict], console: Console) -> None:
+    """Show documents with their keys on both sides; a key that is not known any more is a dash."""
+    table = _table(
+        f"{change}, the best",
+        ">rank",
+        "target",
+        ">old\nkey",
+        ">new\nkey",
+        ">old\nthreshold",
+        ">new\nthreshold",
+        "why",
+    )
+    for row in rows:
+        table.add_row(
+            Text(row["doc_id"]),
+            f"{row['rank']:,}",
+            row["target"],
+            *(_number(row[name]) for name in ("old_key", "new_key", "old_threshold", "new_threshold")),
+            Text(row["why"], no_wrap=True, overflow="ellipsis"),
+        )
+    console.print()
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.3f}"
+
+
+def _table(*headers: str) -> Table:
+    """Make a table; a column whose header begins with ``>`` is aligned to the right, `why` takes what is left."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for header in headers:
+        justify = "right" if header.startswith(">") else "left"
+        table.add_column(header.removeprefix(">"), justify=justify, no_wrap=header != "why")
+    return table

@@ -1,0 +1,126 @@
+"""``dsir prune``: outputs that no configuration refers to any more; shown, and removed when told to.
+
+What belongs here: what may go. What does not: what is due (``resources/plan.py``), arguments
+(``dagster_project/cli.py``).
+
+Kept is what the configurations name as it is now: the outputs of the shards whose files are there, of the targets,
+the distribution that the estimator is pinned to, and of each selection the version that was materialized last.
+All else may go: vanished shards, old versions of selections, what belongs to names that are not in any
+configuration, and files that ``dsir verify`` set aside. Lineage stays, as history; its rows are marked as pruned.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dagster_project.partitions import shards
+from resources.workspace import Workspace
+
+#: Kinds of files in the store that a shard has.
+SHARD_KINDS = ("features", "documents", "quarantine", "raw_counts", "weights")
+
+#: Leftovers that are listed by name.
+SHOWN = 50
+
+OLDER_VERSION = "an older version"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file, or the folder of a selection's version, that no configuration refers to.
+
+    Attributes
+    ----------
+    path : Path
+    why : str
+    bytes : int
+    """
+
+    path: Path
+    why: str
+    bytes: int
+
+
+def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
+    """Return what the configurations of one home do not refer to, in order of paths.
+
+    Raises
+    ------
+    resources.corpus.CorpusError
+        A source matches no file at all: more likely a disk that is not there than a pool that is empty.
+    """
+    plans = [workspace.plan() for workspace in workspaces]
+    home = workspaces[0].home
+    latest = workspaces[0].latest()
+    vanished = {shard for workspace in workspaces for shard in workspace.vanished()}
+    named = {kind: {shard for plan in plans for shard in plan.shards} for kind in SHARD_KINDS}
+    named["target_counts"] = {target.name for plan in plans for target in plan.settings.targets}
+    named["raw_distribution"] = {plan.raw_distribution.partition for plan in plans if plan.raw_distribution}
+    named["importance_estimator"] = {"log_ratios"}
+    selections = {each.name for plan in plans for each in plan.settings.selections}
+    found: list[tuple[Path, str]] = []
+    for kind in (*SHARD_KINDS, "target_counts", "raw_distribution", "importance_estimator"):
+        for path in (home / kind).glob("[!.~]*"):
+            if path.stem not in named[kind]:
+                gone = kind in SHARD_KINDS and path.stem in vanished
+                found.append((path, "its shard vanished" if gone else "no configuration names it"))
+    for folder in (home / "selections").glob("[!.~]*/*"):
+        name = folder.parent.name
+        if name not in selections:
+            found.append((folder, "no configuration names it"))
+        elif ("selections", name) in latest and latest["selections", name]["fingerprint"] != folder.name:
+            found.append((folder, OLDER_VERSION))
+    found += [
+        (path, "it was damaged and set aside") for path in (home / "damaged").rglob("*") if path.is_file()
+    ]
+    return [Leftover(path, why, _size(path)) for path, why in sorted(found)]
+
+
+def remove_leftovers(
+    workspace: Workspace, leftovers: Sequence[Leftover], instance: dg.DagsterInstance
+) -> None:
+    """Remove files, mark their lineage as pruned, take vanished shards out of Dagster's partitions.
+
+    Lineage goes first: a run in between finds an output missing that is still there, never the reverse.
+    """
+    names = [str(each.path.relative_to(workspace.home)) for each in leftovers]
+    unnamed = {
+        each.path.parent.name
+        for each in leftovers
+        if each.path.is_dir() and each.why != OLDER_VERSION  # of a selection that no configuration names
+    }
+    workspace.catalog.record_pruned(names, sorted(unnamed))
+    for each in leftovers:
+        if each.path.is_dir():
+            shutil.rmtree(each.path)
+        else:
+            each.path.unlink(missing_ok=True)
+    known = set(instance.get_dynamic_partitions(shards.name))
+    gone = {each.path.stem for each in leftovers if each.path.parent.name == "raw_counts"}
+    for key in sorted(known & gone):
+        instance.delete_dynamic_partition(shards.name, key)
+
+
+def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Console) -> None:
+    """Show the leftovers by kind and reason, with what they take."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for header in ("what", "why", "MB"):
+        table.add_column(header, justify="right" if header == "MB" else "left", overflow="fold")
+    for each in leftovers[:SHOWN]:
+        table.add_row(Text(str(each.path.relative_to(home))), each.why, f"{each.bytes / 1e6:,.1f}")
+    console.print(table)
+    if len(leftovers) > SHOWN:
+        console.print(f"and {len(leftovers) - SHOWN} more")
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,1 @@
+FROM selection_versions ORDER BY selection, number;

@@ -1,0 +1,71 @@
+-- Why a document is in the current version of a selection, or is not. What belongs here: its key, the threshold
+-- and the verdict. What does not: its n-grams, which are no rows (dsir/explain.py), other versions
+-- (macros_changes.sql).
+--
+-- Arguments stand in the subquery `asked` only; macros_lineage.sql says why.
+
+-- why(doc_id, selection): one row for every document of this id and every target of the selection. `rank` is that
+-- among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views `documents`
+-- and `weights` have what is newest, which may be newer than the selection while a run is under way or has failed.
+CREATE OR REPLACE MACRO why(doc_id, selection) AS TABLE
+WITH asked AS (
+    SELECT doc_id AS doc_id, selection AS selection
+), chosen AS (
+    SELECT d.* FROM asked JOIN documents AS d ON d.doc_id = asked.doc_id
+), weighed AS (  -- an inner join, since it reads of the files only what it needs
+    SELECT w.* FROM chosen AS d JOIN weights AS w ON w.shard = d.shard AND w."row" = d."row"
+), current AS (
+    SELECT l.partition AS selection, l.fingerprint AS version, l.inputs, l.metadata,
+           l.inputs['configuration']::JSON AS configuration
+    FROM asked JOIN latest AS l ON l.asset = 'selections' AND l.partition = asked.selection
+), targets AS (
+    SELECT unnest(range(1, len(n.names) + 1)) AS number, unnest(n.names) AS target
+    FROM (SELECT from_json(c.configuration->'targets', '["VARCHAR"]') AS names FROM current AS c) AS n
+), thresholds AS (
+    SELECT s.target, min(s.key) AS threshold
+    FROM current AS c JOIN selections AS s ON s.selection = c.selection GROUP BY s.target
+), found AS (
+    SELECT d.*, t.number, t.target, c.version, w.log_weight AS log_weight_now,
+           p.target AS picked_for, p.rank, p.key AS picked_key, p.log_weight AS picked_log_weight,
+           CASE c.configuration->>'method' WHEN 'top_k' THEN 0.0
+                ELSE gumbel_noise(d.content_hash, c.metadata->>'noise_keys'->>t.target) END AS noise,
+           (c.configuration->>'min_tokens')::BIGINT AS min_tokens,
+           c.inputs[output_name('weights', d.shard)] AS weights,
+           lw.fingerprint = weights AND lr.fingerprint = lw.inputs[output_name('raw_counts', d.shard)] AS same,
+           lw.inputs['importance_estimator'] AS estimator
+    FROM chosen AS d
+    CROSS JOIN current AS c
+    CROSS JOIN targets AS t
+    LEFT JOIN weighed AS w ON w.shard = d.shard AND w."row" = d."row" AND w.target = t.target
+    LEFT JOIN selections AS p ON p.selection = c.selection AND p.shard = d.shard AND p."row" = d."row"
+    LEFT JOIN latest AS lw ON lw.asset = 'weights' AND lw.partition = d.shard
+    LEFT JOIN latest AS lr ON lr.asset = 'raw_counts' AND lr.partition = d.shard
+), keyed AS (
+    SELECT f.*, t.threshold,
+           CASE WHEN f.picked_for = f.target THEN f.picked_log_weight
+                WHEN f.same THEN f.log_weight_now END AS log_weight,
+           CASE WHEN f.picked_for = f.target THEN f.picked_key ELSE log_weight + f.noise END AS key,
+           coalesce(f.noise, key - log_weight) AS noise_then,
+           key - t.threshold AS margin,
+           f.n_tokens >= f.min_tokens AS eligible
+    FROM found AS f LEFT JOIN thresholds AS t ON t.target = f.target
+)
+SELECT
+    k.shard, k."row", k.doc_id, s.uri, k.source, k.n_tokens, k.eligible, k.target, k.log_weight,
+    k.noise_then AS noise, k.key, k.rank, k.picked_for, k.threshold, k.margin, k.version, k.estimator,
+    CASE
+        WHEN k.picked_for = k.target
+            THEN format('picked, rank {:,}; above the threshold {:,.3f} by {:,.3f}', k.rank, k.threshold, k.margin)
+        WHEN k.weights IS NULL THEN 'not picked; its shard was not counted when the selection was made'
+        WHEN NOT k.same OR k.same IS NULL
+            THEN 'not known: its shard was counted or weighed again since the selection was made'
+        WHEN NOT k.eligible
+            THEN format('not eligible: it has {:,} tokens, min_tokens is {:,}', k.n_tokens, k.min_tokens)
+        WHEN k.threshold IS NULL THEN 'nothing was picked for this target'
+        WHEN k.picked_for IS NOT NULL
+            THEN format('not picked for this target, since picked for {} (rank {:,})', k.picked_for, k.rank)
+        WHEN k.key IS NULL THEN 'not picked; its noise is not known: the selection was made before noise keys were kept'
+        ELSE format('not picked; below the threshold {:,.3f} by {:,.3f}', k.threshold, -k.margin)
+    END AS verdict
+FROM keyed AS k LEFT JOIN shards AS s ON s.shard = k.shard
+ORDER BY k.shard, k."row", k.number;
