@@ -31,7 +31,7 @@ CORPUS = .dsir/demo/packages/.installed
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST))
 DEMO = --config demo/dsir.yaml
 
-.PHONY: help setup demo corpus dev test test-slow e2e lint bench clean
+.PHONY: help setup demo corpus dev test test-slow e2e lint bench bench-refresh clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -62,6 +62,9 @@ lint: $(TEST) ## style and format
 
 bench: $(TEST) ## speed against the reference implementation
 	@.venv/bin/python -m benchmarks.throughput
+
+bench-refresh: $(TEST) ## one file more in the pool: a refresh beside a full run
+	@.venv/bin/python -m benchmarks.refresh
 
 clean: ## remove .venv, the demo's corpus and caches; results in DSIR_HOME stay
 	@rm -rf .venv .dsir/demo .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

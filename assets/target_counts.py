@@ -6,7 +6,7 @@ What belongs here: from a target's files to its totals. What does not: the log r
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dagster as dg
 import numpy as np
@@ -59,6 +59,7 @@ class Counts:
     tokens: int = 0
     bytes: int = 0
     rejected: int = 0
+    files: list[str] = field(default_factory=list)
 
 
 def count_target(workspace: Workspace, output: Output, progress: Progress) -> Result:
@@ -104,6 +105,7 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "holdout_documents": holdout.documents,
             "holdout_tokens": holdout.tokens,
             "empty_buckets": int(spec.buckets - np.count_nonzero(train.totals)),
+            "file": "\n".join([*train.files, *holdout.files]),
         },
         tables={
             "parts": markdown_table(
@@ -128,6 +130,7 @@ def count_files(
 
     counts = Counts(np.zeros(spec.buckets, dtype=np.int64))
     for file in expand(uri) if uri else []:
+        counts.files.append(file.uri)
         for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader)):
             features.add_totals(counts.totals)
             counts.documents += len(features)

@@ -34,7 +34,7 @@ def print_changes(
     Raises
     ------
     ConfigError
-        No selection or version has this name, or the files of a version were pruned; says what there is.
+        No selection or version has this name, or the files of a version are gone; says what there is.
     """
     catalog = workspace.catalog
     every = catalog.query("changes_versions").to_pylist()
@@ -76,18 +76,23 @@ def _check_version(versions: list[dict], wanted: str) -> None:
             f"selection '{selection}' has no version '{wanted}'; there is {_listed(versions)}. "
             "Name a version by its number or its fingerprint."
         )
-    if found[0]["pruned_at"]:
+    if not found[0]["on_disk"]:
         raise ConfigError(
-            f"the files of version {wanted} of selection '{selection}' were pruned on "
-            f"{found[0]['pruned_at']:%Y-%m-%d}, so its documents are not known any more; there is {_listed(versions)}"
+            f"selection '{selection}' has no files of version '{wanted}' any more, so its documents are not known; "
+            f"there is {_listed(versions)}"
         )
 
 
 def _listed(versions: list[dict]) -> str:
-    """List versions by number, fingerprint and time."""
+    """List versions by number, fingerprint, when they were made, and what became of their files."""
+
+    def fate(row: dict) -> str:
+        if row["on_disk"]:
+            return ""
+        return f", pruned {row['pruned_at']:%Y-%m-%d %H:%M:%S}" if row["pruned_at"] else ", files gone"
+
     return ", ".join(
-        f"version {row['number']} ({row['version']}, "
-        + ("pruned)" if row["pruned_at"] else f"made {row['finished_at']:%Y-%m-%d %H:%M:%S})")
+        f"version {row['number']} ({row['version']}, made {row['finished_at']:%Y-%m-%d %H:%M:%S}{fate(row)})"
         for row in versions
     )
 

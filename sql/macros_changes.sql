@@ -47,21 +47,21 @@ WITH asked AS (
 ), newer AS (
     SELECT v.* FROM selection_versions AS v, asked
     WHERE v.selection = asked.selection
-      AND CASE WHEN asked.new IS NULL THEN v.pruned_at IS NULL
+      AND CASE WHEN asked.new IS NULL THEN v.on_disk
                ELSE asked.new IN (v.version, CAST(v.number AS VARCHAR)) END
     ORDER BY v.finished_at DESC LIMIT 1
 ), older AS (
     SELECT v.* FROM selection_versions AS v, newer AS n, asked
     WHERE v.selection = asked.selection
-      AND CASE WHEN asked.old IS NULL THEN v.pruned_at IS NULL AND v.finished_at < n.finished_at
+      AND CASE WHEN asked.old IS NULL THEN v.on_disk AND v.finished_at < n.finished_at
                ELSE asked.old IN (v.version, CAST(v.number AS VARCHAR)) END
     ORDER BY v.finished_at DESC LIMIT 1
 )
 SELECT 'old' AS side, o.* FROM older AS o UNION ALL SELECT 'new', n.* FROM newer AS n;
 
 -- selection_changes(selection, old, new): the documents that entered or left between two versions, and why.
--- Nothing where one of them is not there. The same document on both sides is the same row of its shard, or, in a
--- file that changed, the same id.
+-- Nothing where the files of one of them are gone. The same document on both sides is the same row of its shard,
+-- or, in a file that changed, the same id.
 --
 -- A key on the side where the document was not picked is NULL where it can not be known any more: the view
 -- `weights` has the newest weights only, and the noise is that of the other side if the seed is the same.
@@ -77,7 +77,7 @@ WITH asked AS (
     SELECT DISTINCT ON (v.side) v.side, v.selection, v.version, v.configuration, l.inputs
     FROM asked, compared_versions(asked.selection, asked.old, asked.new) AS v
     JOIN lineage AS l ON l.asset = 'selections' AND l.partition = v.selection AND l.fingerprint = v.version
-    WHERE v.pruned_at IS NULL
+    WHERE v.on_disk
 ), inputs AS (
     SELECT s.side, unnest(map_entries(s.inputs)) AS input FROM sides AS s
 ), weighed AS (

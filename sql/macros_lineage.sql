@@ -1,5 +1,5 @@
 -- From a file to what was made of it, and from a selected record back to its file. What belongs here:
--- following the inputs of the lineage. What does not: why a document was picked (macros_selections.sql).
+-- following the inputs of the lineage. What does not: why a document was picked (macros_why.sql).
 --
 -- DuckDB puts the text of an argument where its name stands. So arguments stand only in a subquery `asked` without
 -- tables, where nothing else can be meant, and every column has its table's name before it.

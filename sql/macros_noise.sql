@@ -1,5 +1,5 @@
 -- The Gumbel noise of a document, as dsir/hashing.py makes it (`gumbel_noise`). What belongs here: its
--- integer arithmetic and the logarithms. What does not: who needs it (macros_selections.sql).
+-- integer arithmetic and the logarithms. What does not: who needs it (macros_why.sql).
 --
 -- DuckDB stops at an integer that overflows, so sums and products modulo 2^64 are taken in 128 bits. ln() may
 -- differ in the last bit from the project's own logarithm: keys computed here agree with those of the picks

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS lineage (
     partition   VARCHAR NOT NULL,   -- '' for an asset without partitions
     fingerprint VARCHAR NOT NULL,   -- of the inputs, the configuration and the code that made it
     run_id      VARCHAR NOT NULL,   -- Dagster's
-    inputs      MAP(VARCHAR, VARCHAR) NOT NULL,  -- 'asset[partition]' or 'file <uri>' -> fingerprint
+    inputs      MAP(VARCHAR, VARCHAR) NOT NULL,  -- 'asset[partition]', 'file', 'configuration', … -> fingerprint or text
     started_at  TIMESTAMPTZ NOT NULL,
     finished_at TIMESTAMPTZ NOT NULL,
     rows        BIGINT NOT NULL,

@@ -50,7 +50,7 @@ JOIN latest AS l
   ON l.asset = 'selections' AND l.partition = p.selection AND l.fingerprint = p.version;
 
 -- One row a version, however often it was materialized: of these, the last is shown. Versions are numbered
--- in the order in which they were first made. Lineage keeps a version after its files were pruned.
+-- in the order in which they were first made. Lineage keeps a version when its files are not there any more.
 CREATE OR REPLACE VIEW selection_versions AS
 WITH made AS (
     SELECT l.*, l.inputs['configuration'] AS configuration,
@@ -60,6 +60,9 @@ WITH made AS (
     QUALIFY row_number() OVER (
         PARTITION BY l.partition, l.fingerprint ORDER BY l.finished_at DESC, l.started_at DESC
     ) = 1
+), files AS (
+    SELECT string_split(g.file, '/')[-3] AS selection, string_split(g.file, '/')[-2] AS version
+    FROM glob($home || '/selections/*/*/picks.parquet') AS g
 )
 SELECT
     m.partition                                                                 AS selection,
@@ -73,12 +76,14 @@ SELECT
     m.metadata->>'folder'                                                       AS folder,
     l.fingerprint IS NOT NULL                                                   AS current,
     m.configuration::JSON                                                       AS configuration,
+    f.version IS NOT NULL                                                       AS on_disk,
     m.pruned_at
 FROM made AS m
+LEFT JOIN files AS f ON f.selection = m.partition AND f.version = m.fingerprint
 LEFT JOIN latest AS l
   ON l.asset = 'selections' AND l.partition = m.partition AND l.fingerprint = m.fingerprint;
 
 -- The distributions of the pool that estimators are pinned to, by name.
 CREATE OR REPLACE VIEW raw_distributions AS
-SELECT name, bucket, count
-FROM read_parquet($home || '/raw_distribution/*.parquet');
+SELECT d.name, d.bucket, d.count
+FROM read_parquet($home || '/raw_distribution/*.parquet') AS d;

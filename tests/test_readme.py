@@ -20,13 +20,15 @@ def test_every_query_of_the_readme_runs_on_a_catalog(pipeline):
         pipeline.rows(query)
 
 
-def test_the_query_for_what_a_file_led_to_finds_all_of_it(pipeline):
+def test_the_query_for_what_was_made_from_a_file_finds_all_of_it(pipeline):
     pipeline.write_pool()
     pipeline.run()
-    [query] = [
-        q for q in re.findall(r"```sql\n(.*?)```", README, flags=re.S)[0].split(";") if "RECURSIVE" in q
-    ]
-    found = {row[0] for row in pipeline.rows(query.replace("aws-00.jsonl.zst", "law.jsonl"))}
+    queries = re.findall(r"```sql\n(.*?)```", README, flags=re.S)[0].split(";")
+    [query] = [query for query in queries if "dependents(" in query]
+    found = {
+        f"{asset}[{partition}]" if partition else asset
+        for asset, partition, *_ in pipeline.rows(query.replace("aws-00.jsonl.zst", "law.jsonl"))
+    }
     weights = {f"weights[pool.{domain}]" for domain in ("medicine", "law", "code")}
     assert found == weights | {
         "raw_counts[pool.law]",

@@ -39,7 +39,13 @@ def test_a_picked_document_has_the_rank_key_and_chain_of_the_catalog(done, why):
     assert code == 0
     assert f"picked, rank {rank};" in text
     assert f"log weight {log_weight:,.3f}" in text and f"key {key:,.3f}" in text
-    for asset, partition in (("raw_counts", shard), ("importance_estimator", ""), ("selections", "picked")):
+    for asset, partition in (
+        ("raw_counts", shard),
+        ("target_counts", "medicine"),
+        ("importance_estimator", ""),
+        ("weights", shard),
+        ("selections", "picked"),
+    ):
         [(fingerprint, run)] = done.rows(
             f"SELECT fingerprint, run_id FROM latest WHERE asset = '{asset}' AND partition = '{partition}'"
         )

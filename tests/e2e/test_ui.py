@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -84,52 +85,89 @@ def test_a_bad_shard_in_a_backfill_fails_alone(pipeline, tmp_path, monkeypatch):
     assert server.left == []
 
 
+def test_a_range_is_backfilled_in_one_run_and_so_is_a_scattered_set(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(pipeline.home / "dagster"))
+    for i in range(12):
+        pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("law", 3, seed=i))
+    keys = [f"pool.part-{i:02d}" for i in range(12)]
+    assert main(["init", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
+    server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
+    counted = "SELECT DISTINCT shard FROM documents ORDER BY shard"
+    with server:
+        state = server.wait_for_backfill(server.backfill("raw_counts", partitions=keys[2:7]))
+        assert state["status"] == "COMPLETED_SUCCESS" and len(state["runs"]) == 1
+        assert pipeline.rows(counted) == [(key,) for key in keys[2:7]]
+        launch(
+            server,
+            "materialize_shards",
+            {"ops": {"materialize_matching": {"config": {"shards": ["pool.part-0[08]", "*-10"]}}}},
+        )
+        server.wait_for(lambda: finished(server, "materialize_shards") == 1, 120, "the scattered shards")
+        scattered = [keys[0], *keys[2:7], keys[8], keys[10]]
+        assert pipeline.rows(counted) == [(key,) for key in scattered]
+        materialized = server.ask(
+            """{ assetNodes(assetKeys: [{path: ["raw_counts"]}]) { partitionStats { numMaterialized } } }"""
+        )
+        assert materialized["assetNodes"][0]["partitionStats"]["numMaterialized"] == len(scattered)
+    assert server.left == []
+
+
 def test_new_files_are_found_and_refreshed_without_anyone_asking(pipeline, tmp_path):
+    pipeline.config["estimator"] = {"fit": {"pinned": "first"}}
     pipeline.write_pool()
     server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
     with server:
         where = {"repositoryLocationName": location(server), "repositoryName": "__repository__"}
         started = server.ask(
-            """mutation ($sensor: SensorSelector!, $schedule: ScheduleSelector!) {
-              startSensor(sensorSelector: $sensor) { __typename }
-              startSchedule(scheduleSelector: $schedule) { __typename } }""",
-            sensor={**where, "sensorName": "discover_shards"},
+            """mutation ($found: SensorSelector!, $due: SensorSelector!, $schedule: ScheduleSelector!) {
+              found: startSensor(sensorSelector: $found) { __typename }
+              due: startSensor(sensorSelector: $due) { __typename }
+              nightly: startSchedule(scheduleSelector: $schedule) { __typename } }""",
+            found={**where, "sensorName": "discover_shards"},
+            due={**where, "sensorName": "refresh_when_due"},
             schedule={**where, "scheduleName": "nightly_refresh"},
         )
-        assert started["startSensor"]["__typename"] == "Sensor"
-        assert started["startSchedule"]["__typename"] == "ScheduleStateResult"
+        assert started["found"]["__typename"] == started["due"]["__typename"] == "Sensor"
+        assert started["nightly"]["__typename"] == "ScheduleStateResult"
 
         def partitions():
             data = server.ask("""{ assetNodes(assetKeys: [{path: ["raw_counts"]}]) { partitionKeys } }""")
             return data["assetNodes"][0]["partitionKeys"]
 
-        server.wait_for(lambda: len(partitions()) == 3, 120, "the sensor to register three shards")
-        refresh(server, where)
-        server.wait_for(lambda: finished(server) >= 1, 180, "the refresh")
-        assert len(pipeline.picks()) == 20
+        server.wait_for(lambda: finished(server, "refresh") >= 1, 240, "the first refresh")
+        assert len(partitions()) == 3 and len(pipeline.picks()) == 20
+        dropped = time.monotonic()
         pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
-        server.wait_for(lambda: "pool.more" in partitions(), 120, "the sensor to register the new shard")
-        refresh(server, where)
-        server.wait_for(lambda: finished(server) >= 2, 180, "the second refresh")
-        rows = "SELECT partition, count(*) FROM lineage WHERE asset = 'raw_counts' GROUP BY ALL"
-        assert sorted(pipeline.rows(rows)) == [
-            (f"pool.{shard}", 1) for shard in ("code", "law", "medicine", "more")
-        ]
+        server.wait_for(lambda: finished(server, "refresh") >= 2, 240, "the second refresh")
+        print(f"from the file dropped to the refreshed selection: {time.monotonic() - dropped:.1f} s")
+        assert "pool.more" in partitions()
+        assert pipeline.rows("SELECT count(*) FROM documents WHERE shard = 'pool.more'") == [(5,)]
+        # By hand besides: there is nothing left to do.
+        launch(server, "refresh", {})
+        server.wait_for(lambda: finished(server, "refresh") >= 3, 180, "the refresh by hand")
+        made = pipeline.rows("SELECT asset, partition, count(*) FROM lineage GROUP BY ALL")
+        assert {(asset, partition): n for asset, partition, n in made if n > 1} == {
+            ("selections", "picked"): 2,
+            ("evaluations", "picked"): 2,
+        }
     assert server.left == []
 
 
-def refresh(server, where):
+def launch(server, job, config):
+    where = {"repositoryLocationName": location(server), "repositoryName": "__repository__"}
     result = server.ask(
         LAUNCH,
-        params={"selector": {**where, "pipelineName": "refresh"}, "runConfigData": {}, "mode": "default"},
+        params={"selector": {**where, "pipelineName": job}, "runConfigData": config, "mode": "default"},
     )["launchRun"]
     assert result["__typename"] == "LaunchRunSuccess", result
 
 
-def finished(server):
+def finished(server, job):
+    """Return how many runs of a job have ended, all of them well."""
     data = server.ask(
-        """{ runsOrError(filter: {pipelineName: "refresh", statuses: [SUCCESS, FAILURE]}) {
-          ... on Runs { results { status } } } }"""
+        """query ($job: String!) { runsOrError(filter: {pipelineName: $job, statuses: [SUCCESS, FAILURE]}) {
+          ... on Runs { results { status } } } }""",
+        job=job,
     )
     statuses = [run["status"] for run in data["runsOrError"]["results"]]
     assert "FAILURE" not in statuses

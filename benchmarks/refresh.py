@@ -1,0 +1,80 @@
+"""One file more: a refresh beside a full run, with the estimator fitted on all or pinned: ``make bench-refresh``.
+
+What belongs here: what is timed, how it is shown. What does not: the timing of a process
+(``benchmarks/pipeline.py``), the text (``benchmarks/pool.py``).
+
+The pool is the corpus as it is, its files linked into a folder; all but the last are there at first. Each
+figure is a whole ``dsir run``, started to ended. A run of a home that is up to date goes before, so that compiled
+code and files are cached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.pipeline import Pipeline
+from benchmarks.pool import find_corpus
+from resources.workspace import Workspace
+
+FITS = {"all": "all", "pinned": {"pinned": "first"}}
+
+
+def main() -> int:
+    """Time full runs and refreshes; return the exit code."""
+    console = Console(highlight=False)
+    corpus = find_corpus()
+    if corpus is None:
+        console.print("no corpus; `make corpus` builds the demo's")
+        return 1
+    figures: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="dsir-refresh-") as name:
+        for fit, value in FITS.items():
+            folder = Path(name) / fit
+            pool = folder / "pool"
+            pool.mkdir(parents=True)
+            for file in corpus.files[:-1]:
+                os.symlink(file, pool / file.name)
+            pipeline = Pipeline(folder / "run", f"{pool}/*", corpus.target, corpus.holdout)
+            config = folder / "run" / "dsir.yaml"
+            config.write_text(json.dumps({**json.loads(config.read_text()), "estimator": {"fit": value}}))
+            figures[fit] = {"full": pipeline.run().wall, "nothing due": pipeline.run().wall}
+            last = corpus.files[-1]
+            os.symlink(last, pool / last.name)
+            figures[fit]["one file more"] = pipeline.run().wall
+            made = [row for row in pipeline.lineage() if row["asset"] == "weights"]
+            newest = max(row["finished_at"] for row in pipeline.lineage() if row["asset"] == "raw_counts")
+            figures[fit]["shards weighed"] = sum(row["finished_at"] > newest for row in made)
+            if fit == "pinned":
+                from assets.importance_estimator import measure_drift
+
+                workspace = Workspace(config, pipeline.home)
+                figures[fit]["drift"] = measure_drift(workspace, workspace.plan()).drift
+    table = Table(box=None, header_style="bold")
+    for header in (
+        "fit",
+        "full run, s",
+        "one file more, s",
+        "shards weighed",
+        "nothing due, s",
+        "drift, nats",
+    ):
+        table.add_column(header, justify="right" if header != "fit" else "left")
+    for fit, row in figures.items():
+        drift = f"{row['drift']:.5f}" if "drift" in row else "-"
+        seconds = [f"{row[key]:.1f}" for key in ("full", "one file more", "nothing due")]
+        table.add_row(fit, seconds[0], seconds[1], f"{row['shards weighed']}", seconds[2], drift)
+    console.print(f"{corpus.name}; {len(corpus.files)} files, the last one new")
+    console.print(table)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
