@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from assets.importance_estimator import measure_drift
 from benchmarks.pipeline import Pipeline
 from benchmarks.pool import find_corpus
 from resources.workspace import Workspace
@@ -52,8 +53,6 @@ def main() -> int:
             newest = max(row["finished_at"] for row in pipeline.lineage() if row["asset"] == "raw_counts")
             figures[fit]["shards weighed"] = sum(row["finished_at"] > newest for row in made)
             if fit == "pinned":
-                from assets.importance_estimator import measure_drift
-
                 workspace = Workspace(config, pipeline.home)
                 figures[fit]["drift"] = measure_drift(workspace, workspace.plan()).drift
     table = Table(box=None, header_style="bold")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from assets.importance_estimator import measure_drift
 from resources.workspace import Workspace
 
 QUERIES = (
@@ -50,6 +51,10 @@ def print_report(workspace: Workspace, console: Console) -> None:
         f"{pool['tokens']:,} tokens, {pool['megabytes']:,.1f} MB of text, "
         f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {pool['quarantined']:,} rows quarantined"
     )
+    if plan.raw_distribution and plan.raw_distribution.state == "fresh":
+        drift = measure_drift(workspace, plan)
+        text = str(drift)
+        console.print(Text(text[0].upper() + text[1:], style="" if drift.passed else "yellow"))
     names = [selection.name for selection in workspace.settings.selections]
     selections = catalog.query("report_selections", selections=names).to_pylist()
     if not selections:

@@ -143,7 +143,7 @@ class PinnedFit(Model):
     """
 
     pinned: Name
-    max_drift: Annotated[Number, pydantic.Field(gt=0)] = 0.05
+    max_drift: Annotated[Number, pydantic.Field(gt=0)] = 0.02
 
 
 def _kind_of_fit(value: object) -> str:

@@ -4,6 +4,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from dagster_project.cli import main
 from tests.pipeline import sentences
 
 
@@ -59,7 +60,7 @@ def test_the_first_fit_under_a_name_is_that_of_the_whole_pool(pinned):
     assert pinned.rows("SELECT * FROM weights ORDER BY ALL") == weights
 
 
-def test_drift_is_measured_whenever_the_pool_changes_and_checked(pinned):
+def test_drift_is_measured_whenever_the_pool_changes_checked_and_reported(pinned, capsys):
     [check] = drift_checks(pinned)
     assert check.passed and check.metadata["drift"].value == 0
     pinned.write("pool/more.jsonl", sentences("law", 200, seed=9))
@@ -70,6 +71,8 @@ def test_drift_is_measured_whenever_the_pool_changes_and_checked(pinned):
     assert check.metadata["drift"].value == pytest.approx(np.sum(pool * np.log(pool / fitted)))
     assert check.metadata["shards"].value == 4 and check.metadata["pinned_shards"].value == 3
     assert not check.passed
+    main(["report", "--config", str(pinned.config_path), "--home", str(pinned.home)])
+    assert "nats from the distribution pinned as 'v1', above max_drift 0.01" in capsys.readouterr().out
     pinned.run()
     assert len(drift_checks(pinned)) == 2
 
