@@ -31,7 +31,7 @@ CORPUS = .dsir/demo/packages/.installed
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST))
 DEMO = --config demo/dsir.yaml
 
-.PHONY: help setup demo corpus dev test test-slow e2e lint bench bench-refresh clean
+.PHONY: help setup demo corpus dev test test-slow e2e lint bench bench-backfill bench-refresh clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -62,6 +62,9 @@ lint: $(TEST) ## style and format
 
 bench: $(TEST) ## speed against the reference implementation
 	@.venv/bin/python -m benchmarks.throughput
+
+bench-backfill: $(TEST) ## what a partition costs beyond its work, in a backfill of 1,000 small shards
+	@.venv/bin/python -m benchmarks.backfill
 
 bench-refresh: $(TEST) ## one file more in the pool: a refresh beside a full run
 	@.venv/bin/python -m benchmarks.refresh
