@@ -21,9 +21,16 @@ from resources.workspace import Workspace
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
+run_launcher:
+  module: dagster_project.launcher
+  class: MonitoredRunLauncher
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 10
 run_retries:
   enabled: true
   max_retries: 2
+  retry_on_asset_or_op_failure: false
 concurrency:
   runs:
     max_concurrent_runs: 4

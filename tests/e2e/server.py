@@ -79,7 +79,7 @@ class DagsterServer:
             return False
 
     def __exit__(self, *_: object) -> None:
-        group = os.getpgid(self._process.pid)
+        group = self._process.pid  # it leads its session
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(60)
@@ -93,6 +93,12 @@ class DagsterServer:
         self.left = left
         for process in self.left:
             os.kill(process, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """Kill every process of the server at once, as a machine that loses power does."""
+        for process in processes_of_session(self._process.pid):  # it leads its session
+            os.kill(process, signal.SIGKILL)
+        self._process.wait()
 
     def ask(self, query: str, **variables: object) -> dict:
         """Send a GraphQL query; return its data."""

@@ -5,6 +5,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dagster_project.cli import main
@@ -67,7 +69,9 @@ def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, t
     assert server.left == []
 
 
-def test_a_bad_shard_in_a_backfill_fails_alone(pipeline, tmp_path, monkeypatch):
+def test_a_bad_shard_in_a_backfill_fails_alone_and_is_materialized_alone_once_it_is_repaired(
+    pipeline, tmp_path, monkeypatch
+):
     monkeypatch.setenv("DAGSTER_HOME", str(pipeline.home / "dagster"))
     pipeline.write_pool()
     pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
@@ -76,12 +80,18 @@ def test_a_bad_shard_in_a_backfill_fails_alone(pipeline, tmp_path, monkeypatch):
     server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
     with server:
         server.wait_for_backfill(server.backfill("raw_counts"))
-        counts = server.ask(
-            """{ assetNodes(assetKeys: [{path: ["raw_counts"]}]) {
-              partitionStats { numMaterialized numFailed numPartitions } } }"""
-        )["assetNodes"][0]["partitionStats"]
-    assert counts == {"numMaterialized": 4, "numFailed": 1, "numPartitions": 5}
-    assert pipeline.rows("SELECT count(DISTINCT shard) FROM documents") == [(4,)]
+        query = """{ assetNodes(assetKeys: [{path: ["raw_counts"]}]) {
+          partitionStats { numMaterialized numFailed numPartitions } } }"""
+        failed = server.ask(query)["assetNodes"][0]["partitionStats"]
+        assert pipeline.rows("SELECT count(DISTINCT shard) FROM documents") == [(4,)]
+        pq.write_table(pa.Table.from_pylist(sentences("code", 2, 9)), pipeline.data / "pool/bad.parquet")
+        state = server.wait_for_backfill(server.backfill("raw_counts", partitions=["pool.bad"]))
+        assert state["status"] == "COMPLETED_SUCCESS" and len(state["runs"]) == 1
+        repaired = server.ask(query)["assetNodes"][0]["partitionStats"]
+    assert failed == {"numMaterialized": 4, "numFailed": 1, "numPartitions": 5}
+    assert repaired == {"numMaterialized": 5, "numFailed": 0, "numPartitions": 5}
+    made = pipeline.rows("SELECT count(*) FROM lineage WHERE asset = 'raw_counts'")
+    assert made == [(5,)]  # the others were not done again
     assert server.left == []
 
 
