@@ -1,7 +1,8 @@
 """Documents with their log weights and keys, as a stream over the pool.
 
-What belongs here: joining the documents and weights of a shard, and running the pool past several
-:class:`dsir.selection.TopK` at once. What does not: the picking itself (``dsir/selection.py``).
+What belongs here: joining the documents and weights of a shard, which documents a selection may pick at all, and
+running the pool past several :class:`dsir.selection.TopK` at once. What does not: the picking itself
+(``dsir/selection.py``), the quality filter's arithmetic (``dsir/quality.py``).
 Shared by ``selections`` and ``evaluations``.
 """
 
@@ -12,9 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.features import hash_strings
+from dsir.quality import PAPER, WordCounts, failing
 from dsir.selection import CANDIDATE, TopK
 from resources.plan import Plan
+from resources.settings import Selection
 from resources.workspace import Workspace
+
+#: What a document has to meet to be eligible, in this order; the names that metadata and messages give them.
+CRITERIA = ("min_tokens", *(f"quality.{name}" for name in PAPER))
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,20 @@ class Documents:
         Columns row, doc_id, source, n_tokens, content_hash.
     log_weights : dict of str to ndarray of float64
         By target.
+    excluded_by : ndarray of int8
+        0 for a document that is eligible, else the place in `CRITERIA`, counted from 1, of the first criterion that
+        it does not meet.
     """
 
     shard: int
     table: pa.Table
     log_weights: dict[str, np.ndarray]
+    excluded_by: np.ndarray
+
+    @property
+    def eligible(self) -> np.ndarray:
+        """Which documents the selection may pick: ndarray of bool."""
+        return self.excluded_by == 0
 
     @property
     def n_tokens(self) -> np.ndarray:
@@ -45,16 +60,15 @@ class Documents:
         """Content hash of each document: ndarray of uint64."""
         return self.table["content_hash"].to_numpy()
 
-    def offer(self, top: TopK, eligible: np.ndarray, log_weight: np.ndarray, key: np.ndarray) -> None:
+    def offer(self, top: TopK, log_weight: np.ndarray, key: np.ndarray) -> None:
         """Add the documents that are eligible, and not out of reach already, to a selection.
 
         Parameters
         ----------
         top : TopK
-        eligible : ndarray of bool
         log_weight, key : ndarray of float64
         """
-        at = np.flatnonzero(eligible & (key >= top.floor))
+        at = np.flatnonzero(self.eligible & (key >= top.floor))
         kept = self.table.take(pa.array(at))
         candidates = np.empty(len(at), dtype=CANDIDATE)
         candidates["key"], candidates["log_weight"] = key[at], log_weight[at]
@@ -67,10 +81,38 @@ class Documents:
 
 
 COLUMNS = ["row", "doc_id", "source", "n_tokens", "content_hash"]
+QUALITY_COLUMNS = ["most_frequent_word", "informative_words", "single_digits"]
 
 
-def stream(workspace: Workspace, plan: Plan, targets: list[str]) -> Iterator[Documents]:
-    """Yield the documents of all counted shards with their log weights under some targets.
+def exclude(documents: pa.Table, selection: Selection) -> np.ndarray:
+    """Tell which criterion of a selection each document does not meet: `Documents.excluded_by`.
+
+    Parameters
+    ----------
+    documents : pyarrow.Table
+        Columns n_tokens and, if the selection filters by quality, `QUALITY_COLUMNS`.
+    selection : Selection
+    """
+    n_tokens = documents["n_tokens"].to_numpy()
+    excluded_by = np.zeros(len(documents), np.int8)
+    if selection.quality is not None:
+        counts = WordCounts(*(documents[name].to_numpy() for name in QUALITY_COLUMNS))
+        failed = failing(n_tokens, counts, selection.quality.model_dump())
+        excluded_by[failed > 0] = failed[failed > 0] + 1
+    excluded_by[n_tokens < selection.min_tokens] = 1
+    return excluded_by
+
+
+def stream(
+    workspace: Workspace, plan: Plan, selection: Selection, targets: list[str] | None = None
+) -> Iterator[Documents]:
+    """Yield the documents of all counted shards, as a selection sees them.
+
+    Parameters
+    ----------
+    workspace, plan, selection
+    targets : list of str, optional
+        Whose log weights to read; those of the selection if not given.
 
     Raises
     ------
@@ -79,6 +121,8 @@ def stream(workspace: Workspace, plan: Plan, targets: list[str]) -> Iterator[Doc
     """
     store = workspace.store
     n_targets = len(plan.counted_targets)
+    targets = selection.targets if targets is None else targets
+    columns = COLUMNS if selection.quality is None else COLUMNS + QUALITY_COLUMNS
 
     def row_groups() -> Iterator[tuple[int, str, int]]:
         for index, shard in enumerate(plan.counted):
@@ -89,7 +133,7 @@ def stream(workspace: Workspace, plan: Plan, targets: list[str]) -> Iterator[Doc
     def read(item: tuple[int, str, int]) -> Documents:
         index, shard, group = item
         with store.open_table(store.path("documents", shard), plan.raw_counts(shard).stamp) as file:
-            documents = file.read_row_group(group, columns=COLUMNS)
+            documents = file.read_row_group(group, columns=columns)
         log_weights = {}
         if targets:
             with store.open_table(store.path("weights", shard), plan.weights(shard).stamp) as file:
@@ -98,6 +142,6 @@ def stream(workspace: Workspace, plan: Plan, targets: list[str]) -> Iterator[Doc
                     log_weights[target] = file.read_row_group(at, columns=["log_weight"])[
                         "log_weight"
                     ].to_numpy()
-        return Documents(index, documents, log_weights)
+        return Documents(index, documents, log_weights, exclude(documents, selection))
 
     return workspace.engine.map_blocks(read, row_groups())

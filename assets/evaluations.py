@@ -137,14 +137,13 @@ def evaluate(
         budget = Budget(tokens=int(n_tokens.sum()))
     random = [TopK(budget) for _ in range(settings.random_seeds)]
     pool, effective = Lengths(), {target: EffectiveSampleSize() for target in selection.targets}
-    for documents in stream(workspace, plan, selection.targets):
+    for documents in stream(workspace, plan, selection):
         pool.add(documents.n_tokens, documents.table["source"])
-        eligible = documents.n_tokens >= selection.min_tokens
         for target in selection.targets:
-            effective[target].add(documents.log_weights[target][eligible])
+            effective[target].add(documents.log_weights[target][documents.eligible])
         for seed, top in enumerate(random):
             noise = gumbel_noise(documents.content_hash, seed, "random")
-            documents.offer(top, eligible, noise, noise)
+            documents.offer(top, noise, noise)
     top_k = pick(workspace, plan, selection.model_copy(update={"method": "top_k"}), budget)
 
     compared = [chosen]

@@ -181,6 +181,7 @@ def documents_table(shard: str, source: str, batch: TextBatch, features: Feature
             "n_ngrams": features.n_ngrams,
             "n_bytes": text_bytes(batch.texts),
             "content_hash": features.content_hash,
+            **vars(features.word_counts),
         },
     )
 

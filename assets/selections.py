@@ -7,8 +7,9 @@ budget (``dsir/selection.py``), formats of records (``resources/records.py``), h
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 import pydantic
 
 from assets import plots
-from assets.candidates import Documents, stream
+from assets.candidates import CRITERIA, Documents, stream
 from assets.importance_estimator import target_totals
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from dsir.hashing import gumbel_noise, noise_key
@@ -39,6 +40,8 @@ class SelectionOptions(RunOptions):
     ----------
     method, min_tokens, seed, output
         As in the configuration; None leaves the configuration's value.
+    quality
+        True for the paper's bounds, False for none.
     documents, fraction, tokens
         Size; at most one of them, None leaves the configuration's size.
     """
@@ -48,6 +51,7 @@ class SelectionOptions(RunOptions):
     fraction: float | None = None
     tokens: int | None = None
     min_tokens: int | None = None
+    quality: bool | None = None
     seed: int | None = None
     output: str | None = None
 
@@ -60,7 +64,7 @@ class SelectionOptions(RunOptions):
             The parameters are not valid together.
         """
         values = selection.model_dump()
-        names = ("method", "min_tokens", "seed", "output")
+        names = ("method", "min_tokens", "quality", "seed", "output")
         values |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         size = {name: getattr(self, name) for name in ("documents", "fraction", "tokens")}
         if any(value is not None for value in size.values()):
@@ -113,8 +117,8 @@ def build_selections(
         def compute(output: Output, progress: Progress) -> Result:
             result = select(workspace, plan, selection, output, progress)
             if selection != configured:
-                then = configured.model_dump()
-                changed = {k: v for k, v in selection.model_dump().items() if v != then[k]}
+                then, now = configured.model_dump(), selection.model_dump()
+                changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
                 result.metadata["launchpad"] = json.dumps(changed)
             if "note" in result.metadata:
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
@@ -166,18 +170,20 @@ class Pool:
     eligible: int = 0
     eligible_tokens: int = 0
     longest: int = 0
+    excluded: Counter[str] = field(default_factory=Counter)
 
 
-def survey(workspace: Workspace, plan: Plan, min_tokens: int) -> Pool:
-    """Count the eligible documents."""
+def survey(workspace: Workspace, plan: Plan, selection: Selection) -> Pool:
+    """Count the eligible documents, and the others by the first criterion that they do not meet."""
     pool = Pool()
-    for documents in stream(workspace, plan, []):
+    for documents in stream(workspace, plan, selection, targets=[]):
         n_tokens = documents.n_tokens
-        eligible = n_tokens >= min_tokens
+        eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
         pool.documents += len(n_tokens)
-        pool.eligible += int(eligible.sum())
-        pool.eligible_tokens += int(n_tokens[eligible].sum())
+        pool.eligible += eligible
+        pool.eligible_tokens += int(n_tokens[documents.eligible].sum())
         pool.longest = max(pool.longest, int(n_tokens.max(initial=0)))
+        pool.excluded.update(dict(zip(CRITERIA, excluded, strict=True)))
     return pool
 
 
@@ -201,7 +207,7 @@ def budget_of(size: Size, pool: Pool, selection: str) -> tuple[Budget, str | Non
     if documents == 0:
         raise ConfigError(
             f"selection '{selection}': a fraction of {size.fraction} of {pool.eligible:,} eligible "
-            "documents is no document; raise size.fraction or lower min_tokens"
+            "documents is no document; raise size.fraction or let more documents be eligible"
         )
     return Budget(documents=documents), None
 
@@ -259,15 +265,14 @@ def pick(
     """
     budgets = split_budget(budget, shares_of(workspace, plan, selection))
     best = [TopK(each) for each in needed(budgets)]
-    for documents in stream(workspace, plan, selection.targets):
-        eligible = documents.n_tokens >= selection.min_tokens
+    for documents in stream(workspace, plan, selection):
         for target, top in zip(selection.targets, best, strict=True):
             key = keys(selection, target, documents)
-            documents.offer(top, eligible, documents.log_weights[target], key)
+            documents.offer(top, documents.log_weights[target], key)
         for target, histogram in zip(selection.targets, histograms, strict=False):
-            histogram.add(documents.log_weights[target][eligible])
+            histogram.add(documents.log_weights[target][documents.eligible])
         if progress:
-            progress.add(documents=len(eligible))
+            progress.add(documents=len(documents.n_tokens))
     return pick_in_turn([top.candidates() for top in best], budgets)
 
 
@@ -276,12 +281,15 @@ def select(
 ) -> Result:
     """Pick, write the picks and the records, as one new folder."""
     started = time.monotonic()
-    pool = survey(workspace, plan, selection.min_tokens)
+    pool = survey(workspace, plan, selection)
     if pool.eligible == 0:
+        excluded = ", ".join(f"{name} {n:,}" for name, n in pool.excluded.items() if n)
         raise ConfigError(
-            f"selection '{selection.name}': none of {pool.documents:,} documents has min_tokens "
-            f"{selection.min_tokens} or more; the longest has {pool.longest:,}. Lower min_tokens."
+            f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "
+            f"{selection.min_tokens}, the longest has {pool.longest:,}. Excluded by: {excluded or 'none'}. "
+            "Lower min_tokens or widen the bounds of quality."
         )
+    excluded = {name: pool.excluded[name] for name in CRITERIA if name == "min_tokens" or selection.quality}
     budget, note = budget_of(selection.size, pool, selection.name)
     histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
     picked = pick(workspace, plan, selection, budget, progress, histograms)
@@ -309,6 +317,7 @@ def select(
             "tokens": tokens,
             "eligible_documents": pool.eligible,
             "pool_documents": pool.documents,
+            **{f"excluded_by_{name}": n for name, n in excluded.items()},
             f"{'token' if budget.documents is None else 'document'}_budget": budget.amount,
             "shards": len(plan.counted),
             "shards_not_counted": len(plan.uncounted),
@@ -330,6 +339,7 @@ def select(
                 ],
             ),
             "by source": by_source(picks),
+            "not eligible": markdown_table(["first criterion not met", "documents"], list(excluded.items())),
         },
     )
     if note:

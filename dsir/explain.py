@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsir.features import FeatureSpec, custom_tokenizer
-from dsir.hashing import K1, K2, K3
+from dsir.hashing import K1, K3, hash_word_bytes
 
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
 _MASK = 2**64 - 1
@@ -82,20 +82,10 @@ def bucket_of(ngram: tuple[str, ...], spec: FeatureSpec) -> int:
     """Return the bucket of an n-gram, given as its words."""
     if spec.hash == "sha256":
         return int(hashlib.sha256(" ".join(ngram).encode()).hexdigest(), 16) % spec.buckets
-    h = _hash_word(ngram[0].encode())
+    h = hash_word_bytes(ngram[0].encode())
     for word in ngram[1:]:
-        h = (h * int(K1) + _hash_word(word.encode())) & _MASK
+        h = (h * int(K1) + hash_word_bytes(word.encode())) & _MASK
         h ^= h >> 32
         h = h * int(K3) & _MASK
         h ^= h >> 29
     return ((h >> 32) * spec.buckets) >> 32
-
-
-def _hash_word(word: bytes) -> int:
-    """Hash a word as ``dsir.hashing`` specifies it."""
-    h = len(word) * int(K1) & _MASK
-    for start in range(0, len(word), 8):
-        h = (h ^ int.from_bytes(word[start : start + 8], "little")) * int(K2) & _MASK
-        h ^= h >> 32
-    h = h * int(K3) & _MASK
-    return h ^ (h >> 29)

@@ -24,6 +24,7 @@ import pyarrow as pa
 from dsir.hashing import xxh64_ranges
 from dsir.kernel import count_documents, room_for_words
 from dsir.memo import new_memo
+from dsir.quality import WordCounts
 from dsir.sparse import add_counts, new_counts
 from dsir.unicode_tables import code_point_table
 from dsir.words import needs_str_lower
@@ -115,6 +116,8 @@ class Features:
         Words of each document.
     content_hash : uint64[n]
         XXH64, seed 0, of the UTF-8 bytes of each document as it was given.
+    word_counts : WordCounts, optional
+        What the quality filter needs. No part of the Arrow form: None for features that come from it.
     """
 
     offsets: np.ndarray
@@ -122,6 +125,7 @@ class Features:
     counts: np.ndarray
     n_tokens: np.ndarray
     content_hash: np.ndarray
+    word_counts: WordCounts | None = None
 
     def __len__(self) -> int:
         return len(self.n_tokens)
@@ -310,7 +314,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
     room = (int((ends - starts).sum()) // 5 + 64) if bounds is None else len(bounds)
     _scratch.prepare(spec)
     try:
-        offsets, buckets, counts, n_tokens = count_documents(
+        offsets, buckets, counts, n_tokens, word_counts = count_documents(
             data,
             starts,
             ends,
@@ -327,7 +331,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
     except BaseException:  # out of memory: the counters are not zero
         _scratch.clear()
         raise
-    return Features(offsets, buckets, counts, n_tokens, content_hash)
+    return Features(offsets, buckets, counts, n_tokens, content_hash, WordCounts(*word_counts))
 
 
 _NO_TABLE = np.zeros(0, np.uint32)

@@ -69,6 +69,17 @@ def hash_word(buf, start, length):
     return h ^ (h >> _29)
 
 
+def hash_word_bytes(word: bytes) -> int:
+    """The same as `hash_word`, of one word and without compiling anything."""
+    mask = 2**64 - 1
+    h = len(word) * int(K1) & mask
+    for start in range(0, len(word), 8):
+        h = (h ^ int.from_bytes(word[start : start + 8], "little")) * int(K2) & mask
+        h ^= h >> 32
+    h = h * int(K3) & mask
+    return h ^ (h >> 29)
+
+
 @inner
 def extend(prefix, word):
     """Hash of an n-gram from that of all its words but the last, and that of the last word."""

@@ -1,8 +1,9 @@
-"""The compiled entry point of the featurizer: documents in, sparse n-gram counts out.
+"""The compiled entry point of the featurizer: documents in, sparse n-gram counts out, and counts of words.
 
 Belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. Does
 not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`dsir.words`), SHA-256
-(`dsir.memo`, `dsir.sha256`), the counters (`dsir.sparse`).
+(`dsir.memo`, `dsir.sha256`), the counters (`dsir.sparse`), what is counted for the quality filter
+(`dsir.quality`).
 """
 
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from dsir import hashing, intrinsics, memo, sha256, sparse, words
+from dsir import hashing, intrinsics, memo, quality, sha256, sparse, words
 from dsir.hashing import bucket_of, extend, hash_word
 from dsir.intrinsics import inner
 from dsir.memo import count_words_sha256, flush
+from dsir.quality import count_classes, count_most_frequent, room_for_counters
 from dsir.sparse import add, emit
 from dsir.unicode_tables import SPACE
 from dsir.words import BLOCK, MAX_GROWTH, find_words
@@ -29,14 +31,16 @@ def room_for_words(ngrams: int) -> int:
 
 
 @inner
-def _count_words_fast(low, starts, ends, first, last, seen, prefixes, n_buckets, counts):
+def _count_words_fast(low, starts, ends, first, last, seen, prefixes, n_buckets, counts, hashes):
     """Count the n-grams that end in words ``first .. last - 1``: `count_words_sha256` for the ``fast`` hash.
 
-    Here `prefixes` are the hashes of the n-grams that end in the word before `first`.
+    Here `prefixes` are the hashes of the n-grams that end in the word before `first`. The words' hashes are
+    written to `hashes` from `seen` on.
     """
     ngrams = len(prefixes)
     for i in range(first, last):
         word = hash_word(low, starts[i], ends[i] - starts[i])
+        hashes[seen] = word
         add(counts, bucket_of(word, n_buckets), 1)
         for k in range(min(ngrams - 1, seen), 0, -1):
             prefixes[k] = extend(prefixes[k - 1], word)
@@ -82,6 +86,8 @@ def _entry_point(source_stamp):
         buckets, values
             Buckets, ascending, and counts of document d at ``offsets[d] .. offsets[d + 1] - 1``.
         n_words : int64[n]
+        word_counts : int64[3, n]
+            The fields of `dsir.quality.WordCounts`.
         """
         source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `_stamp`)
         n = len(begins)
@@ -90,6 +96,9 @@ def _entry_point(source_stamp):
         prefixes = np.zeros(ngrams, np.uint64)
         starts = np.empty(_room_for_words(ngrams), np.int64)
         ends = np.empty(len(starts), np.int64)
+        hashes = np.empty(len(starts), np.uint64)  # of all words of a document
+        counters = np.zeros(room_for_counters(len(hashes)), np.uint32)
+        word_counts = np.zeros((3, n), np.int64)
         if bounds is None:
             longest = 0
             for d in range(n):
@@ -115,12 +124,20 @@ def _entry_point(source_stamp):
                         n_ends += 1
                         pos += 1
                     n_starts = n_ends
+                if seen + n_ends - known > len(hashes):
+                    more_hashes = np.empty(2 * len(hashes), np.uint64)
+                    more_hashes[:seen] = hashes[:seen]
+                    hashes = more_hashes
                 if memo is None:
-                    _count_words_fast(low, starts, ends, known, n_ends, seen, prefixes, n_buckets, counts)
+                    _count_words_fast(
+                        low, starts, ends, known, n_ends, seen, prefixes, n_buckets, counts, hashes
+                    )
                 else:
                     count_words_sha256(
                         memo, low, starts, ends, known, n_ends, seen, prefixes, n_buckets, counts
                     )
+                    for i in range(known, n_ends):
+                        hashes[seen + i - known] = hash_word(low, starts[i], ends[i] - starts[i])
                 seen += n_ends - known
                 # Keep the bounds of the words that later n-grams begin with, and the start of an open word.
                 known = min(ngrams - 1, n_ends)
@@ -133,6 +150,10 @@ def _entry_point(source_stamp):
             if memo is not None:
                 flush(memo, n_buckets, counts)
             n_words[d] = seen
+            word_counts[1, d], word_counts[2, d] = count_classes(hashes, seen)
+            if len(counters) < room_for_counters(seen):
+                counters = np.zeros(room_for_counters(seen), np.uint32)
+            word_counts[0, d] = count_most_frequent(hashes, seen, counters)
             needed = at + min(seen * ngrams, np.int64(n_buckets))
             if needed > len(buckets):
                 room = needed + needed // 2
@@ -143,7 +164,7 @@ def _entry_point(source_stamp):
                 buckets, values = more_buckets, more_values
             at = emit(counts, buckets, values, at)
             offsets[d + 1] = at
-        return offsets, buckets[:at], values[:at], n_words
+        return offsets, buckets[:at], values[:at], n_words, word_counts
 
     return count_documents
 
@@ -155,7 +176,7 @@ def _stamp() -> int:
     functions it calls. The value of a closure's variable is part of the cache's key, so this one is a closure
     over the checksum of them all.
     """
-    modules = (sys.modules[__name__], hashing, intrinsics, memo, sha256, sparse, words)
+    modules = (sys.modules[__name__], hashing, intrinsics, memo, quality, sha256, sparse, words)
     return zlib.crc32(b"".join(Path(m.__file__).read_bytes() for m in modules))
 
 

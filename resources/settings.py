@@ -18,6 +18,7 @@ import pydantic
 import yaml
 
 from dsir.features import FeatureSpec
+from dsir.quality import PAPER
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 Name = Annotated[str, pydantic.Field(pattern=NAME_PATTERN, max_length=100)]
@@ -208,6 +209,57 @@ class Size(Model):
         return self
 
 
+def _two(bounds: object) -> object:
+    if not isinstance(bounds, list | tuple) or len(bounds) != 2:
+        raise ValueError("expected a list of two, the lower and the upper bound; null for none")
+    return bounds
+
+
+def _ascending(bounds: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    low, high = bounds
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"nothing is above {low} and below {high}")
+    return bounds
+
+
+#: Lower and upper bound, both exclusive; null where there is none. A YAML list of two.
+Bounds = Annotated[
+    tuple[Number | None, Number | None],
+    pydantic.BeforeValidator(_two),
+    pydantic.Field(strict=False),
+    pydantic.AfterValidator(_ascending),
+]
+
+
+class Quality(Model):
+    """Bounds of the quality filter (:mod:`dsir.quality`); the paper's where none are given.
+
+    Attributes
+    ----------
+    words : [low, high]
+        Number of words.
+    most_frequent_word : [low, high]
+        Share of the words that the most frequent one takes.
+    informative_words : [low, high]
+        Share of the words that are neither English stopwords nor punctuation.
+    not_digits : [low, high]
+        Share of the words that are not a single digit.
+    """
+
+    words: Bounds = PAPER["words"]
+    most_frequent_word: Bounds = PAPER["most_frequent_word"]
+    informative_words: Bounds = PAPER["informative_words"]
+    not_digits: Bounds = PAPER["not_digits"]
+
+
+def _on_or_off(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    if not isinstance(value, dict | Quality):
+        raise ValueError("expected true, false or a mapping of bounds")
+    return value
+
+
 class Selection(Model):
     """One selection: what to pick, how much, by which method.
 
@@ -228,6 +280,10 @@ class Selection(Model):
         Documents, fraction or tokens.
     min_tokens : int
         Documents with fewer tokens are not eligible.
+    quality : Quality, optional
+        Documents outside of these bounds are not eligible. In the file ``true`` (the paper's bounds), ``false``
+        or a mapping. Where there is none, a dump has no such key, so that a selection without it keeps the
+        fingerprint that it had before the filter existed.
     seed : int
         Seed of the Gumbel noise.
     output : {"jsonl", "jsonl.zst", "parquet"}
@@ -240,6 +296,7 @@ class Selection(Model):
     method: Literal["resample", "top_k"] = "resample"
     size: Size
     min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
+    quality: Annotated[Quality | None, pydantic.BeforeValidator(_on_or_off)] = None
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     output: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
 
@@ -250,6 +307,13 @@ class Selection(Model):
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("a target is named twice")
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, object]:
+        values = dump(self)
+        if self.quality is None:
+            values.pop("quality", None)
+        return values
 
 
 class EvaluationSettings(Model):

@@ -45,6 +45,9 @@ SCHEMAS = {
             "n_ngrams": pa.int64(),
             "n_bytes": pa.int64(),
             "content_hash": pa.uint64(),
+            "most_frequent_word": pa.int64(),
+            "informative_words": pa.int64(),
+            "single_digits": pa.int64(),
         }
     ),
     "quarantine": pa.schema(
@@ -111,7 +114,7 @@ class Store:
             # A view over a glob fails where nothing matches, so each kind has one file without rows.
             folder = home / kind
             empty = folder / "~empty/~/picks.parquet" if kind == "selections" else folder / "~empty.parquet"
-            if not empty.exists():
+            if not _has_schema(empty, schema):
                 with self.replacing(empty) as temporary:
                     pq.write_table(schema.empty_table(), temporary)
         (home / "features").mkdir(exist_ok=True)
@@ -248,6 +251,14 @@ class Stamp:
             + (f" ({'; '.join(differences)})" if differences else "")
             + f"; materialize {self.output} again"
         )
+
+
+def _has_schema(path: Path, schema: pa.Schema) -> bool:
+    """Whether a Parquet file is there, can be read and has these columns."""
+    try:
+        return pq.read_schema(path).equals(schema)
+    except (OSError, pa.ArrowInvalid):
+        return False
 
 
 def table(kind: str, columns: dict) -> pa.Table:

@@ -4,6 +4,25 @@
 --
 -- Arguments stand in the subquery `asked` only; macros_lineage.sql says why.
 
+-- quality_failed(quality, ...): the first criterion of a selection's `quality` that a document with these counts of
+-- words fails, with its value and bounds; NULL if there is none. `failing` in dsir/quality.py is the same.
+CREATE OR REPLACE MACRO quality_failed(quality, n_tokens, most_frequent_word, informative_words, single_digits) AS
+list_filter(
+    list_transform(
+        [
+            {'name': 'words', 'value': n_tokens::DOUBLE},
+            {'name': 'most_frequent_word', 'value': most_frequent_word / greatest(n_tokens, 1)},
+            {'name': 'informative_words', 'value': informative_words / greatest(n_tokens, 1)},
+            {'name': 'not_digits', 'value': (n_tokens - single_digits) / greatest(n_tokens, 1)}
+        ],
+        lambda c: {
+            'name': c.name, 'value': c.value,
+            'low': (quality->c.name->>0)::DOUBLE, 'high': (quality->c.name->>1)::DOUBLE
+        }
+    ),
+    lambda c: NOT (coalesce(c.value > c.low, true) AND coalesce(c.value < c.high, true))
+)[1];
+
 -- why(doc_id, selection): one row for every document of this id and every target of the selection. `rank` is that
 -- among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views `documents`
 -- and `weights` have what is newest, which may be newer than the selection while a run is under way or has failed.
@@ -30,6 +49,8 @@ WITH asked AS (
            CASE c.configuration->>'method' WHEN 'top_k' THEN 0.0
                 ELSE gumbel_noise(d.content_hash, c.metadata->>'noise_keys'->>t.target) END AS noise,
            (c.configuration->>'min_tokens')::BIGINT AS min_tokens,
+           quality_failed(c.configuration->'quality', d.n_tokens, d.most_frequent_word, d.informative_words,
+                          d.single_digits) AS failed,
            c.inputs[output_name('weights', d.shard)] AS weights,
            lw.fingerprint = weights AND lr.fingerprint = lw.inputs[output_name('raw_counts', d.shard)] AS same,
            lw.inputs['importance_estimator'] AS estimator
@@ -47,7 +68,7 @@ WITH asked AS (
            CASE WHEN f.picked_for = f.target THEN f.picked_key ELSE log_weight + f.noise END AS key,
            coalesce(f.noise, key - log_weight) AS noise_then,
            key - t.threshold AS margin,
-           f.n_tokens >= f.min_tokens AS eligible
+           f.n_tokens >= f.min_tokens AND f.failed IS NULL AS eligible
     FROM found AS f LEFT JOIN thresholds AS t ON t.target = f.target
 )
 SELECT
@@ -59,8 +80,11 @@ SELECT
         WHEN k.weights IS NULL THEN 'not picked; its shard was not counted when the selection was made'
         WHEN NOT k.same OR k.same IS NULL
             THEN 'not known: its shard was counted or weighed again since the selection was made'
-        WHEN NOT k.eligible
+        WHEN k.n_tokens < k.min_tokens
             THEN format('not eligible: it has {:,} tokens, min_tokens is {:,}', k.n_tokens, k.min_tokens)
+        WHEN NOT k.eligible
+            THEN format('not eligible: its quality.{} is {:.4g}, which has to be {}', k.failed.name, k.failed.value,
+                        concat_ws(' and ', 'above ' || k.failed.low, 'below ' || k.failed.high))
         WHEN k.threshold IS NULL THEN 'nothing was picked for this target'
         WHEN k.picked_for IS NOT NULL
             THEN format('not picked for this target, since picked for {} (rank {:,})', k.picked_for, k.rank)

@@ -10,8 +10,10 @@
 -- The files of a shard that vanished stay until `dsir prune`; the views leave them out at once.
 
 CREATE OR REPLACE VIEW documents AS
-SELECT d.shard, d."row", d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes, d.content_hash
-FROM read_parquet($home || '/documents/*.parquet') AS d
+SELECT d.shard, d."row", d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes, d.content_hash,
+       d.most_frequent_word, d.informative_words, d.single_digits
+-- By name: files of before version 2 of raw_counts have fewer columns. They are read as NULL until counted again.
+FROM read_parquet($home || '/documents/*.parquet', union_by_name = true) AS d
 WHERE d.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW quarantine AS
