@@ -8,9 +8,11 @@ Shared by ``selections`` and ``evaluations``.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dsir.features import hash_strings
 from dsir.quality import PAPER, WordCounts, failing
@@ -145,3 +147,32 @@ def stream(
         return Documents(index, documents, log_weights, exclude(documents, selection))
 
     return workspace.engine.map_blocks(read, row_groups())
+
+
+def stream_features(
+    workspace: Workspace, plan: Plan, selection: Selection, targets: list[str]
+) -> Iterator[tuple[Documents, pa.RecordBatch]]:
+    """Yield the documents as :func:`stream` does, in the smaller batches of their cached features, with these."""
+    store = workspace.store
+    columns = COLUMNS if selection.quality is None else COLUMNS + QUALITY_COLUMNS
+
+    def shard_stream(index: int, shard: str) -> Iterator[tuple[Documents, pa.RecordBatch]]:
+        stamp = plan.raw_counts(shard).stamp
+        with store.open_table(store.path("documents", shard), stamp) as file:
+            table = file.read(columns=columns)
+        log_weights = {}
+        if targets:
+            weights = store.read_table(store.path("weights", shard), plan.weights(shard).stamp)
+            for target in targets:
+                mine = weights.filter(pc.equal(weights["target"], target))
+                log_weights[target] = mine["log_weight"].to_numpy()
+        excluded_by = exclude(table, selection)
+        done = 0
+        for batch in store.read_features(store.path("features", shard), stamp):
+            at = slice(done, done + batch.num_rows)
+            mine = {target: values[at] for target, values in log_weights.items()}
+            yield Documents(index, table.slice(done, batch.num_rows), mine, excluded_by[at]), batch
+            done += batch.num_rows
+
+    streams = [partial(shard_stream, index, shard) for index, shard in enumerate(plan.counted)]
+    return workspace.engine.chain(streams)

@@ -283,6 +283,15 @@ def target_totals(workspace: Workspace, plan: Plan, target: str) -> tuple[np.nda
     return totals[0], totals[1]
 
 
+def validation_totals(workspace: Workspace, plan: Plan, target: str) -> np.ndarray:
+    """Return the totals of the part of a target that matching does not fit on: ndarray of int64, shape (buckets,)."""
+    path = workspace.store.path("target_counts", target)
+    counts = workspace.store.read_table(path, plan.target_counts(target).stamp)
+    totals = np.zeros(workspace.settings.features.buckets, dtype=np.int64)
+    totals[counts["bucket"].to_numpy()] = counts["validation_count"].to_numpy()
+    return totals
+
+
 def read_log_ratios(workspace: Workspace, plan: Plan) -> tuple[list[str], np.ndarray]:
     """Return the targets and their log ratios: ndarray of float64, shape (targets, buckets)."""
     path = workspace.store.path("importance_estimator", "log_ratios")

@@ -66,6 +66,8 @@ Compute = Callable[[Output, Progress], Result]
 
 #: Seconds between two records in the catalog during a run of many partitions.
 RECORD_SECONDS = 0.5
+#: Seconds of waiting for the catalog that are worth a warning; this project's own runs wait less for each other.
+LONG_WAIT = 1.0
 
 
 def materialize_many(
@@ -188,6 +190,10 @@ def bring_up_to_date(
     yield from record()
     if due:
         context.log.info(str(progress))
+    waited = workspace.catalog.longest_wait
+    if waited > LONG_WAIT:
+        context.log.warning(f"waited {waited:.1f} s for the catalog: an open DuckDB shell?")
+        workspace.catalog.longest_wait = 0.0
     if failures:
         raise dg.Failure(
             f"{len(failures)} of {len(outputs) + len(failed)} outputs of {asset} failed; "

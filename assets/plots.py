@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsir.matching import Round
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -57,7 +59,9 @@ class Histogram:
         return np.bincount(at, weights=self.counts[filled], minlength=n)
 
 
-def log_weights(targets: list[str], eligible: list[Histogram], picked: list[np.ndarray]) -> str:
+def log_weights(
+    targets: list[str], eligible: list[Histogram], picked: list[np.ndarray], cut: bool = True
+) -> str:
     """Plot how many eligible documents, and how many of those picked, have which log weight.
 
     Parameters
@@ -67,6 +71,8 @@ def log_weights(targets: list[str], eligible: list[Histogram], picked: list[np.n
         For each target, or the first ``PANELS``; not empty.
     picked : list of ndarray of dsir.selection.CANDIDATE
         For each target, ranked.
+    cut : bool
+        Show the smallest key, where keys are log weights with or without noise.
     """
     shown = min(len(targets), PANELS)
     rows, columns = (shown + 1) // 2, min(shown, 2)
@@ -74,9 +80,9 @@ def log_weights(targets: list[str], eligible: list[Histogram], picked: list[np.n
     for ax, target, pool, picks in zip(panels, targets, eligible, picked, strict=False):
         chosen = Histogram()
         chosen.add(picks["log_weight"])
-        cut = picks["key"][-1:].tolist()
+        smallest = picks["key"][-1:].tolist() if cut else []
         # About 60 bars over ten nats or more, and one more at each end.
-        lowest, *_, highest = sorted([*pool.middle(), *chosen.middle(), *map(int, cut)])
+        lowest, *_, highest = sorted([*pool.middle(), *chosen.middle(), *map(int, smallest)])
         spread = max(highest - lowest, 10)
         width = -(-spread // 60)
         first, n = (lowest + highest - spread) // 2 - width, spread // width + 3
@@ -84,7 +90,7 @@ def log_weights(targets: list[str], eligible: list[Histogram], picked: list[np.n
         for histogram, color, label in ((pool, POOL, "eligible"), (chosen, SELECTION, "picked")):
             counts = histogram.wider(first, width, n)
             ax.stairs(counts, edges, baseline=0.1, fill=True, color=color, label=label, zorder=2)
-        for key in cut:
+        for key in smallest:
             ax.axvline(key, color=INK, linewidth=1, linestyle="--", label="smallest key picked")
             ax.set_title(f"{key:,.1f}", x=(key - first) / (n * width), pad=3, fontsize=8, color=INK)
         top = max(12, 2 * pool.wider(first, width, n).max())
@@ -134,6 +140,29 @@ def kl_reduction(reductions: list[tuple[str, float, float, float, float]]) -> st
         ("random, mean ± 2 sd", POOL, random, 2 * np.array(deviations)),
     ]
     return bars(names, groups, "KL reduction, nats", ".3f", of_many("targets", len(names), len(reductions)))
+
+
+def rounds(curve: list[Round], best: int) -> str:
+    """Plot how close the selection came to both parts of the target, round after round of matching.
+
+    Parameters
+    ----------
+    curve : list of dsir.matching.Round
+    best : int
+        Number of the round that was kept.
+    """
+    figure, [ax] = new_figure(2.8)
+    numbers = [each.number for each in curve]
+    for name, color, label in (
+        ("kl_fit", POOL, "fitted part of the target"),
+        ("kl_validation", SELECTION, "held-back part"),
+    ):
+        ax.plot(numbers, [getattr(each, name) for each in curve], color=color, label=label, marker=".")
+    ax.axvline(best, color=INK, linewidth=1, linestyle="--", label="round kept")
+    ax.set(xlabel="round", ylabel="KL(target‖selection), nats", ylim=(0, None))
+    ax.locator_params(axis="x", integer=True)
+    ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
+    return finished(figure, "KL by round")
 
 
 def bars(names: tuple[str, ...], groups: list[tuple], quantity: str, form: str, note: str = "") -> str:

@@ -22,6 +22,7 @@ import pydantic
 from assets import plots
 from assets.candidates import CRITERIA, Documents, stream
 from assets.importance_estimator import target_totals
+from assets.matching import pick_matched
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from dsir.hashing import gumbel_noise, noise_key
 from dsir.selection import Budget, TopK, needed, pack_position, pick_in_turn, split_budget
@@ -218,19 +219,20 @@ def noise_stream(selection: Selection, target: str) -> str:
 
 
 def noise_keys(selection: Selection) -> dict[str, str]:
-    """Return the key of each target's noise as hexadecimal digits, for `sql/macros_why.sql`; none for top-k."""
-    targets = [] if selection.method == "top_k" else selection.targets
+    """Return the key of each target's noise as hexadecimal digits, for `sql/macros_why.sql`, if there is noise."""
+    targets = selection.targets if selection.method in ("resample", "random") else []
     return {
         target: f"{noise_key(selection.seed, noise_stream(selection, target)):016x}" for target in targets
     }
 
 
 def keys(selection: Selection, target: str, documents: Documents) -> np.ndarray:
-    """Return the key of every document: log weight plus noise, or the log weight alone for top-k."""
+    """Return the key of every document: log weight plus noise; one of them alone for top-k and random."""
     log_weight = documents.log_weights[target]
     if selection.method == "top_k":
         return log_weight
-    return log_weight + gumbel_noise(documents.content_hash, selection.seed, noise_stream(selection, target))
+    noise = gumbel_noise(documents.content_hash, selection.seed, noise_stream(selection, target))
+    return noise if selection.method == "random" else log_weight + noise
 
 
 def shares_of(workspace: Workspace, plan: Plan, selection: Selection) -> np.ndarray:
@@ -292,7 +294,12 @@ def select(
     excluded = {name: pool.excluded[name] for name in CRITERIA if name == "min_tokens" or selection.quality}
     budget, note = budget_of(selection.size, pool, selection.name)
     histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
-    picked = pick(workspace, plan, selection, budget, progress, histograms)
+    matched = None
+    if selection.method == "match":
+        matched = pick_matched(workspace, plan, selection, budget, histograms[0], progress)
+        picked = [matched.picked]
+    else:
+        picked = pick(workspace, plan, selection, budget, progress, histograms)
     if not any(map(len, picked)):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "
@@ -325,12 +332,16 @@ def select(
             "method": selection.method,
             "seed": selection.seed,
             "noise_keys": json.dumps(noise_keys(selection)),
+            **(matched.metadata() if matched else {}),
             "seconds": time.monotonic() - started,
             "files": len(files),
             "folder": str(folder),
         },
         tables={
-            "log weights, histogram": plots.log_weights(selection.targets, histograms, picked),
+            "log weights, histogram": plots.log_weights(
+                selection.targets, histograms, picked, cut=selection.method in ("resample", "top_k")
+            ),
+            **(matched.tables() if matched else {}),
             "by target": markdown_table(
                 ["target", "documents", "tokens", "smallest key"],
                 [

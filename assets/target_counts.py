@@ -12,7 +12,9 @@ import dagster as dg
 import numpy as np
 
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
+from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
+from dsir.matching import held_back
 from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
 from resources.plan import CODE_VERSIONS, Output
 from resources.progress import Progress
@@ -52,9 +54,10 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
 
 @dataclass
 class Counts:
-    """What was read of one set of files."""
+    """What was read of one set of files; ``validation`` is the part of ``totals`` that matching holds back."""
 
     totals: np.ndarray
+    validation: np.ndarray
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
@@ -88,6 +91,7 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "target": target.name,
             "bucket": used.astype(np.int32),
             "count": train.totals[used],
+            "validation_count": train.validation[used],
             "holdout_count": holdout.totals[used],
         },
         output.stamp,
@@ -128,11 +132,12 @@ def count_files(
         batch = block.parse()
         return batch, featurize(batch.texts, spec)
 
-    counts = Counts(np.zeros(spec.buckets, dtype=np.int64))
+    counts = Counts(np.zeros(spec.buckets, dtype=np.int64), np.zeros(spec.buckets, dtype=np.int64))
     for file in expand(uri) if uri else []:
         counts.files.append(file.uri)
         for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader)):
             features.add_totals(counts.totals)
+            masked_totals(features, held_back(features.content_hash)[None, :], counts.validation[None, :])
             counts.documents += len(features)
             counts.tokens += int(features.n_tokens.sum())
             counts.bytes += batch.n_bytes

@@ -3,15 +3,18 @@
 What belongs here: connecting, retrying, recording. What does not: SQL (``sql/``), bulk rows
 (``resources/store.py``), what is stale (``resources/plan.py``).
 
-DuckDB lets one process write and excludes every other while it does, so a connection is opened for each
-transaction, closed after milliseconds, and opening is retried while another process holds the file.
+DuckDB lets one process write and excludes every other while it does, so the file is attached for each
+transaction and detached after milliseconds; while another process holds it, attaching is tried again and again.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
+import os
 import random
 import re
 import threading
@@ -25,12 +28,13 @@ import duckdb
 import pyarrow as pa
 
 import sql
+from resources.store import DISK_FULL
 
 #: Seconds that a transaction waits for another process to let go of the catalog.
 LOCK_TIMEOUT = 120.0
 
-# DuckDB's connections of one process share one database; two threads opening and closing it at once
-# gain nothing, and a closed connection of one must not pull the file away from the other.
+# A process's locks on a file are gone as soon as it closes the file anywhere, so that two threads must not have
+# the file open at once.
 _PROCESS_LOCK = threading.Lock()
 
 
@@ -80,33 +84,52 @@ class Catalog:
     ----------
     home : Path
         DSIR_HOME. The store must have laid out its folders before (the views need one file each).
+
+    Attributes
+    ----------
+    longest_wait : float
+        Seconds of the longest wait for other processes so far.
     """
 
     def __init__(self, home: Path) -> None:
         self.path = home / "catalog.duckdb"
+        self.longest_wait = 0.0
         self._home = home
         self._ready = False
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the catalog, run the body as one transaction, close.
+        """Attach the catalog, run the body as one transaction, detach it.
 
         Raises
         ------
         CatalogLocked
             Another process kept the file for too long; the message says which.
+        OSError
+            The disk is full. What was recorded before stays.
         """
-        with _PROCESS_LOCK:
-            connection = _connect(self.path)
-            try:
-                connection.execute("BEGIN")
-                if not self._ready:
-                    self._create(connection)
+        with _PROCESS_LOCK, _full_disk_named(self.path), self._attached() as connection:
+            connection.begin()
+            if not self._ready:
+                self._create(connection)
+            yield connection
+            connection.commit()
+            self._ready = True
+
+    @contextlib.contextmanager
+    def _attached(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Wait for the file and attach it, as the current database of a new connection."""
+        instance = _duckdb(self.path)
+        try:
+            with instance.cursor() as connection:
+                began = time.monotonic()
+                _attach(connection, self.path)
+                self.longest_wait = max(self.longest_wait, time.monotonic() - began)
                 yield connection
-                connection.execute("COMMIT")
-                self._ready = True
-            finally:
-                connection.close()
+        finally:
+            # It fails where the disk is full: what is committed is in the log, and is there next time.
+            with contextlib.suppress(duckdb.Error):
+                instance.execute("DETACH catalog")
 
     def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(sql.load("schema"))
@@ -191,11 +214,34 @@ class Catalog:
             connection.execute(sql.load("update_vanished"), {"gone": list(gone), "back": list(back)})
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+@contextlib.contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.Error as error:
+        for number in DISK_FULL:
+            if os.strerror(number) in str(error):
+                message = f"{os.strerror(number)}; nothing was recorded: make room and start again"
+                raise OSError(number, message, str(path)) from error
+        raise
+
+
+@functools.lru_cache(maxsize=1)
+def _duckdb(path: Path) -> duckdb.DuckDBPyConnection:
+    """Start DuckDB for a catalog. That takes ten milliseconds, attaching the file takes one."""
+    return duckdb.connect(config={"temp_directory": f"{path}.tmp"})
+
+
+atexit.register(_duckdb.cache_clear)
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
-            return duckdb.connect(path)
+            connection.execute("ATTACH $path AS catalog", {"path": str(path)})
+            connection.execute("USE catalog")
+            return
         except duckdb.IOException as error:
             if "Could not set lock on file" not in str(error):
                 raise
@@ -204,4 +250,6 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
                     f"{path}: another process has held the catalog for {LOCK_TIMEOUT:.0f} s "
                     f"(an open DuckDB shell?); close it and start again. DuckDB says: {error}"
                 ) from None
-            time.sleep(random.uniform(0.02, 0.2))
+            # Others hold it for milliseconds. A queue of file locks was slower: who is woken has to be scheduled
+            # before anyone goes on.
+            time.sleep(random.uniform(0.002, 0.02))

@@ -273,9 +273,10 @@ class Selection(Model):
     shares : list of float, optional
         Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in
         the reference.
-    method : {"resample", "top_k"}
+    method : {"resample", "top_k", "random", "match"}
         ``resample`` draws without replacement in proportion to the importance weights (Gumbel
-        top-k); ``top_k`` takes the largest weights.
+        top-k); ``top_k`` takes the largest weights; ``random`` takes any; ``match`` moves the weights until
+        the selection as a whole is like the target (one target).
     size : Size
         Documents, fraction or tokens.
     min_tokens : int
@@ -293,7 +294,7 @@ class Selection(Model):
     name: Name
     targets: Annotated[list[str], pydantic.Field(min_length=1)]
     shares: list[Annotated[Number, pydantic.Field(gt=0)]] | None = None
-    method: Literal["resample", "top_k"] = "resample"
+    method: Literal["resample", "top_k", "random", "match"] = "resample"
     size: Size
     min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
     quality: Annotated[Quality | None, pydantic.BeforeValidator(_on_or_off)] = None
@@ -306,6 +307,8 @@ class Selection(Model):
             raise ValueError(f"{len(self.targets)} targets but {len(self.shares)} shares")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("a target is named twice")
+        if self.method == "match" and len(self.targets) > 1:
+            raise ValueError(f"method match takes one target, here are {len(self.targets)}")
         return self
 
     @pydantic.model_serializer(mode="wrap")

@@ -23,6 +23,7 @@ configuration behind it. A reader says which fingerprint it expects and is refus
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -55,7 +56,13 @@ SCHEMAS = {
     ),
     "raw_counts": pa.schema({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
     "target_counts": pa.schema(
-        {"target": pa.string(), "bucket": pa.int32(), "count": pa.int64(), "holdout_count": pa.int64()}
+        {
+            "target": pa.string(),
+            "bucket": pa.int32(),
+            "count": pa.int64(),
+            "validation_count": pa.int64(),
+            "holdout_count": pa.int64(),
+        }
     ),
     "raw_distribution": pa.schema({"name": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
     "importance_estimator": pa.schema(
@@ -88,6 +95,9 @@ _PARQUET = {
     "write_statistics": True,
 }
 _METADATA_KEY = b"dsir"
+
+#: What the system says where there is no room: on the disk, or in its user's share of it.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: Folder, in each kind's, of files that are being written.
 TEMPORARY = ".tmp"
@@ -138,16 +148,19 @@ class Store:
         # Beside the kind's files, since a kind may be on a disk of its own, and deeper than any view looks.
         scratch = self.home / path.relative_to(self.home).parts[0] / TEMPORARY / uuid.uuid4().hex
         new, old = scratch / "new", scratch / "old"
-        scratch.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            scratch.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield new
             if new.is_dir() and path.exists():
                 os.replace(path, old)
             os.replace(new, path)
         except OSError as error:
-            if error.filename is None and error.errno is not None:
+            # A file that the body reads, or another that it writes, is named already.
+            if error.errno is not None and str(error.filename or scratch).startswith(str(scratch)):
                 message = f"{error.strerror or error}; nothing was changed"
+                if error.errno in DISK_FULL:
+                    message += ": make room and start again"
                 raise OSError(error.errno, message, str(path)) from error
             raise
         finally:

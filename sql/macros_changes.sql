@@ -117,7 +117,8 @@ WITH asked AS (
             CASE WHEN o.inputs['code'] <> n.inputs['code'] THEN 'code' END
         ) AS configured,
         configured(o.configuration, 'seed') = configured(n.configuration, 'seed')
-            AND configured(o.configuration, 'method') = configured(n.configuration, 'method') AS same_noise
+            AND configured(o.configuration, 'method') = configured(n.configuration, 'method')
+            AND configured(o.configuration, 'method') NOT IN ('random', 'match') AS same_noise
     FROM sides AS o, sides AS n, estimators AS eo, estimators AS en
     WHERE o.side = 'old' AND n.side = 'new' AND eo.side = 'old' AND en.side = 'new'
 ), picked AS (

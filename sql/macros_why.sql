@@ -46,7 +46,8 @@ WITH asked AS (
 ), found AS (
     SELECT d.*, t.number, t.target, c.version, w.log_weight AS log_weight_now,
            p.target AS picked_for, p.rank, p.key AS picked_key, p.log_weight AS picked_log_weight,
-           CASE c.configuration->>'method' WHEN 'top_k' THEN 0.0
+           c.configuration->>'method' AS method,
+           CASE WHEN c.configuration->>'method' IN ('top_k', 'match') THEN 0.0
                 ELSE gumbel_noise(d.content_hash, c.metadata->>'noise_keys'->>t.target) END AS noise,
            (c.configuration->>'min_tokens')::BIGINT AS min_tokens,
            quality_failed(c.configuration->'quality', d.n_tokens, d.most_frequent_word, d.informative_words,
@@ -65,7 +66,8 @@ WITH asked AS (
     SELECT f.*, t.threshold,
            CASE WHEN f.picked_for = f.target THEN f.picked_log_weight
                 WHEN f.same THEN f.log_weight_now END AS log_weight,
-           CASE WHEN f.picked_for = f.target THEN f.picked_key ELSE log_weight + f.noise END AS key,
+           CASE WHEN f.picked_for = f.target THEN f.picked_key WHEN f.method = 'random' THEN f.noise
+                WHEN f.method <> 'match' THEN log_weight + f.noise END AS key,
            coalesce(f.noise, key - log_weight) AS noise_then,
            key - t.threshold AS margin,
            f.n_tokens >= f.min_tokens AND f.failed IS NULL AS eligible
@@ -88,6 +90,7 @@ SELECT
         WHEN k.threshold IS NULL THEN 'nothing was picked for this target'
         WHEN k.picked_for IS NOT NULL
             THEN format('not picked for this target, since picked for {} (rank {:,})', k.picked_for, k.rank)
+        WHEN k.method = 'match' THEN 'not picked; scores of method match are kept of picked documents only'
         WHEN k.key IS NULL THEN 'not picked; its noise is not known: the selection was made before noise keys were kept'
         ELSE format('not picked; below the threshold {:,.3f} by {:,.3f}', k.threshold, -k.margin)
     END AS verdict

@@ -217,7 +217,13 @@ def fill(home: Path) -> None:
         (
             "target_counts",
             "chem",
-            {"target": "chem", "bucket": [5, 9], "count": [3, 4], "holdout_count": [0, 1]},
+            {
+                "target": "chem",
+                "bucket": [5, 9],
+                "count": [3, 4],
+                "validation_count": [1, 0],
+                "holdout_count": [0, 1],
+            },
         ),
         ("importance_estimator", "log_ratios", {"target": "chem", "bucket": two, "log_ratio": [0.5, -0.5]}),
         ("weights", "wiki-0", {"shard": "wiki-0", "row": two, "target": "chem", "log_weight": [1.5, 2.5]}),

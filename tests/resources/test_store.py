@@ -93,6 +93,7 @@ ROWS = {
         "target": "t",
         "bucket": np.array([3], np.int32),
         "count": np.array([0]),
+        "validation_count": np.array([0]),
         "holdout_count": np.array([5]),
     },
     "importance_estimator": {

@@ -1,0 +1,157 @@
+"""The methods beside resampling and top-k, on pools where the right answer is known."""
+
+import json
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dsir.features import FeatureSpec, featurize
+from dsir.matching import MatchingOptions, held_back, match, scores
+from dsir.selection import Budget
+from tests.pipeline import sentences
+
+
+def configure(pipeline, **selection):
+    pipeline.config["selections"] = [
+        {"name": "picked", "targets": ["medicine"], "size": {"documents": 20}, **selection}
+    ]
+    return pipeline
+
+
+def domains(pipeline):
+    return [doc_id.partition("-")[0] for _, _, doc_id, _, _ in pipeline.picks()]
+
+
+def test_random_picks_by_noise_alone_and_by_the_seed(pipeline):
+    pipeline.write_pool()
+    assert configure(pipeline, method="random").errors() == []
+    first = pipeline.picks()
+    assert len(first) == 20 and len(set(domains(pipeline))) == 3
+    assert configure(pipeline, method="random", seed=1).errors() == []
+    assert pipeline.picks() != first
+    [(n,)] = pipeline.rows(
+        "SELECT count(*) FROM documents AS d, why(d.doc_id, 'picked') AS w "
+        "WHERE (w.key >= w.threshold - 1e-9) = (w.rank IS NOT NULL)"
+    )
+    assert n == 120
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A target that is two thirds law and one third code, and a selection matched to it."""
+    from tests.pipeline import SmallPipeline
+
+    pipeline = SmallPipeline(tmp_path_factory.mktemp("mixed"))
+    pipeline.write_pool()
+    pipeline.write("medicine.jsonl", sentences("law", 40, seed=200) + sentences("code", 20, seed=200))
+    pipeline.write("medicine-test.jsonl", sentences("law", 40, seed=201) + sentences("code", 20, seed=201))
+    assert configure(pipeline, method="match", size={"documents": 30}, output="parquet").errors() == []
+    return pipeline
+
+
+def test_match_recovers_the_mixture_of_the_target(mixed):
+    picked = domains(mixed)
+    assert len(picked) == 30 and "medicine" not in picked
+    assert 15 <= picked.count("law") <= 25
+    [metadata] = mixed.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
+    metadata = json.loads(metadata[0])
+    assert metadata["converged"] == "true" and metadata["best_round"] < metadata["rounds"]
+    event = mixed.instance.get_latest_materialization_event(dg.AssetKey("selections"))
+    assert "data:image/png" in event.asset_materialization.metadata["rounds, plot"].value
+
+
+def test_match_is_nearer_to_the_held_out_target_than_top_k(mixed):
+    [(match_, top_k, random)] = mixed.rows(
+        "SELECT max(value) FILTER (metric = 'kl_reduction'), max(value) FILTER (metric = 'kl_reduction_top_k'), "
+        "max(value) FILTER (metric = 'kl_reduction_random') FROM evaluations WHERE target = ''"
+    )
+    assert match_ > top_k + 0.01 and match_ > random
+
+
+def test_match_is_that_of_the_library_on_the_same_documents(mixed):
+    """The asset adds storage and threads to ``dsir.matching``, no arithmetic."""
+    spec = FeatureSpec(buckets=1000)
+
+    def read(name):
+        lines = (mixed.data / name).read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    records = [record for name in ("code", "law", "medicine") for record in read(f"pool/{name}.jsonl")]
+    pool = featurize(pa.array([record["text"] for record in records]), spec)
+    target = featurize(pa.array([record["text"] for record in read("medicine.jsonl")]), spec)
+    back = held_back(target.content_hash)
+    totals = np.zeros((3, 1000), dtype=np.int64)
+    pool.add_totals(totals[0])
+    for document in range(len(target)):
+        totals[1 + back[document]] += target.dense(document, 1000)
+    found = match(
+        lambda: [pool],
+        totals[1],
+        totals[2],
+        totals[0],
+        Budget(documents=30),
+        MatchingOptions(),
+        min_tokens=100,
+    )
+    score = {record["id"]: value for record, value in zip(records, scores(pool, found.theta), strict=True)}
+    picks = mixed.picks()
+    assert {doc_id: key for _, _, doc_id, _, key in picks} == {
+        doc_id: score[doc_id] for _, _, doc_id, _, _ in picks
+    }
+
+
+def test_match_leaves_log_weights_as_they_are_and_says_so_of_keys(mixed):
+    [(n,)] = mixed.rows(
+        'SELECT count(*) FROM selections JOIN weights USING (shard, "row", target) '
+        "WHERE selections.log_weight = weights.log_weight"
+    )
+    assert n == 30
+    verdicts = mixed.rows("SELECT DISTINCT verdict FROM why('medicine-0-0', 'picked')")
+    assert verdicts == [("not picked; scores of method match are kept of picked documents only",)]
+
+
+def test_match_does_not_depend_on_shards_or_threads(mixed, pipeline):
+    records = [
+        record
+        for seed, domain in enumerate(("medicine", "law", "code"))
+        for record in sentences(domain, 40, seed=seed)
+    ]
+    for i in range(5):
+        pipeline.write(f"pool/part-{i}.jsonl", records[::-1][i::5])
+    for name in ("medicine.jsonl", "medicine-test.jsonl"):
+        pipeline.write_bytes(name, (mixed.data / name).read_bytes())
+    configure(pipeline, method="match", size={"documents": 30}).run(threads=3)
+    assert pipeline.picks() == mixed.picks()
+
+
+def test_match_obeys_quality_and_a_budget_of_tokens(pipeline):
+    pipeline.write_pool()
+    pipeline.write("pool/long.jsonl", sentences("medicine", 10, seed=5, length=600))
+    assert (
+        configure(pipeline, method="match", size={"tokens": 1500}, quality={"words": [40, 500]}).errors()
+        == []
+    )
+    [(tokens, longest)] = pipeline.rows("SELECT sum(n_tokens), max(n_tokens) FROM selections")
+    assert 1500 - longest < tokens <= 1500 and longest < 500
+
+
+def test_match_of_a_target_that_can_not_be_split_is_refused(pipeline):
+    pipeline.write_pool()
+    pipeline.write("medicine.jsonl", sentences("medicine", 1, seed=100))
+    errors = configure(pipeline, method="match").errors()
+    assert "target 'medicine' has too few documents to hold a fifth of them back" in errors[0]
+
+
+def test_match_takes_one_target(pipeline):
+    pipeline.config["targets"].append({"name": "law", "uri": "data/medicine.jsonl"})
+    configure(pipeline, method="match", targets=["medicine", "law"])
+    with pytest.raises(ValueError, match="method match takes one target, here are 2"):
+        pipeline.workspace()
+
+
+def test_the_picks_of_a_match_are_a_file_as_any(mixed):
+    [(folder,)] = mixed.rows("SELECT folder FROM selection_versions")
+    assert pq.read_table(f"{folder}/picks.parquet").num_rows == 30

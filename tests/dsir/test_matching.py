@@ -1,0 +1,268 @@
+"""Distribution matching on pools whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dsir.evaluation import distribution, kl_divergence
+from dsir.features import Features
+from dsir.importance import log_ratios, log_weights
+from dsir.matching import MatchingOptions, held_back, keys, match, mixture, scores
+from dsir.selection import CANDIDATE, Budget, TopK
+
+BUCKETS = 60
+DEFAULTS = MatchingOptions()
+
+
+def features(dense: np.ndarray, content_hash: np.ndarray | None = None) -> Features:
+    """Features of documents given as counts over all buckets; one token an n-gram."""
+    rows, buckets = np.nonzero(dense)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
+    if content_hash is None:
+        content_hash = np.arange(1, len(dense) + 1)
+    return Features(
+        offsets.astype(np.int64),
+        buckets.astype(np.uint16),
+        dense[rows, buckets].astype(np.uint32),
+        dense.sum(axis=1).astype(np.int64),
+        content_hash.astype(np.uint64),
+    )
+
+
+def take(batch: Features, order: np.ndarray) -> Features:
+    dense = np.array([batch.dense(int(i), BUCKETS) for i in order]).reshape(len(order), BUCKETS)
+    return features(dense, batch.content_hash[order])
+
+
+def domains(n: int = 3) -> np.ndarray:
+    """Distributions over the buckets, each mostly on its own part of them."""
+    out = np.full((n, BUCKETS), 0.1 / BUCKETS)
+    for domain, part in enumerate(np.array_split(np.arange(BUCKETS), n)):
+        out[domain, part] += 0.9 / len(part)
+    return out
+
+
+def documents(chance, which: np.ndarray, words: tuple[int, int] = (20, 60)) -> np.ndarray:
+    """A document of each of these domains, of its own emphasis and length: int64[n, BUCKETS]."""
+    p = [chance.dirichlet(30 * domains()[each]) for each in which]
+    return np.array([chance.multinomial(chance.integers(*words), each) for each in p])
+
+
+def target(chance, p: np.ndarray, n: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    return chance.multinomial(n, p), chance.multinomial(n // 4, p)
+
+
+def run(pool: Features, fit, validation, budget, options=DEFAULTS, **more):
+    return match(lambda: [pool], fit, validation, pool.totals(BUCKETS), budget, options, **more)
+
+
+def picked(pool: Features, key: np.ndarray, budget: Budget) -> np.ndarray:
+    candidates = np.zeros(len(pool), dtype=CANDIDATE)
+    candidates["key"], candidates["row"] = key, np.arange(len(pool))
+    candidates["content_hash"], candidates["n_tokens"] = pool.content_hash, pool.n_tokens
+    top = TopK(budget)
+    top.add(candidates)
+    return top.picked()["row"]
+
+
+# --- what is selected --------------------------------------------------------------------------------
+
+
+def test_planted_target_documents_are_found():
+    chance = np.random.default_rng(0)
+    which = chance.permutation(np.repeat([0, 1, 2], [100, 900, 1000]))
+    pool = features(documents(chance, which))
+    fit, validation = target(chance, domains()[0])
+    found = run(pool, fit, validation, Budget(documents=90))
+    chosen = picked(pool, scores(pool, found.theta), Budget(documents=90))
+    assert np.mean(which[chosen] == 0) > 0.97
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_known_mixture_is_recovered_where_top_k_takes_one_side(share):
+    chance = np.random.default_rng(1)
+    which = chance.integers(0, 3, 3000)
+    pool = features(documents(chance, which))
+    fit, validation = target(chance, share * domains()[0] + (1 - share) * domains()[1])
+    budget = Budget(tokens=20_000)
+    found = run(pool, fit, validation, budget)
+    chosen = picked(pool, scores(pool, found.theta), budget)
+    tokens = np.bincount(which[chosen], pool.n_tokens[chosen], minlength=3)
+    assert tokens / tokens.sum() == pytest.approx([share, 1 - share, 0], abs=0.07)
+
+
+def test_several_targets_are_matched_by_their_shares():
+    chance = np.random.default_rng(2)
+    which = chance.integers(0, 3, 3000)
+    pool = features(documents(chance, which))
+    pairs = [target(chance, domains()[each]) for each in (0, 1)]
+    fit, validation = (mixture(np.array(each), [3, 1], 0.5) for each in zip(*pairs, strict=True))
+    budget = Budget(tokens=20_000)
+    chosen = picked(pool, scores(pool, run(pool, fit, validation, budget).theta), budget)
+    tokens = np.bincount(which[chosen], pool.n_tokens[chosen], minlength=3)
+    assert tokens / tokens.sum() == pytest.approx([0.75, 0.25, 0], abs=0.07)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_comes_at_least_as_close_as_top_k_on_random_pools(seed):
+    chance = np.random.default_rng(seed)
+    pool = features(documents(chance, chance.integers(0, 3, 400), (1, 80)))
+    p = chance.dirichlet([1, 1, 1]) @ domains()
+    fit, validation = target(chance, p)
+    budget = Budget(tokens=int(pool.n_tokens.sum() * chance.uniform(0.05, 0.5)))
+    found = run(pool, fit, validation, budget)
+    log_weight = log_weights(pool, log_ratios(fit, pool.totals(BUCKETS))[np.newaxis])[0]
+    top_k = take(pool, picked(pool, log_weight, budget)).totals(BUCKETS)
+    by_top_k = kl_divergence(distribution(fit, 0.5), distribution(top_k, 0.5))
+    assert found.curve[found.best].kl_fit <= by_top_k + 0.005
+
+
+# --- budgets, order, ties ----------------------------------------------------------------------------
+
+
+def example(chance=None):
+    chance = chance or np.random.default_rng(5)
+    pool = features(documents(chance, chance.integers(0, 3, 300)))
+    fit, validation = target(chance, np.array([0.6, 0.4, 0.0]) @ domains())
+    return pool, fit, validation
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=3000), Budget(documents=40)])
+def test_every_round_keeps_to_the_budget_to_within_one_document(budget):
+    pool, fit, validation = example()
+    for each in run(pool, fit, validation, budget).curve:
+        amount = each.documents if budget.tokens is None else each.tokens
+        longest = 1 if budget.tokens is None else pool.n_tokens.max()
+        assert budget.amount - longest < amount <= budget.amount
+
+
+def test_the_totals_are_those_of_the_documents_that_top_k_picks_by_theta():
+    pool, fit, validation = example()
+    found = run(pool, fit, validation, Budget(tokens=3000))
+    chosen = picked(pool, scores(pool, found.theta), Budget(tokens=3000))
+    assert found.totals.tolist() == take(pool, chosen).totals(BUCKETS).tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_order_and_cut_of_the_batches_do_not_matter_even_where_copies_straddle_the_threshold(temperature):
+    chance = np.random.default_rng(6)
+    pool, fit, validation = example(chance)
+    pool = take(pool, np.repeat(np.arange(len(pool)), 7))  # equal texts: equal hashes, scores, noise
+    raw, budget = pool.totals(BUCKETS), Budget(documents=100)
+    options = MatchingOptions(rounds=6, temperature=temperature)
+    first = match(lambda: [pool], fit, validation, raw, budget, options)
+    assert {each.documents for each in first.curve} == {100}
+    assert first.totals.sum() > 0
+    for _ in range(3):
+        order = chance.permutation(len(pool))
+        cut = [take(pool, part) for part in np.split(order, sorted(chance.integers(0, len(pool), 4)))]
+        again = match(lambda batches=cut: batches, fit, validation, raw, budget, options)
+        assert again.theta.tobytes() == first.theta.tobytes()
+        assert again.totals.tolist() == first.totals.tolist()
+        assert again.curve == first.curve
+
+
+def test_short_documents_are_not_selected():
+    pool, fit, validation = example()
+    found = run(pool, fit, validation, Budget(documents=300), min_tokens=40)
+    long = pool.n_tokens >= 40
+    assert found.curve[-1].documents == long.sum()
+    assert found.totals.tolist() == take(pool, np.flatnonzero(long)).totals(BUCKETS).tolist()
+
+
+def test_batches_may_be_mapped_in_any_order():
+    pool, fit, validation = example()
+    parts = [take(pool, part) for part in np.array_split(np.arange(len(pool)), 5)]
+    arguments = (fit, validation, pool.totals(BUCKETS), Budget(tokens=3000))
+    forward = match(lambda: parts, *arguments)
+    backward = match(lambda: parts, *arguments, mapper=lambda f, each: [f(x) for x in list(each)[::-1]])
+    assert forward.theta.tobytes() == backward.theta.tobytes()
+
+
+# --- rounds ------------------------------------------------------------------------------------------
+
+
+def test_it_stops_when_the_held_back_part_is_not_better_matched_and_says_so():
+    pool, fit, validation = example()
+    found = run(pool, fit, validation, Budget(tokens=3000), MatchingOptions(rounds=100, tolerance=0.01))
+    assert found.converged
+    assert found.best < len(found.curve) < 100
+    assert [each.number for each in found.curve] == list(range(len(found.curve)))
+    assert found.curve[found.best].kl_validation == min(each.kl_validation for each in found.curve)
+
+
+def test_it_says_when_the_rounds_were_used_up():
+    pool, fit, validation = example()
+    found = run(pool, fit, validation, Budget(tokens=3000), MatchingOptions(rounds=2))
+    assert not found.converged
+    assert len(found.curve) == 2
+
+
+def test_round_0_picks_by_the_mean_ratio_of_target_and_pool():
+    pool, fit, validation = example()
+    found = run(pool, fit, validation, Budget(tokens=3000), MatchingOptions(rounds=1))
+    ratio = distribution(fit, 1.0) / distribution(pool.totals(BUCKETS), 1.0)
+    np.testing.assert_allclose(found.theta, ratio)
+    counts = pool.dense(7, BUCKETS)
+    assert scores(pool, ratio)[7] == pytest.approx(counts @ ratio / counts.sum())
+
+
+def test_the_gap_falls_and_bounds_the_distance_to_what_any_selection_reaches():
+    chance = np.random.default_rng(9)
+    pool = features(documents(chance, chance.integers(0, 3, 3000)))
+    fit, validation = target(chance, np.array([0.6, 0.4, 0.0]) @ domains())
+    options = MatchingOptions(rounds=40, patience=40)
+    curve = run(pool, fit, validation, Budget(tokens=20_000), options).curve
+    assert all(each.gap > -1e-9 for each in curve)
+    assert curve[-1].gap < 0.1 * curve[1].gap
+
+
+# --- pieces ------------------------------------------------------------------------------------------
+
+
+def test_a_document_without_ngrams_scores_0():
+    batch = features(np.zeros((2, BUCKETS), dtype=np.int64))
+    assert scores(batch, np.ones(BUCKETS)).tolist() == [0.0, 0.0]
+
+
+def test_noise_depends_on_seed_and_stream_and_a_temperature_of_0_has_none():
+    pool, fit, _ = example()
+    theta = distribution(fit, 0.5) * BUCKETS
+    plain = keys(pool, theta, MatchingOptions())
+    assert plain.tolist() == scores(pool, theta).tolist()
+    noisy = [
+        keys(pool, theta, MatchingOptions(temperature=0.1, seed=seed, stream=stream)).tobytes()
+        for seed, stream in ((0, "a"), (1, "a"), (0, "b"))
+    ]
+    assert len({*noisy, plain.tobytes()}) == 4
+
+
+def test_about_one_in_so_many_is_held_back_equal_texts_together():
+    hashes = np.random.default_rng(0).integers(0, 2**64, 50_000, dtype=np.uint64)
+    assert held_back(hashes).mean() == pytest.approx(0.2, abs=0.01)
+    assert held_back(hashes, 10).mean() == pytest.approx(0.1, abs=0.01)
+    assert (held_back(hashes) == held_back(hashes.copy()[::-1])[::-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rounds", 0), ("patience", 0), ("tolerance", -1.0), ("smoothing", 0.0), ("temperature", -0.1)],
+)
+def test_an_option_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"{field}: {value}"):
+        MatchingOptions(**{field: value})
+
+
+def test_what_can_not_be_matched_is_refused():
+    pool, fit, validation = example()
+    none = np.zeros_like(fit)
+    for arguments, message in (
+        ((none, validation), "target: no n-grams"),
+        ((fit, none), "validation: no n-grams"),
+        ((fit[:-1], validation), "target: .* buckets"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(pool, *arguments, Budget(documents=10))
+    with pytest.raises(ValueError, match="no document"):
+        run(pool, fit, validation, Budget(tokens=1))
