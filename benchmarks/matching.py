@@ -7,8 +7,8 @@ What belongs here: the table of KL reductions of `resample`, `top_k` and `match`
 Every target's ``train`` is selected with, its ``test`` is measured with. KL reduction is
 KL(test‖random picks) - KL(test‖selection), in nats, over n-grams in 40,009 buckets of another hash than the one
 that selects, 0.5 pseudo-counts a bucket, all selections cut to equal numbers of n-grams. The pool is cut into
-pieces of 128 words, as the paper does; ``--words 0`` takes the documents as they are. About five minutes on two
-idle cores; with ``--proxy`` two minutes more for each of 81 models (``--targets``, ``--seeds``).
+pieces of 128 words, as the paper does; ``--words 0`` takes the documents as they are. Half a minute to a minute a
+target; with ``--proxy``, which needs torch, minutes more for each of 81 models (``--targets``, ``--seeds``).
 """
 
 from __future__ import annotations
