@@ -30,6 +30,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -138,6 +139,33 @@ class Store:
     def selection_folder(self, selection: str, fingerprint: str) -> Path:
         """Return the folder of one version of a selection."""
         return self.home / "selections" / selection / fingerprint
+
+    def is_there(self, name: str, fingerprint: str, finished_at: datetime) -> bool:
+        """Whether a file of the lineage is there, and no other one in its place.
+
+        A run that ends between writing a file and recording it leaves the lineage of the file before. So a file
+        that is newer than its lineage is asked for its stamp.
+
+        Parameters
+        ----------
+        name : str
+            Path below the home folder.
+        fingerprint : str
+        finished_at : datetime
+            As the lineage has them.
+        """
+        path = self.home / name
+        try:
+            if path.stat().st_mtime <= finished_at.timestamp() or fingerprint in path.parts:
+                return True
+            if path.suffix == ".parquet":
+                metadata = pq.read_schema(path).metadata
+            else:
+                with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+                    metadata = reader.schema.metadata
+        except (OSError, pa.ArrowInvalid):
+            return False
+        return json.loads((metadata or {}).get(_METADATA_KEY, b"{}")).get("fingerprint") == fingerprint
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:

@@ -180,7 +180,8 @@ class Workspace:
         """Return the newest lineage of every output, each with its files that are not there (``absent``)."""
         latest = self.catalog.latest()
         for row in latest.values():
-            row["absent"] = [name for name in row["files"] if not (self.home / name).exists()]
+            made = row["fingerprint"], row["finished_at"]
+            row["absent"] = [name for name in row["files"] if not self.store.is_there(name, *made)]
         return latest
 
 
