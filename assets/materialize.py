@@ -18,7 +18,7 @@ from types import MappingProxyType
 import dagster as dg
 import pyarrow as pa
 
-from resources.catalog import Lineage
+from resources.catalog import Catalog, Lineage
 from resources.corpus import content_stamp
 from resources.plan import Output
 from resources.progress import Progress
@@ -66,8 +66,10 @@ Compute = Callable[[Output, Progress], Result]
 
 #: Seconds between two records in the catalog during a run of many partitions.
 RECORD_SECONDS = 0.5
-#: Seconds of waiting for the catalog that are worth a warning; this project's own runs wait less for each other.
-LONG_WAIT = 1.0
+
+# Seconds of waiting for the catalog that there was a warning of. Eight of this project's processes wait less for
+# each other than the second that this begins with.
+_told = 1.0
 
 
 def materialize_many(
@@ -190,10 +192,7 @@ def bring_up_to_date(
     yield from record()
     if due:
         context.log.info(str(progress))
-    waited = workspace.catalog.longest_wait
-    if waited > LONG_WAIT:
-        context.log.warning(f"waited {waited:.1f} s for the catalog: an open DuckDB shell?")
-        workspace.catalog.longest_wait = 0.0
+    tell_of_waiting(context.log)
     if failures:
         raise dg.Failure(
             f"{len(failures)} of {len(outputs) + len(failed)} outputs of {asset} failed; "
@@ -201,6 +200,14 @@ def bring_up_to_date(
             + "\n".join(f"{name}: {error}" for name, error in failures.items()),
             allow_retries=not all(isinstance(error, ValueError) for error in failures.values()),
         )
+
+
+def tell_of_waiting(log: dg.DagsterLogManager) -> None:
+    """Warn if this process waited for the catalog, in this step or before, longer than it told of so far."""
+    global _told
+    if Catalog.longest_wait > _told:
+        _told = Catalog.longest_wait
+        log.warning(f"waited {_told:.1f} s for the catalog: an open DuckDB shell?")
 
 
 def _report(output: Output, metadata: dict, tables: dict[str, str], why: str) -> dict[str, object]:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -88,12 +89,13 @@ class Catalog:
     Attributes
     ----------
     longest_wait : float
-        Seconds of the longest wait for other processes so far.
+        Seconds of this process's longest wait for other processes so far.
     """
+
+    longest_wait: ClassVar[float] = 0.0
 
     def __init__(self, home: Path) -> None:
         self.path = home / "catalog.duckdb"
-        self.longest_wait = 0.0
         self._home = home
         self._ready = False
 
@@ -124,7 +126,7 @@ class Catalog:
             with instance.cursor() as connection:
                 began = time.monotonic()
                 _attach(connection, self.path)
-                self.longest_wait = max(self.longest_wait, time.monotonic() - began)
+                Catalog.longest_wait = max(Catalog.longest_wait, time.monotonic() - began)
                 yield connection
         finally:
             # It fails where the disk is full: what is committed is in the log, and is there next time.

@@ -82,8 +82,9 @@ class SmallPipeline:
     @property
     def config_path(self) -> Path:
         """The configuration, written as it is now."""
-        path = self.folder / "dsir.yaml"
-        path.write_text(yaml.safe_dump(self.config))
+        path, text = self.folder / "dsir.yaml", yaml.safe_dump(self.config)
+        if not path.exists() or path.read_text() != text:  # another thread may be reading it
+            path.write_text(text)
         return path
 
     def workspace(self) -> Workspace:

@@ -25,10 +25,6 @@ from tests.pipeline import DOMAINS, SmallPipeline, sentences
 pytestmark = pytest.mark.slow
 
 
-#: Bytes by which the disk grows until a run fits: less than any asset writes.
-STEP = 300_000
-
-
 class SmallDisk:
     """A file system in memory that has as much room as a test wants, seen only by commands that run on it.
 
@@ -85,7 +81,7 @@ def disk(tmp_path):
 
 
 def pipeline_of_short_documents(folder: Path) -> SmallPipeline:
-    """Write a pool whose features, weights and selected records take more than a step of room each."""
+    """Write a pool whose features, weights and selected records take about as much room each."""
     small = SmallPipeline(folder)
     for i in range(2):
         for seed, domain in enumerate(DOMAINS):
@@ -109,7 +105,7 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
     """The outputs of a run that had all the room it wanted."""
     small = pipeline_of_short_documents(tmp_path_factory.mktemp("calm"))
     assert small.errors() == []
-    return outputs(small.home)
+    return {name: content for name, content in outputs(small.home).items() if name != "run.lock"}
 
 
 def is_intact(home: Path, scratch: Path) -> bool:
@@ -140,63 +136,53 @@ def stamp_of(path: Path) -> str:
     return json.loads(read.schema.metadata[b"dsir"])["fingerprint"]
 
 
-def run_with_more_and_more_room(
-    tmp_path: Path, disk: SmallDisk, small: SmallPipeline, dagster_home: Path, first: int, step: int
+def run_until_it_fits(
+    tmp_path: Path, disk: SmallDisk, small: SmallPipeline, dagster_home: Path, step: int
 ) -> list[str]:
-    """Run until it succeeds, with so many bytes more each time; return what the failed runs said."""
+    """Run on a disk that each time is by a step larger; return what the runs said that failed."""
     home = disk.folder / "home"
-    failures: list[str] = []
-    while len(failures) < 40:
-        disk.resize(first + step * len(failures))
+    failed: list[str] = []
+    while len(failed) < 20:
+        disk.resize(step * (len(failed) + 1))
         code, said = dsir_run(disk, small, home, dagster_home)
-        assert is_intact(disk.seen_from_here / "home", tmp_path / f"catalog-{len(failures)}")
+        assert is_intact(disk.seen_from_here / "home", tmp_path / f"catalog-{len(failed)}")
         if code == 0:
-            return failures
+            return failed
         assert code == 1
-        failures.append(said)
-    raise AssertionError(failures[-1])
+        failed.append(said)
+    raise AssertionError(failed[-1])
 
 
-def files_named(disk: SmallDisk, failures: list[str]) -> set[str]:
-    """Return the first parts of the paths below the home that messages of a full disk name."""
-    pattern = (
-        rf"No space left on device; nothing was \w+: make room and start again: '{disk.folder}/home/(\w+)"
-    )
-    named = [set(re.findall(pattern, said)) for said in failures]
-    assert all(named), failures
-    return set().union(*named)
-
-
-def test_a_disk_that_fills_up_while_outputs_are_written(tmp_path, disk, undisturbed):
+@pytest.mark.parametrize(
+    ("what", "step"),
+    [("features", 400_000), ("weights", 60_000), ("selections", 100_000), ("catalog", 200_000)],
+)
+def test_a_run_fails_with_the_name_of_the_file_and_the_next_one_with_room_completes(
+    tmp_path, disk, undisturbed, what, step
+):
     small = pipeline_of_short_documents(tmp_path)
-    failures = run_with_more_and_more_room(tmp_path, disk, small, tmp_path / "dagster", STEP, STEP)
-    assert files_named(disk, failures) >= {"features", "weights", "selections"}
-    after = outputs(disk.seen_from_here / "home")
+    # All else is on another disk.
+    kinds = {*SCHEMAS, "features", "catalog"} - {what}
+    roomy = tmp_path / "roomy"
+    for kind in kinds - {"catalog"}:
+        (roomy / kind).mkdir(parents=True)
+    home = disk.folder / "home"
+    made = disk.run("sh", "-c", 'mkdir "$0" && ln -s "$@" "$0"', str(home), *map(str, roomy.iterdir()))
+    assert made.returncode == 0, made.stderr
+    failed = run_until_it_fits(tmp_path, disk, small, tmp_path / "dagster", step)
+    names_it = re.compile(
+        f"No space left on device; nothing was [a-z]+: make room and start again: '{home}/{what}"
+    )
+    assert failed and all(names_it.search(said) for said in failed)
+    after = outputs(roomy) | outputs(disk.seen_from_here / "home")
     assert {name: after.get(name) for name in undisturbed} == undisturbed
 
 
-def test_a_disk_that_fills_up_with_the_catalog(tmp_path, disk, undisturbed):
-    small = pipeline_of_short_documents(tmp_path)
-    home = disk.folder / "home"
-    for kind in (*SCHEMAS, "features"):  # all else has room
-        (tmp_path / "roomy" / kind).mkdir(parents=True)
-    roomy = [str(folder) for folder in (tmp_path / "roomy").iterdir()]
-    made = disk.run("sh", "-c", 'mkdir "$0" && ln -s "$@" "$0"', str(home), *roomy)
-    assert made.returncode == 0, made.stderr
-    failures = run_with_more_and_more_room(tmp_path, disk, small, tmp_path / "dagster", 2**18, 2**16)
-    assert files_named(disk, failures) == {"catalog"}
-    after = outputs(tmp_path / "roomy")
-    assert {name: after.get(name) for name in undisturbed if name != "run.lock"} == {
-        name: content for name, content in undisturbed.items() if name != "run.lock"
-    }
-
-
-def test_a_disk_that_fills_up_with_dagsters_records_too(tmp_path, disk, undisturbed):
+def test_a_disk_that_is_full_of_dagsters_records_too(tmp_path, disk, undisturbed):
     small = pipeline_of_short_documents(tmp_path)
     # Each attempt leaves records of its runs.
-    step = 4 * STEP
-    failures = run_with_more_and_more_room(tmp_path, disk, small, disk.folder / "home/dagster", step, step)
-    said = re.compile("No space left on device|database or disk is full|disk I/O error")
-    assert failures and all(said.search(each) for each in failures)
+    failed = run_until_it_fits(tmp_path, disk, small, disk.folder / "home" / "dagster", 1_200_000)
+    says_so = re.compile("No space left on device|database or disk is full|disk I/O error")
+    assert failed and all(says_so.search(said) for said in failed)
     after = outputs(disk.seen_from_here / "home")
     assert {name: after.get(name) for name in undisturbed} == undisturbed
