@@ -21,7 +21,7 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.pool import Corpus, find_corpus, read_records
+from benchmarks.pool import Corpus, read_records, require_corpus
 from dagster_project.cli import quiet_logger
 from dagster_project.definitions import build_defs
 from dagster_project.runs import open_instance, register_shards
@@ -38,10 +38,7 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=1000)
     shards = parser.parse_args().shards
     console = Console(highlight=False)
-    corpus = find_corpus()
-    if corpus is None:
-        console.print("no corpus; `make corpus` builds the demo's")
-        return 1
+    corpus = require_corpus()
     with tempfile.TemporaryDirectory(prefix="dsir-backfill-") as name:
         folder = Path(name)
         os.environ["DAGSTER_HOME"] = str(folder / "home" / "dagster")

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from assets.importance_estimator import raw_totals, target_totals
 from benchmarks.pipeline import Pipeline
-from benchmarks.pool import find_corpus
+from benchmarks.pool import require_corpus
 from dsir.evaluation import distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios, log_weights
@@ -30,10 +30,7 @@ PARTS = (0.9, 0.75, 0.5, 0.25, 0.1)
 def main() -> int:
     """Print drift and agreement for parts of the pool; return the exit code."""
     console = Console(highlight=False)
-    corpus = find_corpus()
-    if corpus is None:
-        console.print("no corpus; `make corpus` builds the demo's")
-        return 1
+    corpus = require_corpus()
     with tempfile.TemporaryDirectory(prefix="dsir-drift-") as name:
         pool = f"{corpus.files[0].parent}/*"
         pipeline = Pipeline(Path(name) / "run", pool, corpus.target, corpus.holdout)

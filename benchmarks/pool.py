@@ -59,6 +59,14 @@ def find_corpus() -> Corpus | None:
     return None
 
 
+def require_corpus() -> Corpus:
+    """Return what :func:`find_corpus` does; where there is none, end the program and say what to do."""
+    corpus = find_corpus()
+    if corpus is None:
+        raise SystemExit("There is no text to measure on; `make corpus` builds the demo's.")
+    return corpus
+
+
 @dataclass(frozen=True)
 class Pool:
     """A pool in a folder.

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from assets.importance_estimator import measure_drift
 from benchmarks.pipeline import Pipeline
-from benchmarks.pool import find_corpus
+from benchmarks.pool import require_corpus
 from resources.workspace import Workspace
 
 FITS = {"all": "all", "pinned": {"pinned": "first"}}
@@ -30,10 +30,7 @@ FITS = {"all": "all", "pinned": {"pinned": "first"}}
 def main() -> int:
     """Time full runs and refreshes; return the exit code."""
     console = Console(highlight=False)
-    corpus = find_corpus()
-    if corpus is None:
-        console.print("no corpus; `make corpus` builds the demo's")
-        return 1
+    corpus = require_corpus()
     figures: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="dsir-refresh-") as name:
         for fit, value in FITS.items():

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pipeline import Pipeline, Process, run_process
-from benchmarks.pool import Corpus, Pool, find_corpus, make_pool
+from benchmarks.pool import Corpus, Pool, make_pool, require_corpus
 from resources.engine import available_cores
 
 KERNEL_MEGABYTES = 64
@@ -65,10 +65,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.megabytes = QUICK_MEGABYTES
-    corpus = find_corpus()
-    if corpus is None:
-        print("There is no text to measure on; `make corpus bench` builds the demo's first.", file=sys.stderr)
-        return 1
+    corpus = require_corpus()
     console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
     with tempfile.TemporaryDirectory(prefix="dsir-bench-") as folder:
         try:
