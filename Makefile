@@ -26,12 +26,13 @@ VENV = .venv/bin/python
 # Stamps: a set-up step is done again when a file that it depends on is newer than its stamp.
 BASE = .venv/.installed
 TEST = .venv/.installed-test
+PAPER = .venv/.installed-paper
 CORPUS = .dsir/demo/packages/.installed
 # A .venv whose Python is gone is made anew.
-$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST))
+$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER))
 DEMO = --config demo/dsir.yaml
 
-.PHONY: help setup demo corpus dev test test-slow e2e lint bench bench-backfill bench-refresh clean
+.PHONY: help setup demo corpus dev test test-slow e2e lint bench bench-backfill bench-refresh paper clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,7 +49,7 @@ dev: corpus ## the Dagster UI on the demo
 	@VIRTUAL_ENV="$(CURDIR)/.venv" DSIR_CONFIG="$(CURDIR)/demo/dsir.yaml" exec .venv/bin/dg dev
 
 test: $(TEST) ## the tests (not the slow ones)
-	@.venv/bin/pytest
+	@.venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(TEST) ## tests that take minutes
 	@.venv/bin/pytest -m slow
@@ -68,6 +69,9 @@ bench-backfill: $(TEST) ## what a partition costs beyond its work, in a backfill
 
 bench-refresh: $(TEST) ## one file more in the pool: a refresh beside a full run
 	@.venv/bin/python -m benchmarks.refresh
+
+paper: $(PAPER) ## the paper's methods and match on nine targets: tables and plots in .dsir/paper, about an hour
+	@.venv/bin/python -m benchmarks.paper
 
 clean: ## remove .venv, the demo's corpus and caches; results in DSIR_HOME stay
 	@rm -rf .venv .dsir/demo .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
@@ -92,6 +96,12 @@ $(BASE): pyproject.toml constraints.txt | $(VENV)
 $(TEST): pyproject.toml constraints.txt | $(VENV)
 	@echo 'Installing the project and its test packages into .venv (up to a minute or two)'
 	@$(INSTALL) -e '.[test]' -c constraints.txt || $(FAILED)
+	@touch $(BASE) $@
+
+# uv then takes the build of PyTorch that has no CUDA in it; pip takes what its index has.
+$(PAPER): pyproject.toml constraints.txt | $(VENV)
+	@echo 'Installing the project and PyTorch into .venv (200 MB; gigabytes where the index has CUDA builds only)'
+	@UV_TORCH_BACKEND=cpu $(INSTALL) -e '.[paper]' -c constraints.txt || $(FAILED)
 	@touch $(BASE) $@
 
 $(CORPUS): demo/requirements.txt | $(BASE)

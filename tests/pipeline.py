@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import dagster as dg
@@ -78,6 +80,21 @@ class SmallPipeline:
         """Write three shards of 40 documents, each of another domain."""
         for seed, domain in enumerate(DOMAINS):
             self.write(f"pool/{domain}.jsonl", sentences(domain, 40, seed=seed))
+
+    def copy(self, folder: Path) -> SmallPipeline:
+        """Copy a pipeline that ran to another folder: files, configuration, outputs, what Dagster recorded."""
+        copy = SmallPipeline(folder)
+        copy.config = deepcopy(self.config)
+        for mine, other in ((self.data, copy.data), (self.home, copy.home)):
+            shutil.copytree(mine, other, dirs_exist_ok=True)
+        for storage in ("run_storage", "event_log_storage"):  # SQLite databases in memory
+            mine, other = (
+                getattr(instance, storage)._held_conn.connection.driver_connection
+                for instance in (self.instance, copy.instance)
+            )
+            mine.backup(other)
+        copy.workspace().plan()  # the catalog learns where its files and the pool's are now
+        return copy
 
     @property
     def config_path(self) -> Path:

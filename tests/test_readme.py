@@ -10,24 +10,20 @@ from resources.settings import Settings
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_every_query_of_the_readme_runs_on_a_catalog(pipeline):
-    pipeline.write_pool()
-    pipeline.run()
+def test_every_query_of_the_readme_runs_on_a_catalog(done):
     [block] = re.findall(r"```sql\n(.*?)```", README, flags=re.S)
     queries = [query for query in block.split(";") if query.strip()]
     assert len(queries) >= 4
     for query in queries:
-        pipeline.rows(query)
+        done.rows(query)
 
 
-def test_the_query_for_what_was_made_from_a_file_finds_all_of_it(pipeline):
-    pipeline.write_pool()
-    pipeline.run()
+def test_the_query_for_what_was_made_from_a_file_finds_all_of_it(done):
     queries = re.findall(r"```sql\n(.*?)```", README, flags=re.S)[0].split(";")
     [query] = [query for query in queries if "dependents(" in query]
     found = {
         f"{asset}[{partition}]" if partition else asset
-        for asset, partition, *_ in pipeline.rows(query.replace("aws-00.jsonl.zst", "law.jsonl"))
+        for asset, partition, *_ in done.rows(query.replace("aws-00.jsonl.zst", "law.jsonl"))
     }
     weights = {f"weights[pool.{domain}]" for domain in ("medicine", "law", "code")}
     assert found == weights | {

@@ -53,15 +53,13 @@ def test_a_damaged_file_fails_its_own_partition_and_no_other(pipeline, name, con
     ]
 
 
-def test_a_file_that_goes_bad_leaves_what_was_written_before(pipeline):
-    pipeline.write_pool()
-    pipeline.run()
-    before = pipeline.rows("SELECT * FROM documents ORDER BY ALL")
-    path = pipeline.write_bytes("pool/law.jsonl.zst", zstd(b"\n".join(lines(sentences("law", 20, 7))))[:-20])
-    (pipeline.data / "pool/law.jsonl").unlink()
-    stages = pipeline.run()
+def test_a_file_that_goes_bad_leaves_what_was_written_before(done):
+    before = done.rows("SELECT * FROM documents ORDER BY ALL")
+    path = done.write_bytes("pool/law.jsonl.zst", zstd(b"\n".join(lines(sentences("law", 20, 7))))[:-20])
+    (done.data / "pool/law.jsonl").unlink()
+    stages = done.run()
     assert str(path) in stages["raw_counts"].errors[0]
-    assert pipeline.rows("SELECT * FROM documents ORDER BY ALL") == before
+    assert done.rows("SELECT * FROM documents ORDER BY ALL") == before
 
 
 def test_bad_rows_are_quarantined_with_their_reason_and_counted(pipeline):
@@ -198,24 +196,20 @@ def test_a_file_name_that_dagster_can_not_hold_becomes_a_key_that_it_can(pipelin
     assert pipeline.rows(f"SELECT count(*) FROM documents WHERE shard = '{key}'") == [(3,)]
 
 
-def test_other_features_under_existing_outputs_recompute_everything_and_mix_nothing(pipeline):
-    pipeline.write_pool()
-    pipeline.run()
-    pipeline.config["features"]["buckets"] = 500
-    stages = pipeline.run()
+def test_other_features_under_existing_outputs_recompute_everything_and_mix_nothing(done):
+    done.config["features"]["buckets"] = 500
+    stages = done.run()
     assert [len(stage.due) for stage in stages.values()] == [3, 1, 1, 3, 1, 1]
     assert not any(stage.errors for stage in stages.values())
-    assert pipeline.rows("SELECT max(bucket) < 500 FROM raw_counts") == [(True,)]
-    assert pipeline.rows("SELECT count(*) FROM log_ratios") == [(500,)]
+    assert done.rows("SELECT max(bucket) < 500 FROM raw_counts") == [(True,)]
+    assert done.rows("SELECT count(*) FROM log_ratios") == [(500,)]
 
 
-def test_weights_refuse_features_of_another_configuration_and_name_each_difference(pipeline):
-    pipeline.write_pool()
-    pipeline.run()
-    workspace = pipeline.workspace()
+def test_weights_refuse_features_of_another_configuration_and_name_each_difference(done):
+    workspace = done.workspace()
     plan = workspace.plan()
-    pipeline.config["features"].update(buckets=500, ngrams=3)
-    other = pipeline.workspace().plan()
+    done.config["features"].update(buckets=500, ngrams=3)
+    other = done.workspace().plan()
     path = workspace.store.path("features", "pool.law")
     with pytest.raises(RuntimeError) as caught:
         list(workspace.store.read_features(path, other.raw_counts("pool.law").stamp))
@@ -226,25 +220,23 @@ def test_weights_refuse_features_of_another_configuration_and_name_each_differen
     assert list(workspace.store.read_features(path, plan.raw_counts("pool.law").stamp))
 
 
-def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(pipeline, monkeypatch):
-    pipeline.write_pool()
-    pipeline.run()
-    before = pipeline.rows("SELECT * FROM documents ORDER BY ALL")
-    features = {p.name: p.read_bytes() for p in (pipeline.home / "features").glob("*.arrow")}
-    pipeline.config["features"]["buckets"] = 500
+def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkeypatch):
+    before = done.rows("SELECT * FROM documents ORDER BY ALL")
+    features = {p.name: p.read_bytes() for p in (done.home / "features").glob("*.arrow")}
+    done.config["features"]["buckets"] = 500
     from resources import store
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store.pa.ipc, "new_file", full)
-    stages = pipeline.run()
+    stages = done.run()
     assert "No space left on device" in stages["raw_counts"].errors[0]
     assert "features/pool.law.arrow" in stages["raw_counts"].errors[0]
     monkeypatch.undo()
-    assert pipeline.rows("SELECT * FROM documents ORDER BY ALL") == before
-    assert {p.name: p.read_bytes() for p in (pipeline.home / "features").glob("*.arrow")} == features
-    assert pipeline.errors() == []
+    assert done.rows("SELECT * FROM documents ORDER BY ALL") == before
+    assert {p.name: p.read_bytes() for p in (done.home / "features").glob("*.arrow")} == features
+    assert done.errors() == []
 
 
 def test_a_line_of_100_megabytes_is_one_document(pipeline):

@@ -5,15 +5,21 @@ import numpy as np
 import pytest
 
 from dagster_project.cli import main
-from tests.pipeline import sentences
+from tests.pipeline import SmallPipeline, sentences
 
 
-@pytest.fixture
-def pinned(pipeline):
+@pytest.fixture(scope="module")
+def pinned_once(tmp_path_factory):
+    pipeline = SmallPipeline(tmp_path_factory.mktemp("pinned"))
     pipeline.config["estimator"] = {"fit": {"pinned": "v1", "max_drift": 0.01}}
     pipeline.write_pool()
     assert pipeline.errors() == []
     return pipeline
+
+
+@pytest.fixture
+def pinned(pinned_once, tmp_path):
+    return pinned_once.copy(tmp_path)
 
 
 def made(pipeline, asset):

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from resources.settings import ConfigError, Selection, load_settings
+from tests.pipeline import SmallPipeline
 
 SMALLEST = {"name": "clean", "targets": ["medicine"], "size": {"documents": 1}}
 STOPWORDS = "the of in with and for to on by from".split()
@@ -37,9 +38,10 @@ def good(n):
     return [{"id": f"good-{k}", "text": text(60, f"w{{i}}x{k} {{s}}")} for k in range(n)]
 
 
-@pytest.fixture
-def filtered(pipeline):
+@pytest.fixture(scope="module")
+def filtered_once(tmp_path_factory):
     """Good documents, one that fails each criterion, a short one; a selection that filters and one that does not."""
+    pipeline = SmallPipeline(tmp_path_factory.mktemp("filtered"))
     odd = [{"id": name, "text": text} for name, text in ODD.items()]
     pipeline.write("pool/good.jsonl", good(30))
     pipeline.write("pool/odd.jsonl", [*odd, {"id": "short", "text": "patient dose"}])
@@ -48,6 +50,11 @@ def filtered(pipeline):
     pipeline.config["selections"].append({**plain, "name": "clean", "quality": True})
     assert pipeline.errors() == []
     return pipeline
+
+
+@pytest.fixture
+def filtered(filtered_once, tmp_path):
+    return filtered_once.copy(tmp_path)
 
 
 def metadata(pipeline, selection="clean"):

@@ -6,12 +6,13 @@ import re
 import pytest
 
 from dagster_project import cli
-from tests.pipeline import sentences
+from tests.pipeline import SmallPipeline, sentences
 
 
-@pytest.fixture
-def done(pipeline):
-    """A pipeline that ran, with one document that is too short."""
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A pipeline that ran, with one document that is too short; the tests here only ask it."""
+    pipeline = SmallPipeline(tmp_path_factory.mktemp("done"))
     pipeline.write_pool()
     pipeline.write("pool/short.jsonl", sentences("medicine", 1, 9, length=10))
     assert pipeline.errors() == []

@@ -156,7 +156,7 @@ print(list(engine.map_outputs(inside, [0])))
 @pytest.mark.parametrize("threads", [1, 2])
 def test_work_on_an_output_may_go_through_shards_with_any_number_of_threads(threads, inner):
     process = subprocess.run(
-        [sys.executable, "-c", NESTED, str(threads), inner], capture_output=True, text=True, timeout=4
+        [sys.executable, "-c", NESTED, str(threads), inner], capture_output=True, text=True, timeout=60
     )
     assert process.stdout.strip() == str([[0, 1, 2, 3, 4]]), process.stderr
 
