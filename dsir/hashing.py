@@ -1,4 +1,4 @@
-"""Non-cryptographic hashing: word and n-gram hashes, XXH64, and the Gumbel noise of a document.
+"""Non-cryptographic hashing: word and n-gram hashes, XXH64, and the noise of a document.
 
 Belongs here: pure functions from bytes or integers to integers (and to one float), in numba, each
 specified well enough to be written again in another language. Does not belong here: SHA-256
@@ -187,7 +187,7 @@ def _xxh64_whole(buf, seed):
     return xxh64(buf, 0, len(buf), seed)
 
 
-# --------------------------------------------------------------------------------------------- Gumbel noise
+# ---------------------------------------------------------------------------------------------------- noise
 @inner
 def _log(x):
     """Natural logarithm of a positive normal float64, from IEEE operations alone; error below 1 ulp.
@@ -214,13 +214,25 @@ def _log(x):
     return k * 6.93147180369123816490e-01 - ((half - low) - f)
 
 
+@inner
+def _uniform(content_hash, key):
+    x = mix64(mix64(content_hash + key) ^ _rotl(key, 32))
+    return (np.float64(x >> _12) + 0.5) * 2.0**-52
+
+
 @njit(cache=True, nogil=True)
 def _gumbel(content_hash, key):
     out = np.empty(len(content_hash), np.float64)
     for i in range(len(content_hash)):
-        x = mix64(mix64(content_hash[i] + key) ^ _rotl(key, 32))
-        u = (np.float64(x >> _12) + 0.5) * 2.0**-52
-        out[i] = -_log(-_log(u))
+        out[i] = -_log(-_log(_uniform(content_hash[i], key)))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _exponential(content_hash, key):
+    out = np.empty(len(content_hash), np.float64)
+    for i in range(len(content_hash)):
+        out[i] = -_log(_uniform(content_hash[i], key))
     return out
 
 
@@ -264,10 +276,28 @@ def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndar
     float64 and rounds to u = 1, an infinite variate. The logarithm consists of IEEE operations in a fixed
     order, so the bits are the same on every machine. `sql/macros_noise.sql` is the same in DuckDB.
     """
+    return _gumbel(_checked(content_hash), np.uint64(noise_key(seed, selection)))
+
+
+def exponential_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndarray:
+    """Standard exponential variates that depend on the seed, the selection's name and the document alone.
+
+    ``-log(u)`` with the ``u`` of `gumbel_noise`, whose parameters, errors and reproducibility these are: for
+    one seed and name the two noises are functions of each other, not independent.
+
+    Returns
+    -------
+    float64[n]
+        Finite; between 1.1e-16 and 36.8.
+    """
+    return _exponential(_checked(content_hash), np.uint64(noise_key(seed, selection)))
+
+
+def _checked(content_hash: np.ndarray) -> np.ndarray:
     content_hash = np.asarray(content_hash)
     if content_hash.ndim != 1 or content_hash.dtype != np.uint64:
         raise ValueError(f"content_hash: {content_hash.dtype}[{content_hash.ndim}d]; expected uint64[n]")
-    return _gumbel(content_hash, np.uint64(noise_key(seed, selection)))
+    return content_hash
 
 
 def noise_key(seed: int, selection: str) -> int:

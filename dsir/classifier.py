@@ -1,0 +1,325 @@
+"""The paper's heuristic classification baseline: a linear classifier of target against pool.
+
+What belongs here: from the features of target and pool documents to a classifier, and the keys that documents
+are ranked by under it. What does not: picking (``dsir.selection``), counting (``dsir.features``).
+
+The paper (section 4, "heuristic classification", after Brown et al. 2020, Gao et al. 2020 and Du et al. 2022)
+trains fastText on the target and on as many documents of the pool, and tunes it on a tenth that is held back. A
+document whose probability of being target is p is kept if p > 1 - x, x being Pareto noise of shape 9 (Lomax: from
+0 on). Here the classifier is logistic regression. Its input is that of fastText, the mean over a document's
+hashed n-grams, so that what it learns is a number theta_b per bucket, ::
+
+    p = 1 / (1 + exp(-intercept - Σ_b count_b · theta_b / n)),    n = Σ_b count_b
+
+(fastText of two classes without its factorization into ``dim`` columns). The strength of the L2 penalty is what is
+tuned on the held-back tenth.
+
+The noise of a fixed budget
+---------------------------
+The rule keeps about as many documents as it keeps. The reference (``heuristic_cls_pipeline.py``) applies it
+again with fresh noise until it has enough, and takes a random subset of the wanted size. To rank instead, write
+x = u^(-1/a) - 1, with u uniform in (0, 1) and a the shape. Then ::
+
+    p > 1 - x    <=>    u < (2 - p)^-a    <=>    key > 0,    key = -log(u) - a · log(2 - p)
+
+-log(u) is standard exponential noise, (2 - p)^-a the probability to be kept. The documents of positive key are
+those that the rule keeps, and among them u / (2 - p)^-a is uniform whatever p is. So the k largest keys are a random
+subset of what the rule keeps if it keeps k or more, exactly as in the reference; if it keeps fewer, all of them and
+others with the probabilities to be kept raised by one factor (sequential Poisson sampling, Ohlsson 1998), where the
+reference draws again. Unlike p + x, the key does not lose the noise of documents whose p rounds to 1.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from dsir.features import Features
+from dsir.hashing import _log, exponential_noise
+from dsir.importance import fit_threshold
+from dsir.matching import scores
+
+#: Inverse strengths of the L2 penalty that are tried, in units of the mean loss of a document.
+STRENGTHS = (1e4, 1e5, 1e6, 1e7, 1e8)
+
+#: One in so many texts is held back, rounded up.
+HELD_BACK = 10
+
+#: Of the solver, at each strength.
+MAX_ITERATIONS = 500
+
+#: Orders documents by content hash, independently of samples that are ranges of the hash.
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class ClassifierOptions:
+    """How to classify and to keep.
+
+    Attributes
+    ----------
+    pool_factor : float
+        Pool documents to fit on, as a multiple of the target's (paper: 1). Both classes weigh the same.
+    alpha : float
+        Shape of the Pareto noise, greater than 0.
+    seed : int
+        Of the noise.
+    stream : str
+        Name of the noise, as in :func:`dsir.hashing.gumbel_noise`.
+
+    Raises
+    ------
+    ValueError
+        Naming the field, its value, and what is expected.
+    """
+
+    pool_factor: float = 1.0
+    alpha: float = 9.0
+    seed: int = 0
+    stream: str = "classifier"
+
+    def __post_init__(self) -> None:
+        for name in ("pool_factor", "alpha"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; expected more than 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """The outcome of :func:`fit_classifier`.
+
+    Attributes
+    ----------
+    theta : ndarray of float64, shape (buckets,)
+    intercept : float
+        The log odds of a document is the mean of theta over its n-grams, and this.
+    strength : float
+        Of :data:`STRENGTHS`, that of the least held-back log loss.
+    accuracy, log_loss : float
+        On the held-back documents, the mean of the two classes'; the loss in nats, log 2 for a guess.
+    target_documents, pool_documents : int
+        With n-grams, held-back ones among them.
+    converged : bool
+        The solver of the chosen strength did not use up its iterations.
+    """
+
+    theta: np.ndarray
+    intercept: float
+    strength: float
+    accuracy: float
+    log_loss: float
+    target_documents: int
+    pool_documents: int
+    converged: bool
+
+
+def pool_sample(features: Features, pool_documents: int, wanted: int) -> Features:
+    """Return those documents of a batch of the pool that a classifier is fitted on.
+
+    A sample by content hash, which depends on the pool alone, not on shards or their order: see
+    :func:`dsir.importance.fit_threshold`, here of documents.
+
+    Parameters
+    ----------
+    features : Features
+        Sparse counts of n documents.
+    pool_documents : int
+        Size of the whole pool.
+    wanted : int
+        About so many documents are to be sampled from all batches together.
+
+    Returns
+    -------
+    Features
+        Copies, without word counts.
+    """
+    kept = features.content_hash <= np.uint64(fit_threshold(pool_documents, wanted))
+    lengths = np.diff(features.offsets)
+    entries = np.repeat(kept, lengths)
+    return Features(
+        np.concatenate([[0], np.cumsum(lengths[kept])]),
+        features.buckets[entries],
+        features.counts[entries],
+        features.n_tokens[kept],
+        features.content_hash[kept],
+    )
+
+
+def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets: int) -> Classifier:
+    """Fit logistic regression of target against pool documents, both classes weighing the same.
+
+    Parameters
+    ----------
+    target, pool : sequence of Features
+        How the documents are cut into batches, and their order, do not matter. All are in memory at once,
+        with about 40 bytes an entry; of the pool take a :func:`pool_sample`.
+    buckets : int
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    ValueError
+        The target or the pool has fewer than two different documents with n-grams: one to fit on and one to
+        hold back.
+
+    Notes
+    -----
+    A tenth of the texts of each class is held back, equal texts together. Equal inputs give the same bits on one
+    machine; on another the solver may differ in the last ones.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
+    fitted, held_back = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
+    best = None
+    # One thread: a sum that is split among threads depends on their number in its last bits.
+    with threadpool_limits(limits=1):
+        for strength in STRENGTHS:
+            model = LogisticRegression(
+                C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
+                model.fit(*fitted)
+            logit = model.decision_function(held_back[0])
+            signed = np.where(held_back[1], logit, -logit)
+            loss = _mean_of_classes(np.logaddexp(0.0, -signed), held_back[1])
+            if best is None or loss < best.log_loss:
+                best = Classifier(
+                    theta=model.coef_[0],
+                    intercept=float(model.intercept_[0]),
+                    strength=strength,
+                    accuracy=_mean_of_classes(signed > 0, held_back[1]),
+                    log_loss=loss,
+                    target_documents=len(classes[0][0]) + len(classes[0][1]),
+                    pool_documents=len(classes[1][0]) + len(classes[1][1]),
+                    converged=int(model.n_iter_[0]) < MAX_ITERATIONS,
+                )
+    return best
+
+
+def logits(features: Features, classifier: Classifier) -> np.ndarray:
+    """Log odds of target against pool of every document: the key of the baseline's top-k.
+
+    Parameters
+    ----------
+    features : Features
+        Sparse counts of n documents.
+    classifier : Classifier
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Independent of batches and threads; the intercept for a document without n-grams.
+    """
+    return scores(features, classifier.theta) + classifier.intercept
+
+
+def probabilities(features: Features, classifier: Classifier) -> np.ndarray:
+    """Probability of every document to be of the target, if both classes were as frequent: as :func:`logits`."""
+    return _sigmoid(logits(features, classifier))
+
+
+def keys(features: Features, classifier: Classifier, options: ClassifierOptions) -> np.ndarray:
+    """What documents are ranked by under Pareto noise (module docstring); above 0 where the rule keeps them.
+
+    Parameters
+    ----------
+    features : Features
+        Sparse counts of n documents.
+    classifier : Classifier
+    options : ClassifierOptions
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Independent of batches and threads.
+    """
+    noise = exponential_noise(features.content_hash, options.seed, options.stream)
+    return noise + log_acceptance(logits(features, classifier), options.alpha)
+
+
+def log_acceptance(logit: np.ndarray, alpha: float) -> np.ndarray:
+    """Logarithm of the probability ``(2 - p)^-alpha`` that the rule keeps a document.
+
+    Parameters
+    ----------
+    logit : ndarray of float64, shape (n,)
+        The log odds that belong to p.
+    alpha : float
+        Shape of the Pareto noise.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        From ``-alpha * log(2)`` to 0, in nats.
+    """
+    return alpha * _log_share(np.asarray(logit, dtype=np.float64))
+
+
+def _mean_of_classes(values: np.ndarray, is_target: np.ndarray) -> float:
+    return float((values[is_target].mean() + values[~is_target].mean()) / 2)
+
+
+def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, list]:
+    """The documents with n-grams, as (buckets, counts), ordered by content hash: to fit on, and held back."""
+    found = []
+    for batch in batches:
+        if len(batch.buckets) and batch.buckets.max() >= buckets:
+            raise ValueError(f"{name}: bucket {batch.buckets.max()} of {buckets}")
+        order = (batch.content_hash * _MIX).tolist()
+        for i in np.flatnonzero(np.diff(batch.offsets)):
+            entries = slice(batch.offsets[i], batch.offsets[i + 1])
+            found.append((order[i], batch.buckets[entries], batch.counts[entries]))
+    found.sort(key=lambda row: row[0])
+    texts = sorted({order for order, _, _ in found})
+    if len(texts) < 2:
+        raise ValueError(
+            f"{name}: {len(texts)} different documents with n-grams; a classifier needs at least 2, one to fit "
+            "on and one to hold back"
+        )
+    limit = texts[-(-len(texts) // HELD_BACK) - 1]
+    rows = [row[1:] for row in found]
+    first = sum(order <= limit for order, _, _ in found)
+    return rows[first:], rows[:first]
+
+
+def _frequencies(classes: list[list], buckets: int):
+    """Frequencies of the n-grams of every document (scipy CSR), and whether it is of the target (bool)."""
+    from scipy.sparse import csr_array
+
+    rows = [row for each in classes for row in each]
+    offsets = np.concatenate([[0], np.cumsum([len(found) for found, _ in rows])])
+    values = np.concatenate([counts / counts.sum() for _, counts in rows])
+    indices = np.concatenate([found for found, _ in rows]).astype(np.int32)
+    matrix = csr_array((values, indices, offsets.astype(np.int32)), shape=(len(rows), buckets))
+    return matrix, np.repeat([True, False], [len(each) for each in classes])
+
+
+# Scalar loops: a vectorised exponential may differ in the last bit with the position in a batch.
+@numba.njit(cache=True, nogil=True)
+def _sigmoid(logit):
+    out = np.empty(len(logit), np.float64)
+    for i in range(len(logit)):
+        e = math.exp(-abs(logit[i]))
+        out[i] = 1.0 / (1.0 + e) if logit[i] >= 0 else e / (1.0 + e)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _log_share(logit):
+    """``-log(2 - p)``."""
+    out = np.empty(len(logit), np.float64)
+    for i in range(len(logit)):
+        e = math.exp(-abs(logit[i]))
+        out[i] = _log((1.0 + e) / (1.0 + 2.0 * e)) if logit[i] >= 0 else _log((1.0 + e) / (2.0 + e))
+    return out
