@@ -215,7 +215,9 @@ def _report(output: Output, metadata: dict, tables: dict[str, str], why: str) ->
     shown: dict[str, object] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
-    return shown | {key: dg.MetadataValue.md(text) for key, text in tables.items()}
+        if key == "report":
+            shown[key] = dg.MetadataValue.path(value)
+    return shown | {key: dg.MetadataValue.md(str(text)) for key, text in tables.items()}
 
 
 def markdown_table(header: list[str], rows: Iterable[Iterable[object]]) -> str:

@@ -9,6 +9,7 @@ without pyplot, which keeps a list of open figures and is not safe in threads.
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,33 @@ if TYPE_CHECKING:
 
 #: The most targets in a plot of log weights, and the most names in a plot of bars.
 PANELS, ROWS = 4, 15
+#: Bins of lengths: four for each doubling.
+LENGTHS = 128
 
 POOL, SELECTION, TOP_K, INK = "#c5cbd3", "#1f6fb4", "#e8a33d", "#30343b"
+COLORS = {"selection": SELECTION, "top-k": TOP_K, "random": POOL}
+#: Colors of the other methods that a selection is compared with.
+OTHERS = ["#3f9b6c", "#8a63b5", "#c9585b", "#4aa5b0", "#8c7a5b"]
+
+
+class Plot(str):
+    """Markdown with a picture in it, and what it is a picture of.
+
+    Attributes
+    ----------
+    figure : matplotlib.figure.Figure
+    alt : str
+    notes : list of str
+        What stands below the picture.
+    """
+
+    figure: "Figure"
+    alt: str
+    notes: list[str]
+
+
+#: A number and the ends of its interval.
+Measured = tuple[float, float, float]
 
 
 class Histogram:
@@ -126,20 +152,77 @@ def composition(shares: list[tuple[str, float, float]]) -> str:
     return bars(names, groups, "share of the documents", ".1%")
 
 
-def kl_reduction(reductions: list[tuple[str, float, float, float, float]]) -> str:
-    """Plot the KL reduction of the selection, of top-k, and of random picks, for every target.
+def kl_reduction(reductions: list[tuple[str, Mapping[str, Measured]]]) -> str:
+    """Plot the KL reduction of the selection and of what it is compared with, for every target.
 
     Parameters
     ----------
-    reductions : list of (target, selection, top-k, mean of random picks, their standard deviation)
+    reductions : list of (target, mapping of pick to (value, low, high))
+        All with the same picks, of which one is called ``selection``.
     """
-    names, selection, top_k, random, deviations = zip(*reductions[:ROWS], strict=True)
-    groups = [
-        ("selection", SELECTION, selection, None),
-        ("top-k", TOP_K, top_k, None),
-        ("random, mean ± 2 sd", POOL, random, 2 * np.array(deviations)),
-    ]
-    return bars(names, groups, "KL reduction, nats", ".3f", of_many("targets", len(names), len(reductions)))
+    shown = reductions[:ROWS]
+    note = of_many("targets", len(shown), len(reductions))
+    return bars(
+        [name for name, _ in shown], of_picks(shown), "KL reduction, nats", ".3f", f"{INTERVALS} {note}"
+    )
+
+
+def kl_over_random(views: list[tuple[str, Mapping[str, Measured]]]) -> str:
+    """Plot how much closer to the target than random picks the others are, under several views of the n-grams.
+
+    Parameters
+    ----------
+    views : list of (view, mapping of pick to (value, low, high))
+        As those of :func:`kl_reduction`.
+    """
+    return bars(
+        [name for name, _ in views], of_picks(views), "KL reduction over random, nats", ".3f", INTERVALS
+    )
+
+
+INTERVALS = (
+    "Lines: 95 % intervals over held-out documents; of random picks, two standard deviations over seeds."
+)
+
+
+def of_picks(rows: list[tuple[str, Mapping[str, Measured]]]) -> list[tuple]:
+    """Return a group of bars for every pick, with the distances to the ends of its interval."""
+    groups = []
+    others = iter(OTHERS * len(rows[0][1]))
+    for pick in rows[0][1]:
+        measured = np.array([picks[pick] for _, picks in rows], dtype=float)
+        errors = np.abs(measured[:, 1:] - measured[:, :1]).T
+        groups.append((pick, COLORS.get(pick) or next(others), tuple(measured[:, 0].tolist()), errors))
+    return groups
+
+
+def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
+    """Plot which share of the documents has which length, in the pool and in the selection.
+
+    Parameters
+    ----------
+    pool, selection : ndarray of int64, shape (LENGTHS,)
+        Numbers of documents with ``2^(i/4)`` tokens or more, but fewer than ``2^((i+1)/4)``.
+    """
+    from matplotlib.ticker import LogLocator
+
+    filled = np.flatnonzero(pool + selection)
+    first, last = filled[0], filled[-1] + 1
+    edges = 2 ** (np.arange(first, last + 1) / 4)
+    figure, [ax] = new_figure(2.4)
+    for counts, color, label, style in (
+        (pool, POOL, "pool", {"fill": True}),
+        (selection, SELECTION, "selection", {"linewidth": 1.6}),
+    ):
+        ax.stairs(counts[first:last] / max(counts.sum(), 1), edges, color=color, label=label, **style)
+    ax.set(xscale="log", xlabel="tokens of a document", ylabel="share of the documents", ylim=(0, None))
+    ax.set(xlim=(edges[0], edges[-1]), axisbelow=True)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_major_formatter("{x:.0%}")
+    ax.minorticks_off()
+    ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
+    return finished(figure, "Lengths of the documents")
 
 
 def rounds(curve: list[Round], best: int) -> str:
@@ -165,18 +248,21 @@ def rounds(curve: list[Round], best: int) -> str:
     return finished(figure, "KL by round")
 
 
-def bars(names: tuple[str, ...], groups: list[tuple], quantity: str, form: str, note: str = "") -> str:
-    """Plot horizontal bars: a row for every name, in it a bar of every (label, color, values, errors or None)."""
+def bars(names: Sequence[str], groups: list[tuple], quantity: str, form: str, note: str = "") -> str:
+    """Plot horizontal bars: a row for every name, in it a bar of every (label, color, values, errors or None).
+
+    ``errors`` are the distances down and up from each value: ndarray of float64, shape (2, names).
+    """
     figure, [ax] = new_figure(max(1.8, 0.7 + len(names) * (0.06 + 0.15 * len(groups))))
     height = 0.8 / len(groups)
     for index, (label, color, values, errors) in enumerate(groups):
         at = np.arange(len(names)) + (index + 0.5) * height - 0.4
         style = {"ecolor": INK, "capsize": 2, "error_kw": {"linewidth": 1}}
         ax.barh(at, values, 0.9 * height, color=color, label=label, xerr=errors, **style)
-        for y, value, error in zip(at, values, np.zeros(len(at)) if errors is None else errors, strict=True):
-            text = f"{value:{form}} ± {error:{form}}" if error else f"{value:{form}}"
+        up = np.zeros(len(at)) if errors is None else errors[1]
+        for y, value, error in zip(at, values, up, strict=True):
             where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            ax.annotate(text, (max(value + error, 0), y), fontsize=8, color=INK, **where)
+            ax.annotate(f"{value:{form}}", (max(value + error, 0), y), fontsize=8, color=INK, **where)
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(np.arange(len(names)), [shortened(name, 28) for name in names])
     ax.set(xticks=[], xlabel=quantity, ylim=(len(names) - 0.5, -0.5))
@@ -199,7 +285,7 @@ def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple["Figure"
     return figure, axes
 
 
-def finished(figure: "Figure", alt: str, *notes: str) -> str:
+def finished(figure: "Figure", alt: str, *notes: str) -> Plot:
     """Put the legend above the axes; return markdown with the figure as a PNG, and the notes below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image  # matplotlib's own dependency
@@ -215,7 +301,9 @@ def finished(figure: "Figure", alt: str, *notes: str) -> str:
     # A palette makes a third of the bytes; Dagster keeps them with every materialization.
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64).save(file, "png")
     picture = f"![{alt}](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"
-    return "\n\n".join([picture, *filter(None, notes)])
+    plot = Plot("\n\n".join([picture, *filter(None, notes)]))
+    plot.figure, plot.alt, plot.notes = figure, alt, list(filter(None, notes))
+    return plot
 
 
 def of_many(what: str, shown: int, n: int) -> str:

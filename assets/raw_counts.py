@@ -84,6 +84,8 @@ def count_shard(
 
     def work(block: Block) -> tuple[TextBatch, Features]:
         batch = block.parse()
+        if source.chunk_words is not None:
+            batch = batch.cut(source.chunk_words)
         return batch, featurize(batch.texts, spec)
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
@@ -101,7 +103,7 @@ def count_shard(
             rejected += batch.rejected
             features_file.write_batch(features.to_arrow())
             features.add_totals(totals)
-            documents = documents_table(shard, source.name, batch, features)
+            documents = documents_table(shard, source.name, batch, features, tally.documents)
             tally.add(documents, batch.n_bytes)
             waiting.append(documents)
             if sum(map(len, waiting)) >= ROW_GROUP:
@@ -129,6 +131,7 @@ def count_shard(
         files=[features_path, documents_path, counts_path, *quarantine],
         metadata={
             "documents": tally.documents,
+            **({"records": tally.records} if source.chunk_words is not None else {}),
             "tokens": tally.tokens,
             "ngrams": n_ngrams,
             "text_bytes": tally.bytes,
@@ -142,16 +145,17 @@ def count_shard(
 
 
 class Tally:
-    """Running totals over a shard's documents."""
+    """Running totals over a shard's documents; `records` where these are pieces."""
 
     def __init__(self) -> None:
-        self.documents = self.tokens = self.bytes = 0
+        self.documents = self.records = self.tokens = self.bytes = 0
         self.sources: Counter[str] = Counter()
         self._hashes: list[np.ndarray] = []
 
     def add(self, documents: pa.Table, n_bytes: int) -> None:
         """Take a batch of documents into account."""
         self.documents += len(documents)
+        self.records += pc.sum(pc.equal(documents["begin_byte"], 0)).as_py() or 0
         self.tokens += int(documents["n_tokens"].to_numpy().sum())
         self.bytes += n_bytes
         for item in documents["source"].value_counts().to_pylist():
@@ -164,17 +168,29 @@ class Tally:
         return self.documents - len(np.unique(np.concatenate(self._hashes))) if self._hashes else 0
 
 
-def documents_table(shard: str, source: str, batch: TextBatch, features: Features) -> pa.Table:
-    """Return one row a document; a document without an id is called ``<shard>:<row>``."""
-    ids = batch.ids
+def documents_table(
+    shard: str, source: str, batch: TextBatch, features: Features, first: int = 0
+) -> pa.Table:
+    """Return one row a document.
+
+    A record without an id is called ``<shard>:<row>``, a piece ``<id of the record>#<number>``. Pieces are
+    numbered through the shard, from `first` on, so that shard and row name one document.
+    """
+    ids, rows, piece = batch.ids, batch.rows, {}
     if ids is None or ids.null_count:
         position = pa.array([f"{shard}:{row}" for row in batch.rows.tolist()], pa.string())
         ids = position if ids is None else pc.coalesce(ids, position)
+    if batch.pieces is not None:
+        numbers = pa.array(batch.pieces.numbers).cast(pa.string())
+        ids = pc.binary_join_element_wise(ids, numbers, "#")
+        rows = np.arange(first, first + len(batch.rows))
+        piece = {"record": batch.rows, "begin_byte": batch.pieces.begins, "end_byte": batch.pieces.ends}
     return table(
         "documents",
         {
             "shard": shard,
-            "row": batch.rows,
+            "row": rows,
+            **piece,
             "doc_id": ids,
             "source": source if batch.sources is None else batch.sources,
             "n_tokens": features.n_tokens,

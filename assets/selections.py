@@ -1,14 +1,15 @@
-"""``selections``: noise, keys, the picked documents, and their original records.
+"""``selections``: the picked documents, and their original records.
 
-What belongs here: from log weights to a folder with picks and records. What does not: the order and the
-budget (``dsir/selection.py``), formats of records (``resources/records.py``), how good the selection is
+What belongs here: from a configured selection to a folder with picks and records. What does not: how documents are
+ranked and picked (``assets/methods/``), formats of records (``resources/records.py``), how good the selection is
 (``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
 """
 
+import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,21 +17,29 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pydantic
 
 from assets import plots
-from assets.candidates import CRITERIA, Documents, stream
-from assets.importance_estimator import target_totals
-from assets.matching import pick_matched
+from assets.candidates import CRITERIA, Candidates
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
-from dsir.hashing import gumbel_noise, noise_key
-from dsir.selection import Budget, TopK, needed, pack_position, pick_in_turn, split_budget
+from assets.methods import pick
+from assets.methods.ranking import noise_keys
+from dsir.selection import Budget, pack_position
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
-from resources.records import PROVENANCE, Part, Records, RecordWriter, read_records
-from resources.settings import ConfigError, Selection, Size
-from resources.store import table
+from resources.records import (
+    PROVENANCE,
+    PROVENANCE_OF_PIECES,
+    Part,
+    Records,
+    RecordWriter,
+    read_pieces,
+    read_records,
+)
+from resources.settings import OPTIONS, ConfigError, Selection, Size
+from resources.store import PIECE, table
 from resources.workspace import Pipeline, Workspace
 
 
@@ -39,7 +48,7 @@ class SelectionOptions(RunOptions):
 
     Attributes
     ----------
-    method, min_tokens, seed, output
+    method, min_tokens, temperature, length, collapse_duplicates, epochs, seed, output
         As in the configuration; None leaves the configuration's value.
     quality
         True for the paper's bounds, False for none.
@@ -53,6 +62,10 @@ class SelectionOptions(RunOptions):
     tokens: int | None = None
     min_tokens: int | None = None
     quality: bool | None = None
+    temperature: float | None = None
+    length: str | None = None
+    collapse_duplicates: bool | None = None
+    epochs: int | None = None
     seed: int | None = None
     output: str | None = None
 
@@ -64,8 +77,9 @@ class SelectionOptions(RunOptions):
         ConfigError
             The parameters are not valid together.
         """
-        values = selection.model_dump()
-        names = ("method", "min_tokens", "quality", "seed", "output")
+        values = (selection.by(self.method) if self.method in OPTIONS else selection).model_dump()
+        names = ("method", "min_tokens", "quality", "temperature", "length", "collapse_duplicates", "epochs")
+        names += ("seed", "output")
         values |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         size = {name: getattr(self, name) for name in ("documents", "fraction", "tokens")}
         if any(value is not None for value in size.values()):
@@ -131,7 +145,7 @@ def build_selections(
         asset=selections,
         partitions_def=partitions,
         blocking=True,
-        description="The newest version holds the number of documents it reports, none of them twice.",
+        description="The newest version holds the number of documents it reports, none of them twice in an epoch.",
     )
     def size_and_uniqueness(
         context: dg.AssetCheckExecutionContext, pipeline: Pipeline
@@ -140,8 +154,8 @@ def build_selections(
         name = context.partition_key
         latest = workspace.catalog.latest()["selections", name]
         folder = workspace.store.selection_folder(name, latest["fingerprint"])
-        picks = pq.read_table(folder / "picks.parquet", columns=["shard", "row", "n_tokens"])
-        unique = picks.group_by(["shard", "row"]).aggregate([]).num_rows
+        picks = pq.read_table(folder / "picks.parquet", columns=["epoch", "shard", "row", "n_tokens"])
+        unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
         expected = latest["metadata"]
         tokens = pc.sum(picks["n_tokens"]).as_py() or 0
         numbers = {
@@ -152,11 +166,12 @@ def build_selections(
             "tokens": tokens,
             "tokens_expected": expected["tokens"],
         }
+        largest = picks.group_by("epoch").aggregate([("n_tokens", "sum"), ("n_tokens", "count")])
+        budgets = {"n_tokens_sum": "token_budget", "n_tokens_count": "document_budget"}
         passed = (
             picks.num_rows == unique == expected["documents"] == expected["records"]
             and tokens == expected["tokens"]
-            and tokens <= expected.get("token_budget", tokens)
-            and picks.num_rows <= expected.get("document_budget", picks.num_rows)
+            and all(pc.max(largest[c]).as_py() <= expected[b] for c, b in budgets.items() if b in expected)
         )
         return dg.AssetCheckResult(passed=passed, metadata=numbers)
 
@@ -172,12 +187,13 @@ class Pool:
     eligible_tokens: int = 0
     longest: int = 0
     excluded: Counter[str] = field(default_factory=Counter)
+    sources: set[str] = field(default_factory=set)
 
 
-def survey(workspace: Workspace, plan: Plan, selection: Selection) -> Pool:
+def survey(candidates: Candidates) -> Pool:
     """Count the eligible documents, and the others by the first criterion that they do not meet."""
     pool = Pool()
-    for documents in stream(workspace, plan, selection, targets=[]):
+    for documents in candidates.stream(targets=[]):
         n_tokens = documents.n_tokens
         eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
         pool.documents += len(n_tokens)
@@ -185,6 +201,7 @@ def survey(workspace: Workspace, plan: Plan, selection: Selection) -> Pool:
         pool.eligible_tokens += int(n_tokens[documents.eligible].sum())
         pool.longest = max(pool.longest, int(n_tokens.max(initial=0)))
         pool.excluded.update(dict(zip(CRITERIA, excluded, strict=True)))
+        pool.sources.update(pc.unique(documents.table["source"]).to_pylist())
     return pool
 
 
@@ -213,94 +230,27 @@ def budget_of(size: Size, pool: Pool, selection: str) -> tuple[Budget, str | Non
     return Budget(documents=documents), None
 
 
-def noise_stream(selection: Selection, target: str) -> str:
-    """Return the name of the noise of one target's draw, so that several targets draw independently."""
-    return f"{selection.name}/{target}"
-
-
-def noise_keys(selection: Selection) -> dict[str, str]:
-    """Return the key of each target's noise as hexadecimal digits, for `sql/macros_why.sql`, if there is noise."""
-    targets = selection.targets if selection.method in ("resample", "random") else []
-    return {
-        target: f"{noise_key(selection.seed, noise_stream(selection, target)):016x}" for target in targets
-    }
-
-
-def keys(selection: Selection, target: str, documents: Documents) -> np.ndarray:
-    """Return the key of every document: log weight plus noise; one of them alone for top-k and random."""
-    log_weight = documents.log_weights[target]
-    if selection.method == "top_k":
-        return log_weight
-    noise = gumbel_noise(documents.content_hash, selection.seed, noise_stream(selection, target))
-    return noise if selection.method == "random" else log_weight + noise
-
-
-def shares_of(workspace: Workspace, plan: Plan, selection: Selection) -> np.ndarray:
-    """Return each target's share: as configured, else in proportion to its n-grams."""
-    if selection.shares is not None:
-        return np.array(selection.shares)
-    return np.array([target_totals(workspace, plan, name)[0].sum() for name in selection.targets])
-
-
-def pick(
-    workspace: Workspace,
-    plan: Plan,
-    selection: Selection,
-    budget: Budget,
-    progress: Progress | None = None,
-    histograms: Sequence[plots.Histogram] = (),
-) -> list[np.ndarray]:
-    """Pick the documents of each target.
-
-    Parameters
-    ----------
-    workspace, plan, selection, budget
-    progress : Progress, optional
-        Told of the documents that were looked at.
-    histograms : sequence of plots.Histogram
-        One for each of the first targets, to add the log weights of the eligible documents to.
-
-    Returns
-    -------
-    list of ndarray of dsir.selection.CANDIDATE
-        For each target, ranked.
-    """
-    budgets = split_budget(budget, shares_of(workspace, plan, selection))
-    best = [TopK(each) for each in needed(budgets)]
-    for documents in stream(workspace, plan, selection):
-        for target, top in zip(selection.targets, best, strict=True):
-            key = keys(selection, target, documents)
-            documents.offer(top, documents.log_weights[target], key)
-        for target, histogram in zip(selection.targets, histograms, strict=False):
-            histogram.add(documents.log_weights[target][documents.eligible])
-        if progress:
-            progress.add(documents=len(documents.n_tokens))
-    return pick_in_turn([top.candidates() for top in best], budgets)
-
-
 def select(
     workspace: Workspace, plan: Plan, selection: Selection, output: Output, progress: Progress
 ) -> Result:
     """Pick, write the picks and the records, as one new folder."""
     started = time.monotonic()
-    pool = survey(workspace, plan, selection)
+    candidates = Candidates(workspace, plan, selection)
+    pool = survey(candidates)
+    excluded = {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
     if pool.eligible == 0:
-        excluded = ", ".join(f"{name} {n:,}" for name, n in pool.excluded.items() if n)
+        by = ", ".join(f"{name} {n:,}" for name, n in excluded.items() if n)
         raise ConfigError(
             f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "
-            f"{selection.min_tokens}, the longest has {pool.longest:,}. Excluded by: {excluded or 'none'}. "
+            f"{selection.min_tokens}, the longest has {pool.longest:,}. Excluded by: {by or 'none'}. "
             "Lower min_tokens or widen the bounds of quality."
         )
-    excluded = {name: pool.excluded[name] for name in CRITERIA if name == "min_tokens" or selection.quality}
+    check_sources(selection, pool)
     budget, note = budget_of(selection.size, pool, selection.name)
     histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
-    matched = None
-    if selection.method == "match":
-        matched = pick_matched(workspace, plan, selection, budget, histograms[0], progress)
-        picked = [matched.picked]
-    else:
-        picked = pick(workspace, plan, selection, budget, progress, histograms)
-    if not any(map(len, picked)):
+    found = pick(candidates, budget, progress, histograms)
+    picked = np.concatenate(found.epochs)
+    if not len(picked):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "
             f"{budget.amount:,} tokens; raise size.tokens"
@@ -308,45 +258,48 @@ def select(
     folder = workspace.store.selection_folder(selection.name, output.fingerprint)
     with workspace.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
-        picks = picks_table(workspace, plan, selection, output, picked)
+        picks = picks_table(workspace, plan, selection, output, found.epochs)
         metadata = output.stamp.metadata()
         pq.write_table(
             picks.replace_schema_metadata(metadata), temporary / "picks.parquet", compression="zstd"
         )
         files = write_records(workspace, plan, picks, temporary, selection.output)
-    tokens = pc.sum(picks["n_tokens"]).as_py() or 0
+        for name, content in found.ranking.files.items():
+            csv.write_csv(content, temporary / name)
+    by_target = [picked[picked["target"] == i] for i in range(len(selection.targets))]
     result = Result(
         rows=len(picks),
         files=sorted(folder.iterdir()),
         metadata={
             "documents": len(picks),
             "records": sum(file.records for file in files),
-            "tokens": tokens,
+            "tokens": int(picked["n_tokens"].sum()),
             "eligible_documents": pool.eligible,
             "pool_documents": pool.documents,
             **{f"excluded_by_{name}": n for name, n in excluded.items()},
             f"{'token' if budget.documents is None else 'document'}_budget": budget.amount,
+            **({"epochs": selection.epochs} if selection.epochs > 1 else {}),
             "shards": len(plan.counted),
             "shards_not_counted": len(plan.uncounted),
-            "threshold": float(min((p["key"][-1] for p in picked if len(p)), default=float("nan"))),
+            "threshold": float(min(epoch["key"].min(initial=np.inf) for epoch in found.epochs)),
             "method": selection.method,
             "seed": selection.seed,
             "noise_keys": json.dumps(noise_keys(selection)),
-            **(matched.metadata() if matched else {}),
+            **found.ranking.numbers,
             "seconds": time.monotonic() - started,
             "files": len(files),
             "folder": str(folder),
         },
         tables={
             "log weights, histogram": plots.log_weights(
-                selection.targets, histograms, picked, cut=selection.method in ("resample", "top_k")
+                selection.targets, histograms, by_target, cut=selection.method in ("resample", "top_k")
             ),
-            **(matched.tables() if matched else {}),
+            **found.ranking.tables,
             "by target": markdown_table(
                 ["target", "documents", "tokens", "smallest key"],
                 [
-                    (name, len(p), int(p["n_tokens"].sum()), float(p["key"][-1]) if len(p) else "")
-                    for name, p in zip(selection.targets, picked, strict=True)
+                    (name, len(p), int(p["n_tokens"].sum()), float(p["key"].min()) if len(p) else "")
+                    for name, p in zip(selection.targets, by_target, strict=True)
                 ],
             ),
             "by source": by_source(picks),
@@ -358,11 +311,29 @@ def select(
     return result
 
 
+def check_sources(selection: Selection, pool: Pool) -> None:
+    """Refuse caps on sources that the pool does not have.
+
+    Raises
+    ------
+    ConfigError
+        Names them, and some that there are.
+    """
+    caps = selection.source_caps
+    unknown = sorted(caps.keys() - pool.sources) if isinstance(caps, dict) else []
+    if unknown:
+        there = sorted(pool.sources)
+        raise ConfigError(
+            f"selection '{selection.name}': source_caps names {', '.join(unknown)}, which no document of the pool "
+            f"comes from; there are: {', '.join(there[:20])}{' …' if len(there) > 20 else ''}"
+        )
+
+
 def picks_table(
-    workspace: Workspace, plan: Plan, selection: Selection, output: Output, picked: list[np.ndarray]
+    workspace: Workspace, plan: Plan, selection: Selection, output: Output, epochs: list[np.ndarray]
 ) -> pa.Table:
-    """Return the picked documents with their ids and sources, in order of target and rank."""
-    rows = np.concatenate(picked)
+    """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
+    rows = np.concatenate(epochs)
     position = np.argsort(pack_position(rows["shard"], rows["row"]), kind="stable")
     ids: list[pa.Array] = []
     for shard_index in np.unique(rows["shard"]):
@@ -370,26 +341,30 @@ def picks_table(
         path = workspace.store.path("documents", shard)
         file = workspace.store.open_table(path, plan.raw_counts(shard).stamp)
         with file:
-            documents = file.read(columns=["row", "doc_id", "source"])
-        wanted = np.sort(rows["row"][rows["shard"] == shard_index])
+            documents = file.read(columns=["row", "doc_id", "source", *PIECE])
+        wanted = np.sort(rows["row"][rows["shard"] == shard_index])  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        ids.append(documents.select(["doc_id", "source"]).take(at))
+        ids.append(documents.drop_columns("row").take(at))
     back = np.empty_like(position)
     back[position] = np.arange(len(position))
-    named = pa.concat_tables(ids).take(back)
+    # Shards that were counted before a document could be a piece have no columns for it.
+    named = pa.concat_tables(ids, promote_options="default").take(back)
     names = pa.array(plan.counted)
-    lengths = [len(each) for each in picked]
+    epoch = np.repeat(np.arange(1, len(epochs) + 1), [len(each) for each in epochs])
+    group = epoch * len(selection.targets) + rows["target"]
+    first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    rank = np.arange(len(rows)) - np.repeat(first, np.diff([*first, len(rows)])) + 1
     return table(
         "selections",
         {
             "selection": selection.name,
             "version": output.fingerprint,
-            "rank": np.concatenate([np.arange(1, n + 1) for n in lengths]),
-            "target": np.repeat(np.array(selection.targets, dtype=object), lengths),
+            "epoch": epoch,
+            "rank": rank,
+            "target": np.array(selection.targets, dtype=object)[rows["target"]],
             "shard": names.take(pa.array(rows["shard"])),
             "row": rows["row"],
-            "doc_id": named["doc_id"].combine_chunks(),
-            "source": named["source"].combine_chunks(),
+            **{name: named[name].combine_chunks() for name in named.column_names},
             "n_tokens": rows["n_tokens"],
             "log_weight": rows["log_weight"],
             "key": rows["key"],
@@ -398,21 +373,28 @@ def picks_table(
 
 
 def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Path, output: str) -> list[Part]:
-    """Write the original records of the picks, in order of shard and row; return the files."""
-    ordered = picks.sort_by([("shard", "ascending"), ("row", "ascending")])
-    provenance = ordered.select([field.name for field in PROVENANCE]).to_struct_array().combine_chunks()
-    shards = ordered["shard"].to_numpy()
-    rows = ordered["row"].to_numpy()
-    names, starts = np.unique(shards, return_index=True)
+    """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
-    def reading(shard: str, wanted: np.ndarray) -> Callable[[], Iterator[Records]]:
-        file = plan.shards[shard]
+    Of a piece: its record, with the piece in the place of the text.
+    """
+    ordered = picks.sort_by([("epoch", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+    whole = picks["record"].null_count == len(picks)
+    provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
+    provenance = provenance.to_struct_array().combine_chunks()
+    epochs, shards = (ordered[name].to_numpy() for name in ("epoch", "shard"))
+    starts = np.flatnonzero(
+        np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
+    )
+
+    def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
+        file = plan.shards[shards[start]]
         source = workspace.settings.source(file.source)
-        return lambda: read_records(file.uri, source, wanted)
+        wanted = ordered.slice(start, stop - start)
+        if source.chunk_words is None:
+            return lambda: read_records(file.uri, source, wanted["row"].to_numpy())
+        return lambda: read_pieces(file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
 
-    streams = [
-        reading(shard, wanted) for shard, wanted in zip(names, np.split(rows, starts[1:]), strict=True)
-    ]
+    streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
     done = 0
     with RecordWriter(folder, output) as writer:
         for records in workspace.engine.chain(streams):

@@ -58,7 +58,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Console) ->
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
         _print_document(mine[0], console)
-        text = read_text(workspace, plan, shard, row) if mine[0]["log_weight"] is not None else None
+        text = read_text(workspace, plan, mine[0]) if mine[0]["log_weight"] is not None else None
         for each in mine:
             _print_target(each, console)
             if text is not None:
@@ -68,35 +68,53 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Console) ->
         _print_chain(chain.to_pylist(), console)
 
 
-def read_text(workspace: Workspace, plan: Plan, shard: str, row: int) -> str:
-    """Read one document's text from its file.
+def read_text(workspace: Workspace, plan: Plan, document: dict) -> str:
+    """Read one document's text from its file; of a piece, the piece.
+
+    Parameters
+    ----------
+    workspace, plan
+    document : dict
+        shard, row, record, begin_byte, end_byte, as in the view `documents`.
 
     Raises
     ------
     CorpusError
         The file has no such row any more.
     """
-    file = plan.shards[shard]
+    file = plan.shards[document["shard"]]
     source = workspace.settings.source(file.source)
+    row = _row_in_file(document)
     for block in read_blocks(file.uri, source):
         batch = block.parse()
         at = np.flatnonzero(batch.rows == row)
         if len(at):
-            return batch.texts[int(at[0])].as_py()
+            text = batch.texts[int(at[0])].as_py()
+            return text.encode()[document["begin_byte"] : document["end_byte"]].decode()
     raise CorpusError(f"{file.uri}: no usable record at row {row}; the file changed since it was counted")
+
+
+def _row_in_file(document: dict) -> int:
+    return document["row"] if document["record"] is None else document["record"]
 
 
 def _print_document(row: dict, console: Console) -> None:
     console.print(Text(f"{row['doc_id']!r}", style="bold"), Text(f"of source {row['source']}"))
-    console.print(f"  file       {row['uri']}, row {row['row']} (from 0)", soft_wrap=True, markup=False)
+    place = f"{row['uri']}, row {_row_in_file(row)} (from 0)"
+    if row["record"] is not None:
+        place += f", bytes {row['begin_byte']:,} to {row['end_byte']:,} of its text"
+    console.print(f"  file       {place}", soft_wrap=True, markup=False)
     console.print(f"  tokens     {row['n_tokens']:,}", markup=False)
 
 
 def _print_target(row: dict, console: Console) -> None:
-    known = "not known"
-    if row["key"] is not None:
-        known = f"log weight {row['log_weight']:,.3f}, noise {row['noise']:+.3f}, key {row['key']:,.3f}"
-    console.print(f"  target     {row['target']}: {known}", markup=False)
+    known = [
+        f"{name.replace('_', ' ')} {row[name]:{form}}"
+        for name, form in (("log_weight", ",.3f"), ("noise", "+.3f"), ("key", ",.3f"))
+        if row[name] is not None
+    ]
+    epoch = f", epoch {row['epoch']}" if row["epoch"] > 1 else ""
+    console.print(f"  target     {row['target']}{epoch}: {', '.join(known) or 'not known'}", markup=False)
     style = "green" if row["picked_for"] else "yellow"
     console.print(Text(f"  verdict    {row['verdict']}", style=style), soft_wrap=True)
 

@@ -1,7 +1,7 @@
-"""Measures of a selection: KL divergence and reduction, effective sample size, agreement.
+"""Measures of a selection: KL reduction with its interval, effective sample size, agreement, duplicates, leakage.
 
-What belongs here: numbers computed from counts, weights and picks. What does not: which selections to
-compare, tables, plots.
+What belongs here: numbers computed from counts, weights, content hashes and picks. What does not: which selections
+to compare, tables, plots; n-grams that are not hashed (``dsir.ngrams``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ import numba
 import numpy as np
 
 from dsir.features import Features
+from dsir.hashing import gumbel_noise
+
+#: Groups of target documents that the bootstrap draws, and how often it draws.
+GROUPS, REPLICATES = 1000, 1000
+#: Lower and upper quantile of an interval: 95 %.
+INTERVAL = 0.025, 0.975
 
 
 def distribution(counts: np.ndarray, smoothing: float) -> np.ndarray:
@@ -48,6 +54,81 @@ def kl_reduction(
     raw = distribution(raw_counts, smoothing)
     selected = distribution(selected_counts, smoothing)
     return kl_divergence(target, raw) - kl_divergence(target, selected)
+
+
+class CrossEntropies:
+    """Cross-entropies of the target with several distributions q, and how they vary with the target's documents.
+
+    ``H(p, q) = -Σ_j p_j log q_j`` in nats, where p are the target's counts with ``smoothing`` pseudo-counts a
+    feature. The difference of two of them is a KL reduction (paper, section 5)::
+
+        KL(p‖raw) - KL(p‖selected) = H(p, raw) - H(p, selected)
+
+    since the target's own entropy falls out. It is linear in the target's counts, so the part of each document is
+    one number, and drawing other target documents (the bootstrap) costs no second look at their n-grams.
+
+    The interval is for *this* selection, over target documents: how far the figure would move with another sample
+    of held-out documents of the same size. Documents are drawn whole, since the n-grams of one are not independent.
+    It does not say how the selection would vary under another seed or another pool. The q are taken as they are:
+    drawing the selected documents again would measure a selection with fewer different documents, not this one.
+
+    Parameters
+    ----------
+    q : ndarray of float64, shape (k, features)
+        Distributions without zeros.
+    smoothing : float
+
+    References
+    ----------
+    Poisson bootstrap: Hanley and MacGibbon, "Creating non-parametric bootstrap samples using Poisson frequencies",
+    2006.
+    """
+
+    def __init__(self, q: np.ndarray, smoothing: float) -> None:
+        self.log_q = np.log(q)
+        self._prior = smoothing * self.log_q.sum(axis=1)
+        self._prior_ngrams = smoothing * q.shape[1]
+        self._scores = np.zeros((GROUPS, len(q)))
+        self._ngrams = np.zeros(GROUPS)
+
+    def add(self, content_hash: np.ndarray, n_ngrams: np.ndarray, log_likelihood: np.ndarray) -> None:
+        """Take target documents into account.
+
+        Parameters
+        ----------
+        content_hash : ndarray of uint64, shape (n,)
+            Says in which of ``GROUPS`` groups a document is, so that neither the order of the documents nor their
+            number matters to the bootstrap; groups are drawn as a whole.
+        n_ngrams : ndarray of int64, shape (n,)
+        log_likelihood : ndarray of float64, shape (k, n)
+            ``Σ_j z_j log q_j`` of every document's counts z.
+        """
+        group = (content_hash % np.uint64(GROUPS)).astype(np.int64)
+        self._ngrams += np.bincount(group, weights=n_ngrams, minlength=GROUPS)
+        for k, values in enumerate(log_likelihood):
+            self._scores[:, k] += np.bincount(group, weights=values, minlength=GROUPS)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The cross-entropies on the documents as they are: ndarray of float64, shape (k,)."""
+        return -(self._scores.sum(axis=0) + self._prior) / (self._ngrams.sum() + self._prior_ngrams)
+
+    def replicates(self, seed: str) -> np.ndarray:
+        """Return the cross-entropies on documents drawn anew: ndarray of float64, shape (REPLICATES, k).
+
+        Parameters
+        ----------
+        seed : str
+            The same text gives the same draws.
+        """
+        drawn = np.random.default_rng(list(seed.encode())).poisson(1.0, (REPLICATES, GROUPS))
+        return -(drawn @ self._scores + self._prior) / (drawn @ self._ngrams + self._prior_ngrams)[:, None]
+
+
+def interval(replicates: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of bootstrapped values: ndarray of float64, shape (replicates,)."""
+    low, high = np.quantile(replicates, INTERVAL)
+    return float(low), float(high)
 
 
 @dataclass
@@ -88,7 +169,8 @@ def masked_totals(features: Features, masks: np.ndarray, totals: np.ndarray) -> 
     ----------
     features : Features
         Sparse counts of n documents.
-    masks : ndarray of bool, shape (masks, n)
+    masks : ndarray of bool or unsigned integers, shape (masks, n)
+        Which documents, or how often each is counted.
     totals : ndarray of int64, shape (masks, buckets)
         Changed in place.
     """
@@ -99,6 +181,59 @@ def masked_totals(features: Features, masks: np.ndarray, totals: np.ndarray) -> 
 def _masked_totals(offsets, buckets, counts, masks, totals):
     for mask in range(masks.shape[0]):
         for document in range(offsets.size - 1):
-            if masks[mask, document]:
+            times = np.int64(masks[mask, document])
+            if times:
                 for i in range(offsets[document], offsets[document + 1]):
-                    totals[mask, buckets[i]] += counts[i]
+                    totals[mask, buckets[i]] += times * np.int64(counts[i])
+
+
+def draw(n_ngrams: np.ndarray, content_hash: np.ndarray, wanted: int) -> np.ndarray:
+    """Draw documents whose n-grams add up to what is wanted, in an order that their content alone decides.
+
+    Samples of equal size, of selections whose documents are of different length: a KL divergence of a small sample
+    is larger than that of a large one, whatever was selected. Of two sizes, the smaller sample is part of the larger.
+
+    Parameters
+    ----------
+    n_ngrams : ndarray of int64, shape (n,)
+    content_hash : ndarray of uint64, shape (n,)
+    wanted : int
+        Documents are taken while they fit; the first one in any case.
+
+    Returns
+    -------
+    ndarray of int64
+        Indices, ascending.
+    """
+    order = np.argsort(gumbel_noise(content_hash, 0, "evaluation"), kind="stable")
+    fitting = np.searchsorted(np.cumsum(n_ngrams[order]), wanted, side="right")
+    return np.sort(order[: max(fitting, 1)])
+
+
+def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the share of our documents that are theirs too: two ndarrays of unique int64; 0 where we have none."""
+    return len(np.intersect1d(ours, theirs, assume_unique=True)) / max(len(ours), 1)
+
+
+def duplicates(content_hash: np.ndarray) -> int:
+    """Return how many documents have a content that another one before them has: ndarray of uint64, shape (n,)."""
+    return len(content_hash) - len(np.unique(content_hash))
+
+
+def contained(content_hash: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Tell which documents have one of the known contents.
+
+    Parameters
+    ----------
+    content_hash : ndarray of uint64, shape (n,)
+    known : ndarray of uint64, shape (m,)
+        Sorted; far fewer than n.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    if not len(known):
+        return np.zeros(len(content_hash), dtype=bool)
+    at = np.searchsorted(known, content_hash)
+    return known[np.minimum(at, len(known) - 1)] == content_hash

@@ -1,10 +1,12 @@
-"""Importance weights: two bag-of-n-grams distributions, their log ratio, and a document's log weight.
+"""Importance weights: two bag-of-n-grams distributions, their log ratio, a document's log weight, its temperature.
 
-What belongs here: everything between n-gram totals and log weights. What does not: counting
+What belongs here: everything between n-gram totals and the log weights that noise is added to. What does not: counting
 (``dsir.features``) and picking (``dsir.selection``).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import numba
 import numpy as np
@@ -106,3 +108,105 @@ def fit_threshold(total_ngrams: int, wanted_ngrams: int) -> int:
     if wanted_ngrams >= total_ngrams:
         return 2**64 - 1
     return (2**64 * wanted_ngrams) // total_ngrams
+
+
+def correct_for_length(
+    log_weight: np.ndarray,
+    length: str,
+    n_ngrams: np.ndarray,
+    n_tokens: np.ndarray,
+    mean_tokens: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Correct log weights for the length of the document.
+
+    A log weight is a sum over n-grams, so its size grows with the length, and on pools that are mostly unlike the
+    target the shortest documents have the largest.
+
+    Parameters
+    ----------
+    log_weight : ndarray of float64, shape (n,)
+    length : {"none", "per_ngram", "sqrt", "poisson"}
+        As it is; divided by the number of n-grams, the log weight of a mean n-gram; divided by its square root;
+        or with the log ratio of two Poisson distributions of the number of tokens added, ``n log(t / r) - (t - r)``
+        with means t and r, which makes the bag of n-grams of DSIR a model of documents with their lengths. (The
+        importance weights of RedPajama-V2 have this term in mind.)
+    n_ngrams, n_tokens : ndarray of int64, shape (n,)
+    mean_tokens : (float, float), optional
+        Means of the target and of the pool, for ``poisson``.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    if length == "none":
+        return log_weight
+    if length == "per_ngram":
+        return log_weight / np.maximum(n_ngrams, 1)
+    if length == "sqrt":
+        return log_weight / np.sqrt(np.maximum(n_ngrams, 1))
+    if length == "poisson":
+        target, pool = mean_tokens
+        return log_weight + (n_tokens * np.log(target / pool) - (target - pool))
+    raise ValueError(f"length: {length!r}; expected none, per_ngram, sqrt or poisson")
+
+
+#: Temperatures that are tried: powers of ten between these exponents.
+COLDEST, HOTTEST = -3, 7
+
+
+def solve_temperature(
+    passes: Callable[[], Iterable[np.ndarray]],
+    *,
+    effective_sample_size: float | None = None,
+    acceptance: float | None = None,
+) -> float:
+    """Find the temperature T at which the weights ``exp(log_weight / T)`` are as even as is asked for.
+
+    Parameters
+    ----------
+    passes : callable
+        Returns an iterable over batches of log weights, the same whenever it is called.
+    effective_sample_size : float
+        ``(Σw)² / Σw²``, between 1 and the number of documents.
+    acceptance : float
+        ``mean(w) / max(w)``, between 0 and 1: the share of documents that rejection sampling would accept.
+        Exactly one of the two is given.
+
+    Returns
+    -------
+    float
+        Of three significant digits, so that it does not depend on the order in which sums are taken.
+
+    Raises
+    ------
+    ValueError
+        No temperature between 1e-3 and 1e7 gives this; says which values there are.
+    """
+    n, largest = 0, -np.inf
+    for each in passes():
+        n, largest = n + len(each), max(largest, float(each.max(initial=-np.inf)))
+    if not n:
+        raise ValueError("there are no documents to find a temperature for")
+
+    def measured(temperatures: np.ndarray) -> np.ndarray:
+        sums = np.zeros((2, len(temperatures)))
+        for each in passes():
+            for i, t in enumerate(temperatures):
+                weights = np.exp((each - largest) / t)
+                sums[:, i] += weights.sum(), (weights * weights).sum()
+        return sums[0] / n if acceptance is not None else sums[0] ** 2 / sums[1]
+
+    wanted = acceptance if effective_sample_size is None else effective_sample_size
+    low, high = COLDEST, HOTTEST
+    reached = measured(10.0 ** np.array([low, high]))
+    if not reached[0] <= wanted <= reached[1]:
+        name = "an acceptance" if effective_sample_size is None else "an effective sample size"
+        raise ValueError(
+            f"no temperature gives {name} of {wanted:g}: with {n:,} documents it is from {reached[0]:.4g} to "
+            f"{reached[1]:.4g}"
+        )
+    for _ in range(4):  # both measures grow with the temperature
+        exponents = np.linspace(low, high, 17)
+        at = int(np.clip(np.searchsorted(measured(10.0**exponents), wanted), 1, 16))
+        low, high = exponents[at - 1], exponents[at]
+    return float(f"{10.0 ** ((low + high) / 2):.3g}")

@@ -26,14 +26,17 @@ What is returned is one round's theta, not the mean of the rounds, and where the
 that are much alike, picks by theta swing from one kind to another. So the step shrinks at every round that
 does not come closer to the target. Closeness is measured on a part of the target that was not fitted on; the
 closest round is returned.
+
+Several targets are matched as their mixture, p = Σ_t share_t · p_t: Σ_t share_t · KL(p_t‖q) differs from KL(p‖q) by a
+constant. With the objective "worst" the shares are moved, by multiplicative weights (Freund & Schapire 1999), towards
+the targets that keep the most of their KL(p_t‖pool), and closeness is the largest KL(p_t‖q) / KL(p_t‖pool).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -41,10 +44,16 @@ from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.hashing import gumbel_noise
 from dsir.importance import log_weights
-from dsir.selection import CANDIDATE, Budget, TopK
+from dsir.selection import CANDIDATE, Budget, Caps, TopK, pack_position
 
 #: The first step, and what a round that came no closer makes of it: measured on real and on made pools.
 STEP, SHRINK = 0.5, 0.6
+
+#: By how much a round moves the shares of several targets towards the one that is worst off.
+RATE = 1.0
+
+#: The power of the number of n-grams that the mean theta of a document is multiplied by.
+_POWERS = {"per_ngram": 0.0, "sqrt": 0.5, "none": 1.0}
 
 #: Splits a target by content hash, and independently of noise and of samples that are ranges of the hash.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -67,6 +76,10 @@ class MatchingOptions:
     temperature : float
         Added to the score is Gumbel(0, 1) noise times this; 0 for none. The mean score of a matched
         selection is about 1. The noise is part of the rounds, so that the noisy selection is what matches.
+    length : {"per_ngram", "sqrt", "none"}
+        What Σ_b count_b · theta_b is divided by: the number of n-grams (module docstring), its square root, nothing.
+    objective : {"mean", "worst"}
+        Of several targets: come close to their mixture, or to the one that is worst off.
     seed : int
         Of the noise.
     stream : str
@@ -83,6 +96,8 @@ class MatchingOptions:
     tolerance: float = 1e-3
     smoothing: float = 1.0
     temperature: float = 0.0
+    length: str = "per_ngram"
+    objective: str = "mean"
     seed: int = 0
     stream: str = "match"
 
@@ -93,6 +108,8 @@ class MatchingOptions:
             ("tolerance", self.tolerance >= 0, "0 or more"),
             ("smoothing", self.smoothing > 0, "more than 0"),
             ("temperature", self.temperature >= 0, "0 or more"),
+            ("length", self.length in _POWERS, f"one of {', '.join(_POWERS)}"),
+            ("objective", self.objective in ("mean", "worst"), "mean or worst"),
         ):
             if not valid:
                 raise ValueError(f"{name}: {getattr(self, name)!r}; expected {expected}")
@@ -107,12 +124,14 @@ class Round:
     number : int
         From 0, which picks by the ratio of the target and the pool.
     kl_fit, kl_validation : float
-        KL(target‖selected) of the two parts of the target.
+        KL(target‖selected) of the two parts of the target; of several targets, of their mixture.
     gap : float
         Bounds how far the mean of the rounds before is from the optimum (module docstring); with noise,
         it does not.
     documents, tokens : int
         Selected.
+    kl_targets : tuple of float
+        KL(target‖selected) of the held-back part of each target.
     """
 
     number: int
@@ -121,6 +140,7 @@ class Round:
     gap: float
     documents: int
     tokens: int
+    kl_targets: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,26 +186,6 @@ def held_back(content_hash: np.ndarray, parts: int = 5) -> np.ndarray:
     return (content_hash * _MIX) >> np.uint64(32) < np.uint64(2**32 // parts)
 
 
-def mixture(counts: np.ndarray, shares: np.ndarray, smoothing: float) -> np.ndarray:
-    """Return the distribution of several targets together, for :func:`match`.
-
-    Parameters
-    ----------
-    counts : ndarray of int64, shape (targets, buckets)
-    shares : ndarray of float64, shape (targets,)
-        Of the selected n-grams; any positive numbers, they are normalized to 1.
-    smoothing : float
-        Pseudo-counts a bucket of each target.
-
-    Returns
-    -------
-    ndarray of float64, shape (buckets,)
-    """
-    shares = np.asarray(shares, dtype=np.float64)
-    each = np.array([distribution(row, smoothing) for row in counts])
-    return (shares / shares.sum()) @ each
-
-
 def scores(features: Features, theta: np.ndarray) -> np.ndarray:
     """Mean of theta over the n-grams of every document; 0 for a document without any.
 
@@ -203,23 +203,32 @@ def scores(features: Features, theta: np.ndarray) -> np.ndarray:
     return log_weights(features, theta[np.newaxis])[0] / np.maximum(features.n_ngrams, 1)
 
 
-def keys(features: Features, theta: np.ndarray, options: MatchingOptions) -> np.ndarray:
-    """Scores with noise, if there is any: what documents are ranked by. Shapes as in :func:`scores`."""
+def keys(
+    features: Features, theta: np.ndarray, options: MatchingOptions, stream: str | None = None
+) -> np.ndarray:
+    """Scores, corrected for length and with noise if there is any: what documents are ranked by.
+
+    Shapes as in :func:`scores`; `stream` names another noise than that of the options.
+    """
     key = scores(features, theta)
+    if _POWERS[options.length]:
+        key *= features.n_ngrams.astype(np.float64) ** _POWERS[options.length]
     if options.temperature:
-        noise = gumbel_noise(features.content_hash, options.seed, options.stream)
+        noise = gumbel_noise(features.content_hash, options.seed, stream or options.stream)
         key += options.temperature * noise
     return key
 
 
 def match(
-    batches: Callable[[], Iterable[Features]],
+    batches: Callable[[], Iterable[Features | tuple[Features, np.ndarray]]],
     target: np.ndarray,
     validation: np.ndarray,
     raw_counts: np.ndarray,
     budget: Budget,
     options: MatchingOptions = MatchingOptions(),
     *,
+    shares: np.ndarray | None = None,
+    caps: Caps | None = None,
     min_tokens: int = 0,
     mapper: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Matching:
@@ -228,16 +237,20 @@ def match(
     Parameters
     ----------
     batches : callable
-        Returns an iterable over all of the pool's features, the same documents whenever it is called. Their
-        order and how they are cut do not matter. Memory is that of a batch, of its candidates, and of about
-        150 bytes a document of the selection.
-    target, validation : ndarray of int64 counts, or of float64 probabilities > 0, shape (buckets,)
-        The part of the target to fit on, and the part that says when to stop (:func:`held_back`). Several
-        targets are matched together as their :func:`mixture`.
+        Returns an iterable over all of the pool's features, the same documents whenever it is called; each batch alone,
+        or with its documents as an ndarray of CANDIDATE without keys, which says where they are, of what source, and
+        who comes first where keys are equal. Their order and how they are cut do not matter then. Memory is
+        that of a batch, of its candidates, and of about 150 bytes a document of the selection.
+    target, validation : ndarray of int64, shape (buckets,) or (targets, buckets)
+        Counts of the part of the target to fit on, and of the part that says when to stop (:func:`held_back`).
     raw_counts : ndarray of int64, shape (buckets,)
         N-gram totals of the pool, where the rounds start: round 0 has ``theta = p_target / p_raw``.
     budget : Budget
     options : MatchingOptions
+    shares : ndarray of float64, shape (targets,), optional
+        Of the selected n-grams, of several targets; any positive numbers. Default: equal.
+    caps : Caps, optional
+        Per source; needs candidates with the batches.
     min_tokens : int
         Shorter documents are not selected.
     mapper : callable
@@ -250,91 +263,103 @@ def match(
     Raises
     ------
     ValueError
-        The target, its held-back part or the pool has no n-grams, or the shapes differ, or no document fits.
+        A target, its held-back part or the pool has no n-grams, or the shapes differ, or no document fits.
     """
     started = time.monotonic()
-    for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts)):
-        if counts.shape != raw_counts.shape:
-            raise ValueError(f"{name}: {counts.shape} buckets; the pool has {raw_counts.shape}")
-        if not counts.sum() > 0:
+    target, validation = np.atleast_2d(target), np.atleast_2d(validation)
+    for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts[np.newaxis])):
+        if counts.shape[1] != len(raw_counts) or counts.shape[0] not in (1, len(target)):
+            raise ValueError(f"{name}: {counts.shape} counts; the pool has {raw_counts.shape}")
+        if not np.all(counts.sum(axis=1) > 0):
             raise ValueError(f"{name}: no n-grams")
-    p, p_validation = (_as_distribution(each, options.smoothing) for each in (target, validation))
+    if validation.shape != target.shape:
+        raise ValueError(f"validation: {validation.shape} counts; the targets have {target.shape}")
+    fitted, held_out = (
+        np.array([distribution(row, options.smoothing) for row in each]) for each in (target, validation)
+    )
+    share = np.ones(len(target)) if shares is None else np.asarray(shares, dtype=np.float64)
+    share = share / share.sum()
     q = distribution(raw_counts, options.smoothing)
+    far_fit, far = (np.array([kl_divergence(p, q) for p in each]) for each in (fitted, held_out))
     curve: list[Round] = []
     best, lowest, failures, step, converged = None, np.inf, 0, STEP, False
     for number in range(options.rounds):
-        theta = p / q
-        picked, totals = _select(batches, theta, budget, options, min_tokens, mapper)
+        theta = share @ fitted / q
+        picked, totals = _select(batches, theta, budget, caps, options, min_tokens, mapper)
         if not len(picked):
             raise ValueError(f"no document of at least {min_tokens} tokens fits into {budget}")
         selected = distribution(totals, options.smoothing)
-        kl = kl_divergence(p_validation, selected)
+        of_targets = np.array([kl_divergence(p, selected) for p in held_out])
         curve.append(
             Round(
                 number,
-                kl_divergence(p, selected),
-                kl,
+                kl_divergence(share @ fitted, selected),
+                kl_divergence(share @ held_out, selected),
                 float(np.sum(theta * (selected - q))),
                 len(picked),
                 int(picked["n_tokens"].sum()),
+                tuple(of_targets.tolist()),
             )
         )
-        if kl < lowest - options.tolerance:
+        distance = curve[-1].kl_validation
+        if options.objective == "worst":
+            distance = float(np.max(of_targets / far))
+        if distance < lowest - options.tolerance:
             failures = 0
         else:
             failures, step = failures + 1, step * SHRINK
-        if kl < lowest:
-            lowest, best = kl, (theta, totals, number)
+        if distance < lowest:
+            lowest, best = distance, (theta, totals, number)
         if failures == options.patience:
             converged = True
             break
         q = q + step * (selected - q)
+        if options.objective == "worst":
+            left = np.array([kl_divergence(p, q) for p in fitted]) / far_fit
+            share = share * np.exp(RATE * (left - left.max()))
+            share = share / share.sum()
     return Matching(*best, curve, converged, time.monotonic() - started)
 
 
-def _as_distribution(counts: np.ndarray, smoothing: float) -> np.ndarray:
-    """Smoothed probabilities of counts (integers); probabilities (floats) as they are."""
-    return counts if np.issubdtype(counts.dtype, np.floating) else distribution(counts, smoothing)
+def _numbered(
+    batches: Iterable[Features | tuple[Features, np.ndarray]],
+) -> Iterator[tuple[Features, np.ndarray]]:
+    """Yield batches with their candidates; those that come alone are numbered in the order in which they come."""
+    first = 0
+    for each in batches:
+        if isinstance(each, tuple):
+            yield each
+        else:
+            candidates = np.zeros(len(each), dtype=CANDIDATE)
+            candidates["content_hash"], candidates["n_tokens"] = each.content_hash, each.n_tokens
+            candidates["row"] = np.arange(first, first + len(each))
+            first += len(each)
+            yield each, candidates
 
 
-def _select(batches, theta, budget, options, min_tokens, mapper) -> tuple[np.ndarray, np.ndarray]:
-    """Pick by the keys under theta: the picked candidates (without positions), and their n-gram totals."""
+def _select(batches, theta, budget, caps, options, min_tokens, mapper) -> tuple[np.ndarray, np.ndarray]:
+    """Pick by the keys under theta: the picked candidates, and their n-gram totals."""
 
-    def candidates(features: Features) -> np.ndarray:
-        out = np.zeros(len(features), dtype=CANDIDATE)
-        out["key"] = keys(features, theta, options)
-        out["content_hash"], out["n_tokens"] = features.content_hash, features.n_tokens
-        return out[features.n_tokens >= min_tokens]
+    def keyed(batch: tuple[Features, np.ndarray]) -> np.ndarray:
+        features, candidates = batch
+        candidates["key"] = keys(features, theta, options)
+        return candidates[candidates["n_tokens"] >= min_tokens]
 
-    top = TopK(budget)
-    for each in mapper(candidates, batches()):
+    top = TopK(budget, caps)
+    for each in mapper(keyed, _numbered(batches())):
         top.add(each)
     picked = top.picked()
+    positions = np.sort(pack_position(picked["shard"], picked["row"]))
+
+    def totals_of(batch: tuple[Features, np.ndarray]) -> np.ndarray:
+        features, candidates = batch
+        totals = np.zeros((1, len(theta)), dtype=np.int64)
+        mask = np.isin(pack_position(candidates["shard"], candidates["row"]), positions)
+        masked_totals(features, mask[np.newaxis], totals)
+        return totals[0]
+
     totals = np.zeros(len(theta), dtype=np.int64)
     if len(picked):
-        work = partial(_split_at, theta=theta, options=options, min_tokens=min_tokens, last=picked[-1])
-        # Documents that tie with the last one are copies of its text: any will do, as many as were picked.
-        ties = int(_same(picked["key"], picked["content_hash"], picked[-1]).sum())
-        for better, copy in mapper(work, batches()):
-            totals += better
-            if copy is not None and ties:
-                count, n = copy
-                totals += count * min(n, ties)
-                ties -= min(n, ties)
+        for each in mapper(totals_of, _numbered(batches())):
+            totals += each
     return picked, totals
-
-
-def _same(key, content_hash, last) -> np.ndarray:
-    return (key == last["key"]) & (content_hash == last["content_hash"])
-
-
-def _split_at(features, theta, options, min_tokens, last):
-    """Totals of the documents ranked before the last, and the counts of its copies with their number."""
-    key = keys(features, theta, options)
-    tied = key == last["key"]
-    better = (key > last["key"]) | (tied & (features.content_hash < last["content_hash"]))
-    totals = np.zeros((1, len(theta)), dtype=np.int64)
-    masked_totals(features, (better & (features.n_tokens >= min_tokens))[np.newaxis], totals)
-    copies = np.flatnonzero(_same(key, features.content_hash, last))
-    copy = (features.dense(int(copies[0]), len(theta)), len(copies)) if len(copies) else None
-    return totals[0], copy

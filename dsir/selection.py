@@ -1,7 +1,7 @@
 """Picking documents: Gumbel top-k over a stream of batches, for one or several targets.
 
-What belongs here: keys, the order of documents, budgets. What does not: the noise itself
-(``dsir.hashing``), the weights (``dsir.importance``), where documents are stored.
+What belongs here: the order of documents, budgets, caps per source, who gets what several targets want. What does
+not: the noise (``dsir.hashing``), the weights (``dsir.importance``), where documents are stored.
 
 Order. Documents are ranked by key, largest first. Equal keys (in practice: equal texts, whose weight
 and noise are equal) are ranked by content hash, then by the hash of the document's id, then by
@@ -11,11 +11,13 @@ given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-#: One candidate document. ``shard`` is an index into the caller's list of shards.
+#: One candidate document. ``shard`` is an index into the caller's list of shards, ``target`` into that of targets;
+#: ``source_hash`` says which documents share a cap.
 CANDIDATE = np.dtype(
     [
         ("key", np.float64),
@@ -25,6 +27,8 @@ CANDIDATE = np.dtype(
         ("shard", np.int32),
         ("row", np.int64),
         ("n_tokens", np.int64),
+        ("source_hash", np.uint64),
+        ("target", np.int32),
     ]
 )
 
@@ -59,25 +63,83 @@ class Budget:
 
     def prefix(self, ranked: np.ndarray) -> int:
         """Return how many of the ranked candidates fit into the budget."""
-        if self.tokens is None:
-            return min(self.documents, len(ranked))
-        return int(np.searchsorted(np.cumsum(ranked["n_tokens"]), self.tokens, side="right"))
+        return int(np.searchsorted(np.cumsum(self.of(ranked)), self.amount, side="right"))
+
+    def of(self, candidates: np.ndarray) -> np.ndarray:
+        """Return what each candidate takes of the budget: ndarray of int64, shape (n,)."""
+        return np.ones(len(candidates), np.int64) if self.tokens is None else candidates["n_tokens"]
 
 
-def split_budget(budget: Budget, shares: np.ndarray) -> list[Budget]:
-    """Divide a budget among targets: ``int(amount * share)`` each, what is left to the last.
+@dataclass(frozen=True)
+class Caps:
+    """How much of a budget the documents of one source may take, in the budget's unit.
 
-    As the reference's ``DSIR.resample`` does with ``separate_targets``.
+    A document is admitted while the better ones of its source take less than the cap, so that a source exceeds its
+    cap by less than one document, and a long one does not end it.
+
+    Attributes
+    ----------
+    amounts : mapping of int to int
+        By ``source_hash``.
+    others : int or None
+        For each source that is not named; None for no cap.
+    """
+
+    amounts: Mapping[int, int] = field(default_factory=dict)
+    others: int | None = None
+
+    def raised(self, amount: int) -> Caps:
+        """Return the caps with so much more room in each."""
+        return Caps(
+            {source: cap + amount for source, cap in self.amounts.items()},
+            None if self.others is None else self.others + amount,
+        )
+
+    def admit(self, ranked: np.ndarray, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
+        """Admit ranked candidates.
+
+        Returns
+        -------
+        admitted : ndarray of bool, shape (n,)
+        least : ndarray of int64, shape (n,)
+            What the candidates down to each one take of the budget at least, whatever is added to them later.
+        """
+        sources, which = np.unique(ranked["source_hash"], return_inverse=True)
+        no_cap = np.iinfo(np.int64).max // 2
+        others = no_cap if self.others is None else self.others
+        caps = np.array([self.amounts.get(int(source), others) for source in sources], np.int64)
+        amounts = budget.of(ranked)
+        order = np.argsort(which, kind="stable")
+        summed = np.cumsum(amounts[order])
+        first = np.searchsorted(which[order], np.arange(len(sources)))
+        before = np.empty(len(ranked), np.int64)
+        before[order] = summed - amounts[order] - (summed - amounts[order])[first][which[order]]
+        room = np.maximum(caps[which] - before, 0)
+        return room > 0, np.cumsum(np.minimum(amounts, room))
+
+
+def split_budget(budget: Budget, shares: np.ndarray, names: Sequence[str] | None = None) -> list[Budget]:
+    """Divide a budget among targets.
 
     Parameters
     ----------
     budget : Budget
     shares : ndarray of float64, shape (targets,)
         Any positive numbers; they are normalized to 1.
+    names : sequence of str, optional
+        Without, ``int(amount * share)`` each, what is left to the last, as the reference's ``DSIR.resample`` does with
+        ``separate_targets``. With the targets' names, what is left goes to the largest remainders, so that the order
+        of the targets does not matter.
     """
     shares = np.asarray(shares, dtype=np.float64) / np.sum(shares)
     amounts = [int(budget.amount * share) for share in shares]
-    amounts[-1] += budget.amount - sum(amounts)
+    left = budget.amount - sum(amounts)
+    if names is None:
+        amounts[-1] += left
+    else:
+        remainders = [(amounts[i] - budget.amount * shares[i], names[i], i) for i in range(len(shares))]
+        for _, _, i in sorted(remainders)[:left]:
+            amounts[i] += 1
     return [budget.scaled(amount) for amount in amounts]
 
 
@@ -104,6 +166,8 @@ class TopK:
     ----------
     budget : Budget
         A document that is outside of the budget among those seen is never needed later.
+    caps : Caps, optional
+        Neither is one that is outside of its source's cap.
 
     Attributes
     ----------
@@ -115,8 +179,9 @@ class TopK:
     #: linear in the number of documents.
     SLACK = 1 << 16
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, caps: Caps | None = None) -> None:
         self.budget = budget
+        self.caps = caps
         self._held: list[np.ndarray] = []
         self._n_held = 0
         self._limit = self.SLACK
@@ -140,10 +205,16 @@ class TopK:
         ranked = rank(np.concatenate(self._held))
         # One more than fits: with a budget of tokens, a better document may still push others out,
         # but never bring in one that is ranked below the first that does not fit.
-        kept = ranked[: self.budget.prefix(ranked) + 1]
+        if self.caps is None:
+            kept = ranked[: self.budget.prefix(ranked) + 1]
+            below = len(kept) < len(ranked)
+        else:
+            admitted, least = self.caps.admit(ranked, self.budget)
+            last = int(np.searchsorted(least, self.budget.amount, side="right")) + 1
+            kept, below = ranked[:last][admitted[:last]], last < len(ranked)
         self._held, self._n_held = [kept], len(kept)
         self._limit = 2 * len(kept) + self.SLACK
-        if len(kept) < len(ranked):
+        if below and len(kept):
             self.floor = kept["key"][-1]
 
     def candidates(self) -> np.ndarray:
@@ -154,11 +225,19 @@ class TopK:
 
     def picked(self) -> np.ndarray:
         """Return the picked documents, ranked."""
-        ranked = self.candidates()
-        return ranked[: self.budget.prefix(ranked)]
+        return take(self.candidates(), self.budget, self.caps)
 
 
-def pick_in_turn(pools: list[np.ndarray], budgets: list[Budget]) -> list[np.ndarray]:
+def take(ranked: np.ndarray, budget: Budget, caps: Caps | None = None) -> np.ndarray:
+    """Return the first of the ranked candidates that fit into the budget and their sources' caps."""
+    if caps is not None:
+        ranked = ranked[caps.admit(ranked, budget)[0]]
+    return ranked[: budget.prefix(ranked)]
+
+
+def pick_in_turn(
+    pools: list[np.ndarray], budgets: list[Budget], caps: list[Caps | None] | None = None
+) -> list[np.ndarray]:
     """Pick for several targets, one after the other; a document is picked once.
 
     Parameters
@@ -168,6 +247,8 @@ def pick_in_turn(pools: list[np.ndarray], budgets: list[Budget]) -> list[np.ndar
         what the targets before it may take; :func:`needed` gives the budget to collect it with.
     budgets : list of Budget
         Budget of each target.
+    caps : list of Caps or None, optional
+        Caps per source within each target's budget.
 
     Returns
     -------
@@ -176,11 +257,62 @@ def pick_in_turn(pools: list[np.ndarray], budgets: list[Budget]) -> list[np.ndar
     """
     taken = np.empty(0, dtype=np.int64)
     picks = []
-    for pool, budget in zip(pools, budgets, strict=True):
-        free = pool[~np.isin(pack_position(pool["shard"], pool["row"]), taken)]
-        picks.append(free[: budget.prefix(free)])
-        taken = np.concatenate([taken, pack_position(picks[-1]["shard"], picks[-1]["row"])])
+    for pool, budget, cap in zip(pools, budgets, caps or [None] * len(pools), strict=True):
+        free = pool[~np.isin(_positions(pool), taken)]
+        picks.append(take(free, budget, cap))
+        taken = np.concatenate([taken, _positions(picks[-1])])
     return picks
+
+
+def pick_where_best(
+    pools: list[np.ndarray],
+    budgets: list[Budget],
+    names: Sequence[str],
+    caps: list[Caps | None] | None = None,
+) -> list[np.ndarray]:
+    """Pick for several targets at once; a document that several want goes to the one that ranks it best.
+
+    Deferred acceptance (Gale & Shapley 1962): every target proposes to the best documents that have not refused it,
+    as many as its budget takes; a document keeps the target in whose list, as a share of its budget, it stands
+    highest. The order of the targets does not matter.
+
+    Parameters
+    ----------
+    pools, budgets, caps
+        As in :func:`pick_in_turn`; a pool must reach down to the budgets of all targets together.
+    names : sequence of str
+        Of the targets; decides between equal places.
+
+    Returns
+    -------
+    list of ndarray of CANDIDATE
+        The picks of each target, ranked.
+    """
+    caps = caps or [None] * len(pools)
+    by_name = np.argsort(np.argsort(np.array(names)))
+    positions = [_positions(pool) for pool in pools]
+    places = [np.cumsum(b.of(pool)) / max(b.amount, 1) for pool, b in zip(pools, budgets, strict=True)]
+    free = [np.ones(len(pool), dtype=bool) for pool in pools]
+    while True:
+        picks, wanted = [], []
+        for target, (pool, budget, cap) in enumerate(zip(pools, budgets, caps, strict=True)):
+            picks.append(take(pool[free[target]], budget, cap))
+            at = np.flatnonzero(np.isin(positions[target], _positions(picks[-1])))
+            one = np.full(len(at), 1)
+            wanted.append(
+                (positions[target][at], places[target][at], by_name[target] * one, target * one, at)
+            )
+        position, place, name, target, at = (np.concatenate(columns) for columns in zip(*wanted, strict=True))
+        order = np.lexsort((name, place, position))
+        lost = order[1:][position[order][1:] == position[order][:-1]]
+        if not len(lost):
+            return picks
+        for i in lost:
+            free[target[i]][at[i]] = False
+
+
+def _positions(candidates: np.ndarray) -> np.ndarray:
+    return pack_position(candidates["shard"], candidates["row"])
 
 
 def pack_position(shard: np.ndarray | int, row: np.ndarray | int) -> np.ndarray:
@@ -198,7 +330,10 @@ def pack_position(shard: np.ndarray | int, row: np.ndarray | int) -> np.ndarray:
 
 
 def needed(budgets: list[Budget]) -> list[Budget]:
-    """Return the budget to collect each target's candidates with, before :func:`pick_in_turn`."""
+    """Return the budget to collect each target's candidates with, before :func:`pick_in_turn`.
+
+    The last of them is what each target needs before :func:`pick_where_best`.
+    """
     total = 0
     out = []
     for budget in budgets:

@@ -152,6 +152,11 @@ class Catalog:
         with self.transaction() as connection:
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
 
+    def query_files(self, name: str, **parameters: object) -> pa.Table:
+        """Return the result of ``sql/<name>.sql``, which reads files alone: the catalog stays free for others."""
+        with _duckdb(self.path).cursor() as connection:
+            return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
+
     def latest(self) -> dict[tuple[str, str], dict]:
         """Return the newest materialization of every output, by (asset, partition)."""
         rows = self.query("latest").to_pylist()

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
+from dsir import downstream, proxy
 from dsir.features import KERNEL_VERSION
-from resources.settings import Reader, Selection, Settings
+from resources.settings import RawSource, Reader, Selection, Settings
 from resources.store import Stamp
 
 #: Raised when an asset's outputs change for the same inputs.
@@ -28,8 +29,8 @@ CODE_VERSIONS = {
     "target_counts": "2",
     "importance_estimator": "1",
     "weights": "1",
-    "selections": "1",
-    "evaluations": "1",
+    "selections": "2",
+    "evaluations": "2",
 }
 ASSETS = tuple(CODE_VERSIONS)
 
@@ -260,12 +261,15 @@ class Plan:
 
     def evaluations(self, selection: Output) -> Output:
         """Return the evaluation of one version of a selection."""
+        settings = self.settings.evaluation
         return self._output(
             "evaluations",
             selection.partition,
             {
                 selection.name: selection.fingerprint,
-                "configuration": _canonical(self.settings.evaluation.model_dump()),
+                "configuration": _canonical(settings.model_dump()),
+                **({"proxy": str(proxy.VERSION)} if settings.proxy else {}),
+                **({"downstream": str(downstream.VERSION)} if settings.downstream else {}),
             },
         )
 
@@ -284,6 +288,8 @@ class Plan:
 
     def _reading(self, reader: Reader) -> dict[str, str]:
         fields = reader.model_dump(include={"text", "id", "reader"})
+        if isinstance(reader, RawSource) and reader.chunk_words is not None:
+            fields["chunk_words"] = reader.chunk_words
         return {
             "reader": _canonical(fields),
             "features": _canonical(self.features),

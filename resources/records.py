@@ -1,8 +1,8 @@
 """Chosen records: read them again from the corpus, and write a selection with its provenance.
 
-What belongs here: original records, whole, with every field they have. What does not: texts
-(``resources/corpus``), which records are chosen (``dsir``), and moving the finished folder to its place
-(the caller writes into a temporary folder and renames it).
+What belongs here: original records, with every field they have, their text whole or cut down to a piece. What
+does not: texts (``resources/corpus``), which records are chosen (``dsir``), and moving the finished folder to
+its place (the caller writes into a temporary folder and renames it).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.corpus.fields import RecordFields
+from resources.corpus.fields import RecordFields, put
 from resources.corpus.files import CorpusError, file_format
 from resources.corpus.jsontext import dump_json, json_lines, json_values, parse_record
-from resources.corpus.lines import line_blocks
-from resources.corpus.tables import table_blocks
+from resources.corpus.lines import LineBlock, line_blocks
+from resources.corpus.tables import TableBlock, replace_column, table_blocks
+from resources.store import PIECE
 
 if TYPE_CHECKING:
     from resources.settings import Reader
@@ -33,16 +34,21 @@ PROVENANCE = pa.struct(
         ("log_weight", pa.float64()),
         ("key", pa.float64()),
         ("rank", pa.int64()),
+        ("epoch", pa.int64()),
         ("target", pa.string()),
         ("shard", pa.string()),
         ("row", pa.int64()),
         ("version", pa.string()),
     ]
 )
+#: The same of pieces, and of whole records among them.
+PROVENANCE_OF_PIECES = pa.struct([*PROVENANCE, *PIECE.items()])
 PROVENANCE_FIELD = "_dsir"
 JSON_COLUMNS_KEY = b"dsir_json_columns"
 
+_CHANGED = "the file changed since it was counted: materialize raw_counts and weights of this shard again"
 _ROW_GROUP = 1 << 16
+_REPEATED = 16  # blocks of a file with columns that its records may become by being repeated
 _ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|64|73|69|72)")  # a character of "_dsir", escaped
 _CONFLICT = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # of types, or beyond Arrow's types
 
@@ -145,10 +151,102 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
                     done = stop
                     yield block.batch.take(pa.array(index))
     if done < len(rows):
-        raise CorpusError(
-            f"{uri}: there is no usable record at row {rows[done]}; the file changed since it was counted: "
-            "materialize raw_counts and weights of this shard again"
-        )
+        raise CorpusError(f"{uri}: there is no usable record at row {rows[done]}; {_CHANGED}")
+
+
+def read_pieces(
+    uri: str,
+    reader: Reader,
+    records: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    block_bytes: int = 1 << 20,
+) -> Iterator[Records]:
+    """Read the records of chosen pieces, each with the piece in the place of its text.
+
+    Parameters
+    ----------
+    uri, reader, block_bytes
+        As in :func:`read_records`; `reader` names one text field.
+    records : ndarray of int64, shape (n,)
+        Rows of the records in the file, ascending; a record may have several pieces.
+    begins, ends : ndarray of int64, shape (n,)
+        Bounds of the pieces in the UTF-8 bytes of the records' texts.
+
+    Yields
+    ------
+    Lines or pa.RecordBatch
+        Together n records, in the order given. The other fields are as they were; JSON Lines are written anew,
+        as compact JSON.
+
+    Raises
+    ------
+    CorpusError
+        The file is missing, damaged, or has no such row or piece.
+    """
+    rows, first = np.unique(records, return_index=True)
+    first = np.append(first, len(records))
+    fields = RecordFields.of(reader)
+    done = 0
+    for found in read_records(uri, reader, rows, block_bytes):
+        texts = texts_of(uri, fields, found)
+        parents: list[int] = []
+        pieces: list[str] = []
+        for parent, text in enumerate(texts):
+            mine = slice(first[done + parent], first[done + parent + 1])
+            encoded = text.as_py().encode()
+            for begin, end in zip(begins[mine].tolist(), ends[mine].tolist(), strict=True):
+                if end > len(encoded):
+                    raise CorpusError(
+                        f"{uri}: the text at row {rows[done + parent]} has {len(encoded)} bytes, {end} were expected; "
+                        + _CHANGED
+                    )
+                parents.append(parent)
+                pieces.append(encoded[begin:end].decode(errors="replace"))
+        done += len(found)
+        put_in = _pieces_of_lines if isinstance(found, Lines) else _pieces_of_table
+        yield from put_in(found, fields.text[0], parents, pieces, block_bytes)
+
+
+def texts_of(uri: str, fields: RecordFields, records: Records) -> pa.Array:
+    """Return the text of every record, as it was when it was counted."""
+    if isinstance(records, Lines):
+        batch = LineBlock(uri, fields, 0, len(records), b"\n".join(records)).parse()
+    else:
+        batch = TableBlock(uri, fields, np.arange(len(records)), records).parse()
+    if batch.rejected:
+        raise CorpusError(f"{uri}: a chosen record can not be used: {batch.rejected[0].reason}; {_CHANGED}")
+    return batch.texts
+
+
+def _pieces_of_lines(
+    records: Lines, name: str, parents: list[int], pieces: list[str], block_bytes: int
+) -> Iterator[Lines]:
+    """Write JSON objects with other texts, in blocks of about ``block_bytes``."""
+    parsed = enumerate(map(parse_record, records))
+    at, record = next(parsed)
+    lines, bounds = [], [0]
+    for i, (parent, piece) in enumerate(zip(parents, pieces, strict=True)):
+        while at < parent:
+            at, record = next(parsed)
+        put(record, name, piece)
+        lines.append(dump_json(record))
+        bounds.append(bounds[-1] + len(lines[-1]))
+        if bounds[-1] >= block_bytes or i == len(pieces) - 1:
+            yield Lines(b"".join(lines), np.array(bounds[:-1]), np.array(bounds[1:]))
+            lines, bounds = [], [0]
+
+
+def _pieces_of_table(
+    records: pa.RecordBatch, name: str, parents: list[int], pieces: list[str], block_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """Repeat records with other texts, as many at a time as can not be much longer than their block."""
+    texts = pa.array(pieces, pa.large_string())
+    records = replace_column(records, name, pa.nulls(len(records), pa.large_string()))
+    step = max(_REPEATED * block_bytes // max(records.nbytes, 1), 1)
+    for start in range(0, len(parents), step):
+        batch = records.take(pa.array(parents[start : start + step]))
+        yield replace_column(batch, name, texts.slice(start, step))
 
 
 class RecordWriter:
@@ -198,7 +296,8 @@ class RecordWriter:
         records : Lines or pa.RecordBatch
             n records.
         provenance : list of dict or pa.StructArray, length n
-            log_weight, key, rank, target, shard, row, version of each.
+            log_weight, key, rank, target, shard, row, version of each; in addition, in all calls or in none, record,
+            begin_byte and end_byte, null where the record is whole.
 
         Raises
         ------
@@ -316,24 +415,23 @@ class RecordWriter:
 
 def _stamps(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
     """Bring provenance into the type that is written."""
-    names = [field.name for field in PROVENANCE]
     if isinstance(provenance, list):
-        wrong = next((entry for entry in provenance if set(entry) != set(names)), None)
-        given = None if wrong is None else list(wrong)
+        keys = list(map(list, provenance)) or [PROVENANCE.names]
     else:
-        given = [field.name for field in provenance.type]
-        given = None if set(given) == set(names) else given
-    if given is not None:
-        raise ValueError(f"provenance has the keys {', '.join(given)}; expected {', '.join(names)}")
+        keys = [provenance.type.names]
+    type_ = PROVENANCE_OF_PIECES if set(PIECE) <= set(keys[0]) else PROVENANCE
+    wrong = next((given for given in keys if set(given) != set(type_.names)), None)
+    if wrong is not None:
+        raise ValueError(f"provenance has the keys {', '.join(wrong)}; expected {', '.join(type_.names)}")
     if isinstance(provenance, list):
-        return pa.array(provenance, PROVENANCE)
-    columns = [provenance.field(field.name).cast(field.type) for field in PROVENANCE]
-    return pa.StructArray.from_arrays(columns, fields=list(PROVENANCE))
+        return pa.array(provenance, type_)
+    columns = [provenance.field(field.name).cast(field.type) for field in type_]
+    return pa.StructArray.from_arrays(columns, fields=list(type_))
 
 
 def _stamp_texts(stamps: pa.StructArray) -> Iterator[bytes]:
     """Write provenance as JSON; floats by repr, so that they come back bit by bit; not finite: null."""
-    names = [field.name for field in PROVENANCE]
+    names = stamps.type.names
     columns = [json_values(stamps.field(name)) for name in names]
     for values in zip(*columns, strict=True):
         yield dump_json(dict(zip(names, values, strict=True)))
@@ -370,7 +468,7 @@ def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[
             texts = [_json_texts(records, name) for records, _ in pieces]
             column = pa.chunked_array(texts, pa.string())
         columns[name] = column
-    columns[PROVENANCE_FIELD] = pa.chunked_array([stamps for _, stamps in pieces], PROVENANCE)
+    columns[PROVENANCE_FIELD] = pa.chunked_array([stamps for _, stamps in pieces])
     table = pa.table(columns)
     table = table.combine_chunks()
     if json_columns:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -81,11 +82,24 @@ class RawSource(Reader):
     source : str, optional
         Field that names the origin of a record (The Pile: ``meta.pile_set_name``). Without it the
         origin is the name of the source.
+    chunk_words : int, optional
+        Cut every text into pieces of so many words (:mod:`dsir.chunking`); each piece is a document of its
+        own, called ``<id of the record>#<number of the piece>``.
     """
 
     name: Name
     uri: str
     source: str | None = None
+    chunk_words: Annotated[int, pydantic.Field(gt=0)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_field(self) -> RawSource:
+        if self.chunk_words is not None and isinstance(self.text, list) and len(self.text) > 1:
+            raise ValueError(
+                f"chunk_words cuts the text of one field, text names {len(self.text)}; name the long one, or join "
+                "them in a reader of your own (`reader: package.module:function`)"
+            )
+        return self
 
 
 class Target(Reader):
@@ -260,33 +274,97 @@ def _on_or_off(value: object) -> object:
     return value
 
 
+class SolvedTemperature(Model):
+    """The temperature at which the weights are as even as is asked for: exactly one of the two.
+
+    Attributes
+    ----------
+    effective_sample_size : float
+        ``(Σw)² / Σw²`` of the eligible documents' weights, in documents.
+    acceptance : float
+        Mean of the weights over the largest: the share that rejection sampling would accept.
+    """
+
+    effective_sample_size: Annotated[Number, pydantic.Field(gt=1)] | None = None
+    acceptance: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> SolvedTemperature:
+        if (self.effective_sample_size is None) == (self.acceptance is None):
+            raise ValueError("give either effective_sample_size or acceptance")
+        return self
+
+
+def _kind_of_temperature(value: object) -> str:
+    return "solved" if isinstance(value, dict | SolvedTemperature) else "number"
+
+
+def _kind_of_caps(value: object) -> str:
+    return "by source" if isinstance(value, Mapping) else "number"
+
+
+Share = Annotated[Number, pydantic.Field(gt=0, le=1)]
+
+#: What each method takes beside targets, size, seed and which documents are eligible.
+OPTIONS = {
+    "resample": {"temperature", "length", "source_caps", "epochs", "overlap"},
+    "top_k": {"length", "source_caps", "overlap"},
+    "random": {"source_caps", "epochs", "overlap"},
+    "classifier": {"source_caps", "epochs", "overlap"},
+    "classifier_top_k": {"source_caps", "overlap"},
+    "match": {"temperature", "length", "source_caps", "epochs", "objective"},
+    "mixture": {"source_caps", "epochs", "sources"},
+}
+Method = Literal["resample", "top_k", "random", "classifier", "classifier_top_k", "match", "mixture"]
+#: Methods that pick for all targets of a selection together, rather than for each its share.
+JOINT = ("match", "mixture")
+
+
 class Selection(Model):
     """One selection: what to pick, how much, by which method.
+
+    Where an option is not given, a dump has no such key, so that a selection without it keeps the fingerprint
+    that it had before the option existed.
 
     Attributes
     ----------
     name : str
         Name of the selection; a partition of ``selections`` and ``evaluations``.
     targets : list of str
-        Names of targets. With several, each gets its share, in this order, and nothing is picked
-        twice.
+        Names of targets. With several, each gets its share, and nothing is picked twice.
     shares : list of float, optional
         Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in
         the reference.
-    method : {"resample", "top_k", "random", "match"}
-        ``resample`` draws without replacement in proportion to the importance weights (Gumbel
-        top-k); ``top_k`` takes the largest weights; ``random`` takes any; ``match`` moves the weights until
-        the selection as a whole is like the target (one target).
+    method : str
+        One of `OPTIONS`; ``assets/methods/`` has a module for each.
     size : Size
-        Documents, fraction or tokens.
+        Documents, fraction or tokens; of each epoch.
     min_tokens : int
         Documents with fewer tokens are not eligible.
     quality : Quality, optional
         Documents outside of these bounds are not eligible. In the file ``true`` (the paper's bounds), ``false``
-        or a mapping. Where there is none, a dump has no such key, so that a selection without it keeps the
-        fingerprint that it had before the filter existed.
+        or a mapping.
+    collapse_duplicates : bool
+        Of documents of equal text only one is eligible: the first by id, then by shard and row.
+    temperature : float or SolvedTemperature
+        What log weights are divided by before the noise is added (`match`: what the noise is multiplied by).
+    length : {"none", "per_ngram", "sqrt", "poisson"}, optional
+        Correction of the log weight for the length of the document: divided by its n-grams, by the square root of
+        these, or with the log ratio of Poisson distributions of its tokens added. Default: none, of
+        `match` per_ngram.
+    source_caps : float or dict of str to float, optional
+        The largest share of the budget that the documents of each source, or of the named ones, may take.
+    sources : int, optional
+        `mixture`: at most so many sources.
+    objective : {"mean", "worst"}
+        `match` with several targets: come close to their mixture, or to the target that is worst off.
+    overlap : {"first", "best"}
+        Of several targets that want a document, the first one listed gets it (as in the reference), or the one that
+        ranks it best (so that their order does not matter).
+    epochs : int
+        So many selections of this size, each drawn afresh.
     seed : int
-        Seed of the Gumbel noise.
+        Seed of the noise.
     output : {"jsonl", "jsonl.zst", "parquet"}
         Format of the chosen records.
     """
@@ -294,29 +372,102 @@ class Selection(Model):
     name: Name
     targets: Annotated[list[str], pydantic.Field(min_length=1)]
     shares: list[Annotated[Number, pydantic.Field(gt=0)]] | None = None
-    method: Literal["resample", "top_k", "random", "match"] = "resample"
+    method: Method = "resample"
     size: Size
     min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
     quality: Annotated[Quality | None, pydantic.BeforeValidator(_on_or_off)] = None
+    collapse_duplicates: bool = False
+    temperature: (
+        Annotated[
+            Annotated[Number, pydantic.Field(gt=0), pydantic.Tag("number")]
+            | Annotated[SolvedTemperature, pydantic.Tag("solved")],
+            pydantic.Discriminator(_kind_of_temperature),
+        ]
+        | None
+    ) = None
+    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = None
+    source_caps: (
+        Annotated[
+            Annotated[Share, pydantic.Tag("number")] | Annotated[dict[str, Share], pydantic.Tag("by source")],
+            pydantic.Discriminator(_kind_of_caps),
+        ]
+        | None
+    ) = None
+    sources: Annotated[int, pydantic.Field(gt=0)] | None = None
+    objective: Literal["mean", "worst"] = "mean"
+    overlap: Literal["first", "best"] = "first"
+    epochs: Annotated[int, pydantic.Field(gt=0, le=1000)] = 1
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     output: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
 
     @pydantic.model_validator(mode="after")
-    def _shares(self) -> Selection:
+    def _check(self) -> Selection:
         if self.shares is not None and len(self.shares) != len(self.targets):
             raise ValueError(f"{len(self.targets)} targets but {len(self.shares)} shares")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("a target is named twice")
-        if self.method == "match" and len(self.targets) > 1:
-            raise ValueError(f"method match takes one target, here are {len(self.targets)}")
+        for option in sorted(set().union(*OPTIONS.values()) - OPTIONS[self.method]):
+            if getattr(self, option) != type(self).model_fields[option].default:
+                takers = [method for method, options in OPTIONS.items() if option in options]
+                raise ValueError(f"method {self.method} takes no {option}; {', '.join(takers)} do")
+        if self.method == "mixture" and len(self.targets) > 1:
+            raise ValueError(f"method mixture takes one target, here are {len(self.targets)}")
+        if self.method == "match":
+            if isinstance(self.temperature, SolvedTemperature):
+                raise ValueError("method match takes a number as its temperature")
+            if self.length == "poisson":
+                raise ValueError("method match scores by ratios, to which length poisson can not be added")
+            if self.epochs > 1 and self.temperature is None:
+                raise ValueError("method match without a temperature picks the same documents in every epoch")
         return self
+
+    def by(self, method: str) -> Selection:
+        """Return the same selection by another method: without the options that this one does not take."""
+        values = self.model_dump()
+        for option in set().union(*OPTIONS.values()) - OPTIONS[method]:
+            values.pop(option, None)
+        return type(self).model_validate(values | {"method": method})
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, object]:
         values = dump(self)
-        if self.quality is None:
-            values.pop("quality", None)
+        for option in ("quality", "collapse_duplicates", *sorted(set().union(*OPTIONS.values()))):
+            if getattr(self, option) == type(self).model_fields[option].default:
+                values.pop(option, None)
         return values
+
+
+class ProxySettings(Model):
+    """Small language models trained on each pick; needs PyTorch (the extra `paper`), and minutes.
+
+    Attributes
+    ----------
+    seeds : int
+        Models a pick.
+    tokens : int
+        Tokens that each is trained on.
+    """
+
+    seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
+    tokens: Annotated[int, pydantic.Field(gt=0)] = 250_000
+
+
+class DownstreamSettings(Model):
+    """Classifiers of labelled targets, on word vectors learnt from each pick.
+
+    Attributes
+    ----------
+    label : str
+        Field of the targets' records that holds the label (a string or an integer).
+    seeds : int
+        Classifiers a pick.
+    tokens : int
+        Tokens that word vectors are learnt from.
+    """
+
+    label: str
+    seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
+    tokens: Annotated[int, pydantic.Field(gt=0)] = 1_000_000
 
 
 class EvaluationSettings(Model):
@@ -324,14 +475,36 @@ class EvaluationSettings(Model):
 
     Attributes
     ----------
+    compare : list of str
+        Methods whose picks of the same size a selection is compared with, beside top_k and random.
     random_seeds : int
         Number of random selections of equal size that the selection is compared with.
     smoothing : float
         Pseudo-count a bucket of every distribution in a KL divergence.
+    sample : int
+        N-grams of each pick, and of the held-out text, that are read again and measured under a hash that selected
+        nothing, without a hash, and for distinct n-grams; 0 for none.
+    proxy : ProxySettings, optional
+        Train language models on the selection and on what it is compared with.
+    downstream : DownstreamSettings, optional
+        Train classifiers of targets that have labels and a holdout.
     """
 
+    compare: list[Method] = []
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = 0.5
+    sample: Annotated[int, pydantic.Field(ge=0)] = 200_000
+    proxy: ProxySettings | None = None
+    downstream: DownstreamSettings | None = None
+
+    @pydantic.field_validator("compare")
+    @classmethod
+    def _each_once(cls, methods: list[str]) -> list[str]:
+        if always := sorted({"top_k", "random"}.intersection(methods)):
+            raise ValueError(f"{' and '.join(always)} is compared with anyway; leave it out")
+        if len(set(methods)) < len(methods):
+            raise ValueError("a method is named twice")
+        return methods
 
 
 class Settings(Model):

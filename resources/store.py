@@ -14,6 +14,7 @@ of the fingerprint. What does not: small rows (``resources/catalog.py``), the co
 ``importance_estimator/log_ratios.parquet``  log ratio a target and bucket
 ``weights/<shard>.parquet``                log weight a document and target
 ``selections/<selection>/<fingerprint>/``  ``picks.parquet`` and the chosen records
+``evaluations/<selection>/<fingerprint>/``  ``report.html``
 =========================================  ========================================================
 
 Every file carries, in its schema's metadata, the fingerprint it was written under and the feature
@@ -36,11 +37,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+#: What a document is that is a piece of a record: the record's row in its file, and where the piece begins and ends
+#: in the UTF-8 bytes of its text. Null where the document is the whole record, the one at `row`.
+PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
+
 SCHEMAS = {
     "documents": pa.schema(
         {
             "shard": pa.string(),
             "row": pa.int64(),
+            **PIECE,
             "doc_id": pa.string(),
             "source": pa.string(),
             "n_tokens": pa.int64(),
@@ -76,10 +82,12 @@ SCHEMAS = {
         {
             "selection": pa.string(),
             "version": pa.string(),
+            "epoch": pa.int64(),
             "rank": pa.int64(),
             "target": pa.string(),
             "shard": pa.string(),
             "row": pa.int64(),
+            **PIECE,
             "doc_id": pa.string(),
             "source": pa.string(),
             "n_tokens": pa.int64(),
@@ -129,7 +137,7 @@ class Store:
                 with self.replacing(empty) as temporary:
                     pq.write_table(schema.empty_table(), temporary)
         (home / "features").mkdir(exist_ok=True)
-        for kind in (*SCHEMAS, "features"):
+        for kind in (*SCHEMAS, "features", "evaluations"):
             self._remove_leftovers(home / kind / TEMPORARY)
 
     def path(self, kind: str, partition: str) -> Path:
@@ -139,6 +147,10 @@ class Store:
     def selection_folder(self, selection: str, fingerprint: str) -> Path:
         """Return the folder of one version of a selection."""
         return self.home / "selections" / selection / fingerprint
+
+    def report(self, selection: str, fingerprint: str) -> Path:
+        """Return where the report of one evaluation of a selection is, or will be."""
+        return self.home / "evaluations" / selection / fingerprint / "report.html"
 
     def is_there(self, name: str, fingerprint: str, finished_at: datetime) -> bool:
         """Whether a file of the lineage is there, and no other one in its place.
@@ -303,12 +315,12 @@ def _has_schema(path: Path, schema: pa.Schema) -> bool:
 
 
 def table(kind: str, columns: dict) -> pa.Table:
-    """Build a table of this kind; a single string fills its whole column."""
+    """Build a table of this kind; a single string fills its whole column, `PIECE` is null where it is not given."""
     schema = SCHEMAS[kind]
     n_rows = max(len(value) for value in columns.values() if not isinstance(value, str))
     arrays = []
     for name, type_ in zip(schema.names, schema.types, strict=True):
-        value = columns[name]
+        value = columns[name] if name not in PIECE else columns.get(name, pa.nulls(n_rows, type_))
         if isinstance(value, str):
             arrays.append(pa.repeat(pa.scalar(value, type_), n_rows))
         else:

@@ -118,27 +118,30 @@ WITH asked AS (
         ) AS configured,
         configured(o.configuration, 'seed') = configured(n.configuration, 'seed')
             AND configured(o.configuration, 'method') = configured(n.configuration, 'method')
-            AND configured(o.configuration, 'method') NOT IN ('random', 'match') AS same_noise
+            AND configured(o.configuration, 'method') IN ('resample', 'top_k')
+            AND coalesce(o.configuration->'temperature', o.configuration->'length', o.configuration->'epochs',
+                         n.configuration->'temperature', n.configuration->'length', n.configuration->'epochs'
+                ) IS NULL AS same_noise
     FROM sides AS o, sides AS n, estimators AS eo, estimators AS en
     WHERE o.side = 'old' AND n.side = 'new' AND eo.side = 'old' AND en.side = 'new'
 ), picked AS (
     SELECT s.side, p.*, h.* EXCLUDE (shard),
            CASE WHEN h.old_counts <> h.new_counts
-                THEN p.doc_id || ' ' || row_number() OVER (PARTITION BY s.side, p.shard, p.doc_id ORDER BY p."row")
+                THEN p.doc_id || ' ' || row_number() OVER (PARTITION BY s.side, p.epoch, p.shard, p.doc_id ORDER BY p."row")
                 ELSE CAST(p."row" AS VARCHAR) END AS document,
-           row_number() OVER (PARTITION BY s.side, p.target, h.stayed ORDER BY p.rank) AS place
+           row_number() OVER (PARTITION BY s.side, p.epoch, p.target, h.stayed ORDER BY p.rank) AS place
     FROM sides AS s
     JOIN picks AS p ON p.selection = s.selection AND p.version = s.version
     JOIN pairs AS h ON h.shard = p.shard
 ), targets AS (  -- the thresholds, and the places of documents of shards that stayed
-    SELECT p.target,
+    SELECT p.target, p.epoch,
            min(p.key) FILTER (p.side = 'old')               AS old_threshold,
            min(p.key) FILTER (p.side = 'new')               AS new_threshold,
            count(*)   FILTER (p.side = 'old' AND p.stayed)  AS old_places,
            count(*)   FILTER (p.side = 'new' AND p.stayed)  AS new_places
-    FROM picked AS p GROUP BY p.target
+    FROM picked AS p GROUP BY p.target, p.epoch
 ), moved AS (
-    SELECT p.* FROM picked AS p QUALIFY count(*) OVER (PARTITION BY p.shard, p.document) = 1
+    SELECT p.* FROM picked AS p QUALIFY count(*) OVER (PARTITION BY p.epoch, p.shard, p.document) = 1
 ), weighed_there AS (  -- the log weight on the side where it was not picked
     SELECT m.*,
            CASE WHEN NOT m.stayed THEN NULL
@@ -178,7 +181,7 @@ SELECT
     END AS why
 FROM keyed AS k
 CROSS JOIN circumstances AS c
-JOIN targets AS t ON t.target = k.target
+JOIN targets AS t ON t.target = k.target AND t.epoch = k.epoch
 LEFT JOIN reread AS r ON r.shard = k.shard
 LEFT JOIN shards AS s ON s.shard = k.shard
-ORDER BY change, k.target, k.rank;
+ORDER BY change, k.target, k.epoch, k.rank;

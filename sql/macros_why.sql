@@ -23,9 +23,20 @@ list_filter(
     lambda c: NOT (coalesce(c.value > c.low, true) AND coalesce(c.value < c.high, true))
 )[1];
 
--- why(doc_id, selection): one row for every document of this id and every target of the selection. `rank` is that
--- among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views `documents`
--- and `weights` have what is newest, which may be newer than the selection while a run is under way or has failed.
+-- corrected_log_weight(...): a log weight as a selection's `length` corrects it; `correct_for_length` in
+-- dsir/importance.py is the same. The means are tokens of a document: of the target, of the pool.
+CREATE OR REPLACE MACRO corrected_log_weight(log_weight, length, n_ngrams, n_tokens, target_mean, pool_mean) AS
+CASE coalesce(length, 'none')
+    WHEN 'none' THEN log_weight
+    WHEN 'per_ngram' THEN log_weight / greatest(n_ngrams, 1)
+    WHEN 'sqrt' THEN log_weight / sqrt(greatest(n_ngrams, 1))
+    WHEN 'poisson' THEN log_weight + (n_tokens * ln(target_mean / pool_mean) - (target_mean - pool_mean))
+END;
+
+-- why(doc_id, selection): one row for every document of this id, every target and every epoch of the selection. `rank`
+-- is that among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views
+-- `documents` and `weights` have what is newest, which may be newer than the selection while a run is under way or has
+-- failed, and methods that learn a score of their own keep it of picked documents only.
 CREATE OR REPLACE MACRO why(doc_id, selection) AS TABLE
 WITH asked AS (
     SELECT doc_id AS doc_id, selection AS selection
@@ -40,42 +51,60 @@ WITH asked AS (
 ), targets AS (
     SELECT unnest(range(1, len(n.names) + 1)) AS number, unnest(n.names) AS target
     FROM (SELECT from_json(c.configuration->'targets', '["VARCHAR"]') AS names FROM current AS c) AS n
+), epochs AS (
+    SELECT unnest(range(1, coalesce((c.configuration->>'epochs')::BIGINT, 1) + 1)) AS epoch FROM current AS c
 ), thresholds AS (
-    SELECT s.target, min(s.key) AS threshold
-    FROM current AS c JOIN selections AS s ON s.selection = c.selection GROUP BY s.target
+    SELECT s.target, s.epoch, min(s.key) AS threshold
+    FROM current AS c JOIN selections AS s ON s.selection = c.selection GROUP BY s.target, s.epoch
+), twins AS (  -- where duplicates are collapsed: the document of the same text that stays
+    SELECT d.shard, d."row", min_by(t.doc_id, (t.doc_id, t.shard, t."row")) AS twin
+    FROM chosen AS d
+    JOIN current AS c ON c.configuration->>'collapse_duplicates' = 'true'
+    JOIN documents AS t ON t.content_hash = d.content_hash AND (t.doc_id, t.shard, t."row") < (d.doc_id, d.shard, d."row")
+    GROUP BY d.shard, d."row"
 ), found AS (
-    SELECT d.*, t.number, t.target, c.version, w.log_weight AS log_weight_now,
+    SELECT d.*, t.number, t.target, e.epoch, c.version, w.log_weight AS log_weight_now,
            p.target AS picked_for, p.rank, p.key AS picked_key, p.log_weight AS picked_log_weight,
-           c.configuration->>'method' AS method,
-           CASE WHEN c.configuration->>'method' IN ('top_k', 'match') THEN 0.0
-                ELSE gumbel_noise(d.content_hash, c.metadata->>'noise_keys'->>t.target) END AS noise,
+           c.configuration->>'method' AS method, c.configuration->>'source_caps' IS NOT NULL AS capped,
+           CASE WHEN method = 'top_k' THEN 0.0
+                WHEN method IN ('resample', 'random', 'mixture')
+                THEN gumbel_noise(d.content_hash, c.metadata->>'noise_keys'
+                                  ->>(t.target || CASE WHEN e.epoch > 1 THEN '#' || e.epoch ELSE '' END)) END AS noise,
+           corrected_log_weight(
+               w.log_weight, c.configuration->>'length', d.n_ngrams, d.n_tokens,
+               (c.metadata->>'mean_tokens'->>t.target)::DOUBLE, (c.metadata->>'pool_mean_tokens')::DOUBLE
+           ) / coalesce((c.metadata->>'temperatures'->>t.target)::DOUBLE, 1) AS corrected,
            (c.configuration->>'min_tokens')::BIGINT AS min_tokens,
            quality_failed(c.configuration->'quality', d.n_tokens, d.most_frequent_word, d.informative_words,
                           d.single_digits) AS failed,
+           twins.twin,
            c.inputs[output_name('weights', d.shard)] AS weights,
            lw.fingerprint = weights AND lr.fingerprint = lw.inputs[output_name('raw_counts', d.shard)] AS same,
            lw.inputs['importance_estimator'] AS estimator
     FROM chosen AS d
     CROSS JOIN current AS c
     CROSS JOIN targets AS t
+    CROSS JOIN epochs AS e
     LEFT JOIN weighed AS w ON w.shard = d.shard AND w."row" = d."row" AND w.target = t.target
-    LEFT JOIN selections AS p ON p.selection = c.selection AND p.shard = d.shard AND p."row" = d."row"
+    LEFT JOIN selections AS p
+      ON p.selection = c.selection AND p.shard = d.shard AND p."row" = d."row" AND p.epoch = e.epoch
+    LEFT JOIN twins ON twins.shard = d.shard AND twins."row" = d."row"
     LEFT JOIN latest AS lw ON lw.asset = 'weights' AND lw.partition = d.shard
     LEFT JOIN latest AS lr ON lr.asset = 'raw_counts' AND lr.partition = d.shard
 ), keyed AS (
     SELECT f.*, t.threshold,
            CASE WHEN f.picked_for = f.target THEN f.picked_log_weight
                 WHEN f.same THEN f.log_weight_now END AS log_weight,
-           CASE WHEN f.picked_for = f.target THEN f.picked_key WHEN f.method = 'random' THEN f.noise
-                WHEN f.method <> 'match' THEN log_weight + f.noise END AS key,
-           coalesce(f.noise, key - log_weight) AS noise_then,
+           CASE WHEN f.picked_for = f.target THEN f.picked_key
+                WHEN f.method IN ('random', 'mixture') THEN f.noise
+                WHEN f.method IN ('resample', 'top_k') AND f.same THEN f.corrected + f.noise END AS key,
            key - t.threshold AS margin,
-           f.n_tokens >= f.min_tokens AND f.failed IS NULL AS eligible
-    FROM found AS f LEFT JOIN thresholds AS t ON t.target = f.target
+           f.n_tokens >= f.min_tokens AND f.failed IS NULL AND f.twin IS NULL AS eligible
+    FROM found AS f LEFT JOIN thresholds AS t ON t.target = f.target AND t.epoch = f.epoch
 )
 SELECT
-    k.shard, k."row", k.doc_id, s.uri, k.source, k.n_tokens, k.eligible, k.target, k.log_weight,
-    k.noise_then AS noise, k.key, k.rank, k.picked_for, k.threshold, k.margin, k.version, k.estimator,
+    k.shard, k."row", k.record, k.begin_byte, k.end_byte, k.doc_id, s.uri, k.source, k.n_tokens, k.eligible, k.target,
+    k.epoch, k.log_weight, k.noise, k.key, k.rank, k.picked_for, k.threshold, k.margin, k.version, k.estimator,
     CASE
         WHEN k.picked_for = k.target
             THEN format('picked, rank {:,}; above the threshold {:,.3f} by {:,.3f}', k.rank, k.threshold, k.margin)
@@ -84,15 +113,21 @@ SELECT
             THEN 'not known: its shard was counted or weighed again since the selection was made'
         WHEN k.n_tokens < k.min_tokens
             THEN format('not eligible: it has {:,} tokens, min_tokens is {:,}', k.n_tokens, k.min_tokens)
-        WHEN NOT k.eligible
+        WHEN k.failed IS NOT NULL
             THEN format('not eligible: its quality.{} is {:.4g}, which has to be {}', k.failed.name, k.failed.value,
                         concat_ws(' and ', 'above ' || k.failed.low, 'below ' || k.failed.high))
+        WHEN k.twin IS NOT NULL THEN format('not eligible: its text is also that of {}', k.twin)
         WHEN k.threshold IS NULL THEN 'nothing was picked for this target'
         WHEN k.picked_for IS NOT NULL
             THEN format('not picked for this target, since picked for {} (rank {:,})', k.picked_for, k.rank)
-        WHEN k.method = 'match' THEN 'not picked; scores of method match are kept of picked documents only'
+        WHEN k.method = 'mixture' THEN 'not picked; its source got the share that the method gives it'
+        WHEN k.method IN ('match', 'classifier', 'classifier_top_k')
+            THEN format('not picked; scores of method {} are kept of picked documents only', k.method)
         WHEN k.key IS NULL THEN 'not picked; its noise is not known: the selection was made before noise keys were kept'
+        WHEN k.capped AND k.margin >= 0
+            THEN format('not picked; its source has its share, or it would be above the threshold {:,.3f} by {:,.3f}',
+                        k.threshold, k.margin)
         ELSE format('not picked; below the threshold {:,.3f} by {:,.3f}', k.threshold, -k.margin)
     END AS verdict
 FROM keyed AS k LEFT JOIN shards AS s ON s.shard = k.shard
-ORDER BY k.shard, k."row", k.number;
+ORDER BY k.shard, k."row", k.number, k.epoch;

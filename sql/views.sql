@@ -10,9 +10,9 @@
 -- The files of a shard that vanished stay until `dsir prune`; the views leave them out at once.
 
 CREATE OR REPLACE VIEW documents AS
-SELECT d.shard, d."row", d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes, d.content_hash,
-       d.most_frequent_word, d.informative_words, d.single_digits
--- By name: files of before version 2 of raw_counts have fewer columns. They are read as NULL until counted again.
+SELECT d.shard, d."row", d.record, d.begin_byte, d.end_byte, d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes,
+       d.content_hash, d.most_frequent_word, d.informative_words, d.single_digits
+-- By name: older files have fewer columns. They are read as NULL.
 FROM read_parquet($home || '/documents/*.parquet', union_by_name = true) AS d
 WHERE d.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
@@ -41,9 +41,9 @@ WHERE w.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT
 
 -- Every version of every selection whose files are there.
 CREATE OR REPLACE VIEW picks AS
-SELECT p.selection, p.shard, p."row", p.doc_id, p.source, p.target, p.log_weight, p.key, p.rank, p.n_tokens,
-       p.version
-FROM read_parquet($home || '/selections/*/*/picks.parquet') AS p;
+SELECT p.selection, p.shard, p."row", p.record, p.begin_byte, p.end_byte, p.doc_id, p.source, p.target, p.log_weight,
+       p.key, p.rank, coalesce(p.epoch, 1) AS epoch, p.n_tokens, p.version
+FROM read_parquet($home || '/selections/*/*/picks.parquet', union_by_name = true) AS p;
 
 -- Only the version that was materialized last.
 CREATE OR REPLACE VIEW selections AS

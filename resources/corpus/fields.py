@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dsir.chunking import Pieces, cut
+
 if TYPE_CHECKING:
     from resources.settings import Reader
 
@@ -50,6 +52,9 @@ class TextBatch:
         The block's other records, by row.
     n_bytes : int
         UTF-8 bytes of the texts.
+    pieces : Pieces or None
+        Where the texts are pieces of those of the records: which. Several have the row and the id of the same
+        record then.
     """
 
     rows: np.ndarray
@@ -58,6 +63,15 @@ class TextBatch:
     sources: pa.Array | None
     rejected: list[Rejected]
     n_bytes: int
+    pieces: Pieces | None = None
+
+    def cut(self, n_words: int) -> TextBatch:
+        """Cut the texts into pieces of so many words, as :func:`dsir.chunking.cut` does."""
+        pieces = cut(self.texts, n_words)
+        at = pa.array(pieces.parents)
+        ids, sources = (column if column is None else column.take(at) for column in (self.ids, self.sources))
+        rows = self.rows[pieces.parents]
+        return TextBatch(rows, pieces.texts, ids, sources, self.rejected, self.n_bytes, pieces)
 
 
 class BadRecord(ValueError):
@@ -157,6 +171,18 @@ def lookup(record: dict[str, Any], name: str) -> Any:
         literal = record.get(name, _MISSING)
         value = value if literal is _MISSING else literal
     return value
+
+
+def put(record: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value in the place where :func:`lookup` finds one."""
+    *parents, leaf = name.split(".")
+    node: Any = record
+    for part in parents:
+        node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, dict) and node.get(leaf) is not None:
+        node[leaf] = value
+    else:
+        record[name] = value
 
 
 def excerpt(content: bytes | str) -> str:

@@ -358,6 +358,24 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
     return column
 
 
+def replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
+    """Put another column in the place of the one that a field is taken from."""
+
+    def replaced(parent: pa.RecordBatch | pa.StructArray, path: list[str]) -> list[pa.Array]:
+        fields = parent.schema if isinstance(parent, pa.RecordBatch) else parent.type
+        columns = parent.columns if isinstance(parent, pa.RecordBatch) else parent.flatten()
+        at = fields.get_field_index(path[0])
+        columns[at] = struct(columns[at], path[1:]) if path[1:] else column
+        return columns
+
+    def struct(parent: pa.StructArray, path: list[str]) -> pa.StructArray:
+        names = [field.name for field in parent.type]
+        return pa.StructArray.from_arrays(replaced(parent, path), names=names, mask=parent.is_null())
+
+    columns = replaced(batch, _path(batch.schema, name))
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
     """Refuse a file whose columns are not what the configuration expects."""
     twice = {name for name in schema.names if schema.names.count(name) > 1}

@@ -145,13 +145,78 @@ def test_match_of_a_target_that_can_not_be_split_is_refused(pipeline):
     assert "target 'medicine' has too few documents to hold a fifth of them back" in errors[0]
 
 
-def test_match_takes_one_target(pipeline):
-    pipeline.config["targets"].append({"name": "law", "uri": "data/medicine.jsonl"})
-    configure(pipeline, method="match", targets=["medicine", "law"])
-    with pytest.raises(ValueError, match="method match takes one target, here are 2"):
-        pipeline.workspace()
-
-
 def test_the_picks_of_a_match_are_a_file_as_any(mixed):
     [(folder,)] = mixed.rows("SELECT folder FROM selection_versions")
     assert pq.read_table(f"{folder}/picks.parquet").num_rows == 30
+
+
+# --- classifier and mixture --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["classifier", "classifier_top_k"])
+def test_a_classifier_finds_the_documents_of_the_target(pipeline, method):
+    pipeline.write_pool()
+    assert configure(pipeline, method=method).errors() == []
+    wrong = 20 - domains(pipeline).count("medicine")
+    assert wrong <= 2 if method == "classifier" else wrong == 0  # the noise lets a few in
+    [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
+    assert json.loads(json.loads(metadata)["held_back_accuracy"]) == {"medicine": 1.0}
+    assert pipeline.rows("SELECT DISTINCT verdict FROM why('law-1-0', 'picked')") == [
+        (f"not picked; scores of method {method} are kept of picked documents only",)
+    ]
+
+
+def test_the_noise_of_a_classifier_depends_on_the_seed_and_not_on_shards_or_threads(pipeline, tmp_path):
+    pipeline.write_pool()
+    configure(pipeline, method="classifier", size={"documents": 50}).run()
+    first = pipeline.picks()
+    configure(pipeline, method="classifier", size={"documents": 50}, seed=1).run()
+    assert pipeline.picks() != first
+    from tests.pipeline import SmallPipeline
+
+    other = SmallPipeline(tmp_path / "other")
+    records = [
+        record
+        for seed, domain in enumerate(("medicine", "law", "code"))
+        for record in sentences(domain, 40, seed=seed)
+    ]
+    for i in range(5):
+        other.write(f"pool/part-{i}.jsonl", records[::-1][i::5])
+    configure(other, method="classifier", size={"documents": 50}).run(threads=3)
+    assert other.picks() == first
+
+
+@pytest.fixture
+def blend(pipeline):
+    """A target that is three quarters law and one quarter code, and a pool of three sources."""
+    pipeline.write_pool()
+    pipeline.write("medicine.jsonl", sentences("law", 90, seed=200) + sentences("code", 30, seed=200))
+    pipeline.write("medicine-test.jsonl", sentences("law", 45, seed=201) + sentences("code", 15, seed=201))
+    pipeline.config["raw"][0]["source"] = "domain"
+    return pipeline
+
+
+def test_a_mixture_gives_the_shares_of_the_sources_and_documents_in_these(blend):
+    assert configure(blend, method="mixture", size={"documents": 40}).errors() == []
+    picked = domains(blend)
+    assert len(picked) == 40 and picked.count("law") == pytest.approx(30, abs=2)
+    assert "medicine" not in picked
+    [(folder,)] = blend.rows("SELECT folder FROM selection_versions")
+    rows = blend.rows(f"SELECT source, weight, lower, upper FROM read_csv('{folder}/mixture.csv')")
+    assert [source for source, *_ in rows] == ["law", "code", "medicine"]
+    for (_, weight, lower, upper), truth in zip(rows, (0.75, 0.25, 0.0), strict=True):
+        assert weight == pytest.approx(truth, abs=0.03) and lower - 0.02 <= truth <= upper + 0.02
+    event = blend.instance.get_latest_materialization_event(dg.AssetKey("selections"))
+    assert "data:image/png" in event.asset_materialization.metadata["mixture, plot"].value
+    assert blend.rows("SELECT verdict FROM why('medicine-0-0', 'picked')") == [
+        ("not picked; its source got the share that the method gives it",)
+    ]
+
+
+def test_a_mixture_obeys_caps_and_the_number_of_sources(blend):
+    assert configure(blend, method="mixture", size={"documents": 40}, source_caps={"law": 0.5}).errors() == []
+    assert domains(blend).count("law") in (20, 21)  # half of the n-grams
+    assert configure(blend, method="mixture", size={"documents": 30}, sources=1).errors() == []
+    assert set(domains(blend)) == {"law"}
+    errors = configure(blend, method="mixture", size={"documents": 100}, sources=1).errors()
+    assert "caps: those of the 1 largest sum to" in errors[0]

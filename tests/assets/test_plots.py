@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from assets import plots
-from assets.selections import pick
+from assets.candidates import Candidates
+from assets.methods import pick
 from dsir.selection import CANDIDATE, Budget
 from tests.pipeline import sentences
 
@@ -43,7 +44,7 @@ def shown(pipeline, asset):
 def both(pipeline):
     selections, evaluations = shown(pipeline, "selections"), shown(pipeline, "evaluations")
     assert selections.keys() == {"log weights, histogram"}
-    assert evaluations.keys() == {"KL reduction, plot", "composition, plot"}
+    assert evaluations.keys() == {"KL reduction, plot", "KL reduction over random, plot", "composition, plot"}
     return selections | evaluations
 
 
@@ -93,7 +94,7 @@ def test_the_histogram_counts_every_eligible_document_once(done):
     workspace = done.workspace()
     selection = workspace.settings.selection("picked").model_copy(update={"min_tokens": 135})
     histogram = plots.Histogram()
-    pick(workspace, workspace.plan(), selection, Budget(documents=3), histograms=[histogram])
+    pick(Candidates(workspace, workspace.plan(), selection), Budget(documents=3), histograms=[histogram])
     filled = np.flatnonzero(histogram.counts)
     counts = zip((filled + histogram.LOWEST).tolist(), histogram.counts[filled].tolist(), strict=True)
     expected = done.rows(
@@ -125,15 +126,31 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
     monkeypatch.setattr(plots, "bars", lambda *args: drawn.append(args) or bars(*args))
     assert done.materialize("evaluations", partition="picked", force=True).success
     value = dict(done.rows("SELECT metric, value FROM evaluations WHERE target = 'medicine'"))
-    [(names, groups, *_), (sources, shares, *_)] = drawn
-    assert names == ("medicine",)
-    assert {label: values for label, _, values, _ in groups} == {
-        "selection": (value["kl_reduction"],),
-        "top-k": (value["kl_reduction_top_k"],),
-        "random, mean ± 2 sd": (value["kl_reduction_random"],),
-    }
-    assert groups[2][3].tolist() == [2 * value["kl_reduction_random_sd"]]
+    [(names, reductions, *_), (views, over_random, *_), (sources, shares, *_)] = drawn
+    assert names == ["medicine"]
+    for (label, _, values, errors), suffix in zip(reductions, ("", "_top_k"), strict=False):
+        measured = value[f"kl_reduction{suffix}"]
+        ends = [abs(value[f"kl_reduction{suffix}_{end}"] - measured) for end in ("low", "high")]
+        assert (label, values) == ({"": "selection", "_top_k": "top-k"}[suffix], (measured,))
+        assert errors.T.tolist() == [ends]
+    label, _, values, errors = reductions[2]
+    assert (label, values) == ("random", (value["kl_reduction_random"],))
+    assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction_random_sd"]] * 2)]
+    assert views == ["selecting hash", "independent hash", "not hashed"]
+    assert over_random[0][2] == tuple(
+        value[f"over_random{view}"] for view in ("", "_independent_hash", "_unhashed")
+    )
     assert sources == ("pool",) and [values for _, _, values, _ in shares] == [(1.0,), (1.0,)]
+
+
+@pytest.mark.parametrize("n_others", [0, 1, 7])
+@pytest.mark.parametrize("n_targets", [1, 20])
+def test_selections_that_are_compared_with_many(n_others, n_targets):
+    picks = ["selection", *(f"method-{i}" for i in range(n_others)), "top-k", "random"]
+    measured = {pick: (0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03) for i, pick in enumerate(picks)}
+    markdown = plots.kl_reduction([(f"target-{i}", measured) for i in range(n_targets)])
+    assert picture(markdown).width == 770
+    assert ("The first 15 of 20 targets." in markdown) == (n_targets == 20)
 
 
 def test_sources_beyond_fifteen_are_added_up(monkeypatch):

@@ -9,8 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir.evaluation import EffectiveSampleSize, distribution, kl_divergence, kl_reduction, masked_totals
+from dsir.evaluation import (
+    CrossEntropies,
+    EffectiveSampleSize,
+    contained,
+    distribution,
+    draw,
+    duplicates,
+    interval,
+    kl_divergence,
+    kl_reduction,
+    masked_totals,
+    overlap,
+)
 from dsir.features import Features
+from dsir.hashing import gumbel_noise
+from dsir.importance import log_weights
 
 BUCKETS = 12
 histograms = st.lists(st.integers(0, 10_000), min_size=BUCKETS, max_size=BUCKETS).map(np.array)
@@ -106,6 +120,153 @@ def test_kl_reduction_does_not_depend_on_the_order_of_the_documents():
     assert reductions.pop() == pytest.approx(expected, rel=1e-9)
 
 
+# --- KL reduction by documents, and its interval ------------------------------------------------------
+
+
+def hashes(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 2**64, n, dtype=np.uint64)
+
+
+def cross_entropies(target: np.ndarray, q: np.ndarray, content_hash=None, cuts=(), smoothing=0.5):
+    """Cross-entropies of target documents, counts of shape (n, buckets), that come in batches."""
+    cross = CrossEntropies(q, smoothing)
+    content_hash = hashes(len(target)) if content_hash is None else content_hash
+    batches = zip(np.split(target, cuts), np.split(content_hash, cuts), strict=True)
+    for counts, batch_hash in batches:
+        features = sparse(counts)
+        cross.add(batch_hash, features.n_ngrams, log_weights(features, cross.log_q))
+    return cross
+
+
+def reduction_of(cross: CrossEntropies, seed: str = "") -> tuple[float, float, float]:
+    """KL reduction of the second distribution over the first, and its interval."""
+    raw, selected = cross.values
+    replicates = cross.replicates(seed)
+    return raw - selected, *interval(replicates[:, 0] - replicates[:, 1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), smoothing=smoothings)
+def test_the_difference_of_two_cross_entropies_is_the_kl_reduction(data, smoothing):
+    documents = np.array(data.draw(st.lists(histograms, min_size=1, max_size=6)))
+    raw, selected = data.draw(histograms), data.draw(histograms)
+    q = np.array([distribution(raw, smoothing), distribution(selected, smoothing)])
+    raw_entropy, selected_entropy = cross_entropies(documents, q, smoothing=smoothing).values
+    expected = kl_reduction(documents.sum(axis=0), raw, selected, smoothing)
+    assert raw_entropy - selected_entropy == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def some_domain(n: int, seed: int, buckets: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Target documents of very different length and composition, and the pool's and a selection's distribution."""
+    rng = np.random.default_rng(1)
+    pool, domain = rng.dirichlet(np.full(buckets, 0.3), 2)
+    rng = np.random.default_rng([seed, n])
+    shares = rng.dirichlet(50 * domain, n)
+    counts = np.array(
+        [rng.multinomial(length, p) for length, p in zip(rng.integers(20, 400, n), shares, strict=True)]
+    )
+    raw, selected = (1e5 * pool).astype(int), (1e5 * (0.5 * pool + 0.5 * domain)).astype(int)
+    return counts, np.array([distribution(raw, 0.5), distribution(selected, 0.5)])
+
+
+def test_neither_the_order_of_the_target_nor_its_batches_change_the_reduction_or_the_interval():
+    counts, q = some_domain(60, seed=3)
+    content_hash = hashes(60)
+    expected = reduction_of(cross_entropies(counts, q, content_hash))
+    for seed, cuts in ((0, ()), (1, (1, 1, 30)), (2, (59,))):
+        order = np.random.default_rng(seed).permutation(60)
+        found = reduction_of(cross_entropies(counts[order], q, content_hash[order], cuts))
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_interval_is_the_same_whenever_it_is_taken_and_hardly_another_under_another_seed():
+    cross = cross_entropies(*some_domain(300, seed=4))
+    (value, *first), (_, *again), (_, *other) = (reduction_of(cross, seed) for seed in ("a", "a", "b"))
+    assert first == again != other
+    assert other == pytest.approx(first, abs=0.15 * (first[1] - first[0]))
+    assert first[0] < value < first[1]
+
+
+def test_the_interval_of_sixteen_times_the_documents_is_a_fourth_as_wide():
+    widths = []
+    for n in (100, 1600):
+        _, low, high = reduction_of(cross_entropies(*some_domain(n, seed=5)))
+        widths.append(high - low)
+    assert 3 < widths[0] / widths[1] < 5
+
+
+def test_most_intervals_hold_the_reduction_on_all_documents_of_the_domain():
+    counts, q = some_domain(3000, seed=6)
+    truth = reduction_of(cross_entropies(counts, q))[0]
+    held = 0
+    for part in np.split(counts, 30):
+        _, low, high = reduction_of(cross_entropies(part, q))
+        held += low < truth < high
+    assert held >= 25
+
+
+def test_a_target_of_equal_documents_has_an_interval_of_no_width():
+    counts, q = some_domain(1, seed=7)
+    value, low, high = reduction_of(cross_entropies(np.repeat(1000 * counts, 200, axis=0), q))
+    assert high - low < 1e-3 * value
+
+
+def test_equal_distributions_reduce_nothing_whatever_documents_are_drawn():
+    counts, q = some_domain(50, seed=8)
+    assert reduction_of(cross_entropies(counts, q[[1, 1]])) == (0, 0, 0)
+
+
+# --- samples of equal size ---------------------------------------------------------------------------
+
+
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    wanted=st.integers(1, 20_000),
+    seed=st.integers(0, 5),
+)
+def test_a_sample_reaches_the_wanted_size_to_within_one_document(lengths, wanted, seed):
+    n_ngrams, content_hash = np.array(lengths), hashes(len(lengths), seed)
+    at = draw(n_ngrams, content_hash, wanted)
+    drawn = int(n_ngrams[at].sum())
+    assert len(np.unique(at)) == len(at) >= 1
+    assert drawn <= wanted or len(at) == 1
+    if len(at) < len(lengths):
+        assert drawn > wanted - max(lengths)
+
+
+def test_a_sample_is_drawn_by_content_alone_and_a_smaller_one_is_part_of_it():
+    n_ngrams, content_hash = np.random.default_rng(9).integers(1, 300, 200), hashes(200)
+    drawn = {wanted: set(content_hash[draw(n_ngrams, content_hash, wanted)]) for wanted in (500, 5000)}
+    assert drawn[500] < drawn[5000]
+    order = np.random.default_rng(10).permutation(200)
+    at = draw(n_ngrams[order], content_hash[order], 5000)
+    assert set(content_hash[order][at]) == drawn[5000]
+
+
+def test_a_sample_does_not_follow_the_noise_that_selections_are_drawn_with():
+    content_hash = hashes(2000)
+    at = draw(np.ones(2000, np.int64), content_hash, 500)
+    best = np.argsort(-gumbel_noise(content_hash, 0, "picked/medicine"))[:500]
+    assert 0.15 < overlap(at, np.sort(best)) < 0.35
+
+
+# --- agreement, duplicates, leakage ------------------------------------------------------------------
+
+
+def test_overlap_is_the_share_of_our_documents():
+    assert overlap(np.array([1, 2, 3, 4]), np.array([3, 4, 5])) == 0.5
+    assert overlap(np.array([3, 4, 5]), np.array([1, 2, 3, 4])) == pytest.approx(2 / 3)
+    assert overlap(np.array([1]), np.array([], int)) == overlap(np.array([], int), np.array([1])) == 0
+
+
+@given(st.lists(st.integers(0, 20), max_size=40), st.sets(st.integers(0, 20)))
+def test_duplicates_and_leakage_are_counted_by_content(contents, known):
+    content_hash = np.array(contents, np.uint64)
+    assert duplicates(content_hash) == len(contents) - len(set(contents))
+    found = contained(content_hash, np.array(sorted(known), np.uint64))
+    assert found.tolist() == [content in known for content in contents]
+
+
 # --- effective sample size ---------------------------------------------------------------------------
 
 
@@ -167,6 +328,14 @@ def test_masked_totals_add_to_what_is_there_so_batches_sum_up_to_the_whole():
         part = Features.from_arrow(sparse(dense).to_arrow().slice(first, last - first))
         masked_totals(part, masks[:, first:last], totals)
     np.testing.assert_array_equal(totals, masks.astype(int) @ dense)
+
+
+def test_masked_totals_of_documents_that_were_picked_several_times():
+    dense = some_counts(40, seed=11)
+    times = np.random.default_rng(12).integers(0, 4, (2, 40)).astype(np.uint16)
+    totals = np.zeros((2, 200), np.int64)
+    masked_totals(sparse(dense), times, totals)
+    np.testing.assert_array_equal(totals, times.astype(int) @ dense)
 
 
 def test_a_mask_of_no_document_leaves_its_totals_and_one_of_all_gives_the_pool():

@@ -1,7 +1,8 @@
-"""Importance weights: the fitted log ratios, a document's log weight, and the sample that is fitted on."""
+"""Importance weights: log ratios, log weights, their length and temperature, and the sample that is fitted on."""
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from itertools import pairwise
 
@@ -11,8 +12,9 @@ from data_selection import HashedNgramDSIR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsir.evaluation import EffectiveSampleSize
 from dsir.features import Features
-from dsir.importance import fit_threshold, log_ratios, log_weights
+from dsir.importance import correct_for_length, fit_threshold, log_ratios, log_weights, solve_temperature
 
 
 def sparse(dense: np.ndarray) -> Features:
@@ -194,3 +196,40 @@ def test_the_documents_below_the_threshold_hold_about_the_wanted_ngrams():
     for share in (0.01, 0.3, 0.9):
         fitted = ngrams[hashes <= np.uint64(fit_threshold(total, int(total * share)))].sum()
         assert fitted / total == pytest.approx(share, abs=0.005)
+
+
+# --- length and temperature ---------------------------------------------------------------------------
+
+
+def test_corrections_for_length_are_what_they_say():
+    log_weight, n_ngrams, n_tokens = np.array([-30.0, 8.0]), np.array([9, 4]), np.array([5, 2])
+
+    def corrected(length, **means):
+        return correct_for_length(log_weight, length, n_ngrams, n_tokens, **means).tolist()
+
+    assert corrected("none") == [-30.0, 8.0]
+    assert corrected("per_ngram") == [-30 / 9, 2.0]
+    assert corrected("sqrt") == [-10.0, 4.0]
+    poisson = [w + math.log(math.exp(-4) * 4**n / (math.exp(-3) * 3**n)) for w, n in ((-30, 5), (8, 2))]
+    assert corrected("poisson", mean_tokens=(4, 3)) == pytest.approx(poisson)
+
+
+@given(seed=st.integers(0, 99), spread=st.floats(0.1, 300), share=st.floats(0.02, 0.9))
+def test_a_solved_temperature_gives_what_is_asked_for_however_the_pool_is_cut(seed, spread, share):
+    log_weight = np.random.default_rng(seed).normal(-50, spread, 500)
+    batches = np.array_split(log_weight, 7)
+    solved = solve_temperature(lambda: batches, effective_sample_size=share * 500)
+    assert solved == solve_temperature(lambda: [log_weight], effective_sample_size=share * 500)
+    reached = EffectiveSampleSize()
+    reached.add(log_weight / solved)
+    assert reached.value == pytest.approx(share * 500, rel=0.02)
+    solved = solve_temperature(lambda: batches, acceptance=share)
+    weights = np.exp((log_weight - log_weight.max()) / solved)
+    assert weights.mean() / weights.max() == pytest.approx(share, rel=0.02)
+
+
+def test_a_temperature_that_there_is_not_is_refused_with_what_there_is():
+    with pytest.raises(ValueError, match=r"an acceptance of 0.1: with 2 documents it is from 0.5 to 1"):
+        solve_temperature(lambda: [np.array([0.0, -9.0])], acceptance=0.1)
+    with pytest.raises(ValueError, match="no documents"):
+        solve_temperature(lambda: [], acceptance=0.1)

@@ -8,8 +8,8 @@ import pytest
 from dsir.evaluation import distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios, log_weights
-from dsir.matching import MatchingOptions, held_back, keys, match, mixture, scores
-from dsir.selection import CANDIDATE, Budget, TopK
+from dsir.matching import MatchingOptions, held_back, keys, match, scores
+from dsir.selection import CANDIDATE, Budget, Caps, TopK
 
 BUCKETS = 60
 DEFAULTS = MatchingOptions()
@@ -97,11 +97,56 @@ def test_several_targets_are_matched_by_their_shares():
     which = chance.integers(0, 3, 3000)
     pool = features(documents(chance, which))
     pairs = [target(chance, domains()[each]) for each in (0, 1)]
-    fit, validation = (mixture(np.array(each), [3, 1], 0.5) for each in zip(*pairs, strict=True))
+    fit, validation = (np.array(each) for each in zip(*pairs, strict=True))
     budget = Budget(tokens=20_000)
-    chosen = picked(pool, scores(pool, run(pool, fit, validation, budget).theta), budget)
+    found = run(pool, fit, validation, budget, shares=np.array([3, 1]))
+    chosen = picked(pool, scores(pool, found.theta), budget)
     tokens = np.bincount(which[chosen], pool.n_tokens[chosen], minlength=3)
     assert tokens / tokens.sum() == pytest.approx([0.75, 0.25, 0], abs=0.07)
+    swapped = run(pool, fit[::-1], validation[::-1], budget, shares=np.array([1, 3]))
+    assert swapped.totals.tolist() == found.totals.tolist()
+
+
+def test_the_worst_off_of_several_targets_is_protected():
+    chance = np.random.default_rng(2)
+    mixed = chance.dirichlet([0.5, 0.5, 0.5], 3000) @ domains()
+    pool = features(np.array([chance.multinomial(chance.integers(20, 60), p) for p in mixed]))
+    pairs = [target(chance, domains()[each]) for each in (0, 1)]
+    fit, validation = (np.array(each) for each in zip(*pairs, strict=True))
+    worst = {}
+    for objective in ("mean", "worst"):
+        options = MatchingOptions(objective=objective)
+        found = run(pool, fit, validation, Budget(tokens=20_000), options, shares=np.array([9, 1]))
+        worst[objective] = max(found.curve[found.best].kl_targets)
+    assert worst["worst"] < 0.5 * worst["mean"]
+
+
+def test_caps_hold_in_every_round_and_the_rest_is_matched():
+    chance = np.random.default_rng(1)
+    which = chance.integers(0, 3, 3000)
+    pool = features(documents(chance, which))
+    fit, validation = target(chance, 0.5 * domains()[0] + 0.5 * domains()[1])
+    candidates = np.zeros(len(pool), dtype=CANDIDATE)
+    candidates["content_hash"], candidates["n_tokens"] = pool.content_hash, pool.n_tokens
+    candidates["row"], candidates["source_hash"] = np.arange(len(pool)), which
+    budget, caps = Budget(documents=300), Caps({0: 60})
+    found = match(
+        lambda: [(pool, candidates.copy())], fit, validation, pool.totals(BUCKETS), budget, caps=caps
+    )
+    candidates["key"] = scores(pool, found.theta)
+    top = TopK(budget, caps)
+    top.add(candidates)
+    chosen = top.picked()["row"]
+    assert np.bincount(which[chosen], minlength=3)[0] == 60
+    assert take(pool, chosen).totals(BUCKETS).tolist() == found.totals.tolist()
+
+
+@pytest.mark.parametrize(("length", "longer"), [("per_ngram", 1.0), ("sqrt", 1.05), ("none", 1.2)])
+def test_length_says_how_much_long_documents_are_favoured(length, longer):
+    pool, fit, validation = example()
+    found = run(pool, fit, validation, Budget(documents=40), MatchingOptions(length=length))
+    even = run(pool, fit, validation, Budget(documents=40), MatchingOptions())
+    assert found.curve[found.best].tokens >= longer * even.curve[even.best].tokens
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -260,7 +305,7 @@ def test_what_can_not_be_matched_is_refused():
     for arguments, message in (
         ((none, validation), "target: no n-grams"),
         ((fit, none), "validation: no n-grams"),
-        ((fit[:-1], validation), "target: .* buckets"),
+        ((fit[:-1], validation), "target: .* counts; the pool has"),
     ):
         with pytest.raises(ValueError, match=message):
             run(pool, *arguments, Budget(documents=10))

@@ -1,4 +1,4 @@
-"""Picking: the order of documents, budgets, streams in any order and cut, several targets in turn."""
+"""Picking: the order of documents, budgets, caps, streams in any order and cut, several targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir.selection import CANDIDATE, Budget, TopK, needed, pick_in_turn, rank, split_budget
+from dsir.selection import (
+    CANDIDATE,
+    Budget,
+    Caps,
+    TopK,
+    needed,
+    pick_in_turn,
+    pick_where_best,
+    rank,
+    split_budget,
+)
 
 FIELDS = CANDIDATE.names
 
@@ -345,3 +355,92 @@ def test_rows_beyond_32_bits_are_told_apart():
 def test_one_budget_a_pool_is_required():
     with pytest.raises(ValueError):
         pick_in_turn([candidates([1.0])], [])
+
+
+# --- caps per source ---------------------------------------------------------------------------------
+
+
+@st.composite
+def pools_of_sources(draw) -> np.ndarray:
+    pool = draw(pools())
+    n = len(pool)
+    pool["source_hash"] = draw(st.lists(st.sampled_from([1, 2, 3]), min_size=n, max_size=n))
+    return pool
+
+
+def admitted(ranked: list[tuple], budget: Budget, caps: Caps) -> list[tuple]:
+    """Admit candidates one by one while the better ones of their source take less than its cap."""
+    spent: dict[int, int] = {}
+    out = []
+    for candidate in ranked:
+        c = dict(zip(FIELDS, candidate, strict=True))
+        source = c["source_hash"]
+        cap = caps.amounts.get(source, caps.others)
+        if cap is None or spent.get(source, 0) < cap:
+            out.append(candidate)
+        spent[source] = spent.get(source, 0) + (1 if budget.tokens is None else c["n_tokens"])
+    return out
+
+
+@given(
+    pool=pools_of_sources(),
+    budget=budgets(),
+    amounts=st.dictionaries(st.sampled_from([1, 2, 9]), st.integers(0, 30)),
+    others=st.none() | st.integers(0, 30),
+    data=st.data(),
+)
+def test_a_stream_with_caps_picks_what_the_whole_pool_would(pool, budget, amounts, others, data):
+    caps = Caps(amounts, others)
+    top = TopK(budget, caps)
+    top.SLACK = top._limit = 3
+    for batch in cut(pool, data):
+        top.add(batch)
+    assert top.picked().tolist() == fitting(admitted(best_first(pool), budget, caps), budget)
+
+
+# --- several targets at once -------------------------------------------------------------------------
+
+
+@given(
+    pool=pools(),
+    budget=st.integers(0, 30),
+    shares=st.lists(st.floats(0.1, 9), min_size=3, max_size=3),
+    data=st.data(),
+)
+def test_the_order_of_targets_does_not_matter_where_each_document_goes_to_the_best(
+    pool, budget, shares, data
+):
+    names = ["a", "b", "c"]
+    keys = {
+        name: data.draw(st.lists(st.floats(-9, 9), min_size=len(pool), max_size=len(pool))) for name in names
+    }
+
+    def picks(order):
+        budgets = split_budget(
+            Budget(documents=budget), np.array([shares[names.index(n)] for n in order]), order
+        )
+        ranked = []
+        for name in order:
+            mine = pool.copy()
+            mine["key"] = keys[name]
+            ranked.append(rank(mine))
+        picked = pick_where_best(ranked, budgets, order)
+        return {
+            n: (b.amount, p[["shard", "row"]].tolist())
+            for n, b, p in zip(order, budgets, picked, strict=True)
+        }
+
+    first = picks(names)
+    assert picks(names[::-1]) == first == picks(["b", "c", "a"])
+    documents = [position for _, positions in first.values() for position in positions]
+    assert len(documents) == len(set(documents)) == min(budget, len(pool))
+    assert all(len(positions) <= amount for amount, positions in first.values())
+
+
+@given(shares=st.lists(st.floats(0.01, 100), min_size=1, max_size=6), amount=st.integers(0, 10_000))
+def test_shares_by_name_use_up_the_budget_to_within_one_each(shares, amount):
+    names = [chr(ord("a") + i) for i in range(len(shares))]
+    amounts = [b.amount for b in split_budget(Budget(tokens=amount), np.array(shares), names)]
+    assert sum(amounts) == amount
+    exact = amount * np.array(shares) / np.sum(shares)
+    assert np.all(np.abs(np.array(amounts) - exact) < 1 + 1e-6)

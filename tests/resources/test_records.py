@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from resources import records
 from resources.corpus import CorpusError, lines
-from resources.records import Lines, RecordWriter, read_records
+from resources.records import Lines, RecordWriter, read_pieces, read_records
 from resources.settings import Reader
 
 TEXT = Reader()
@@ -26,8 +26,8 @@ FORMATS = ("jsonl", "jsonl.zst", "parquet")
 
 
 def stamp(i: int, **other) -> dict:
-    entry = {"log_weight": -1 / (i + 3), "key": 0.1 * i, "rank": i, "target": "té", "shard": "pool.00"}
-    return {**entry, "row": i, "version": "v1", **other}
+    entry = {"log_weight": -1 / (i + 3), "key": 0.1 * i, "rank": i, "epoch": 1, "target": "té"}
+    return {**entry, "shard": "pool.00", "row": i, "version": "v1", **other}
 
 
 def chosen(*texts: bytes) -> Lines:
@@ -109,6 +109,87 @@ def test_rows_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
     with pytest.raises(CorpusError, match="no usable record at row 1"):
         list(read_records(str(path), TEXT, np.array([0, 1, 2]), block_bytes=50))
+
+
+# --- pieces -------------------------------------------------------------------------------------------
+
+
+def pieces_of(path, reader, records, bounds, block_bytes=1 << 20):
+    """Read pieces; return the records as dictionaries."""
+    begins, ends = np.array(bounds).T
+    batches = list(read_pieces(str(path), reader, np.array(records), begins, ends, block_bytes))
+    assert all(len(batch) for batch in batches)
+    return [
+        record
+        for batch in batches
+        for record in (map(json.loads, batch) if isinstance(batch, Lines) else batch.to_pylist())
+    ]
+
+
+BODY = Reader(text="meta.body")
+NESTED = [
+    {"n": 1, "meta": {"body": "é eins zwei", "kind": "a"}},
+    {"n": 2, "meta": None},
+    {"n": 3, "meta": {"body": "drei", "kind": None}},
+]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet", "t.arrow"])
+def test_a_piece_stands_where_the_text_stood_and_all_else_is_as_it_was(tmp_path, name, block_bytes):
+    table = pa.Table.from_pylist(NESTED)
+    if name == "t.jsonl":
+        (tmp_path / name).write_text("".join(json.dumps(record) + "\n" for record in NESTED))
+    elif name == "t.parquet":
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.ipc.new_file(str(tmp_path / name), table.schema) as writer:
+            writer.write_table(table)
+    found = pieces_of(tmp_path / name, BODY, [0, 0, 0, 2], [(0, 3), (3, 8), (3, 8), (0, 4)], block_bytes)
+    expected = [
+        {"n": 1, "meta": {"body": "é ", "kind": "a"}},
+        *[{"n": 1, "meta": {"body": "eins ", "kind": "a"}}] * 2,
+        {"n": 3, "meta": {"body": "drei", "kind": None}},
+    ]
+    assert found == expected
+
+
+def test_a_field_that_is_spelled_like_a_path_and_a_dictionary_of_texts(tmp_path):
+    (tmp_path / "t.jsonl").write_text(
+        '{"meta.body":"one two","n":0.10}\n{"meta":{"body":null},"meta.body":"three"}\n'
+    )
+    assert pieces_of(tmp_path / "t.jsonl", BODY, [0, 1], [(0, 4), (0, 5)]) == [
+        {"meta.body": "one ", "n": 0.1},
+        {"meta": {"body": None}, "meta.body": "three"},
+    ]
+    texts = pa.array(["one two", "three"]).dictionary_encode()
+    pq.write_table(pa.table({"text": texts, "n": [1, 2]}), tmp_path / "t.parquet")
+    assert pieces_of(tmp_path / "t.parquet", TEXT, [0, 1], [(4, 7), (0, 5)]) == [
+        {"text": "two", "n": 1},
+        {"text": "three", "n": 2},
+    ]
+
+
+def test_records_that_are_repeated_with_their_pieces_are_read_a_few_at_a_time(tmp_path):
+    """A large record of small pieces is not held once for every piece."""
+    table = pa.table({"text": ["a " * 400], "html": ["x" * 100_000]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / "t.jsonl").write_text(json.dumps(table.to_pylist()[0]))
+    begins = np.arange(0, 800, 2)
+    for name in ("t.parquet", "t.jsonl"):
+        batches = read_pieces(str(tmp_path / name), TEXT, np.zeros(400, np.int64), begins, begins + 2, 50_000)
+        held = [len(b.data) if isinstance(b, Lines) else b.nbytes for b in batches]
+        assert len(held) > 10 and max(held) < 2_000_000
+
+
+def test_pieces_that_are_not_there_any_more(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text":"short"}\n{"other":1}\n')
+    with pytest.raises(
+        CorpusError, match=r"t\.jsonl: the text at row 0 has 5 bytes, 9 were expected; the file changed"
+    ):
+        pieces_of(tmp_path / "t.jsonl", TEXT, [0], [(0, 9)])
+    with pytest.raises(CorpusError, match=r"no field 'text'; the file changed"):
+        pieces_of(tmp_path / "t.jsonl", TEXT, [1], [(0, 9)])
 
 
 # --- JSON Lines in -----------------------------------------------------------------------------------
@@ -299,7 +380,7 @@ def test_same_calls_give_the_same_bytes(tmp_path, format_):
 
 
 def test_new_part_when_the_current_one_is_full(tmp_path):
-    parts = save(tmp_path, "jsonl", chosen(*[b'{"text":"x"}'] * 10), part_bytes=300)
+    parts = save(tmp_path, "jsonl", chosen(*[b'{"text":"x"}'] * 10), part_bytes=330)
     assert [part.records for part in parts] == [3, 3, 3, 1]
     assert [part.path.name for part in parts] == [f"records-{i:05d}.jsonl" for i in range(4)]
     parts = save(tmp_path, "parquet", chosen(*[b'{"text":"x"}'] * 10), BATCH, part_bytes=36)
@@ -317,9 +398,23 @@ def test_provenance_must_fit(tmp_path):
             writer.write(chosen(b"{}"), [stamp(0), stamp(1)])
         with pytest.raises(ValueError, match="keys log_weight; expected log_weight, key, rank"):
             writer.write(chosen(b"{}"), [{"log_weight": 1.0}])
+        with pytest.raises(ValueError, match=r"expected .*, record, begin_byte, end_byte"):
+            writer.write(chosen(b"{}", b"{}"), [stamp(0, record=1, begin_byte=0, end_byte=9), stamp(1)])
         shuffled = pa.array([dict(reversed(stamp(5).items()))])
         writer.write(chosen(b"{}"), shuffled)
     assert load(writer.close()[0]) == [{"_dsir": stamp(5)}]
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_provenance_of_pieces_and_of_whole_records_among_them(tmp_path, format_):
+    stamps = [
+        stamp(0, record=7, begin_byte=10, end_byte=25),
+        stamp(1, record=None, begin_byte=None, end_byte=None),
+    ]
+    with RecordWriter(tmp_path, format_) as writer:
+        writer.write(chosen(b'{"text":"a"}', b'{"text":"b"}'), stamps)
+        (part,) = writer.close()
+    assert [record["_dsir"] for record in load(part)] == stamps
 
 
 # --- failures ----------------------------------------------------------------------------------------

@@ -97,7 +97,14 @@ def test_everything_that_is_left_out_has_its_documented_default(tmp_path):
         "seed": 0,
         "output": "jsonl",
     }
-    assert dumped["evaluation"] == {"random_seeds": 5, "smoothing": 0.5}
+    assert dumped["evaluation"] == {
+        "compare": [],
+        "random_seeds": 5,
+        "smoothing": 0.5,
+        "sample": 200_000,
+        "proxy": None,
+        "downstream": None,
+    }
 
 
 def test_relative_uris_are_relative_to_the_folder_of_the_file_and_others_stay(tmp_path, monkeypatch):

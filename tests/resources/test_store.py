@@ -105,6 +105,7 @@ ROWS = {
     "selections": {
         "selection": "a",
         "version": "f",
+        "epoch": np.array([1, 1]),
         "rank": np.array([1, 2]),
         "target": np.array(["t", "u"], dtype=object),
         "shard": pa.array(["s", "r"]),

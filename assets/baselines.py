@@ -1,0 +1,211 @@
+"""What a selection is compared with: picks of the same size by other methods, and what all of them consist of.
+
+What belongs here: which picks are compared, their documents, their n-gram totals. What does not: the picking
+(``assets/methods/``), the measures (``dsir/evaluation.py``), how the numbers are shown (``assets/evaluations.py``).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+
+from assets.candidates import Candidates
+from assets.methods import pick
+from dsir.evaluation import EffectiveSampleSize, contained, draw, masked_totals
+from dsir.features import Features
+from dsir.hashing import gumbel_noise
+from dsir.selection import Budget, TopK, pack_position
+from resources.plan import Plan
+from resources.settings import ConfigError, Selection
+from resources.workspace import Workspace
+
+#: Methods that pick the same documents whatever the seed; `match` too, where it has no temperature.
+WITHOUT_NOISE = ("top_k", "classifier_top_k")
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The documents of one pick, in order of position; one of several epochs is there as often as it was picked.
+
+    Attributes
+    ----------
+    positions : ndarray of int64, shape (n,)
+        From :func:`dsir.selection.pack_position`.
+    n_tokens, n_ngrams : ndarray of int64, shape (n,)
+    content_hash : ndarray of uint64, shape (n,)
+    """
+
+    positions: np.ndarray
+    n_tokens: np.ndarray
+    n_ngrams: np.ndarray
+    content_hash: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def sample(self, ngrams: int) -> "Pick":
+        """Return documents of about so many n-grams, drawn by their content."""
+        at = draw(self.n_ngrams, self.content_hash, ngrams)
+        return Pick(self.positions[at], self.n_tokens[at], self.n_ngrams[at], self.content_hash[at])
+
+
+@dataclass
+class PoolSummary:
+    """What a look at all documents of the pool says of it.
+
+    Attributes
+    ----------
+    n_tokens : list of ndarray of int64
+    sources : Counter
+        Documents by source.
+    effective : dict of str to EffectiveSampleSize
+        Of the weights of the eligible documents, by target.
+    leaked : dict of str to int
+        Documents whose content is among those known under a name.
+    """
+
+    n_tokens: list[np.ndarray] = field(default_factory=list)
+    sources: Counter[str] = field(default_factory=Counter)
+    effective: dict[str, EffectiveSampleSize] = field(default_factory=dict)
+    leaked: Counter[str] = field(default_factory=Counter)
+
+
+def survey_pool(
+    candidates: Candidates, budget: Budget, random_seeds: int, known: dict[str, np.ndarray]
+) -> tuple[PoolSummary, list[np.ndarray]]:
+    """Look at every document once: lengths, sources, weights, leakage; and pick at random.
+
+    Parameters
+    ----------
+    candidates, budget
+    random_seeds : int
+        So many random picks of this budget.
+    known : dict of str to ndarray of uint64
+        Sorted content hashes, by name.
+
+    Returns
+    -------
+    PoolSummary
+    list of ndarray of int64
+        Positions of the documents picked with each seed.
+    """
+    targets = candidates.selection.targets
+    pool = PoolSummary(effective={target: EffectiveSampleSize() for target in targets})
+    random = [TopK(budget) for _ in range(random_seeds)]
+    contents = reduce(np.union1d, known.values())
+    for documents in candidates.stream():
+        pool.n_tokens.append(documents.n_tokens)
+        for item in documents.table["source"].value_counts().to_pylist():
+            pool.sources[item["values"]] += item["counts"]
+        for target in targets:
+            pool.effective[target].add(documents.log_weights[target][documents.eligible])
+        found = documents.content_hash[contained(documents.content_hash, contents)]
+        for name, hashes in known.items():
+            pool.leaked[name] += int(contained(found, hashes).sum())
+        for seed, top in enumerate(random):
+            key = gumbel_noise(documents.content_hash, seed, "random")
+            at = np.flatnonzero(documents.eligible & (key >= top.floor))
+            offered = documents.candidates(at)
+            offered["key"] = key[at]
+            top.add(offered)
+    ranked = [top.candidates() for top in random]
+    # One document at least, where the first is longer than the budget: there is nothing else to compare with.
+    return pool, [positions_of(each[: max(budget.prefix(each), 1)]) for each in ranked]
+
+
+def picks_by_other_methods(
+    candidates: Candidates, budget: Budget, methods: list[str]
+) -> dict[str, np.ndarray]:
+    """Pick under the same selection by other methods, one epoch, without corrections: positions, by method.
+
+    Raises
+    ------
+    ConfigError
+        A method can not pick here.
+    """
+    plain = candidates.selection.model_copy(update={"temperature": None, "length": None, "epochs": 1})
+    picks = {}
+    for method in methods:
+        try:
+            picks[method] = pick_positions(candidates, budget, plain.by(method))
+        except ConfigError as error:
+            raise ConfigError(f"evaluation.compare, {method}: {error}") from error
+    return picks
+
+
+def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray | None:
+    """Pick by the method of the selection with the next seed; None where the seed does not matter."""
+    selection = candidates.selection
+    if selection.method in WITHOUT_NOISE or (selection.method == "match" and selection.temperature is None):
+        return None
+    other = selection.model_copy(update={"seed": selection.seed + 1, "epochs": 1})
+    return pick_positions(candidates, budget, other)
+
+
+def pick_positions(candidates: Candidates, budget: Budget, selection: Selection) -> np.ndarray:
+    """Pick one epoch of another selection from the same pool; return positions."""
+    other = Candidates(candidates.workspace, candidates.plan, selection)
+    return positions_of(pick(other, budget).epochs[0])
+
+
+def positions_of(candidates: np.ndarray) -> np.ndarray:
+    """Return where documents are: ndarray of int64, from ndarray of dsir.selection.CANDIDATE."""
+    return pack_position(candidates["shard"], candidates["row"])
+
+
+def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
+    """Look the documents of several picks up: positions, in any order, to picks."""
+    wanted = np.unique(np.concatenate(list(picks.values())))
+
+    def work(item: tuple[int, str]) -> pa.Table | None:
+        index, shard = item
+        first, last = np.searchsorted(wanted, pack_position([index, index + 1], 0))
+        if first == last:
+            return None
+        path = workspace.store.path("documents", shard)
+        with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as documents:
+            table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
+        rows = wanted[first:last] - pack_position(index, 0)
+        return table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
+
+    tables = workspace.engine.map_shards(work, enumerate(plan.counted))
+    table = pa.concat_tables([table for table in tables if table is not None])
+    columns = [table[name].to_numpy() for name in ("n_tokens", "n_ngrams", "content_hash")]
+    described = {}
+    for name, positions in picks.items():
+        positions = np.sort(positions)
+        at = np.searchsorted(wanted, positions)
+        described[name] = Pick(positions, *(column[at] for column in columns))
+    return described
+
+
+def picked_totals(workspace: Workspace, plan: Plan, picks: list[Pick]) -> np.ndarray:
+    """Add up the n-grams of several picks, in one pass over the cached features.
+
+    Returns
+    -------
+    ndarray of int64, shape (picks, buckets)
+    """
+
+    def work(item: tuple[int, str]) -> np.ndarray:
+        index, shard = item
+        stamp = plan.raw_counts(shard).stamp
+        totals = np.zeros((len(picks), workspace.settings.features.buckets), dtype=np.int64)
+        with workspace.store.open_table(workspace.store.path("documents", shard), stamp) as documents:
+            rows = documents.read(columns=["row"])["row"].to_numpy()
+        times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
+        for mine, each in zip(times, picks, strict=True):
+            first, last = np.searchsorted(each.positions, pack_position([index, index + 1], 0))
+            at = np.searchsorted(rows, each.positions[first:last] - pack_position(index, 0))
+            np.add.at(mine, at, 1)
+        done = 0
+        for batch in workspace.store.read_features(workspace.store.path("features", shard), stamp):
+            here = times[:, done : done + batch.num_rows]
+            if here.any():
+                masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)
+            done += batch.num_rows
+        return totals
+
+    return sum(workspace.engine.map_shards(work, enumerate(plan.counted)))

@@ -1,0 +1,134 @@
+"""The methods of selection, one module each: how a method ranks the documents of a pool.
+
+What belongs here: the interface of a method, and what all methods have in common: budgets, caps, epochs, targets. What
+does not: the order and the budget themselves (``dsir/selection.py``), what becomes of the picks
+(``assets/selections.py``).
+
+A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`. A new method is a module, a line
+in `METHODS`, and its name and options in ``resources/settings.py``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from assets import plots
+from assets.candidates import Candidates, Documents
+from assets.importance_estimator import target_totals
+from assets.methods import classifier, match, mixture, random, resample, top_k
+from assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
+from dsir.selection import (
+    Budget,
+    TopK,
+    needed,
+    pick_in_turn,
+    pick_where_best,
+    split_budget,
+)
+from resources.progress import Progress
+from resources.settings import JOINT
+
+METHODS: Mapping[str, Callable[[Candidates, Budget], Ranking]] = {
+    "resample": resample.fit,
+    "top_k": top_k.fit,
+    "random": random.fit,
+    "classifier": classifier.fit,
+    "classifier_top_k": classifier.fit,
+    "match": match.fit,
+    "mixture": mixture.fit,
+}
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What a method picked.
+
+    Attributes
+    ----------
+    epochs : list of ndarray of dsir.selection.CANDIDATE
+        One for each epoch, in order of target and rank. ``target`` is an index into the selection's targets.
+    ranking : Ranking
+        How they were ranked.
+    """
+
+    epochs: list[np.ndarray]
+    ranking: Ranking
+
+
+def pick(
+    candidates: Candidates,
+    budget: Budget,
+    progress: Progress | None = None,
+    histograms: Sequence[plots.Histogram] = (),
+) -> Picked:
+    """Pick the documents of a selection by its method.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    budget : Budget
+        Of each epoch.
+    progress : Progress, optional
+        Told of the documents that were looked at.
+    histograms : sequence of plots.Histogram
+        One for each of the first targets, to add the log weights of the eligible documents to.
+    """
+    selection = candidates.selection
+    ranking = METHODS[selection.method](candidates, budget)
+    joint, best = selection.method in JOINT, selection.overlap == "best"
+    draws = draws_of(selection)
+    if joint:
+        budgets = [budget]
+    else:
+        budgets = split_budget(budget, shares_of(candidates), selection.targets if best else None)
+    caps = [caps_of(selection, ranking.source_shares, each) for each in budgets]
+    collected = [needed(budgets)[-1]] * len(budgets) if best else needed(budgets)
+    room = [
+        cap and cap.raised(more.amount - each.amount)
+        for cap, more, each in zip(caps, collected, budgets, strict=True)
+    ]
+    epochs = range(1, selection.epochs + 1)
+    tops = [[TopK(more, cap) for more, cap in zip(collected, room, strict=True)] for _ in epochs]
+
+    def rank(documents: Documents) -> tuple[Documents, list[list[np.ndarray]]]:
+        return documents, [
+            [ranking.keys(documents, draw, noise_stream(selection, draw, epoch)) for draw in draws]
+            for epoch in epochs
+        ]
+
+    stream = candidates.stream(features=ranking.needs_features)
+    for documents, keys in candidates.workspace.engine.map_blocks(rank, stream):
+        log_weights = np.array([documents.log_weights[target] for target in selection.targets])
+        for each_epoch, each_keys in zip(tops, keys, strict=True):
+            for draw, (top, key) in enumerate(zip(each_epoch, each_keys, strict=True)):
+                at = np.flatnonzero(documents.eligible & (key >= top.floor))
+                offered = documents.candidates(at)
+                target = log_weights[:, at].argmax(axis=0) if joint else np.full(len(at), draw)
+                offered["key"], offered["target"] = key[at], target
+                offered["log_weight"] = log_weights[target, at]
+                top.add(offered)
+        for target, histogram in zip(selection.targets, histograms, strict=False):
+            histogram.add(documents.log_weights[target][documents.eligible])
+        if progress:
+            progress.add(documents=len(documents.n_tokens))
+
+    picked = []
+    for each_epoch in tops:
+        pools = [top.candidates() for top in each_epoch]
+        if best:
+            picks = pick_where_best(pools, budgets, selection.targets, caps)
+        else:
+            picks = pick_in_turn(pools, budgets, caps)
+        rows = np.concatenate(picks)
+        picked.append(rows[np.argsort(rows["target"], kind="stable")])
+    return Picked(picked, ranking)
+
+
+def shares_of(candidates: Candidates) -> np.ndarray:
+    """Return each target's share: as configured, else in proportion to its n-grams."""
+    selection = candidates.selection
+    if selection.shares is not None:
+        return np.array(selection.shares)
+    workspace, plan = candidates.workspace, candidates.plan
+    return np.array([target_totals(workspace, plan, name)[0].sum() for name in selection.targets])

@@ -1,0 +1,85 @@
+"""``method: classifier`` and ``classifier_top_k``: the paper's heuristic classification, with and without its noise.
+
+What belongs here: running :mod:`dsir.classifier` over the store. What does not: the method itself
+(``dsir/classifier.py``).
+"""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from assets.candidates import Candidates, Documents
+from assets.materialize import markdown_table
+from assets.methods.ranking import Ranking
+from assets.texts import map_target
+from dsir.classifier import (
+    Classifier,
+    ClassifierOptions,
+    fit_classifier,
+    logits,
+    pool_sample,
+)
+from dsir.classifier import (
+    keys as keys_under,
+)
+from dsir.features import Features, featurize
+from dsir.selection import Budget
+from resources.settings import ConfigError
+
+#: The most documents of a target that a classifier is fitted on, and about as many of the pool: all are in memory.
+LARGEST = 200_000
+
+
+def fit(candidates: Candidates, budget: Budget) -> Ranking:
+    """Fit a classifier of each target against the pool, and rank by its log odds, with noise or without.
+
+    Raises
+    ------
+    ConfigError
+        A target or the pool is too small to fit on and to hold a part back.
+    """
+    selection = candidates.selection
+    classifiers = {target: fit_target(candidates, target) for target in selection.targets}
+    noisy = selection.method == "classifier"
+
+    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+        if not noisy:
+            return logits(documents.features, classifiers[target])
+        options = ClassifierOptions(seed=selection.seed, stream=stream)
+        return keys_under(documents.features, classifiers[target], options)
+
+    rows = [
+        (name, each.target_documents, each.pool_documents, f"{each.accuracy:.3f}", f"{each.log_loss:.4f}")
+        for name, each in classifiers.items()
+    ]
+    header = ["target", "its documents", "of the pool", "accuracy, held back", "log loss, held back"]
+    accuracy = json.dumps({name: each.accuracy for name, each in classifiers.items()})
+    return Ranking(
+        keys,
+        needs_features=True,
+        numbers={"held_back_accuracy": accuracy},
+        tables={"classifier": markdown_table(header, rows)},
+    )
+
+
+def fit_target(candidates: Candidates, name: str) -> Classifier:
+    """Fit the classifier of one target."""
+    workspace = candidates.workspace
+    target, spec = workspace.settings.target(name), workspace.settings.features.spec()
+    positive = list(map_target(workspace, target, target.uri, lambda texts: featurize(texts, spec)))
+    counted = sum(map(len, positive))
+    positive = [pool_sample(each, counted, LARGEST) for each in positive]
+    eligible = sum(int(documents.eligible.sum()) for documents in candidates.stream(targets=[]))
+    wanted = sum(map(len, positive))
+
+    def sampled(documents: Documents) -> Features:
+        batch = documents.batch.filter(pa.array(documents.eligible))
+        return pool_sample(Features.from_arrow(batch), eligible, wanted)
+
+    stream = candidates.stream(targets=[], features=True)
+    negative = list(workspace.engine.map_blocks(sampled, stream))
+    try:
+        return fit_classifier(positive, negative, spec.buckets)
+    except ValueError as error:
+        raise ConfigError(f"selection '{candidates.selection.name}', target '{name}': {error}") from None

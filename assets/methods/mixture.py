@@ -1,0 +1,186 @@
+"""``method: mixture``: the proportions of the pool's sources that come closest to the target, and documents in these.
+
+What belongs here: running :mod:`dsir.mixture` over the store; from shares of n-grams to shares of the budget. What
+does not: the method itself (``dsir/mixture.py``). The weights are left beside the picks as ``mixture.csv``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets import plots
+from assets.candidates import Candidates, Documents
+from assets.materialize import markdown_table
+from assets.methods import random
+from assets.methods.ranking import Ranking
+from assets.texts import map_target
+from dsir.evaluation import masked_totals
+from dsir.features import featurize
+from dsir.mixture import MixtureOptions, SourceMixture, fit_mixture, part_of
+from dsir.selection import Budget
+from resources.settings import ConfigError
+
+#: Parts that a target is cut into, for the uncertainty of the weights.
+PARTS = 200
+#: The most totals that are held in memory: sources, or parts, times buckets.
+LARGEST = 1 << 27
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The eligible documents of a pool by source.
+
+    Attributes
+    ----------
+    names : list of str
+        Sorted.
+    totals : ndarray of int64, shape (sources, buckets)
+    documents, tokens : ndarray of int64, shape (sources,)
+    """
+
+    names: list[str]
+    totals: np.ndarray
+    documents: np.ndarray
+    tokens: np.ndarray
+
+
+def fit(candidates: Candidates, budget: Budget) -> Ranking:
+    """Fit the weights of the sources, and rank by noise within each.
+
+    Raises
+    ------
+    ConfigError
+        There are too many sources, or their caps do not reach the budget.
+    """
+    selection = candidates.selection
+    [name] = selection.targets
+    sources = count_sources(candidates)
+    amounts = sources.documents if budget.tokens is None else sources.tokens
+    n_ngrams = np.maximum(sources.totals.sum(axis=1), 1)
+    # Of the n-grams of the selection, no source can have more than it holds.
+    selected = budget.amount * n_ngrams.sum() / max(amounts.sum(), 1)
+    caps = np.minimum(n_ngrams / selected, 1.0)
+    if isinstance(selection.source_caps, dict):
+        caps = np.minimum(caps, [selection.source_caps.get(each, 1.0) for each in sources.names])
+    elif selection.source_caps is not None:
+        caps = np.minimum(caps, selection.source_caps)
+    options = MixtureOptions(max_sources=selection.sources, seed=selection.seed)
+    try:
+        mixture = fit_mixture(sources.totals, target_parts(candidates, name), options, caps=caps)
+    except ValueError as error:
+        raise ConfigError(f"selection '{selection.name}', target '{name}': {error}") from None
+    share = mixture.weights * amounts / n_ngrams
+    shares = {
+        source: float(each) for source, each in zip(sources.names, share / share.sum(), strict=True) if each
+    }
+    return Ranking(
+        random.fit(candidates, budget).keys,
+        source_shares=shares,
+        numbers={
+            "kl_mixture": mixture.kl,
+            "kl_pool": mixture.kl_pool,
+            "gap": mixture.gap,
+            "converged": str(mixture.converged).lower(),
+            "sources": len(shares),
+        },
+        tables=tables(sources, mixture),
+        files={"mixture.csv": weights_table(sources, mixture)},
+    )
+
+
+def count_sources(candidates: Candidates) -> Sources:
+    """Add up the n-grams of the eligible documents of each source, in one pass over the cached features."""
+    workspace = candidates.workspace
+    buckets = workspace.settings.features.buckets
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def count(documents: Documents) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        codes = documents.table["source"].combine_chunks().dictionary_encode()
+        features, out = documents.features, {}
+        for code, source in enumerate(codes.dictionary.to_pylist()):
+            mask = documents.eligible & (codes.indices.to_numpy() == code)
+            totals = np.zeros((1, buckets), dtype=np.int64)
+            masked_totals(features, mask[np.newaxis], totals)
+            out[source] = totals[0], np.array([mask.sum(), documents.n_tokens[mask].sum()])
+        return out
+
+    stream = candidates.stream(targets=[], features=True)
+    for counted in workspace.engine.map_blocks(count, stream):
+        for source, (totals, size) in counted.items():
+            if source in found:
+                found[source][0][:] += totals
+                found[source][1][:] += size
+            else:
+                found[source] = totals, size
+            if len(found) * buckets > LARGEST:
+                raise ConfigError(
+                    f"selection '{candidates.selection.name}': method mixture holds the totals of every source, "
+                    f"and there are more than {len(found):,} sources of {buckets:,} buckets; name coarser sources in "
+                    "raw[].source, or use fewer buckets"
+                )
+    names = sorted(found)
+    sizes = np.array([found[each][1] for each in names])
+    return Sources(names, np.array([found[each][0] for each in names]), sizes[:, 0], sizes[:, 1])
+
+
+def target_parts(candidates: Candidates, name: str) -> np.ndarray:
+    """Count the n-grams of a target in parts: ndarray of int64, shape (parts, buckets)."""
+    workspace = candidates.workspace
+    target, spec = workspace.settings.target(name), workspace.settings.features.spec()
+    parts = max(2, min(PARTS, LARGEST // spec.buckets))
+    totals = np.zeros((parts, spec.buckets), dtype=np.int64)
+    for features in map_target(workspace, target, target.uri, lambda texts: featurize(texts, spec)):
+        part = part_of(features.content_hash, parts)
+        masks = part[np.newaxis] == np.arange(parts)[:, np.newaxis]
+        masked_totals(features, masks, totals)
+    return totals
+
+
+def weights_table(sources: Sources, mixture: SourceMixture) -> pa.Table:
+    """Return the weight of every source with its uncertainty, the largest first."""
+    table = pa.table(
+        {
+            "source": sources.names,
+            "weight": mixture.weights,
+            "standard_error": mixture.standard_error,
+            "lower": mixture.lower,
+            "upper": mixture.upper,
+            "pool_share": mixture.pool_shares,
+            "alignment": mixture.alignment,
+            "documents": sources.documents,
+            "tokens": sources.tokens,
+        }
+    )
+    return table.sort_by([("weight", "descending"), ("source", "ascending")])
+
+
+def tables(sources: Sources, mixture: SourceMixture) -> dict[str, str]:
+    """Return the weights as a plot and as a table."""
+    rows = weights_table(sources, mixture).slice(0, plots.ROWS)
+    weight, lower, upper = (rows[name].to_numpy() for name in ("weight", "lower", "upper"))
+    errors = np.maximum([weight - lower, upper - weight], 0)
+    names = rows["source"].to_pylist()
+    groups = [
+        ("pool", plots.POOL, rows["pool_share"].to_numpy(), None),
+        ("mixture, with 95 % interval", plots.SELECTION, weight, errors),
+    ]
+    used = pc.sum(pc.greater(weights_table(sources, mixture)["weight"], 0)).as_py()
+    note = f"{len(names)} of {len(sources.names)} sources" if len(names) < len(sources.names) else ""
+    return {
+        "mixture, plot": plots.bars(names, groups, "share of the n-grams", ".1%", note),
+        f"mixture, {used} sources": markdown_table(
+            ["source", "weight", "95 % interval", "pool share", "alignment"],
+            [
+                (
+                    r["source"],
+                    f"{r['weight']:.3f}",
+                    f"{r['lower']:.3f} to {r['upper']:.3f}",
+                    f"{r['pool_share']:.3f}",
+                    f"{r['alignment']:.3f}",
+                )
+                for r in rows.to_pylist()
+            ],
+        ),
+    }

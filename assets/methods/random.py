@@ -1,0 +1,18 @@
+"""``method: random``: any documents, by their noise alone."""
+
+import numpy as np
+
+from assets.candidates import Candidates, Documents
+from assets.methods.ranking import Ranking
+from dsir.hashing import gumbel_noise
+from dsir.selection import Budget
+
+
+def fit(candidates: Candidates, budget: Budget) -> Ranking:
+    """Rank by noise: sampling without replacement, every document as likely as any other."""
+    seed = candidates.selection.seed
+
+    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+        return gumbel_noise(documents.content_hash, seed, stream)
+
+    return Ranking(keys)

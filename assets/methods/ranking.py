@@ -1,0 +1,90 @@
+"""What a method returns, and what several of them need.
+
+What belongs here: the interface between a method and :func:`assets.methods.pick`, names of noise, hashes of sources.
+What does not: any one method.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from assets.candidates import Documents
+from dsir.features import hash_strings
+from dsir.hashing import noise_key
+from dsir.selection import Budget, Caps
+from resources.settings import JOINT, Selection
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A method that is ready to rank documents.
+
+    Attributes
+    ----------
+    keys : callable
+        Takes documents, a target (of a method for all targets together, their names joined by ``+``) and the name of
+        the noise; returns the key of every document, ndarray of float64: the largest are picked. Called from several
+        threads, with documents in any order.
+    needs_features : bool
+        Whether the documents have to come with their cached features.
+    source_shares : mapping of str to float, optional
+        The share of the budget that is taken from each source; from others nothing. Where there is none, the
+        configured caps hold.
+    numbers : mapping of str to int, float or str
+        For the lineage and Dagster.
+    tables : mapping of str to str
+        Markdown, for Dagster.
+    files : mapping of str to pyarrow.Table
+        To be left beside the picks, by name, as CSV.
+    """
+
+    keys: Callable[[Documents, str, str], np.ndarray]
+    needs_features: bool = False
+    source_shares: Mapping[str, float] | None = None
+    numbers: Mapping[str, int | float | str] = field(default_factory=dict)
+    tables: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, pa.Table] = field(default_factory=dict)
+
+
+def draws_of(selection: Selection) -> list[str]:
+    """Return what is drawn for: each target, or all of them together."""
+    if selection.method in JOINT:
+        return ["+".join(sorted(selection.targets))]
+    return selection.targets
+
+
+def noise_stream(selection: Selection, draw: str, epoch: int = 1) -> str:
+    """Return the name of the noise of one draw, so that targets and epochs draw independently of each other."""
+    return f"{selection.name}/{draw}" + (f"#{epoch}" if epoch > 1 else "")
+
+
+def noise_keys(selection: Selection) -> dict[str, str]:
+    """Return the key of the noise of every target and epoch as hexadecimal digits, for `sql/macros_why.sql`."""
+    keys = {}
+    for epoch in range(1, selection.epochs + 1):
+        for draw in draws_of(selection):
+            key = f"{noise_key(selection.seed, noise_stream(selection, draw, epoch)):016x}"
+            for target in selection.targets if selection.method in JOINT else [draw]:
+                keys[f"{target}#{epoch}" if epoch > 1 else target] = key
+    return keys
+
+
+def source_hashes(names: Sequence[str]) -> dict[str, int]:
+    """Return the hash by which candidates name their source, of each name."""
+    return dict(zip(names, map(int, hash_strings(pa.array(names, pa.string()))), strict=True))
+
+
+def caps_of(selection: Selection, source_shares: Mapping[str, float] | None, budget: Budget) -> Caps | None:
+    """Return the caps per source within a budget: of the shares that a method chose, else as configured."""
+    shares, others = source_shares, 0
+    if shares is None:
+        if selection.source_caps is None:
+            return None
+        if isinstance(selection.source_caps, float):
+            return Caps(others=math.ceil(selection.source_caps * budget.amount))
+        shares, others = selection.source_caps, None
+    hashes = source_hashes(list(shares))
+    return Caps({h: math.ceil(shares[name] * budget.amount) for name, h in hashes.items()}, others)

@@ -1,0 +1,108 @@
+"""``method: resample``: draw without replacement in proportion to the importance weights (paper, section 3).
+
+What belongs here: from log weights to keys: correction for length, temperature, noise. What does not: the arithmetic
+(``dsir/importance.py``), the noise itself (``dsir/hashing.py``).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from assets.candidates import Candidates, Documents
+from assets.methods.ranking import Ranking
+from dsir.hashing import gumbel_noise
+from dsir.importance import correct_for_length, solve_temperature
+from dsir.selection import Budget
+from resources.settings import ConfigError, Selection, SolvedTemperature
+
+
+def fit(candidates: Candidates, budget: Budget) -> Ranking:
+    """Rank by log weight, divided by the temperature, plus Gumbel noise: Gumbel top-k.
+
+    Raises
+    ------
+    ConfigError
+        No temperature gives what is asked for.
+    """
+    selection = candidates.selection
+    corrected = length_correction(candidates)
+    temperatures = {target: temperature(candidates, corrected, target) for target in selection.targets}
+
+    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+        log_weights = corrected.log_weights(documents, target) / temperatures[target]
+        return log_weights + gumbel_noise(documents.content_hash, selection.seed, stream)
+
+    numbers = corrected.numbers()
+    if selection.temperature is not None:
+        numbers["temperatures"] = json.dumps(temperatures)
+    return Ranking(keys, numbers=numbers)
+
+
+@dataclass(frozen=True)
+class LengthCorrection:
+    """Log weights as a selection's ``length`` corrects them.
+
+    Attributes
+    ----------
+    selection : Selection
+    mean_tokens : dict of str to float
+        Tokens of a document of each target, in the mean; where these are needed.
+    pool_mean_tokens : float
+        The same of the eligible documents of the pool.
+    """
+
+    selection: Selection
+    mean_tokens: dict[str, float]
+    pool_mean_tokens: float
+
+    def log_weights(self, documents: Documents, target: str) -> np.ndarray:
+        """Return the corrected log weight of every document: ndarray of float64."""
+        if self.selection.length is None:
+            return documents.log_weights[target]
+        means = (self.mean_tokens[target], self.pool_mean_tokens) if self.mean_tokens else None
+        return correct_for_length(
+            documents.log_weights[target],
+            self.selection.length,
+            documents.n_ngrams,
+            documents.n_tokens,
+            means,
+        )
+
+    def numbers(self) -> dict[str, str | float]:
+        """Return what `sql/macros_why.sql` needs."""
+        if not self.mean_tokens:
+            return {}
+        return {"mean_tokens": json.dumps(self.mean_tokens), "pool_mean_tokens": self.pool_mean_tokens}
+
+
+def length_correction(candidates: Candidates) -> LengthCorrection:
+    """Return the correction that a selection asks for; one pass over the documents if it has to know their lengths."""
+    selection = candidates.selection
+    means: dict[str, float] = {}
+    documents = tokens = 0
+    if selection.length == "poisson":
+        for each in candidates.stream(targets=[]):
+            documents += int(each.eligible.sum())
+            tokens += int(each.n_tokens[each.eligible].sum())
+        for target in selection.targets:
+            counted = candidates.plan.target_counts(target).found["metadata"]
+            means[target] = counted["tokens"] / counted["documents"]
+    return LengthCorrection(selection, means, tokens / max(documents, 1))
+
+
+def temperature(candidates: Candidates, corrected: LengthCorrection, target: str) -> float:
+    """Return the temperature of a target's draw: as configured, 1 if it is not, or solved for what is configured."""
+    wanted = candidates.selection.temperature
+    if not isinstance(wanted, SolvedTemperature):
+        return 1.0 if wanted is None else wanted
+
+    def passes() -> Iterator[np.ndarray]:
+        for documents in candidates.stream(targets=[target]):
+            yield corrected.log_weights(documents, target)[documents.eligible]
+
+    try:
+        return solve_temperature(passes, **wanted.model_dump())
+    except ValueError as error:
+        raise ConfigError(f"selection '{candidates.selection.name}', target '{target}': {error}") from None

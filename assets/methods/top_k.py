@@ -1,0 +1,18 @@
+"""``method: top_k``: the documents of the largest importance weights (paper, section 4)."""
+
+import numpy as np
+
+from assets.candidates import Candidates, Documents
+from assets.methods.ranking import Ranking
+from assets.methods.resample import length_correction
+from dsir.selection import Budget
+
+
+def fit(candidates: Candidates, budget: Budget) -> Ranking:
+    """Rank by log weight, corrected for length where the selection asks for it."""
+    corrected = length_correction(candidates)
+
+    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+        return corrected.log_weights(documents, target)
+
+    return Ranking(keys, numbers=corrected.numbers())

@@ -1,0 +1,124 @@
+"""Texts of some documents of the pool, and of targets, read again from their files.
+
+What belongs here: from positions to texts. What does not: reading records (``resources/records.py``), what is done
+with the texts.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from dsir.selection import pack_position
+from resources.corpus import Block, TextBatch, expand, read_blocks
+from resources.corpus.fields import RecordFields
+from resources.plan import Plan
+from resources.records import read_records, texts_of
+from resources.settings import ConfigError, Reader, Target
+from resources.store import PIECE
+from resources.workspace import Workspace
+
+R = TypeVar("R")
+
+
+def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[str]:
+    """Read the texts of documents of the pool; of a piece, the piece.
+
+    Parameters
+    ----------
+    workspace, plan
+    positions : ndarray of int64, shape (n,)
+        From :func:`dsir.selection.pack_position`, ascending, each once.
+
+    Returns
+    -------
+    list of str, length n
+        In the same order. As many as fit into memory.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing, damaged, or has no such record any more.
+    """
+
+    def work(item: tuple[str, np.ndarray]) -> list[str]:
+        shard, rows = item
+        file = plan.shards[shard]
+        source = workspace.settings.source(file.source)
+        path = workspace.store.path("documents", shard)
+        if source.chunk_words is None:
+            return list(_texts(file.uri, source, rows))
+        with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as documents:
+            table = documents.read(columns=["row", *PIECE])
+        mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
+        records, which = np.unique(mine["record"].to_numpy(), return_inverse=True)
+        texts = [text.encode() for text in _texts(file.uri, source, records)]
+        bounds = zip(
+            which.tolist(), mine["begin_byte"].to_pylist(), mine["end_byte"].to_pylist(), strict=True
+        )
+        return [texts[at][begin:end].decode() for at, begin, end in bounds]
+
+    shards = []
+    for index, shard in enumerate(plan.counted):
+        first, last = np.searchsorted(positions, pack_position([index, index + 1], 0))
+        if first < last:
+            shards.append((shard, positions[first:last] - pack_position(index, 0)))
+    return [text for texts in workspace.engine.map_shards(work, shards) for text in texts]
+
+
+def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
+    fields = RecordFields.of(reader)
+    for records in read_records(uri, reader, rows):
+        yield from texts_of(uri, fields, records).to_pylist()
+
+
+def map_target(
+    workspace: Workspace, target: Target, uri: str, function: Callable[[pa.Array], R]
+) -> Iterator[R]:
+    """Apply a function to the texts of a target's files, block by block, in threads; yield the results in order.
+
+    Parameters
+    ----------
+    workspace, target
+    uri : str
+        ``target.uri`` or ``target.holdout``.
+    function : callable
+        Takes an array of strings, of one block.
+    """
+    return _map_blocks(workspace, target, uri, lambda batch: function(batch.texts))
+
+
+def _map_blocks(
+    workspace: Workspace, target: Target, uri: str, function: Callable[[TextBatch], R]
+) -> Iterator[R]:
+    def work(block: Block) -> R:
+        return function(block.parse())
+
+    for file in expand(uri):
+        yield from workspace.engine.map_blocks(work, read_blocks(file.uri, target))
+
+
+def read_labels(workspace: Workspace, target: Target, uri: str, label: str) -> tuple[list[str], list[str]]:
+    """Read a target's texts with a field of theirs; nothing where no record has it.
+
+    Raises
+    ------
+    ConfigError
+        Some records have the field and some do not.
+    """
+    labelled = target.model_copy(update={"id": label})
+    texts: list[str] = []
+    labels: list[str | None] = []
+    for batch in _map_blocks(workspace, labelled, uri, lambda batch: batch):
+        texts += batch.texts.to_pylist()
+        labels += batch.ids.to_pylist()
+    absent = labels.count(None)
+    if absent == len(labels):
+        return [], []
+    if absent:
+        raise ConfigError(
+            f"evaluation.downstream.label: {absent:,} of {len(labels):,} records of target '{target.name}' have no "
+            f"field {label!r}; label them or take them out"
+        )
+    return texts, labels

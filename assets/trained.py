@@ -1,0 +1,151 @@
+"""What models make of a selection that were trained on it, and on the picks it is compared with.
+
+What belongs here: which models are trained, and the texts that they are trained on. What does not: the models
+(``dsir/proxy.py``, ``dsir/downstream.py``), how the numbers are named and shown (``assets/evaluations.py``).
+
+They take minutes, so they are trained only where ``evaluation`` asks for them.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+
+from assets.baselines import Pick
+from assets.texts import pool_texts, read_labels
+from dsir.downstream import DownstreamOptions, classify, learn_vectors
+from dsir.evaluation import draw
+from dsir.hashing import gumbel_noise
+from dsir.proxy import train_proxy, word_ids
+from resources.plan import Plan
+from resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
+from resources.workspace import Workspace
+
+#: Tokens of held-out text that a loss is measured on, at most.
+TEST_TOKENS = 50_000
+
+#: Figures of every seed, by target, metric and pick; the random picks together are called ``random``.
+Figures = dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+def training_texts(
+    workspace: Workspace, plan: Plan, picks: dict[str, Pick], tokens: int
+) -> dict[str, list[str]]:
+    """Read texts of every pick, of about so many tokens, drawn and put in order by their content."""
+    drawn = {}
+    for name, pick in picks.items():
+        at = draw(pick.n_tokens, pick.content_hash, tokens)
+        at = at[np.argsort(gumbel_noise(pick.content_hash[at], 0, "training"), kind="stable")]
+        drawn[name] = pick.positions[at]
+    positions = np.unique(np.concatenate(list(drawn.values())))
+    texts = pool_texts(workspace, plan, positions)
+    return {name: [texts[i] for i in np.searchsorted(positions, each)] for name, each in drawn.items()}
+
+
+def proxy_losses(
+    workspace: Workspace,
+    plan: Plan,
+    held_out: dict[str, list[str]],
+    picks: dict[str, Pick],
+    settings: ProxySettings,
+) -> Figures:
+    """Train small language models on every pick; measure the loss on every target, nats a token.
+
+    Parameters
+    ----------
+    held_out : dict of str to list of str
+        Texts of every target.
+    picks : dict of str to Pick
+        Those called ``random 0`` and so on take turns at the seeds.
+
+    Raises
+    ------
+    ConfigError
+        PyTorch is not installed, or a pick is too small.
+    """
+    if find_spec("torch") is None:
+        raise ConfigError(
+            "evaluation.proxy trains language models, which needs PyTorch; install it with `pip install -e .[paper]`, "
+            "or leave evaluation.proxy out"
+        )
+    read = {
+        name: word_ids(texts, settings.tokens)
+        for name, texts in training_texts(workspace, plan, picks, settings.tokens).items()
+    }
+    tokens = min(map(len, read.values()))
+    test = {target: word_ids(texts, TEST_TOKENS) for target, texts in held_out.items()}
+
+    def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
+        model = train_proxy(read[name][:tokens], seed)
+        return {target: {"proxy_loss": model.loss(text)} for target, text in test.items()}
+
+    return _figures(picks, settings.seeds, measure, "evaluation.proxy")
+
+
+def downstream_f1(
+    workspace: Workspace,
+    plan: Plan,
+    targets: list[Target],
+    picks: dict[str, Pick],
+    settings: DownstreamSettings,
+) -> Figures:
+    """Learn word vectors from every pick; measure the F1 of a classifier on them on every target's held-out text.
+
+    Parameters
+    ----------
+    targets : list of Target
+        Those without a holdout, or without labels, are left out.
+    picks : dict of str to Pick
+        Those called ``random 0`` and so on take turns at the seeds.
+
+    Raises
+    ------
+    ConfigError
+        Some records have no label, or a pick is too small.
+    """
+    labelled = {}
+    for target in targets:
+        if target.holdout:
+            train, test = (
+                read_labels(workspace, target, uri, settings.label) for uri in (target.uri, target.holdout)
+            )
+            if train[0] and test[0]:
+                labelled[target.name] = (*train, *test)
+    if not labelled:
+        return {}
+    tokens = min(settings.tokens, *(int(pick.n_tokens.sum()) for pick in picks.values()))
+    texts = training_texts(workspace, plan, picks, tokens)
+
+    def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
+        vectors = learn_vectors(texts[name], seed, DownstreamOptions(tokens=tokens))
+        scores = {target: classify(vectors, *splits) for target, splits in labelled.items()}
+        return {target: {"f1_macro": each.macro, "f1_micro": each.micro} for target, each in scores.items()}
+
+    return _figures(picks, settings.seeds, measure, "evaluation.downstream")
+
+
+def _figures(
+    picks: dict[str, Pick],
+    seeds: int,
+    measure: Callable[[str, int], dict[str, dict[str, float]]],
+    key: str,
+) -> Figures:
+    """Measure every pick with every seed; the random ones take turns."""
+    random = [name for name in picks if name.startswith("random ")]
+    figures: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for name in [*(name for name in picks if name not in random), "random"]:
+        for seed in range(seeds):
+            try:
+                measured = measure(random[seed % len(random)] if name == "random" else name, seed)
+            except ValueError as error:
+                raise ConfigError(f"{key}: the selection or its target is too small: {error}") from error
+            for target, metrics in measured.items():
+                for metric, value in metrics.items():
+                    figures.setdefault(target, {}).setdefault(metric, {}).setdefault(name, []).append(value)
+    return {
+        target: {
+            metric: {name: np.array(each) for name, each in of_metric.items()}
+            for metric, of_metric in of_target.items()
+        }
+        for target, of_target in figures.items()
+    }

@@ -1,0 +1,271 @@
+"""The numbers of an evaluation, on pools where they are known."""
+
+import json
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from assets.texts import pool_texts
+from dsir.evaluation import kl_reduction
+from dsir.features import FeatureSpec, featurize
+from dsir.selection import pack_position
+from tests.pipeline import DOMAINS, SmallPipeline, sentences
+
+SPEC = FeatureSpec(buckets=1000)
+
+
+def equal_sentences(domain, n, seed):
+    """Records of 120 words each, so that samples of equal size are the whole picks."""
+    records = sentences(domain, n, seed)
+    return [{**record, "text": " ".join(record["text"].split()[:120])} for record in records]
+
+
+def write(pipeline, shards=1):
+    records = [record for seed, domain in enumerate(DOMAINS) for record in equal_sentences(domain, 40, seed)]
+    planted = {
+        "target": equal_sentences("medicine", 30, 100)[:3],
+        "holdout": equal_sentences("medicine", 30, 101)[:2],
+        "copy": [records[0]] * 3,
+    }
+    for name, copies in planted.items():
+        records += [{**record, "id": f"{name}-{i}"} for i, record in enumerate(copies)]
+    for i in range(shards):
+        pipeline.write(f"pool/part-{i}.jsonl", records[i::shards])
+    pipeline.write("medicine.jsonl", equal_sentences("medicine", 30, 100))
+    pipeline.write("medicine-test.jsonl", equal_sentences("medicine", 30, 101))
+    common = {"targets": ["medicine"], "min_tokens": 10}
+    pipeline.config["selections"] = [
+        {**common, "name": "picked", "method": "top_k", "size": {"documents": 48}},
+        {**common, "name": "drawn", "method": "random", "size": {"documents": 30}},
+        {**common, "name": "matched", "method": "match", "size": {"documents": 30}},
+        {**common, "name": "twice", "method": "random", "size": {"documents": 30}, "epochs": 2},
+    ]
+    pipeline.config["evaluation"] = {"compare": ["match"]}
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    pipeline = write(SmallPipeline(tmp_path_factory.mktemp("measured")))
+    assert pipeline.errors() == []
+    return pipeline
+
+
+def values(pipeline, selection="picked", target=""):
+    rows = pipeline.rows(
+        f"SELECT metric, value FROM evaluations WHERE selection = '{selection}' AND target = '{target}' AND source = ''"
+    )
+    return dict(rows)
+
+
+def metadata(pipeline, selection="picked"):
+    [(text,)] = pipeline.rows(
+        f"SELECT metadata FROM latest WHERE asset = 'evaluations' AND partition = '{selection}'"
+    )
+    return json.loads(text)
+
+
+def features_of(pipeline, name):
+    return featurize(pa.array([json.loads(line)["text"] for line in (pipeline.data / name).open()]), SPEC)
+
+
+def test_every_metric_that_is_documented_is_there_and_no_other(measured):
+    reductions = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
+    by_target = {"effective_sample_size", *(f"{name}_random_sd" for name in reductions)}
+    by_target |= {f"{name}_random" for name in reductions}
+    for pick in ("", "_match", "_top_k"):
+        by_target |= {f"{name}{pick}{end}" for name in reductions for end in ("", "_low", "_high")}
+    leaked = {f"{pick}_in_{part}" for pick in PICKS for part in ("target", "holdout")}
+    lengths = {f"{pick}_{name}tokens" for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
+    of_picks = {f"{pick}_{name}" for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
+    agreement = {f"{pick}_agreement" for pick in ("match", "top_k", "random", "seed")}
+    assert values(measured, target="medicine").keys() == by_target | leaked
+    assert values(measured).keys() == by_target | leaked | lengths | of_picks | agreement
+
+
+PICKS = ["pool", "selection", "match", "top_k", "random"]
+
+
+@pytest.mark.parametrize("selection", ["picked", "drawn", "matched"])
+def test_the_kl_reduction_is_that_of_the_texts(measured, selection):
+    pool, holdout = features_of(measured, "pool/part-0.jsonl"), features_of(measured, "medicine-test.jsonl")
+    rows = measured.rows(f"SELECT \"row\" FROM selections WHERE selection = '{selection}'")
+    selected = sum(pool.dense(row, 1000) for (row,) in rows)
+    expected = kl_reduction(holdout.totals(1000), pool.totals(1000), selected, 0.5)
+    found = values(measured, selection)
+    assert found["kl_reduction"] == pytest.approx(expected, rel=1e-9)
+    assert found["kl_reduction_low"] < expected < found["kl_reduction_high"]
+
+
+def test_a_method_is_compared_as_it_is_when_it_is_selected_by(measured):
+    drawn, matched = values(measured, "drawn"), values(measured, "matched")
+    assert drawn["kl_reduction_match"] == pytest.approx(matched["kl_reduction"], rel=1e-9)
+    assert drawn["kl_reduction_top_k"] == pytest.approx(matched["kl_reduction_top_k"], rel=1e-9)
+    assert "kl_reduction_match" not in matched
+    for name in ("over_random", "over_random_independent_hash", "over_random_unhashed"):
+        assert drawn[f"{name}_match"] == pytest.approx(matched[name], rel=1e-6)
+        assert matched[f"{name}_low"] <= matched[name] <= matched[f"{name}_high"]
+        assert matched[name] > 3 * drawn[f"{name}_random_sd"] > 0
+
+
+def test_what_was_planted_is_found(measured):
+    found = values(measured)
+    assert values(measured, target="medicine")["pool_in_target"] == found["pool_in_target"] == 3
+    assert found["pool_in_holdout"] == 2
+    # All documents of the domain are picked: 40, those of the target and the holdout, and three copies.
+    assert found["selection_in_target"] == 3 and found["selection_in_holdout"] == 2
+    assert found["selection_duplicates"] == 3
+    assert found["random_in_holdout"] <= 2
+    assert "2 of the selected documents are in the holdout" in metadata(measured)["note"]
+
+
+def test_agreement_with_the_same_picks_and_with_those_of_another_seed(measured):
+    found = values(measured)
+    assert found["top_k_agreement"] == found["seed_agreement"] == 1
+    drawn = {doc_id for _, _, doc_id, _, _ in measured.picks("drawn")}
+    measured.config["selections"][1]["seed"] = 1
+    assert measured.materialize("selections", partition="drawn").success
+    again = {doc_id for _, _, doc_id, _, _ in measured.picks("drawn")}
+    measured.config["selections"][1]["seed"] = 0
+    expected = len(drawn & again) / 30
+    assert 0 < expected < 1
+    assert values(measured, "drawn")["seed_agreement"] == pytest.approx(expected)
+    assert measured.errors() == []
+
+
+def test_lengths_and_epochs(measured):
+    found = values(measured, "twice")
+    assert found["selection_tokens"] == 2 * 30 * 120 == 2 * found["top_k_tokens"]
+    assert (
+        found["selection_median_tokens"] == found["selection_p10_tokens"] == found["pool_p90_tokens"] == 120
+    )
+    drawn = {doc_id for _, _, doc_id, _, _ in measured.picks("twice")}
+    assert found["selection_duplicates"] <= 3 and len(drawn) < 60
+
+
+def test_neither_shards_nor_their_order_change_a_number(measured, pipeline):
+    write(pipeline, shards=5)
+    pipeline.config["selections"] = [measured.config["selections"][2]]
+    assert pipeline.errors() == []
+    assert values(pipeline, "matched") == pytest.approx(values(measured, "matched"), rel=1e-9, abs=1e-12)
+
+
+def test_several_targets_have_their_own_numbers_and_their_mean(pipeline):
+    write(pipeline)
+    pipeline.write("law.jsonl", equal_sentences("law", 20, 100))
+    pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
+    pipeline.config["selections"] = [
+        {"name": "picked", "targets": ["law", "medicine"], "size": {"documents": 30}}
+    ]
+    assert pipeline.errors() == []
+    of_all, *of_targets = (values(pipeline, target=target) for target in ("", "law", "medicine"))
+    for metric in ("kl_reduction", "kl_reduction_top_k", "over_random_unhashed", "effective_sample_size"):
+        assert of_all[metric] == pytest.approx(np.mean([each[metric] for each in of_targets]))
+    widths = [each["kl_reduction_high"] - each["kl_reduction_low"] for each in (of_all, *of_targets)]
+    assert widths[0] < max(widths[1:])
+    assert [each["pool_in_target"] for each in (of_all, *of_targets)] == [3, 0, 3]
+
+
+def test_the_table_of_methods_and_the_plots(measured):
+    event = measured.instance.get_latest_materialization_event(dg.AssetKey("evaluations"))
+    shown = {key: str(value.value) for key, value in event.asset_materialization.metadata.items()}
+    rows = [line.split(" | ") for line in shown["methods side by side"].splitlines()]
+    assert [row[0].strip("| ") for row in rows[2:]] == ["random", "match", "top-k", "random"]
+    assert len({len(row) for row in (rows[0], *rows[2:])}) == 1
+    assert "data:image/png" in shown["KL reduction over random, plot"]
+
+
+def test_without_a_sample_or_a_holdout(pipeline):
+    pipeline.write_pool()
+    del pipeline.config["targets"][0]["holdout"]
+    pipeline.config["evaluation"] = {"sample": 0, "random_seeds": 2}
+    assert pipeline.errors() == []
+    found = values(pipeline)
+    assert not {"over_random", "selection_distinct_ngrams", "kl_reduction_match"} & found.keys()
+    assert found["kl_reduction"] > found["kl_reduction_random"]
+    assert found["selection_in_holdout"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]
+
+
+@pytest.mark.slow
+def test_language_models_are_trained_where_that_is_asked_for(pipeline):
+    pytest.importorskip("torch")
+    pipeline.write_pool()
+    pipeline.config["evaluation"] = {"random_seeds": 2, "proxy": {"seeds": 3, "tokens": 2000}}
+    assert pipeline.errors() == []
+    found = values(pipeline)
+    losses = {f"proxy_loss{pick}{end}" for pick in ("", "_top_k", "_random") for end in ("", "_sd")}
+    assert losses < found.keys() and losses < values(pipeline, target="medicine").keys()
+    assert found["proxy_loss"] < found["proxy_loss_random"]
+    assert metadata(pipeline)["proxy_loss"] == found["proxy_loss"]
+    assert pipeline.materialize("evaluations", partition="picked", force=True).success
+    assert values(pipeline) == found
+    pipeline.config["evaluation"]["proxy"]["tokens"] = 1000
+    [error] = pipeline.errors()
+    assert "evaluation.proxy: the selection or its target is too small" in error
+
+
+def test_without_pytorch_language_models_are_refused_with_what_to_install(pipeline, monkeypatch):
+    pipeline.write_pool()
+    pipeline.config["evaluation"] = {"proxy": {}}
+    monkeypatch.setattr("assets.trained.find_spec", lambda name: None)
+    [error] = pipeline.errors()
+    assert "evaluation.proxy trains language models, which needs PyTorch; install it with" in error
+
+
+def test_classifiers_of_labelled_targets(pipeline):
+    pipeline.write_pool()
+    for name, seed in (("medicine", 100), ("medicine-test", 101)):
+        records = sentences("medicine", 20, seed) + sentences("law", 20, seed)
+        pipeline.write(f"{name}.jsonl", records)
+    pipeline.config["evaluation"] = {
+        "sample": 0,
+        "downstream": {"label": "domain", "tokens": 5000, "seeds": 2},
+    }
+    assert pipeline.errors() == []
+    found = values(pipeline, target="medicine")
+    for metric in ("f1_macro", "f1_micro"):
+        assert 0.5 < found[metric] <= 1
+        assert {
+            f"{metric}{pick}{end}" for pick in ("_top_k", "_random") for end in ("", "_sd")
+        } < found.keys()
+    assert "f1_micro_random" in metadata(pipeline)
+
+    pipeline.config["evaluation"]["downstream"]["label"] = "extra.topic"
+    assert pipeline.errors() == []
+    assert "f1_macro" not in values(pipeline)
+    assert "a holdout and a field 'extra.topic': no F1 is measured" in metadata(pipeline)["note"]
+
+    del records[3]["domain"]
+    pipeline.write("medicine-test.jsonl", records)
+    pipeline.config["evaluation"]["downstream"]["label"] = "domain"
+    [error] = pipeline.errors()
+    assert "evaluation.downstream.label: 1 of 40 records of target 'medicine' have no field 'domain'" in error
+
+
+@pytest.mark.parametrize("methods", [["top_k"], ["random", "match"], ["match", "match"], ["best"]])
+def test_methods_that_can_not_be_compared_with_are_refused(pipeline, methods):
+    pipeline.write_pool()
+    pipeline.config["evaluation"] = {"compare": methods}
+    with pytest.raises(ValueError, match=r"evaluation\.compare"):
+        pipeline.workspace()
+
+
+@pytest.mark.parametrize("chunk_words", [None, 50])
+def test_texts_of_documents_and_of_pieces_are_read_again(pipeline, chunk_words):
+    records = [*sentences("law", 7, 1), {"id": "é", "text": "naïve “patient”\n" * 60}]
+    pipeline.write("pool/a.jsonl", records)
+    pipeline.write("pool/b.jsonl", sentences("code", 5, 2))
+    if chunk_words:
+        pipeline.config["raw"][0]["chunk_words"] = chunk_words
+    assert pipeline.run()["raw_counts"].errors == []
+    workspace = pipeline.workspace()
+    plan = workspace.plan()
+    places = pipeline.rows('SELECT shard, "row", content_hash FROM documents ORDER BY ALL')
+    positions = np.array([pack_position(plan.counted.index(shard), row) for shard, row, _ in places])
+    texts = pool_texts(workspace, plan, positions)
+    assert featurize(pa.array(texts), SPEC).content_hash.tolist() == [each for _, _, each in places]
+    some = np.arange(0, len(places), 2)
+    assert pool_texts(workspace, plan, positions[some]) == [texts[i] for i in some]
+    assert pool_texts(workspace, plan, positions[:0]) == []
