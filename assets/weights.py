@@ -4,6 +4,7 @@ What belongs here: from features and log ratios to log weights. What does not: n
 (``assets/selections.py``).
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 
@@ -115,6 +116,7 @@ def weigh_shard(
         metadata={
             "documents": n_documents,
             "targets": len(targets),
+            "log_weights": json.dumps({target: plan.log_weights(shard, target) for target in targets}),
             "bytes_read": features_bytes,
             "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
         },

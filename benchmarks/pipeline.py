@@ -144,6 +144,20 @@ class Pipeline:
         self.home = folder / "home"
         self.runs = 0
 
+    def add_target(self, name: str, target: Path) -> None:
+        """Add a target, and a selection of it that is called like it."""
+        path = self.folder / "dsir.yaml"
+        settings = json.loads(path.read_text())
+        settings["targets"].append({"name": name, "uri": str(target), "text": "text"})
+        settings["selections"].append({**settings["selections"][0], "name": name, "targets": [name]})
+        path.write_text(json.dumps(settings, indent=1))
+
+    def from_target_to_selection(self, name: str) -> float:
+        """Return the seconds from the start of counting a target to the end of the selection of its name."""
+        rows = {(row["asset"], row["partition"]): row for row in self.lineage()}
+        started = rows["target_counts", name]["started_at"]
+        return (rows["selections", name]["finished_at"] - started).total_seconds()
+
     def run(self) -> Process:
         """Run ``dsir run``."""
         self.runs += 1

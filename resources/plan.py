@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
-from dsir import downstream, proxy
+from dsir import downstream, near_duplicates, proxy
 from dsir.features import KERNEL_VERSION
 from resources.settings import RawSource, Reader, Selection, Settings
 from resources.store import Stamp
@@ -76,6 +76,9 @@ class Output:
         Feature configuration, to name differences by.
     found : dict or None
         The newest row of lineage for this output.
+    decisive : dict of str to str, optional
+        What the fingerprint is the hash of, where that is less than the inputs: an input may change in a part that
+        the output does not depend on.
     """
 
     asset: str
@@ -83,6 +86,7 @@ class Output:
     inputs: Mapping[str, str]
     features: Mapping[str, object] = field(repr=False)
     found: Mapping[str, object] | None = field(default=None, repr=False)
+    decisive: Mapping[str, str] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -92,7 +96,8 @@ class Output:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits: the hash of asset, partition and inputs."""
-        return fingerprint({"asset": self.asset, "partition": self.partition, **self.inputs})
+        inputs = self.inputs if self.decisive is None else self.decisive
+        return fingerprint({"asset": self.asset, "partition": self.partition, **inputs})
 
     @property
     def stamp(self) -> Stamp:
@@ -173,6 +178,7 @@ class Plan:
         self._target_stamps = target_stamps
         self._latest = latest
         self.features = asdict(settings.features.spec())
+        self._estimators: dict[str, str] = {}
 
     def raw_counts(self, shard: str) -> Output:
         """Return the counts of one shard; KeyError where no file has this key."""
@@ -228,35 +234,51 @@ class Plan:
     @cached_property
     def importance_estimator(self) -> Output:
         """Return the estimator over the pool, or its pinned distribution, and the targets that are counted."""
+        outputs = [self.target_counts(target) for target in self.counted_targets]
+        targets = {output.name: output.fingerprint for output in outputs}
+        return self._output("importance_estimator", "", {**self._fitted_pool, **targets})
+
+    @cached_property
+    def _fitted_pool(self) -> dict[str, str]:
+        """What the estimator is made of beside the targets."""
         pinned = self.raw_distribution
         outputs = [pinned] if pinned else [self.raw_counts(shard) for shard in self.counted]
-        outputs += [self.target_counts(target) for target in self.counted_targets]
-        return self._output(
-            "importance_estimator",
-            "",
-            {
-                **{output.name: output.fingerprint for output in outputs},
-                "configuration": _canonical(
-                    self.settings.estimator.model_dump(exclude={"fit": {"max_drift"}})
-                ),
-            },
-        )
+        configuration = self.settings.estimator.model_dump(exclude={"fit": {"max_drift"}})
+        return {
+            **{output.name: output.fingerprint for output in outputs},
+            "configuration": _canonical(configuration),
+        }
 
     def weights(self, shard: str) -> Output:
         """Return the weights of one shard."""
         outputs = [self.raw_counts(shard), self.importance_estimator]
         return self._output("weights", shard, {output.name: output.fingerprint for output in outputs})
 
+    def log_weights(self, shard: str, target: str) -> str:
+        """Return the fingerprint of a shard's log weights under one target, in which others take no part."""
+        if target not in self._estimators:
+            counts = self.target_counts(target)
+            self._estimators[target] = fingerprint({**self._fitted_pool, counts.name: counts.fingerprint})
+        return fingerprint(
+            {"counts": self.raw_counts(shard).fingerprint, "estimator": self._estimators[target]}
+        )
+
     def selections(self, selection: Selection) -> Output:
-        """Return a selection from the shards that are counted."""
+        """Return a selection from the shards that are counted; other targets than its own do not make it stale."""
         outputs = [self.weights(shard) for shard in self.counted]
+        rest = {"configuration": _canonical(selection.model_dump(exclude={"name"}))}
+        if selection.near_duplicates:
+            rest["near_duplicates"] = near_duplicates.version()
+        decisive = {
+            f"{output.name} {target}": self.log_weights(output.partition, target)
+            for output in outputs
+            for target in selection.targets
+        }
         return self._output(
             "selections",
             selection.name,
-            {
-                **{output.name: output.fingerprint for output in outputs},
-                "configuration": _canonical(selection.model_dump(exclude={"name"})),
-            },
+            {**{output.name: output.fingerprint for output in outputs}, **rest},
+            {**decisive, **rest, "code": ", ".join(CODE_VERSIONS[each] for each in ASSETS[2:5])},
         )
 
     def evaluations(self, selection: Output) -> Output:
@@ -296,9 +318,11 @@ class Plan:
             "kernel": KERNEL_VERSION,
         }
 
-    def _output(self, asset: str, partition: str, inputs: dict[str, str]) -> Output:
+    def _output(
+        self, asset: str, partition: str, inputs: dict[str, str], decisive: dict[str, str] | None = None
+    ) -> Output:
         inputs = {**inputs, "code": CODE_VERSIONS[asset]}
-        return Output(asset, partition, inputs, self.features, self._latest.get((asset, partition)))
+        return Output(asset, partition, inputs, self.features, self._latest.get((asset, partition)), decisive)
 
 
 def _canonical(value: object) -> str:

@@ -62,10 +62,17 @@ WITH asked AS (
     JOIN current AS c ON c.configuration->>'collapse_duplicates' = 'true'
     JOIN documents AS t ON t.content_hash = d.content_hash AND (t.doc_id, t.shard, t."row") < (d.doc_id, d.shard, d."row")
     GROUP BY d.shard, d."row"
+), weighed_then AS (  -- what the log weights were made of that the selection saw
+    SELECT l.partition AS shard, any_value(l.metadata->>'log_weights') AS log_weights
+    FROM current AS c JOIN lineage AS l
+      ON l.asset = 'weights' AND l.fingerprint = c.inputs[output_name('weights', l.partition)]
+    WHERE l.partition IN (SELECT d.shard FROM chosen AS d)
+    GROUP BY l.partition
 ), found AS (
     SELECT d.*, t.number, t.target, e.epoch, c.version, w.log_weight AS log_weight_now,
            p.target AS picked_for, p.rank, p.key AS picked_key, p.log_weight AS picked_log_weight,
            c.configuration->>'method' AS method, c.configuration->>'source_caps' IS NOT NULL AS capped,
+           c.configuration->>'near_duplicates' IS NOT NULL AS deduplicated,
            CASE WHEN method = 'top_k' THEN 0.0
                 WHEN method IN ('resample', 'random', 'mixture')
                 THEN gumbel_noise(d.content_hash, c.metadata->>'noise_keys'
@@ -79,7 +86,8 @@ WITH asked AS (
                           d.single_digits) AS failed,
            twins.twin,
            c.inputs[output_name('weights', d.shard)] AS weights,
-           lw.fingerprint = weights AND lr.fingerprint = lw.inputs[output_name('raw_counts', d.shard)] AS same,
+           (lw.fingerprint = weights OR lw.metadata->>'log_weights'->>t.target = a.log_weights->>t.target)
+               AND lr.fingerprint = lw.inputs[output_name('raw_counts', d.shard)] AS same,
            lw.inputs['importance_estimator'] AS estimator
     FROM chosen AS d
     CROSS JOIN current AS c
@@ -89,6 +97,7 @@ WITH asked AS (
     LEFT JOIN selections AS p
       ON p.selection = c.selection AND p.shard = d.shard AND p."row" = d."row" AND p.epoch = e.epoch
     LEFT JOIN twins ON twins.shard = d.shard AND twins."row" = d."row"
+    LEFT JOIN weighed_then AS a ON a.shard = d.shard
     LEFT JOIN latest AS lw ON lw.asset = 'weights' AND lw.partition = d.shard
     LEFT JOIN latest AS lr ON lr.asset = 'raw_counts' AND lr.partition = d.shard
 ), keyed AS (
@@ -124,6 +133,10 @@ SELECT
         WHEN k.method IN ('match', 'classifier', 'classifier_top_k')
             THEN format('not picked; scores of method {} are kept of picked documents only', k.method)
         WHEN k.key IS NULL THEN 'not picked; its noise is not known: the selection was made before noise keys were kept'
+        WHEN k.deduplicated AND k.margin >= 0
+            THEN format('not picked; a better-ranked document is nearly the same{}, or it would be above the threshold '
+                        '{:,.3f} by {:,.3f}', CASE WHEN k.capped THEN ' or its source has its share' ELSE '' END,
+                        k.threshold, k.margin)
         WHEN k.capped AND k.margin >= 0
             THEN format('not picked; its source has its share, or it would be above the threshold {:,.3f} by {:,.3f}',
                         k.threshold, k.margin)

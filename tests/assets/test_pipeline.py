@@ -234,3 +234,19 @@ def test_mixed_formats_and_custom_readers_are_one_pool(done):
     assert done.errors() == []
     assert done.rows("SELECT count(*) FROM documents WHERE shard = 'pool.table'") == [(4,)]
     assert done.rows("SELECT count(*), min(doc_id) FROM documents WHERE source = 'own'") == [(4, "word 0")]
+
+
+def test_a_new_target_recomputes_no_selection_of_others_and_why_still_knows_them(done):
+    done.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
+    done.write("law.jsonl", sentences("law", 30, seed=100))
+    done.config["selections"].append({"name": "laws", "targets": ["law"], "size": {"documents": 5}})
+    before = done.picks()
+    stages = done.run()
+    assert not stages["raw_counts"].due and len(stages["weights"].due) == 3
+    assert [output.name for output in stages["selections"].due] == ["selections[laws]"]
+    assert [output.name for output in stages["evaluations"].due] == ["evaluations[laws]"]
+    assert done.picks() == before
+    known = "SELECT count(*) FROM documents AS d, why(d.doc_id, 'picked') AS w WHERE w.margin IS NOT NULL"
+    assert done.rows(known) == [(120,)]
+    done.write("medicine.jsonl", sentences("medicine", 31, seed=100))
+    assert "selections[picked]" in [output.name for output in done.run()["selections"].due]

@@ -144,7 +144,7 @@ CHANGES = {
     ),
     "text fields of a target": (
         configure("targets", 1, "text", to=["title", "body"]),
-        {"target_counts[law]", *FROM_ESTIMATOR},
+        {"target_counts[law]", "importance_estimator", *WEIGHTS, *BOTH},  # `tenth` is of the other target
         {"target_counts[law]": "changed: reader (text 'text' -> ['title', 'body'])"},
     ),
     "id field of a source": (
