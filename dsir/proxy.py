@@ -3,7 +3,7 @@
 What belongs here: from texts to the held-out loss of a language model trained on them. What does not: which
 selections and targets, how many seeds, tables.
 
-The question that data selection is about is what a model learns from the data. A model of half a million
+The question that data selection is about is what a model learns from the data. A model of 0.6 M
 parameters, trained for one epoch, is no pre-trained model, but it is trained on the selection and nothing else, and
 measured on text of the target that selected nothing, in the unit that pre-training is measured in. Losses of one
 target are comparable with each other; those of two targets are not.

@@ -1,0 +1,145 @@
+"""The pool and the targets that the methods are compared on: ../shared/data.
+
+What belongs here: reading, cutting, counting. What does not: picking, measuring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.pool import REPOSITORY, read_records
+from dsir.chunking import cut
+from dsir.features import Features, FeatureSpec, featurize
+
+DATA = REPOSITORY.parent / "shared" / "data"
+
+#: Words of a document of the pool, as in the paper.
+WORDS = 128
+
+_BATCH = 4_000
+
+Mapper = Callable[[Callable, Iterable], Iterable]
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """Return the hash of files' names and bytes."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def count(texts: pa.Array, spec: FeatureSpec, mapper: Mapper = map) -> list[Features]:
+    """Count the n-grams of texts, in batches."""
+    batches = (texts.slice(i, _BATCH) for i in range(0, len(texts), _BATCH))
+    return list(mapper(lambda batch: featurize(batch, spec), batches))
+
+
+def totals_of(batches: Iterable[Features], buckets: int) -> np.ndarray:
+    """Add up the counts of batches: int64[buckets]."""
+    totals = np.zeros(buckets, dtype=np.int64)
+    for batch in batches:
+        batch.add_totals(totals)
+    return totals
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split of a target.
+
+    Attributes
+    ----------
+    texts, labels : list
+        Of each document; the label is None where it has none.
+    digest : str
+        Of the file.
+    """
+
+    texts: list[str]
+    labels: list[str | None]
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path) -> Part:
+        """Read a file of JSON Lines."""
+        records = list(read_records(path))
+        labels = [record.get("label") for record in records]
+        return cls([record["text"] for record in records], labels, digest_of([path]))
+
+    @property
+    def arrow(self) -> pa.Array:
+        """The texts."""
+        return pa.array(self.texts, pa.large_string())
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target: ``train`` is selected with, ``test`` is measured with."""
+
+    name: str
+    train: Part
+    test: Part
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has labels to classify by."""
+        return any(self.test.labels)
+
+
+class Corpus:
+    """The pool, in pieces, and the targets. The pool's text is read when it is first needed.
+
+    Parameters
+    ----------
+    root : Path
+        Has ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``.
+    names : list of str
+        Some of the targets; empty for all.
+    mapper : callable
+        Like `map`, perhaps in several threads.
+
+    Raises
+    ------
+    SystemExit
+        A target is not there.
+    """
+
+    def __init__(self, root: Path, names: list[str], mapper: Mapper = map) -> None:
+        known = sorted(path.name for path in (root / "targets").iterdir() if path.is_dir())
+        if unknown := sorted(set(names) - set(known)):
+            raise SystemExit(
+                f"no target {', '.join(unknown)} in {root / 'targets'}; there are {', '.join(known)}"
+            )
+        self._files = sorted((root / "pool").glob("*.jsonl.zst"))
+        self._mapper = mapper
+        self._counted: tuple[FeatureSpec, list[Features], np.ndarray] | None = None
+        self.digest = f"{digest_of(self._files)}/{WORDS}"
+        self.targets = [
+            Target(
+                name,
+                *(Part.read(root / "targets" / name / f"{each}.jsonl.zst") for each in ("train", "test")),
+            )
+            for name in (names or known)
+        ]
+
+    @cached_property
+    def pool(self) -> pa.Array:
+        """The pieces."""
+        texts = [record["text"] for path in self._files for record in read_records(path)]
+        return cut(pa.array(texts, pa.large_string()), WORDS).texts
+
+    def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:
+        """Return the pool's features and their totals; those of one specification are kept at a time."""
+        if self._counted is None or self._counted[0] != spec:
+            self._counted = None
+            batches = count(self.pool, spec, self._mapper)
+            self._counted = spec, batches, totals_of(batches, spec.buckets)
+        return self._counted[1:]

@@ -1,0 +1,229 @@
+"""All cells: methods x targets x measures x seeds, each computed once.
+
+What belongs here: which cells there are, in what order, in how many threads and processes. What does not: how a
+selection is made (``methods``) or measured (``measures``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.paper import measures
+from benchmarks.paper.cells import Cells
+from benchmarks.paper.corpus import Corpus, Mapper, Target
+from benchmarks.paper.methods import METHODS, Settings, code_version, select
+
+
+@dataclass
+class Job:
+    """A computation that gives the results of one or more cells.
+
+    Attributes
+    ----------
+    name : str
+        To show.
+    picks : str
+        The selection that it is about.
+    cells : list of dict
+    function : callable
+        Takes the selection's texts and ``arguments``, returns the results of the cells, in order.
+    arguments : tuple
+    """
+
+    name: str
+    picks: str
+    cells: list[dict]
+    function: Callable
+    arguments: tuple = field(repr=False)
+
+
+class Study:
+    """The cells of one corpus and one budget.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    folder : Path
+        Has ``cells.jsonl`` and the picks.
+    tokens : int
+        Budget of every selection.
+    mapper : callable
+        Like `map`, perhaps in several threads.
+    report : callable
+        Called with a line about what was done, the number of what is done and of all.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        folder: Path,
+        tokens: int,
+        mapper: Mapper = map,
+        report: Callable[[str, int, int], None] = lambda line, done, total: None,
+    ) -> None:
+        self.corpus = corpus
+        self.folder = folder
+        self.tokens = tokens
+        self.mapper = mapper
+        self.report = report
+        self.cells = Cells(folder / "cells.jsonl")
+        self._code = code_version()
+
+    # --- selections ----------------------------------------------------------------------------------
+
+    def select_all(self, wanted: list[tuple[Settings, Target]]) -> None:
+        """Make the selections that have not been made."""
+        missing = []
+        for settings, target in wanted:
+            cell = self._picks_cell(settings, target)
+            found = self.cells.get(cell)
+            if (found is None or not self._path(found["picks"]).exists()) and cell not in [
+                c for c, *_ in missing
+            ]:
+                missing.append((cell, settings, target))
+        # Of one specification after the other, so that the pool is counted once for each.
+        missing.sort(key=lambda each: (each[1].ngrams != 2, each[1].buckets != 10_000, str(each[1].spec)))
+        self.report("", 0, len(missing))
+        for done, (cell, settings, target) in enumerate(missing, 1):
+            started = time.monotonic()
+            rows = select(settings, self.corpus, target, self.tokens, self.mapper)
+            name = measures.digest_of_rows(rows)
+            path = self._path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            with open(part, "wb") as file:
+                np.save(file, rows)
+            part.replace(path)
+            self.cells.add(cell, {"picks": name, "documents": len(rows)}, time.monotonic() - started)
+            self.report(f"selected: {_name(settings)}, {target.name}", done, len(missing))
+
+    def picks(self, settings: Settings, target: Target) -> str:
+        """Return the name of a selection that has been made."""
+        return self.cells.get(self._picks_cell(settings, target))["picks"]
+
+    def documents(self, settings: Settings, target: Target) -> int:
+        """Return the number of its documents."""
+        return self.cells.get(self._picks_cell(settings, target))["documents"]
+
+    def texts(self, picks: str):
+        """Return the texts of a selection, in an order that means nothing: pyarrow.Array of large_string."""
+        return self.corpus.pool.take(np.load(self._path(picks)))
+
+    def _path(self, picks: str) -> Path:
+        return self.folder / "picks" / f"{picks}.npy"
+
+    def _picks_cell(self, settings: Settings, target: Target) -> dict:
+        return {
+            "measure": "picks",
+            "pool": self.corpus.digest,
+            "target": None if settings.method == "random" else [target.name, target.train.digest],
+            "tokens": self.tokens,
+            "settings": settings.cell(),
+            "code": self._code,
+        }
+
+    # --- measures ------------------------------------------------------------------------------------
+
+    def cell(self, measure: str, picks: str, target: Target, seed: int | None = None) -> dict:
+        """Return everything that shapes one number."""
+        return {
+            "measure": measure,
+            "pool": self.corpus.digest,
+            "picks": picks,
+            "target": target.name,
+            "test": target.test.digest,
+            "seed": seed,
+            **measures.VERSIONS[measure](self.tokens, target),
+        }
+
+    def value(self, measure: str, picks: str, target: Target, seed: int | None = None) -> float | None:
+        """Return one number, None where it has not been measured."""
+        found = self.cells.get(self.cell(measure, picks, target, seed))
+        return None if found is None else found[measure]
+
+    def measure_kl(self, wanted: list[tuple[Settings, Target]]) -> None:
+        """Measure the KL divergences that have not been measured."""
+        by_picks: dict[str, list[Target]] = {}
+        for settings, target in wanted:
+            picks = self.picks(settings, target)
+            targets = by_picks.setdefault(picks, [])
+            if target not in targets and self.value("kl", picks, target) is None:
+                targets.append(target)
+        missing = {picks: targets for picks, targets in by_picks.items() if targets}
+        self.report("", 0, len(missing))
+        for done, (picks, targets) in enumerate(missing.items(), 1):
+            started = time.monotonic()
+            results = measures.kl(self.texts(picks), targets, self.tokens, self.mapper)
+            seconds = (time.monotonic() - started) / len(targets)
+            for target, result in zip(targets, results, strict=True):
+                self.cells.add(self.cell("kl", picks, target), result, seconds)
+            self.report(f"KL: {_about(targets)}", done, len(missing))
+
+    def jobs(self, measure: str, wanted: list[tuple[str, Settings, Target]], seeds: int) -> list[Job]:
+        """Return what is to be computed, all selections with one seed before the next.
+
+        A selection that serves several targets (``random``) is one job a seed.
+        """
+        jobs: list[Job] = []
+        for seed in range(seeds):
+            by_picks: dict[str, tuple[str, list[Target]]] = {}
+            for name, settings, target in wanted:
+                picks = self.picks(settings, target)
+                if self.value(measure, picks, target, seed) is None:
+                    targets = by_picks.setdefault(picks, (name, []))[1]
+                    if target not in targets:
+                        targets.append(target)
+            for picks, (name, targets) in by_picks.items():
+                cells = [self.cell(measure, picks, target, seed) for target in targets]
+                jobs.append(
+                    Job(
+                        f"{measure}: {name}, {_about(targets)}, seed {seed}",
+                        picks,
+                        cells,
+                        measures.FUNCTIONS[measure],
+                        (targets, seed),
+                    )
+                )
+        return jobs
+
+    def run(self, jobs: list[Job], executor: Executor, workers: int) -> None:
+        """Compute jobs, as many at a time as there are workers; each is kept as it is done."""
+        waiting = iter(jobs)
+        running: dict[Future, tuple[Job, float]] = {}
+
+        def submit() -> None:
+            # Not all at once: every job holds the texts of a selection.
+            if (job := next(waiting, None)) is not None:
+                texts = self.texts(job.picks).to_pylist()
+                running[executor.submit(job.function, texts, *job.arguments)] = job, time.monotonic()
+
+        self.report("", 0, len(jobs))
+        for _ in range(workers):
+            submit()
+        done = 0
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job, started = running.pop(future)
+                submit()
+                seconds = (time.monotonic() - started) / len(job.cells)
+                for cell, result in zip(job.cells, future.result(), strict=True):
+                    self.cells.add(cell, result, seconds)
+                done += 1
+                self.report(job.name, done, len(jobs))
+
+
+def _about(targets: list[Target]) -> str:
+    return targets[0].name if len(targets) == 1 else f"{len(targets)} targets"
+
+
+def _name(settings: Settings) -> str:
+    """The method, and what is not as usual."""
+    usual = next(each for each in METHODS.values() if each.method == settings.method and each.ngrams == 2)
+    changed = {key: value for key, value in settings.cell().items() if value != getattr(usual, key)}
+    return " ".join([settings.method, *(f"{key}={value}" for key, value in changed.items())])

@@ -1,0 +1,182 @@
+"""The paper in one command, on a corpus of a few hundred made documents; and the parts that its tables rest on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.paper.__main__ import main
+from benchmarks.paper.cells import Cells, fingerprint
+from benchmarks.paper.corpus import Corpus
+from benchmarks.paper.methods import METHODS, Settings, select
+from benchmarks.paper.summary import Row, Table, correlation, seeds_table
+
+WORDS = {
+    "birds": "robin wren finch heron swift".split(),
+    "stones": "quartz basalt slate flint gneiss".split(),
+    "tools": "hammer chisel rasp awl plane".split(),
+}
+COMMON = "the of a is in and to it".split()
+
+
+def documents(topic: str, n: int, seed: int) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(COMMON + WORDS[topic], 60)) for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A pool of three topics, and a target of two of them, with labels."""
+    root = tmp_path_factory.mktemp("data")
+
+    def write(path, texts, labels):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.output_stream(str(path), compression="zstd") as out:
+            for text, label in zip(texts, labels, strict=True):
+                out.write((json.dumps({"text": text, "label": label}) + "\n").encode())
+
+    for i, topic in enumerate(WORDS):
+        write(root / "pool" / f"{topic}-00.jsonl.zst", documents(topic, 150, i), [None] * 150)
+    for split, seed in (("train", 10), ("test", 20)):
+        texts = documents("birds", 40, seed) + documents("stones", 40, seed + 1)
+        write(root / "targets" / "nature" / f"{split}.jsonl.zst", texts, ["birds"] * 40 + ["stones"] * 40)
+    return root
+
+
+# --- the command -------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_tables_figures_and_plots_and_computes_nothing_twice(data, tmp_path, capsys):
+    options = ["--data", str(data), "--output", str(tmp_path), "--tokens", "3000", "--processes", "1"]
+    options += ["--seeds", "2", "--measures", "f1", "--methods", "random", "resample", "match"]
+    assert main(options) == 0
+    shown = capsys.readouterr().out
+    figures = json.loads((tmp_path / "figures.json").read_text())["methods"]
+    by_method = {row["method"]: row for row in figures}
+    assert by_method["random"]["kl_reduction"] == 0
+    assert by_method["resample"]["kl_reduction"] > 0.05
+    assert all(len(row["f1"]) == 2 and not row["proxy"] for row in figures)
+    assert f"{by_method['match']['kl_reduction']:.3f}" in shown
+    assert "match" in (tmp_path / "table.md").read_text()
+    assert len((tmp_path / "figures.csv").read_text().splitlines()) == 1 + 3 + 3 * 2
+    for name in ("targets.png", "correlation.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+    # Killed while a line was being written: that cell alone is computed again.
+    cells = tmp_path / "cells.jsonl"
+    lines = cells.read_bytes().splitlines(keepends=True)
+    cells.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
+    assert main(options) == 0
+    again = cells.read_bytes().splitlines(keepends=True)
+    assert len(again) == len(lines) + 1 and again[: len(lines) - 1] == lines[:-1]
+    assert json.loads(again[-1])["result"] == json.loads(lines[-1])["result"]
+    assert json.loads((tmp_path / "figures.json").read_text())["methods"] == figures
+
+
+def test_without_pytorch_the_proxy_is_left_out_and_the_ablations_are_made(
+    data, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = ["--data", str(data), "--output", str(tmp_path), "--tokens", "3000", "--processes", "1"]
+    assert main([*options, "--measures", "proxy", "ablations", "--methods", "random", "top-k"]) == 0
+    shown = capsys.readouterr().out
+    assert "PyTorch is not installed" in shown and "temperature" in shown
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["proxy"] for row in figures["methods"]] == [[], []]
+    own = {row["kl_reduction"] for row in figures["ablations"] if row["own"] and row["method"] == "top_k"}
+    assert own == {figures["methods"][1]["kl_reduction"]}
+    assert (tmp_path / "ablations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_that_are_not_there_are_named(data, tmp_path, capsys):
+    assert main(["--data", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().out.replace("\n", "")
+    with pytest.raises(SystemExit, match=r"no target art in .*; there are nature"):
+        Corpus(data, ["art"])
+
+
+# --- selections --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings", [*METHODS.values(), Settings("resample", temperature=5.0, length="sqrt")]
+)
+def test_every_method_obeys_the_budget_and_all_but_random_find_the_target(data, settings):
+    corpus = Corpus(data, [])
+    rows = select(settings, corpus, corpus.targets[0], 6000)
+    tokens = sum(len(text.split()) for text in corpus.pool.take(rows).to_pylist())
+    assert 6000 - 60 < tokens <= 6000
+    assert len(set(rows.tolist())) == len(rows)
+    of_the_target = np.mean([row // 150 != 2 for row in rows])  # the pool's third file is of another topic
+    assert (
+        of_the_target == pytest.approx(2 / 3, abs=0.15)
+        if settings.method == "random"
+        else of_the_target > 0.9
+    )
+    assert np.array_equal(rows, select(settings, Corpus(data, []), corpus.targets[0], 6000))
+
+
+# --- cells -------------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_found_again_only_if_nothing_that_shaped_it_changed(tmp_path):
+    cell = {"measure": "kl", "options": {"a": 1, "b": [1, 2]}, "seed": 0}
+    Cells(tmp_path / "new" / "cells.jsonl").add(cell, {"kl": 0.25}, 1.0)
+    cells = Cells(tmp_path / "new" / "cells.jsonl")
+    assert cells.get({"seed": 0, "options": {"b": [1, 2], "a": 1}, "measure": "kl"}) == {"kl": 0.25}
+    assert cells.get({**cell, "seed": 1}) is None
+    assert cells.get({**cell, "options": {"a": 1, "b": [2, 1]}}) is None
+    assert fingerprint(cell) != fingerprint({**cell, "seed": "0"})
+
+
+# --- arithmetic --------------------------------------------------------------------------------------
+
+
+def row(method: str, target: str, kl: float, f1: float = 0.0, proxy: tuple[float, ...] = ()) -> Row:
+    return Row(method, target, 1, kl, (f1,), proxy)
+
+
+def test_correlations_over_methods_over_all_and_within_targets():
+    # Within a target F1 rises with KL reduction; the harder target has the larger reductions.
+    easy, hard = [(0.0, 0.90), (0.1, 0.92), (0.2, 0.94)], [(0.5, 0.50), (0.6, 0.52), (0.7, 0.54)]
+    rows = [
+        row(m, t, *p) for t, ps in (("easy", easy), ("hard", hard)) for m, p in zip("abc", ps, strict=True)
+    ]
+    found = correlation(rows, "f1")
+    assert found["within"] == (pytest.approx(1), 6)
+    assert found["methods"] == (pytest.approx(1), 3)
+    kl, f1 = np.array(easy + hard).T
+    assert found["all"] == (pytest.approx(np.corrcoef(kl, f1)[0, 1]), 6)
+    assert found["all"][0] < -0.9
+
+
+def test_a_method_that_lacks_a_target_is_no_point_over_methods():
+    rows = [row(m, t, i + j, i) for i, m in enumerate("abcd") for j, t in enumerate("xy")][:-1]
+    assert correlation(rows, "f1")["methods"][1] == 3
+    assert math.isnan(correlation(rows[:2], "f1")["all"][0])
+
+
+def test_where_match_is_worse_than_resample_beyond_the_seeds_is_said():
+    losses = {
+        ("resample", "a"): (6.0, 6.1, 6.2),
+        ("match", "a"): (6.1, 6.2, 6.3),  # higher, but within sqrt(2) * 0.1
+        ("resample", "b"): (5.0, 5.01, 5.02),
+        ("match", "b"): (5.1, 5.11, 5.12),  # higher
+        ("resample", "c"): (5.0, 5.01, 5.02),
+        ("match", "c"): (4.0, 4.01, 4.02),
+    }
+    rows = [row(m, t, 0.0, proxy=values) for (m, t), values in losses.items()]
+    table = seeds_table(rows, "proxy", "losses", "lower")
+    notes = " ".join(table.notes)
+    assert "worse than resample by more than that spread on b." in notes
+    assert f"mean {(0.1 + 0.1 - 1) / 3:+.3f}" in notes and "3 seeds" in notes
+    assert table.rows[1] == ["b", "5.010±0.010", "5.110±0.010"]
+
+
+def test_a_table_as_markdown():
+    table = Table("A title", ["name", "x"], [["a|b", "1"]], ["A note."])
+    assert table.markdown() == "### A title\n\n| name | x |\n| --- | ---: |\n| a\\|b | 1 |\n\nA note."
