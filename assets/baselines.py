@@ -1,7 +1,7 @@
 """What a selection is compared with: picks of the same size by other methods, and what all of them consist of.
 
 What belongs here: which picks are compared, their documents, their n-gram totals. What does not: the picking
-(``assets/methods/``), the measures (``dsir/evaluation.py``), how the numbers are shown (``assets/evaluations.py``).
+(``assets/methods/``), what is measured of the picks (``assets/measures.py``).
 """
 
 from collections import Counter

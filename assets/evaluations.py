@@ -1,86 +1,41 @@
 """``evaluations``: how good a selection is, beside random picks, top-k and other methods' picks of the same size.
 
-What belongs here: which measures are taken of which picks, and how the numbers are named and shown. What does not:
-the measures (``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks that it is compared with
-(``assets/baselines.py``), how plots are drawn (``assets/plots.py``).
-
-The metrics, rows of the table ``evaluations``. ``{pick}`` is `top_k`, `random` (the mean over the seeds) or a method
-of ``evaluation.compare``; without it, the metric is the selection's. Those marked * have a row for every target, and
-one for their mean under the target ''; those marked ± have beside them ``…_low`` and ``…_high``, a 95 % interval
-(:class:`dsir.evaluation.CrossEntropies` says of what).
-
-=======================================  =====================================================================
-``kl_reduction`` * ±                     KL(target‖pool) - KL(target‖selection), nats, over the selecting hash's
-                                         buckets, on held-out text; all picks cut to equal numbers of n-grams
-``kl_reduction_{pick}`` * ±              the same of another pick; ``kl_reduction_random_sd`` over the seeds
-``over_random`` * ±                      KL(target‖random) - KL(target‖selection) on a sample of
-                                         ``evaluation.sample`` n-grams, over the selecting hash's buckets
-``over_random_independent_hash`` * ±     the same sample under a hash that selected nothing, 40,009 buckets
-``over_random_unhashed`` * ±             the same sample, n-grams as they are
-``…_{pick}`` * ±                         the three of another pick
-``proxy_loss``, ``proxy_loss_{pick}`` *  loss on held-out text of language models trained on the picks, nats a token;
-                                         ``…_sd`` over the seeds. Only with ``evaluation.proxy``
-``f1_macro``, ``f1_macro_{pick}`` *      F1 on held-out text of classifiers of the target's labels, on word vectors
-``f1_micro``, ``f1_micro_{pick}`` *      learnt from the picks; ``…_sd`` over the seeds. Only with
-                                         ``evaluation.downstream``
-``effective_sample_size`` *              (Σw)² / Σw² of the eligible documents' weights
-``{pick}_agreement``                     share of the selection's documents that are the pick's too
-``seed_agreement``                       the same with the selection drawn with the next seed; 1 without noise
-``selection_tokens``, ``{pick}_tokens``  tokens of the documents
-``…_mean_tokens``, ``…_median_tokens``   length of the documents; of ``pool``, too
-``…_p10_tokens``, ``…_p90_tokens``       quantiles of the length
-``…_distinct_ngrams``                    different n-grams among 1,000 of the sample
-``…_duplicates``                         documents with the content of another one before them
-``…_in_target``, ``…_in_holdout`` *      documents whose content is one of the target's; of ``pool``, too. Under the
-                                         target '': of any target
-``…_share``                              of ``pool`` and ``selection``: share of each source
-=======================================  =====================================================================
+What belongs here: the asset, its check, and how the numbers are shown. What does not: what they are and what they are
+called (``assets/measures.py``), the picks that a selection is compared with (``assets/baselines.py``), how plots are
+drawn (``assets/plots.py``).
 """
 
 import json
-from collections import Counter
-from dataclasses import dataclass, field
-from functools import reduce
 from itertools import filterfalse
 
 import dagster as dg
 import numpy as np
-import pyarrow as pa
 
 from assets import plots
-from assets.baselines import (
-    Pick,
-    PoolSummary,
-    describe,
-    pick_with_another_seed,
-    picked_totals,
-    picks_by_other_methods,
-    survey_pool,
-)
+from assets.baselines import Pick, describe, pick_with_another_seed, picks_by_other_methods, survey_pool
 from assets.candidates import Candidates
-from assets.importance_estimator import raw_totals, target_totals
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
-from assets.texts import map_target, pool_texts
-from assets.trained import TEST_TOKENS, Figures, downstream_f1, proxy_losses
-from dsir.evaluation import (
-    CrossEntropies,
-    contained,
-    distribution,
-    duplicates,
-    interval,
-    overlap,
+from assets.measures import (
+    Metrics,
+    TargetSample,
+    add_figures,
+    is_random,
+    known_contents,
+    measure_buckets,
+    measure_composition,
+    measure_contents,
+    measure_lengths,
+    measure_overlap,
+    measure_sample,
+    read_target,
 )
-from dsir.features import featurize, hash_strings
-from dsir.importance import fit_threshold, log_weights
-from dsir.ngrams import Occurrences, number_ngrams
+from assets.report import add_report
+from assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
 from dsir.selection import Budget, pack_position
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
-from resources.settings import Selection, Target
+from resources.settings import Selection
 from resources.workspace import Pipeline, Workspace
-
-#: Buckets of the hash that selected nothing: XXH64 of the n-gram, modulo this.
-INDEPENDENT_BUCKETS = 40_009
 
 
 def build_evaluations(
@@ -109,6 +64,7 @@ def build_evaluations(
 
         def compute(output: Output, progress: Progress) -> Result:
             result = evaluate(workspace, plan, selection, source)
+            add_report(workspace, plan, selection, source, output, result)
             if "note" in result.metadata:
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
             return result
@@ -217,303 +173,6 @@ def evaluate(workspace: Workspace, plan: Plan, selection: Selection, source: Out
     )
 
 
-class Metrics:
-    """The numbers, by target, name and source, in the order in which they were measured."""
-
-    def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, str], float] = {}
-        self._replicates: dict[tuple[str, str], np.ndarray] = {}
-
-    def add(self, metric: str, value: float, target: str = "", source: str = "") -> None:
-        """Keep a number."""
-        self.rows[target, metric, source] = float(value)
-
-    def add_interval(self, metric: str, value: float, replicates: np.ndarray, target: str) -> None:
-        """Keep a number of a target with the interval of its bootstrapped values."""
-        self.add(metric, value, target)
-        self._replicates[target, metric] = replicates
-        for end, bound in zip(("low", "high"), interval(replicates), strict=True):
-            self.add(f"{metric}_{end}", bound, target)
-
-    def average(self) -> None:
-        """Add the mean over targets of every number so far, with its own interval, under the target ''."""
-        values: dict[str, list[float]] = {}
-        for (_, metric, _), value in self.rows.items():
-            values.setdefault(metric, []).append(value)
-        for metric, of_targets in values.items():
-            self.add(metric, np.mean(of_targets))
-        for metric in {metric for _, metric in self._replicates}:
-            of_metric = [each for (_, name), each in self._replicates.items() if name == metric]
-            for end, bound in zip(("low", "high"), interval(np.mean(of_metric, axis=0)), strict=True):
-                self.add(f"{metric}_{end}", bound)
-
-    def get(self, metric: str, target: str = "") -> float | None:
-        """Return a number; None where it was not measured."""
-        return self.rows.get((target, metric, ""))
-
-    def bounds(self, metric: str, target: str = "") -> tuple[float, float, float]:
-        """Return a number with the ends of its interval, or, of random picks, two standard deviations around it."""
-        value, sd = self.get(metric, target), self.get(f"{metric}_sd", target)
-        if sd is not None:
-            return value, value - 2 * sd, value + 2 * sd
-        return value, self.get(f"{metric}_low", target), self.get(f"{metric}_high", target)
-
-    def table(self, selection: str, version: str) -> pa.Table:
-        """Return the rows of the table ``evaluations``."""
-        targets, metrics, sources = zip(*self.rows, strict=True)
-        return pa.table(
-            {
-                "selection": [selection] * len(targets),
-                "version": [version] * len(targets),
-                "target": targets,
-                "metric": metrics,
-                "source": sources,
-                "value": list(self.rows.values()),
-            }
-        )
-
-
-@dataclass(frozen=True)
-class TargetSample:
-    """A target as it is needed to measure a selection: content hashes of all, texts of some.
-
-    Attributes
-    ----------
-    target : Target
-    train, holdout : ndarray of uint64
-        Content hashes, sorted, each once.
-    texts : list of str
-        A sample of the text that is measured on: of the holdout, where there is one.
-    """
-
-    target: Target
-    train: np.ndarray
-    holdout: np.ndarray
-    texts: list[str] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Name of the target."""
-        return self.target.name
-
-    @property
-    def measured_on(self) -> str:
-        """The files that selections are measured on."""
-        return self.target.holdout or self.target.uri
-
-
-def read_target(workspace: Workspace, plan: Plan, target: Target, ngrams: int) -> TargetSample:
-    """Read a target's files: the content of all documents, the text of about so many n-grams."""
-    counts, held_out = target_totals(workspace, plan, target.name)
-    total = int((held_out if target.holdout else counts).sum())
-    threshold = np.uint64(fit_threshold(total, ngrams)) if ngrams else None
-    if target.holdout is None:
-        train, texts = read_part(workspace, target, target.uri, threshold)
-        return TargetSample(target, train, train[:0], texts)
-    train, _ = read_part(workspace, target, target.uri, None)
-    return TargetSample(target, train, *read_part(workspace, target, target.holdout, threshold))
-
-
-def read_part(
-    workspace: Workspace, target: Target, uri: str, threshold: np.uint64 | None
-) -> tuple[np.ndarray, list[str]]:
-    """Return the content hashes of a target's documents, sorted, each once; the texts up to a hash, at least one."""
-
-    def look(texts: pa.Array) -> tuple[np.ndarray, list[str]]:
-        content_hash = hash_strings(texts)
-        if threshold is None or not len(texts):
-            return content_hash, []
-        # The one with the smallest hash is kept in case that there is no other.
-        kept = content_hash <= max(threshold, content_hash.min())
-        return content_hash, texts.filter(pa.array(kept)).to_pylist()
-
-    hashes, sampled = zip(*map_target(workspace, target, uri, look), strict=True)
-    texts = [text for of_block in sampled for text in of_block]
-    if threshold is not None:
-        content_hash = hash_strings(pa.array(texts, pa.large_string()))
-        kept = content_hash <= max(threshold, content_hash.min())
-        texts = [text for text, keep in zip(texts, kept, strict=True) if keep]
-    return np.unique(np.concatenate(hashes)), texts
-
-
-def known_contents(targets: list[TargetSample]) -> dict[str, np.ndarray]:
-    """Return sorted content hashes by the names that leakage is reported under."""
-    known = {}
-    for part in ("target", "holdout"):
-        of_part = {each.name: each.train if part == "target" else each.holdout for each in targets}
-        known |= {f"in_{part} {name}": hashes for name, hashes in of_part.items()}
-        known[f"in_{part} "] = reduce(np.union1d, of_part.values())
-    return known
-
-
-def add_figures(figures: Figures, metrics: Metrics) -> None:
-    """Add the mean and the standard deviation over seeds of what models made of every pick."""
-    for target, of_target in figures.items():
-        for metric, of_metric in of_target.items():
-            for pick, each in of_metric.items():
-                name = metric if pick == "selection" else f"{metric}_{pick}"
-                metrics.add(name, each.mean(), target)
-                metrics.add(f"{name}_sd", each.std(ddof=min(1, len(each) - 1)), target)
-
-
-def is_random(pick: str) -> bool:
-    """Tell whether a pick is one of the random ones, ``random 0`` and so on."""
-    return pick.startswith("random ")
-
-
-def by_pick(values: dict[str, float]) -> dict[str, float]:
-    """Put the mean of all random picks in the place of each."""
-    random = [value for pick, value in values.items() if is_random(pick)]
-    return {pick: value for pick, value in values.items() if not is_random(pick)} | {
-        "random": np.mean(random)
-    }
-
-
-def compare(
-    name: str, cross: CrossEntropies, picks: list[str], base: np.ndarray, target: str, metrics: Metrics
-) -> None:
-    """Add the KL reduction of every pick: the cross-entropy with what it is compared with, less that with the pick.
-
-    Parameters
-    ----------
-    name : str
-        Of the metric.
-    cross : CrossEntropies
-        The distributions of the picks are its last ones, in their order.
-    picks : list of str
-    base : ndarray of int
-        Which distributions the picks are compared with: one, or several to take the mean of.
-    target : str
-    metrics : Metrics
-        Added to.
-    """
-    values, replicates = cross.values, cross.replicates(target)
-    reductions = values[base].mean() - values[-len(picks) :]
-    drawn = replicates[:, base].mean(axis=1, keepdims=True) - replicates[:, -len(picks) :]
-    for i, pick in enumerate(picks):
-        if not is_random(pick):
-            metric = name if pick == "selection" else f"{name}_{pick}"
-            metrics.add_interval(metric, reductions[i], drawn[:, i], target)
-    random = reductions[[is_random(pick) for pick in picks]]
-    # Over random picks it is 0 but for rounding.
-    metrics.add(f"{name}_random", round(random.mean(), 12) + 0.0, target)
-    metrics.add(f"{name}_random_sd", random.std(ddof=1), target)
-
-
-def measure_buckets(
-    workspace: Workspace, plan: Plan, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
-) -> None:
-    """Measure the KL reduction over the buckets that selected, on all of the held-out text."""
-    smoothing, spec = workspace.settings.evaluation.smoothing, workspace.settings.features.spec()
-    totals = [raw_totals(workspace, plan), *picked_totals(workspace, plan, list(picks.values()))]
-    q = np.array([distribution(each, smoothing) for each in totals])
-    for target in targets:
-        cross = CrossEntropies(q, smoothing)
-
-        def score(texts: pa.Array, log_q: np.ndarray = cross.log_q) -> tuple[np.ndarray, ...]:
-            features = featurize(texts, spec)
-            # One by one: together they would be copied for every block.
-            scores = np.concatenate([log_weights(features, each[None, :]) for each in log_q])
-            return features.content_hash, features.n_ngrams, scores
-
-        for documents in map_target(workspace, target.target, target.measured_on, score):
-            cross.add(*documents)
-        compare("kl_reduction", cross, list(picks), np.array([0]), target.name, metrics)
-
-
-def measure_sample(
-    workspace: Workspace, plan: Plan, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
-) -> None:
-    """Measure samples of the picks and of the held-out text under three views of their n-grams; distinct n-grams."""
-    smoothing, spec = workspace.settings.evaluation.smoothing, workspace.settings.features.spec()
-    positions = reduce(np.union1d, [pick.positions for pick in picks.values()])
-    texts = pool_texts(workspace, plan, positions)
-    starts = np.cumsum([len(texts), *(len(target.texts) for target in targets)])
-    texts += [text for target in targets for text in target.texts]
-    times = {name: np.zeros(len(texts), dtype=np.int64) for name in picks}
-    for name, pick in picks.items():
-        np.add.at(times[name], np.searchsorted(positions, pick.positions), 1)
-
-    ngrams = number_ngrams(texts, spec)
-    features = featurize(pa.array(texts, pa.large_string()), spec)
-    counted = {name: ngrams.distinct(each) for name, each in times.items()}
-    for name, value in by_pick({name: 1000 * d / max(n, 1) for name, (d, n) in counted.items()}).items():
-        metrics.add(f"{name}_distinct_ngrams", value)
-    base = np.flatnonzero([is_random(pick) for pick in picks])
-    for target, first, last in zip(targets, starts[:-1], starts[1:], strict=True):
-        mine = np.arange(len(texts))
-        mine = (first <= mine) & (mine < last)
-        views = {
-            "over_random": Occurrences.of_features(features, spec.buckets),
-            "over_random_independent_hash": ngrams.buckets(INDEPENDENT_BUCKETS),
-            "over_random_unhashed": ngrams.known(mine),
-        }
-        for name, view in views.items():
-            q = np.array([distribution(view.totals(each), smoothing) for each in times.values()])
-            cross = CrossEntropies(q, smoothing)
-            held_out = view.of(mine)
-            scores = np.array([held_out.sums(log_q, len(texts))[mine] for log_q in cross.log_q])
-            cross.add(features.content_hash[mine], features.n_ngrams[mine], scores)
-            compare(name, cross, list(picks), base, target.name, metrics)
-
-
-def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metrics: Metrics) -> None:
-    """Measure which share of the selection's documents the other picks have too."""
-    mine = np.unique(picks["selection"].positions)
-    shares = {name: overlap(mine, pick.positions) for name, pick in picks.items() if name != "selection"}
-    for name, share in by_pick(shares).items():
-        metrics.add(f"{name}_agreement", share)
-    metrics.add("seed_agreement", 1.0 if drawn_again is None else overlap(mine, np.sort(drawn_again)))
-
-
-def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics) -> None:
-    """Measure tokens, and tokens a document."""
-    lengths = {"pool": np.concatenate(pool.n_tokens)} | {name: pick.n_tokens for name, pick in picks.items()}
-    measures = {
-        "tokens": np.sum,
-        "mean_tokens": np.mean,
-        "p10_tokens": lambda tokens: np.quantile(tokens, 0.1),
-        "median_tokens": np.median,
-        "p90_tokens": lambda tokens: np.quantile(tokens, 0.9),
-    }
-    for measure, function in measures.items():
-        for name, value in by_pick({name: function(tokens) for name, tokens in lengths.items()}).items():
-            metrics.add(f"{name}_{measure}", value)
-
-
-def measure_contents(
-    picks: dict[str, Pick], pool: PoolSummary, targets: list[TargetSample], metrics: Metrics
-) -> None:
-    """Count duplicates, and documents that are the target's."""
-    contents = {}
-    for name, pick in picks.items():
-        _, first = np.unique(pick.positions, return_index=True)  # of several epochs, once
-        contents[name] = pick.content_hash[first]
-    for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
-        metrics.add(f"{name}_duplicates", value)
-    for name, hashes in known_contents(targets).items():
-        part, _, target = name.partition(" ")
-        metrics.add(f"pool_{part}", pool.leaked[name], target)
-        for pick, value in by_pick(
-            {pick: contained(each, hashes).sum() for pick, each in contents.items()}
-        ).items():
-            metrics.add(f"{pick}_{part}", value, target)
-
-
-def measure_composition(
-    sources: pa.ChunkedArray, pool: PoolSummary, metrics: Metrics
-) -> list[tuple[str, float, float]]:
-    """Measure each source's share of the pool and of the selection; return them, largest in the selection first."""
-    picked = Counter({item["values"]: item["counts"] for item in sources.value_counts().to_pylist()})
-    composition = []
-    for name, count in pool.sources.most_common():
-        shares = count / pool.sources.total(), picked[name] / max(picked.total(), 1)
-        composition.append((name, *shares))
-        metrics.add("pool_share", shares[0], source=name)
-        metrics.add("selection_share", shares[1], source=name)
-    return sorted(composition, key=lambda row: -row[2])
-
-
 #: KL reductions, as measured: on all held-out text, and on a sample under three views of its n-grams.
 MAIN = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
 #: What models made of the picks, and how it is called in the table of methods.
@@ -563,7 +222,8 @@ def metadata(
         notes.append(
             f"no target of the selection has a holdout and a field {settings.downstream.label!r}: no F1 is measured"
         )
-    if absent := [method for method in (*settings.compare, "top_k") if method not in picks]:
+    compared = {*settings.compare, "top_k"} - {selection.method}
+    if absent := sorted(compared - picks.keys()):
         notes.append(f"no document of {', '.join(absent)} fits into the budget")
     return {
         "documents": len(picks["selection"]),

@@ -204,7 +204,7 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
     pool, selection : ndarray of int64, shape (LENGTHS,)
         Numbers of documents with ``2^(i/4)`` tokens or more, but fewer than ``2^((i+1)/4)``.
     """
-    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     filled = np.flatnonzero(pool + selection)
     first, last = filled[0], filled[-1] + 1
@@ -219,6 +219,7 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
     ax.set(xlim=(edges[0], edges[-1]), axisbelow=True)
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter("{x:.0%}")
     ax.minorticks_off()
     ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)

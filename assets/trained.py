@@ -1,7 +1,7 @@
 """What models make of a selection that were trained on it, and on the picks it is compared with.
 
 What belongs here: which models are trained, and the texts that they are trained on. What does not: the models
-(``dsir/proxy.py``, ``dsir/downstream.py``), how the numbers are named and shown (``assets/evaluations.py``).
+(``dsir/proxy.py``, ``dsir/downstream.py``), what the numbers are called (``assets/measures.py``).
 
 They take minutes, so they are trained only where ``evaluation`` asks for them.
 """

@@ -72,12 +72,13 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
             if path.stem not in named[kind]:
                 gone = kind in SHARD_KINDS and path.stem in vanished
                 found.append((path, "its shard vanished" if gone else "no configuration names it"))
-    for folder in (home / "selections").glob("[!.~]*/*"):
-        name = folder.parent.name
-        if name not in selections:
-            found.append((folder, "no configuration names it"))
-        elif ("selections", name) in latest and latest["selections", name]["fingerprint"] != folder.name:
-            found.append((folder, OLDER_VERSION))
+    for kind in ("selections", "evaluations"):
+        for folder in (home / kind).glob("[!.~]*/*"):
+            name = folder.parent.name
+            if name not in selections:
+                found.append((folder, "no configuration names it"))
+            elif (kind, name) in latest and latest[kind, name]["fingerprint"] != folder.name:
+                found.append((folder, OLDER_VERSION))
     found += [
         (path, "it was damaged and set aside") for path in (home / "damaged").rglob("*") if path.is_file()
     ]

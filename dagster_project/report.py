@@ -63,28 +63,42 @@ def print_report(workspace: Workspace, console: Console) -> None:
 
     table = _table(
         "selection",
-        ">docu-\nments",
+        "method",
         ">\ntokens",
         ">KL\nreduction",
-        ">of random\npicks",
-        ">of\ntop-k",
-        ">same as\ntop-k",
-        ">effective\nsample\nsize",
+        ">\n95 % interval",
+        ">over random,\nother hash",
+        ">\nnot hashed",
+        ">distinct\nn-grams",
+        ">same\npicks",
+        ">effective\nsample size",
     )
+    measured = catalog.query("report_methods", selections=names).to_pylist()
     for row in selections:
-        table.add_row(
-            row["selection"],
-            f"{row['documents']:,}",
-            f"{row['tokens']:,}",
-            _number(row["kl_reduction"], "{:.3f}"),
-            _number(row["kl_reduction_random"], "{:.3f}")
-            + _number(row["kl_reduction_random_sd"], "±{:.3f}", ""),
-            _number(row["kl_reduction_top_k"], "{:.3f}"),
-            _number(row["top_k_agreement"], "{:.0%}"),
-            _number(row["effective_sample_size"], "{:,.1f}"),
-        )
+        mine = [each for each in measured if each["selection"] == row["selection"]]
+        for each in mine or [{"pick": None, "tokens": row["tokens"]}]:
+            own = each["pick"] is None
+            interval = ""
+            if each.get("low") is not None:
+                interval = f"{each['low']:.3f} to {each['high']:.3f}"
+            table.add_row(
+                row["selection"] if own else "",
+                row["method"] if own else f"  {each['pick']}",
+                f"{each['tokens']:,.0f}",
+                _number(each.get("kl_reduction"), "{:.3f}"),
+                interval,
+                _number(each.get("independent_hash"), "{:.3f}", ""),
+                _number(each.get("unhashed"), "{:.3f}", ""),
+                _number(each.get("distinct_ngrams"), "{:.0f}", ""),
+                "" if own else _number(each.get("agreement"), "{:.0%}"),
+                _number(row["effective_sample_size"], "{:,.1f}") if own else "",
+                style="" if own else "dim",
+            )
     console.print()
-    console.print("[bold]Selections[/]  KL reduction in nats, on held-out target text where there is some")
+    console.print(
+        "[bold]Selections[/]  and other methods' picks of the same size. KL reduction in nats, on held-out target text "
+        "where there is some"
+    )
     console.print(table)
 
     compositions = {
@@ -117,6 +131,8 @@ def print_report(workspace: Workspace, console: Console) -> None:
     console.print(f"  catalog   {catalog.path}", soft_wrap=True)
     for row in selections:
         console.print(f"  {row['selection']}   {row['folder']}", soft_wrap=True)
+        if row["report"]:
+            console.print(f"  {' ' * len(row['selection'])}   {row['report']}", soft_wrap=True)
     console.print()
     console.print("[bold]Go on[/] with `dsir status`, `make dev` for the Dagster UI, or SQL on the catalog:")
     for title, query in QUERIES:

@@ -139,10 +139,18 @@ class Catalog:
         quoted = "'" + literal.replace("'", "''") + "'"
         parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why")
         views = "\n".join(map(sql.load, parts)).replace("$home", quoted)
-        # Making a view reads a file behind it, so it is done once: a damaged file must not bar the catalog.
+        # Making a view reads a file behind it, so it is done once: a damaged file must not bar the catalog. Where it
+        # has to be done, since the home was moved, and can not, the tables are there for what repairs the file.
         version = hashlib.sha256(views.encode()).hexdigest()
         if connection.execute(sql.load("view_version")).fetchall() != [(version,)]:
-            connection.execute(views)
+            connection.commit()
+            connection.begin()
+            try:
+                connection.execute(views)
+            except (duckdb.IOException, duckdb.InvalidInputException):
+                connection.rollback()
+                connection.begin()
+                return
             delete, insert = sql.load("set_view_version").split(";", 1)
             connection.execute(delete)
             connection.execute(insert, {"fingerprint": version})

@@ -1,4 +1,4 @@
--- One row a selection: its size, and the KL reduction beside that of random picks and of top-k.
+-- One row a selection: its size, where it is, the effective sample size of its weights.
 WITH measured AS (
     SELECT
         l.partition                             AS selection,
@@ -6,14 +6,12 @@ WITH measured AS (
         (l.metadata->>'documents')::BIGINT      AS documents,
         (l.metadata->>'tokens')::BIGINT         AS tokens,
         l.metadata->>'folder'                   AS folder,
-        max(e.value) FILTER (e.metric = 'kl_reduction')            AS kl_reduction,
-        max(e.value) FILTER (e.metric = 'kl_reduction_random')     AS kl_reduction_random,
-        max(e.value) FILTER (e.metric = 'kl_reduction_random_sd')  AS kl_reduction_random_sd,
-        max(e.value) FILTER (e.metric = 'kl_reduction_top_k')      AS kl_reduction_top_k,
-        max(e.value) FILTER (e.metric = 'effective_sample_size')   AS effective_sample_size,
-        max(e.value) FILTER (e.metric = 'top_k_agreement')         AS top_k_agreement
+        v.metadata->>'report'                   AS report,
+        max(e.value) FILTER (e.metric = 'effective_sample_size')   AS effective_sample_size
     FROM latest AS l
     LEFT JOIN evaluations AS e ON e.selection = l.partition AND e.version = l.fingerprint AND e.target = ''
+    LEFT JOIN latest AS v
+      ON v.asset = 'evaluations' AND v.partition = l.partition AND v.metadata->>'selection_version' = l.fingerprint
     WHERE l.asset = 'selections' AND list_contains($selections, l.partition)
     GROUP BY ALL
 )

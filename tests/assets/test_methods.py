@@ -11,7 +11,8 @@ import pytest
 from dsir.features import FeatureSpec, featurize
 from dsir.matching import MatchingOptions, held_back, match, scores
 from dsir.selection import Budget
-from tests.pipeline import sentences
+from resources.settings import OPTIONS
+from tests.pipeline import SmallPipeline, sentences
 
 
 def configure(pipeline, **selection):
@@ -39,11 +40,34 @@ def test_random_picks_by_noise_alone_and_by_the_seed(pipeline):
     assert n == 120
 
 
+def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_tokens(tmp_path):
+    records = [
+        record
+        for seed, domain in enumerate(("medicine", "law", "code"))
+        for record in sentences(domain, 40, seed=seed)
+    ]
+    found = []
+    for name, files, threads in (("one", [records], 1), ("five", [records[::-1][i::5] for i in range(5)], 3)):
+        pipeline = SmallPipeline(tmp_path / name)
+        pipeline.config["raw"][0]["source"] = "domain"
+        # With noise in all of them, and a budget that the documents of the target do not fill.
+        pipeline.config["selections"] = [
+            {"name": method, "targets": ["medicine"], "method": method, "size": {"tokens": 6000}, "seed": 4}
+            for method in OPTIONS
+        ]
+        for i, part in enumerate(files):
+            pipeline.write(f"pool/part-{i}.jsonl", part)
+        assert not any(stage.errors for stage in pipeline.run(threads).values())
+        found.append({method: pipeline.picks(method) for method in OPTIONS})
+        sizes = pipeline.rows("SELECT selection, sum(n_tokens) FROM selections GROUP BY selection")
+        assert len(sizes) == len(OPTIONS) and all(6000 - 150 < tokens <= 6000 for _, tokens in sizes)
+    assert found[0] == found[1]
+    assert len({tuple(doc_id for _, _, doc_id, _, _ in picks) for picks in found[0].values()}) == len(OPTIONS)
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """A target that is two thirds law and one third code, and a selection matched to it."""
-    from tests.pipeline import SmallPipeline
-
     pipeline = SmallPipeline(tmp_path_factory.mktemp("mixed"))
     pipeline.write_pool()
     pipeline.write("medicine.jsonl", sentences("law", 40, seed=200) + sentences("code", 20, seed=200))
@@ -113,20 +137,6 @@ def test_match_leaves_log_weights_as_they_are_and_says_so_of_keys(mixed):
     assert verdicts == [("not picked; scores of method match are kept of picked documents only",)]
 
 
-def test_match_does_not_depend_on_shards_or_threads(mixed, pipeline):
-    records = [
-        record
-        for seed, domain in enumerate(("medicine", "law", "code"))
-        for record in sentences(domain, 40, seed=seed)
-    ]
-    for i in range(5):
-        pipeline.write(f"pool/part-{i}.jsonl", records[::-1][i::5])
-    for name in ("medicine.jsonl", "medicine-test.jsonl"):
-        pipeline.write_bytes(name, (mixed.data / name).read_bytes())
-    configure(pipeline, method="match", size={"documents": 30}).run(threads=3)
-    assert pipeline.picks() == mixed.picks()
-
-
 def test_match_obeys_quality_and_a_budget_of_tokens(pipeline):
     pipeline.write_pool()
     pipeline.write("pool/long.jsonl", sentences("medicine", 10, seed=5, length=600))
@@ -164,26 +174,6 @@ def test_a_classifier_finds_the_documents_of_the_target(pipeline, method):
     assert pipeline.rows("SELECT DISTINCT verdict FROM why('law-1-0', 'picked')") == [
         (f"not picked; scores of method {method} are kept of picked documents only",)
     ]
-
-
-def test_the_noise_of_a_classifier_depends_on_the_seed_and_not_on_shards_or_threads(pipeline, tmp_path):
-    pipeline.write_pool()
-    configure(pipeline, method="classifier", size={"documents": 50}).run()
-    first = pipeline.picks()
-    configure(pipeline, method="classifier", size={"documents": 50}, seed=1).run()
-    assert pipeline.picks() != first
-    from tests.pipeline import SmallPipeline
-
-    other = SmallPipeline(tmp_path / "other")
-    records = [
-        record
-        for seed, domain in enumerate(("medicine", "law", "code"))
-        for record in sentences(domain, 40, seed=seed)
-    ]
-    for i in range(5):
-        other.write(f"pool/part-{i}.jsonl", records[::-1][i::5])
-    configure(other, method="classifier", size={"documents": 50}).run(threads=3)
-    assert other.picks() == first
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def test_nothing_is_left_over_after_a_run(done, dsir, capsys):
 
 def test_a_vanished_shard_and_an_old_version_stay_until_told_to_go(done, dsir, capsys):
     [(old,)] = done.rows("SELECT version FROM selections GROUP BY ALL")
+    [(measured,)] = done.rows("SELECT fingerprint FROM latest WHERE asset = 'evaluations'")
     (done.data / "pool/law.jsonl").unlink()
     assert dsir("run") == 0
     expected = {
@@ -43,7 +44,10 @@ def test_a_vanished_shard_and_an_old_version_stay_until_told_to_go(done, dsir, c
             ("raw_counts", "parquet"),
             ("weights", "parquet"),
         )
-    } | {f"selections/picked/{old}": "an older version"}
+    } | {
+        f"selections/picked/{old}": "an older version",
+        f"evaluations/picked/{measured}": "an older version",
+    }
     assert leftovers(done) == expected
     capsys.readouterr()
     assert dsir("prune") == 0
@@ -57,7 +61,7 @@ def test_a_vanished_shard_and_an_old_version_stay_until_told_to_go(done, dsir, c
     assert not any(stage.due for stage in done.run().values())
     assert len(done.picks()) == 20
     # History stays; and the shard, back again, is counted again.
-    assert done.rows("SELECT count(*) FROM lineage WHERE pruned_at IS NOT NULL") == [(3,)]
+    assert done.rows("SELECT count(*) FROM lineage WHERE pruned_at IS NOT NULL") == [(4,)]
     done.write("pool/law.jsonl", sentences("law", 40, seed=1))
     assert [output.name for output in done.run()["raw_counts"].due] == ["raw_counts[pool.law]"]
 

@@ -41,3 +41,14 @@ def test_damage_is_named_and_repaired_by_the_next_run_alone(done, capsys, file, 
     assert "is gone" in stages[output.split("[")[0]].due[0].why
     assert path.read_bytes() == content
     assert verify(done) == 0
+
+
+def test_a_home_that_was_moved_with_a_damaged_file_is_repaired_like_any(done):
+    picks = done.picks()
+    home = done.home.rename(done.folder / "moved")
+    done.home = home
+    for path in sorted((home / "documents").glob("*.parquet")):
+        path.write_bytes(path.read_bytes()[:-20])
+    assert len(done.workspace().damaged()) == 3
+    assert done.errors() == []
+    assert done.picks() == picks

@@ -233,6 +233,7 @@ def fill(home: Path) -> None:
         columns = {
             "selection": "tenth",
             "version": version,
+            "epoch": [1],
             "rank": [1],
             "target": "chem",
             "shard": "wiki-0",

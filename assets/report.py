@@ -1,0 +1,556 @@
+"""The report of a selection: one HTML file that needs nothing else, beside the rows of ``evaluations``.
+
+What belongs here: which documents are shown, what the page says and in which order. What does not: how it looks
+(``assets/report.html``), what is measured (``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
+
+The page is a template of Jinja2, which escapes whatever is put into it. Plots stand in it as SVG, whose colors are
+those of the page, light or dark.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from assets import plots
+from assets.candidates import CRITERIA, Candidates, Documents
+from assets.importance_estimator import read_log_ratios
+from assets.materialize import Result, markdown_table
+from assets.methods import METHODS, noise_stream
+from assets.texts import pool_texts
+from dsir.evaluation import contained
+from dsir.explain import Contribution, explain
+from dsir.hashing import gumbel_noise
+from dsir.selection import CANDIDATE, Budget, pack_position
+from resources.plan import CODE_VERSIONS, Output, Plan
+from resources.settings import Selection
+from resources.workspace import Workspace
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
+#: Methods whose keys of all documents follow from what is kept: log weights and noise.
+KEYED = ("resample", "top_k", "random")
+#: Documents that are shown of those picked; of the others, so many that come next and so many typical ones.
+PICKED, NEXT, TYPICAL = 10, 6, 4
+#: N-grams shown for a document, and as many against it; characters of its text that they are looked for in.
+NGRAMS, EXPLAINED = 6, 100_000
+#: Characters of a text that are shown at once, and after a click.
+EXCERPT, EXCERPT_LONG = 320, 6_000
+#: Files that are listed.
+FILES = 1_000
+
+
+@dataclass
+class Shown:
+    """A document that the page shows.
+
+    Attributes
+    ----------
+    position : int
+        From :func:`dsir.selection.pack_position`.
+    shard, doc_id, source, target : str
+    row, n_tokens : int
+    log_weight : float
+    verdict : str
+    text : str
+    contributions : list of Contribution
+        The largest first.
+    """
+
+    position: int
+    shard: str
+    row: int
+    doc_id: str
+    source: str
+    n_tokens: int
+    target: str
+    log_weight: float
+    verdict: str
+    text: str = ""
+    contributions: list[Contribution] = ()
+
+    @property
+    def speaks_for(self) -> list[Contribution]:
+        """N-grams that raise its log weight most."""
+        return [each for each in self.contributions[:NGRAMS] if each.nats > 0]
+
+    @property
+    def speaks_against(self) -> list[Contribution]:
+        """N-grams that lower its log weight most."""
+        return [each for each in self.contributions[: -NGRAMS - 1 : -1] if each.nats < 0]
+
+
+class Leading:
+    """The documents with the largest scores of a stream."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.found: list[tuple[float, Shown]] = []
+
+    def add(self, score: np.ndarray, show: Callable[[int], Shown]) -> None:
+        """Offer documents: ndarray of float64, -inf of those that are none; and what makes one of its place."""
+        best = np.argsort(-score, kind="stable")[: self.n]
+        floor = self.found[-1][0] if len(self.found) == self.n else -np.inf
+        self.found += [(float(score[at]), show(int(at))) for at in best if score[at] > floor]
+        self.found.sort(key=lambda each: (-each[0], each[1].position))
+        del self.found[self.n :]
+
+    @property
+    def documents(self) -> list[Shown]:
+        """The documents, the largest score first."""
+        return [document for _, document in self.found]
+
+
+@dataclass
+class Look:
+    """What one look at the pool gives for the page."""
+
+    next: list[Shown]
+    typical: list[Shown]
+    histograms: list[plots.Histogram]
+    lengths: np.ndarray
+
+
+def add_report(
+    workspace: Workspace, plan: Plan, selection: Selection, source: Output, output: Output, result: Result
+) -> None:
+    """Write the report of a selection, and add it to what its evaluation left behind.
+
+    Parameters
+    ----------
+    workspace, plan, selection
+    source : Output
+        The selection.
+    output : Output
+        Its evaluation.
+    result : Result
+        What was measured; the file and its path are added.
+    """
+    folder = workspace.store.selection_folder(selection.name, source.fingerprint)
+    picks = workspace.store.read_table(folder / "picks.parquet", source.stamp)
+    path = workspace.store.report(selection.name, output.fingerprint)
+    page = template().render(page_of(workspace, plan, selection, source, output, result, picks))
+    with workspace.store.replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    result.files.append(path)
+    result.metadata["report"] = str(path)
+
+
+def page_of(
+    workspace: Workspace,
+    plan: Plan,
+    selection: Selection,
+    source: Output,
+    output: Output,
+    result: Result,
+    picks: pa.Table,
+) -> dict[str, object]:
+    """Return what the template shows."""
+    made = source.found["metadata"]
+    values = {
+        (row["target"], row["metric"], row["source"]): row["value"] for row in result.metrics.to_pylist()
+    }
+    look = look_at_pool(workspace, plan, selection, picks)
+    selected = spread(plan, selection, picks)
+    read_documents(workspace, plan, [*selected, *look.next, *look.typical])
+    # What this page shows in a place of its own, and whatever else there is.
+    placed = ("methods side by side", "composition, plot", "composition", "all metrics")
+    parts = [
+        (key.removesuffix(", plot"), rendered(shown), numbers_behind(key, selection.targets, values))
+        for key, shown in result.tables.items()
+        if key not in placed
+    ]
+    length_of = np.bincount(length_bin(picks["n_tokens"].to_numpy()), minlength=plots.LENGTHS)
+    log_weights = weights_plot(selection, picks, look)
+    return {
+        "selection": selection,
+        "made": made,
+        "all_tokens": int(pc.sum(picks["n_tokens"]).as_py()),
+        "metadata": result.metadata,
+        "notes": [each["note"] for each in (made, result.metadata) if "note" in each],
+        "value": lambda metric, target="", of="": values.get((target, metric, of)),
+        "methods": html_table(result.tables["methods side by side"], turned=True),
+        "parts": parts,
+        "composition_plot": rendered(result.tables["composition, plot"]),
+        "composition": rendered(result.tables["composition"]),
+        "all_metrics": rendered(result.tables["all metrics"]),
+        "all_targets": len(selection.targets) > 1,
+        "weights_plot": rendered(log_weights),
+        "weights_table": rendered(bars_table(log_weights, selection.targets)),
+        "lengths_plot": rendered(plots.lengths(look.lengths, length_of)),
+        "lengths_table": rendered(lengths_table(values)),
+        "selected": selected,
+        "next": look.next,
+        "typical": look.typical,
+        "keyed": selection.method in KEYED,
+        "excerpt": EXCERPT,
+        "excerpt_long": EXCERPT_LONG,
+        "numbers": {
+            key: value
+            for key, value in made.items()
+            if key not in ("noise_keys", "folder", "note", "seconds", "files", "bytes_written")
+        },
+        "configuration": configuration(workspace, selection),
+        "lineage": list(lineage(plan, selection, source)),
+        "output": output,
+        "source": source,
+        "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
+        "n_files": len(plan.counted),
+        "versions": {**CODE_VERSIONS, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
+        "folder": made["folder"],
+    }
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+def spread(plan: Plan, selection: Selection, picks: pa.Table) -> list[Shown]:
+    """Return picked documents from the first to the last of the first epoch's ranking, evenly spread, by target."""
+    index = {shard: i for i, shard in enumerate(plan.counted)}
+    thresholds, counts = thresholds_of(picks), {}
+    for target in selection.targets:
+        counts[target] = pc.sum(of_target(picks, target)).as_py() or 0
+    first = picks.filter(pc.equal(picks["epoch"], 1))
+    shown = []
+    for at in np.unique(np.linspace(0, len(first) - 1, PICKED).round().astype(int)).tolist():
+        row = first.slice(at, 1).to_pylist()[0]
+        margin = row["key"] - thresholds[row["target"]]
+        verdict = f"rank {row['rank']:,} of {counts[row['target']]:,}, key {row['key']:,.2f}"
+        verdict += f", above the threshold by {margin:,.2f}" if margin else ": the threshold"
+        position = int(pack_position(index[row["shard"]], row["row"]))
+        names = ("shard", "row", "doc_id", "source", "n_tokens", "target", "log_weight")
+        shown.append(Shown(position, *(row[name] for name in names), verdict))
+    return shown
+
+
+def of_target(picks: pa.Table, target: str) -> pa.ChunkedArray:
+    """Tell which picks are of the first epoch and of a target."""
+    return pc.and_(pc.equal(picks["epoch"], 1), pc.equal(picks["target"], target))
+
+
+def thresholds_of(picks: pa.Table) -> dict[str, float]:
+    """Return the smallest key picked in the first epoch, by target."""
+    first = picks.filter(pc.equal(picks["epoch"], 1)).group_by("target").aggregate([("key", "min")])
+    return dict(zip(first["target"].to_pylist(), first["key_min"].to_pylist(), strict=True))
+
+
+def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: pa.Table) -> Look:
+    """Look at all documents once: those that come next, some typical of what was left, log weights and lengths."""
+    candidates = Candidates(workspace, plan, selection)
+    thresholds = thresholds_of(picks)
+    keys = None
+    if selection.method in KEYED:
+        keys = METHODS[selection.method](candidates, Budget(documents=1)).keys
+    index = {shard: i for i, shard in enumerate(plan.counted)}
+    shards = np.array([index[shard] for shard in picks["shard"].to_pylist()])
+    chosen = np.unique(pack_position(shards, picks["row"].to_numpy()))
+    following, typical = Leading(NEXT), Leading(TYPICAL)
+    look = Look(
+        [],
+        [],
+        [plots.Histogram() for _ in selection.targets[: plots.PANELS]],
+        np.zeros(plots.LENGTHS, np.int64),
+    )
+    for documents in candidates.stream():
+        look.lengths += np.bincount(length_bin(documents.n_tokens), minlength=plots.LENGTHS)
+        for target, histogram in zip(selection.targets, look.histograms, strict=False):
+            histogram.add(documents.log_weights[target][documents.eligible])
+        positions = pack_position(documents.shard, documents.table["row"].to_numpy())
+        left = ~contained(positions, chosen)
+        weights = np.array([documents.log_weights[target] for target in selection.targets])
+        scores = weights
+        if keys is not None:
+            scores = np.array(
+                [
+                    keys(documents, target, noise_stream(selection, target)) - thresholds.get(target, np.inf)
+                    for target in selection.targets
+                ]
+            )
+        best = scores.argmax(axis=0)
+        score = scores.max(axis=0, initial=-np.inf)
+
+        def show(
+            at: int,
+            documents: Documents = documents,
+            positions: np.ndarray = positions,
+            weights: np.ndarray = weights,
+            best: np.ndarray = best,
+            score: np.ndarray = score,
+        ) -> Shown:
+            row = documents.table.slice(at, 1).to_pylist()[0]
+            target = selection.targets[best[at]]
+            weight = float(weights[best[at], at])
+            if excluded := documents.excluded_by[at]:
+                verdict = f"not eligible: {CRITERIA[excluded - 1]}"
+            elif keys is None:
+                verdict = f"log weight {weight:,.2f}"
+            elif score[at] >= 0:
+                verdict = f"key {score[at] + thresholds[target]:,.2f}; {passed_over(selection)}"
+            else:
+                verdict = (
+                    f"key {score[at] + thresholds[target]:,.2f}, below the threshold by {-score[at]:,.2f}"
+                )
+            names = ("row", "doc_id", "source", "n_tokens")
+            shard = plan.counted[documents.shard]
+            return Shown(int(positions[at]), shard, *(row[name] for name in names), target, weight, verdict)
+
+        following.add(np.where(left & documents.eligible, score, -np.inf), show)
+        noise = gumbel_noise(documents.content_hash, 0, "report")
+        typical.add(np.where(left, noise, -np.inf), show)
+    look.next, look.typical = following.documents, typical.documents
+    return look
+
+
+def passed_over(selection: Selection) -> str:
+    """Say why a document may be left out whose key is above the threshold; as ``sql/macros_why.sql`` does."""
+    reasons = []
+    if selection.near_duplicates:
+        reasons.append("a better-ranked document is nearly the same")
+    if selection.source_caps is not None:
+        reasons.append("its source has its share")
+    return " or ".join(reasons) or "another one of this key came first"
+
+
+def read_documents(workspace: Workspace, plan: Plan, shown: list[Shown]) -> None:
+    """Read the texts again, and explain them."""
+    targets, ratios = read_log_ratios(workspace, plan)
+    spec = workspace.settings.features.spec()
+    positions = np.unique([each.position for each in shown]).astype(np.int64)
+    texts = dict(zip(positions.tolist(), pool_texts(workspace, plan, positions), strict=True))
+    for each in shown:
+        each.text = texts[each.position]
+        each.contributions = explain(each.text[:EXPLAINED], spec, ratios[targets.index(each.target)])
+
+
+# --- plots and tables ---------------------------------------------------------------------------------------------
+
+
+def length_bin(n_tokens: np.ndarray) -> np.ndarray:
+    """Return the bin of :func:`assets.plots.lengths` that each length is in."""
+    return np.minimum(np.floor(4 * np.log2(np.maximum(n_tokens, 1)) + 1e-9), plots.LENGTHS - 1).astype(
+        np.int64
+    )
+
+
+def weights_plot(selection: Selection, picks: pa.Table, look: Look) -> plots.Plot:
+    """Plot the log weights of the eligible documents and of those picked."""
+    by_target = []
+    for target in selection.targets:
+        mine = picks.filter(pc.equal(picks["target"], target)).sort_by([("key", "descending")])
+        rows = np.zeros(len(mine), dtype=CANDIDATE)
+        rows["log_weight"], rows["key"] = mine["log_weight"].to_numpy(), mine["key"].to_numpy()
+        by_target.append(rows)
+    cut = selection.method in ("resample", "top_k")
+    return plots.log_weights(selection.targets, look.histograms, by_target, cut)
+
+
+def bars_table(plot: plots.Plot, targets: list[str]) -> str:
+    """Return the numbers behind a plot of log weights, as they are drawn."""
+    rows = []
+    for ax, target in zip(plot.figure.axes, targets, strict=False):
+        eligible, picked = (patch.get_data() for patch in ax.patches)
+        for low, n, m in zip(eligible.edges, eligible.values, picked.values, strict=False):
+            if n or m:
+                rows.append((target, int(low), int(n), int(m)))
+    return markdown_table(["target", "log weight from, nats", "eligible", "picked"], rows)
+
+
+def picks_in(values: dict[tuple[str, str, str], float]) -> list[str]:
+    """Return the picks that were measured: the selection, other methods' and random ones."""
+    suffix = "_mean_tokens"
+    names = [metric.removesuffix(suffix) for _, metric, _ in values if metric.endswith(suffix)]
+    return [name for name in names if name != "pool"]
+
+
+def lengths_table(values: dict[tuple[str, str, str], float]) -> str:
+    """Return the lengths of the pool's documents and of every pick's."""
+    columns = {
+        "mean": "mean",
+        "a tenth has at most": "p10",
+        "median": "median",
+        "nine tenths have at most": "p90",
+    }
+    rows = [
+        (
+            name.replace("_", "-"),
+            *(f"{values['', f'{name}_{each}_tokens', '']:,.1f}" for each in columns.values()),
+        )
+        for name in ("pool", *picks_in(values))
+    ]
+    return markdown_table(["tokens of a document", *columns], rows)
+
+
+def numbers_behind(
+    plot: str, targets: list[str], values: dict[tuple[str, str, str], float]
+) -> "Markup | None":
+    """Return a table of the numbers that a plot shows: a row for every group of bars, a column for every pick."""
+    views = ("over_random", "over_random_independent_hash", "over_random_unhashed")
+    rows = {
+        "KL reduction, plot": [(target, target, "kl_reduction") for target in targets],
+        "KL reduction over random, plot": [(view.replace("_", " "), "", view) for view in views],
+    }.get(plot)
+    if rows is None:
+        return None
+    picks = picks_in(values)
+
+    def cell(target: str, metric: str, pick: str) -> str:
+        name = metric if pick == "selection" else f"{metric}_{pick}"
+        value, low, high, sd = (values.get((target, name + end, "")) for end in ("", "_low", "_high", "_sd"))
+        if sd is not None:
+            return f"{value:.4f} ± {2 * sd:.4f}"
+        return "" if value is None else f"{value:.4f} ({low:.4f} to {high:.4f})"
+
+    cells = [(name, *(cell(target, metric, pick) for pick in picks)) for name, target, metric in rows]
+    return html_table(markdown_table(["nats", *(pick.replace("_", "-") for pick in picks)], cells))
+
+
+def rendered(shown: str) -> "Markup":
+    """Return what Dagster shows, a plot or a table, as HTML."""
+    return svg(shown) if isinstance(shown, plots.Plot) else html_table(shown)
+
+
+#: Colors of a plot, and those of the page that stand for them.
+COLORS = {
+    plots.INK: "currentColor",
+    plots.POOL: "var(--pool)",
+    plots.SELECTION: "var(--accent)",
+    "#e9ecf0": "var(--line)",
+    "#9aa1ab": "var(--muted)",
+}
+
+
+def svg(plot: plots.Plot) -> "Markup":
+    """Draw a plot as SVG whose colors and letters are those of the page, with its notes below."""
+    import matplotlib
+    from markupsafe import Markup, escape
+
+    file = io.StringIO()
+    plot.figure.set_layout_engine("none")  # it was laid out for the PNG
+    # As text, so that it can be read, searched, and is no larger than it has to be; the same bytes every time.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.alt}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        plot.figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    drawn = file.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    # Ids are only told apart within one plot.
+    prefix = re.sub(r"\W", "-", plot.alt)
+    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
+    for theirs, ours in COLORS.items():
+        drawn = drawn.replace(theirs, ours)
+    drawn = drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(plot.alt)}" ', 1)
+    notes = "".join(f"<figcaption>{escape(note)}</figcaption>" for note in plot.notes)
+    return Markup(f'<figure><div class="plot">{drawn}</div>{notes}</figure>')
+
+
+def html_table(markdown: str, turned: bool = False) -> "Markup":
+    """Return a table of :func:`assets.materialize.markdown_table` as HTML; what looks like a number is put right.
+
+    Parameters
+    ----------
+    markdown : str
+    turned : bool
+        Show its rows as columns, and the interval of a number below it.
+    """
+    from markupsafe import Markup, escape
+
+    header, _, *rows = [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in markdown.splitlines()
+    ]
+    if turned:
+        header, *rows = map(list, zip(header, *rows, strict=True))
+    numeric = [all(re.match(r"[-+±]?\d|$", row[i]) for row in rows) for i in range(len(header))]
+
+    def content(cell: str) -> Markup:
+        value, opened, interval = cell.partition(" (") if turned else (cell, "", "")
+        return escape(value) + (
+            Markup("<br><small>{}</small>").format(interval.rstrip(")")) if opened else ""
+        )
+
+    def line(tag: str, cells: list[str]) -> str:
+        parts = (
+            f"<{tag}{' class=n' if right else ''}>{content(cell)}</{tag}>"
+            for cell, right in zip(cells, numeric, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "\n".join(line("td", row) for row in rows)
+    return Markup(
+        f'<div class="wide"><table><thead>{line("th", header)}</thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+# --- how it was made ----------------------------------------------------------------------------------------------
+
+
+def configuration(workspace: Workspace, selection: Selection) -> str:
+    """Return a configuration file that makes this selection, and no other."""
+    settings = workspace.settings
+    values = {
+        "raw": [each.model_dump(exclude_defaults=True) for each in settings.raw],
+        "targets": [each.model_dump(exclude_defaults=True) for each in settings.targets],
+        **{
+            part: getattr(settings, part).model_dump(mode="json")
+            for part in ("features", "estimator", "evaluation")
+        },
+        "selections": [selection.model_dump(mode="json", exclude_none=True)],
+    }
+    for section in ("raw", "targets"):  # names first
+        values[section] = [{"name": each["name"], **each} for each in values[section]]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def lineage(plan: Plan, selection: Selection, source: Output) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the outputs that the selection was made of: name, fingerprint, Dagster run, when; shards by run."""
+
+    def row(output: Output) -> tuple[str, str, str, str]:
+        found = output.found
+        return output.name, found["fingerprint"], found["run_id"], when(found["finished_at"])
+
+    yield row(source)
+    for outputs in (map(plan.weights, plan.counted), map(plan.raw_counts, plan.counted)):
+        runs: dict[str, list[Output]] = {}
+        for output in outputs:
+            runs.setdefault(output.found["run_id"], []).append(output)
+        for run_id, of_run in runs.items():
+            if len(of_run) == 1:
+                yield row(of_run[0])
+            else:
+                last = max(each.found["finished_at"] for each in of_run)
+                yield f"{of_run[0].asset}, {len(of_run):,} shards", "", run_id, when(last)
+        if of_run[0].asset == "weights":
+            yield row(plan.importance_estimator)
+            yield from ([row(plan.raw_distribution)] if plan.raw_distribution else [])
+            yield from (row(plan.target_counts(target)) for target in selection.targets)
+
+
+def when(time: datetime) -> str:
+    """Return a time to the second, with its zone."""
+    return f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()
+
+
+@cache
+def template() -> "Template":
+    """Return the page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["nats"] = lambda value: f"{value:+,.2f}"
+    environment.filters["number"] = lambda value: (
+        f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else value
+    )
+    return environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
