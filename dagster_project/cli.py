@@ -1,4 +1,4 @@
-"""The command line: ``dsir init``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
+"""The command line: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
 ``dsir changes``, ``dsir verify``, ``dsir prune``.
 
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
@@ -28,6 +28,7 @@ from rich.text import Text
 
 from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
+from dagster_project.doctor import examine, print_doctor
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.report import print_report
 from dagster_project.runs import Stage, open_instance, register_shards, run_all
@@ -52,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dsir", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function, text in (
+        ("doctor", doctor, "before a run: look at targets and pool for what is likely to go wrong"),
         ("run", run, "bring everything that is missing or stale up to date"),
         ("status", status, "say what is fresh, stale or missing, and why"),
         ("report", report, "show the selections: composition, KL reduction, where they are"),
@@ -114,6 +116,14 @@ def init(options: argparse.Namespace) -> int:
     with open_instance(workspace.home) as instance:
         new = register_shards(instance, plan)
     out.print(f"{len(plan.shards)} shards, {len(new)} of them new; outputs go to {workspace.home}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look for what is likely to go wrong; warnings are no failure."""
+    workspace = Workspace(options.config, options.home)
+    warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+    print_doctor(*examine(workspace), out)
     return 0
 
 

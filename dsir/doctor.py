@@ -1,0 +1,145 @@
+"""Signs, in a target and in a sample of a pool, that a selection will not be what one hopes for.
+
+What belongs here: arithmetic on texts and counts, before anything is fitted. What does not: how texts are read, what is
+said of the numbers and from where on they are a warning (``dagster_project/doctor.py``); measures of selections
+(``dsir.evaluation``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsir.evaluation import distribution, kl_divergence, masked_totals
+from dsir.features import Features
+from dsir.hashing import gumbel_noise
+from dsir.importance import log_weights
+from dsir.ngrams import Ngrams
+
+#: Letters of scripts that are written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Kana, Han.
+_WITHOUT_SPACES = re.compile(
+    r"[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]"
+)
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a learning curve.
+
+    Attributes
+    ----------
+    documents, ngrams : int
+        Size of the part of the target that was fitted on.
+    kl : float
+        KL(held out‖fit), nats.
+    """
+
+    documents: int
+    ngrams: int
+    kl: float
+
+
+def learning_curve(
+    fitted: Sequence[Features], held_out: np.ndarray, smoothing: float = 0.5, points: int = 7
+) -> list[Point]:
+    """How far held-out text is from distributions that are fitted on growing parts of a target.
+
+    Each part holds the one before and is twice as large; the last one is the whole. Documents come in an order that
+    their content alone decides. Where the curve still falls at its end, more documents would give another
+    distribution.
+
+    Parameters
+    ----------
+    fitted : sequence of Features
+        The documents of the target that are fitted on, in batches.
+    held_out : ndarray of int64, shape (buckets,)
+        N-gram totals of other documents of the target.
+    smoothing : float
+        Pseudo-counts a bucket of both distributions.
+    points : int
+        The most points; fewer where the target has fewer than ``2^(points - 1)`` documents.
+
+    Returns
+    -------
+    list of Point
+        From the smallest part to the whole; empty where there are no documents.
+    """
+    hashes = [each.content_hash for each in fitted]
+    n = sum(map(len, hashes))
+    if not n:
+        return []
+    sizes = [n >> k for k in range(points - 1, -1, -1) if n >> k]
+    place = np.empty(n, dtype=np.int64)
+    place[np.argsort(gumbel_noise(np.concatenate(hashes), 0, "learning curve"), kind="stable")] = np.arange(n)
+    first = np.searchsorted(sizes, place, side="right")  # the smallest part that a document is in
+    totals = np.zeros((len(sizes), len(held_out)), dtype=np.int64)
+    done = 0
+    for features in fitted:
+        masks = first[done : done + len(features)] == np.arange(len(sizes))[:, np.newaxis]
+        masked_totals(features, masks, totals)
+        done += len(features)
+    totals = np.cumsum(totals, axis=0)
+    p = distribution(held_out, smoothing)
+    return [
+        Point(size, int(each.sum()), kl_divergence(p, distribution(each, smoothing)))
+        for size, each in zip(sizes, totals, strict=True)
+    ]
+
+
+def crowded_out(ngrams: Ngrams, documents: np.ndarray, buckets: int) -> float:
+    """Share of some documents' n-grams that are a minority in their bucket.
+
+    What a bucket says of such an n-gram is mostly what it says of others. Buckets are those of a hash that is as
+    even as ``FeatureSpec.hash``, so the share depends on their number alone.
+
+    Parameters
+    ----------
+    ngrams : Ngrams
+        Of a sample of the pool and of these documents.
+    documents : ndarray of bool, shape (documents,)
+        Whose n-grams are meant, each as often as it stands there.
+    buckets : int
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 0 where the documents have no n-grams.
+    """
+    counts = np.bincount(ngrams.number, minlength=len(ngrams.hashes))
+    bucket = (ngrams.hashes % np.uint64(buckets)).astype(np.int64)
+    of_bucket = np.bincount(bucket, weights=counts, minlength=buckets)
+    minority = 2 * counts < of_bucket[bucket]
+    mine = ngrams.number[documents[ngrams.document]]
+    return float(minority[mine].mean()) if len(mine) else 0.0
+
+
+def likeness(features: Features, ratios: np.ndarray) -> np.ndarray:
+    """Log weight an n-gram of every document, in nats; NaN of documents without n-grams.
+
+    Comparable between documents of different length, as the log weight is not.
+
+    Parameters
+    ----------
+    features : Features
+        Of n documents.
+    ratios : ndarray of float64, shape (buckets,)
+        From :func:`dsir.importance.log_ratios`.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    weights = log_weights(features, ratios[np.newaxis])[0]
+    n_ngrams = features.n_ngrams
+    return np.divide(weights, n_ngrams, out=np.full(len(weights), np.nan), where=n_ngrams > 0)
+
+
+def without_spaces(text: str) -> float:
+    """Share of a text's letters that belong to scripts without spaces between words; 0 where it has no letters."""
+    letters = len(_LETTER.findall(text))
+    return min(len(_WITHOUT_SPACES.findall(text)) / letters, 1.0) if letters else 0.0
