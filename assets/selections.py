@@ -24,7 +24,7 @@ import pydantic
 from assets import plots
 from assets.candidates import CRITERIA, Candidates
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
-from assets.methods import pick
+from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
 from dsir.selection import Budget, pack_position
 from resources.plan import CODE_VERSIONS, Output, Plan
@@ -230,6 +230,18 @@ def budget_of(size: Size, pool: Pool, selection: str) -> tuple[Budget, str | Non
     return Budget(documents=documents), None
 
 
+def short_of(budget: Budget, found: Picked, pool: Pool, n_targets: int) -> str | None:
+    """Return a note where the pool has too few documents that are not near-duplicates, else None."""
+    unit, room = ("documents", 0) if budget.tokens is None else ("tokens", pool.longest * n_targets)
+    least = min(int(budget.of(epoch).sum()) for epoch in found.epochs)
+    if least + room >= budget.amount:
+        return None
+    return (
+        f"picked {least:,} of {budget.amount:,} {unit}: what else may be picked is nearly the same as documents that "
+        "rank better"
+    )
+
+
 def select(
     workspace: Workspace, plan: Plan, selection: Selection, output: Output, progress: Progress
 ) -> Result:
@@ -255,6 +267,8 @@ def select(
             f"selection '{selection.name}': the best document is longer than the budget of "
             f"{budget.amount:,} tokens; raise size.tokens"
         )
+    if found.near_duplicates_dropped:
+        note = short_of(budget, found, pool, len(selection.targets)) or note
     folder = workspace.store.selection_folder(selection.name, output.fingerprint)
     with workspace.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
@@ -285,6 +299,11 @@ def select(
             "method": selection.method,
             "seed": selection.seed,
             "noise_keys": json.dumps(noise_keys(selection)),
+            **(
+                {"near_duplicates_dropped": found.near_duplicates_dropped}
+                if selection.near_duplicates
+                else {}
+            ),
             **found.ranking.numbers,
             "seconds": time.monotonic() - started,
             "files": len(files),

@@ -168,6 +168,9 @@ class TopK:
         A document that is outside of the budget among those seen is never needed later.
     caps : Caps, optional
         Neither is one that is outside of its source's cap.
+    reserve : int
+        How much of the candidates, in the budget's unit, may be taken away before the rest is picked from: by other
+        targets, as near-duplicates.
 
     Attributes
     ----------
@@ -179,9 +182,10 @@ class TopK:
     #: linear in the number of documents.
     SLACK = 1 << 16
 
-    def __init__(self, budget: Budget, caps: Caps | None = None) -> None:
+    def __init__(self, budget: Budget, caps: Caps | None = None, reserve: int = 0) -> None:
         self.budget = budget
         self.caps = caps
+        self.reserve = reserve
         self._held: list[np.ndarray] = []
         self._n_held = 0
         self._limit = self.SLACK
@@ -203,14 +207,17 @@ class TopK:
 
     def _shrink(self) -> None:
         ranked = rank(np.concatenate(self._held))
+        reach = self.budget.amount + self.reserve
         # One more than fits: with a budget of tokens, a better document may still push others out,
         # but never bring in one that is ranked below the first that does not fit.
         if self.caps is None:
-            kept = ranked[: self.budget.prefix(ranked) + 1]
+            kept = ranked[: self.budget.scaled(reach).prefix(ranked) + 1]
             below = len(kept) < len(ranked)
         else:
-            admitted, least = self.caps.admit(ranked, self.budget)
-            last = int(np.searchsorted(least, self.budget.amount, side="right")) + 1
+            # What is taken away makes room in its source's cap, and none in that of another source.
+            admitted, _ = self.caps.raised(self.reserve).admit(ranked, self.budget)
+            _, least = self.caps.admit(ranked, self.budget)
+            last = int(np.searchsorted(least, reach, side="right")) + 1
             kept, below = ranked[:last][admitted[:last]], last < len(ranked)
         self._held, self._n_held = [kept], len(kept)
         self._limit = 2 * len(kept) + self.SLACK
@@ -258,9 +265,9 @@ def pick_in_turn(
     taken = np.empty(0, dtype=np.int64)
     picks = []
     for pool, budget, cap in zip(pools, budgets, caps or [None] * len(pools), strict=True):
-        free = pool[~np.isin(_positions(pool), taken)]
+        free = pool[~np.isin(positions_of(pool), taken)]
         picks.append(take(free, budget, cap))
-        taken = np.concatenate([taken, _positions(picks[-1])])
+        taken = np.concatenate([taken, positions_of(picks[-1])])
     return picks
 
 
@@ -290,14 +297,14 @@ def pick_where_best(
     """
     caps = caps or [None] * len(pools)
     by_name = np.argsort(np.argsort(np.array(names)))
-    positions = [_positions(pool) for pool in pools]
+    positions = [positions_of(pool) for pool in pools]
     places = [np.cumsum(b.of(pool)) / max(b.amount, 1) for pool, b in zip(pools, budgets, strict=True)]
     free = [np.ones(len(pool), dtype=bool) for pool in pools]
     while True:
         picks, wanted = [], []
         for target, (pool, budget, cap) in enumerate(zip(pools, budgets, caps, strict=True)):
             picks.append(take(pool[free[target]], budget, cap))
-            at = np.flatnonzero(np.isin(positions[target], _positions(picks[-1])))
+            at = np.flatnonzero(np.isin(positions[target], positions_of(picks[-1])))
             one = np.full(len(at), 1)
             wanted.append(
                 (positions[target][at], places[target][at], by_name[target] * one, target * one, at)
@@ -311,7 +318,30 @@ def pick_where_best(
             free[target[i]][at[i]] = False
 
 
-def _positions(candidates: np.ndarray) -> np.ndarray:
+def best_first(picks: list[np.ndarray], budgets: list[Budget], names: Sequence[str]) -> np.ndarray:
+    """Return the picks of several targets in one order, which does not depend on that of the targets.
+
+    Parameters
+    ----------
+    picks : list of ndarray of CANDIDATE
+        Of each target, ranked.
+    budgets : list of Budget
+    names : sequence of str
+        Of the targets; decides between equal places.
+
+    Returns
+    -------
+    ndarray of CANDIDATE
+        In order of their places, as shares of the target's budget.
+    """
+    by_name = np.argsort(np.argsort(np.array(names)))
+    places = [np.cumsum(b.of(each)) / max(b.amount, 1) for each, b in zip(picks, budgets, strict=True)]
+    name = np.repeat(by_name, [len(each) for each in picks])
+    return np.concatenate(picks)[np.lexsort((name, np.concatenate(places)))]
+
+
+def positions_of(candidates: np.ndarray) -> np.ndarray:
+    """Return where candidates are: ndarray of int64, shape (n,), from :func:`pack_position`."""
     return pack_position(candidates["shard"], candidates["row"])
 
 

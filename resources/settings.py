@@ -346,6 +346,9 @@ class Selection(Model):
         or a mapping.
     collapse_duplicates : bool
         Of documents of equal text only one is eligible: the first by id, then by shard and row.
+    near_duplicates : float, optional
+        Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked; needs
+        the extra `near-duplicates`.
     temperature : float or SolvedTemperature
         What log weights are divided by before the noise is added (`match`: what the noise is multiplied by).
     length : {"none", "per_ngram", "sqrt", "poisson"}, optional
@@ -377,6 +380,7 @@ class Selection(Model):
     min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
     quality: Annotated[Quality | None, pydantic.BeforeValidator(_on_or_off)] = None
     collapse_duplicates: bool = False
+    near_duplicates: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
     temperature: (
         Annotated[
             Annotated[Number, pydantic.Field(gt=0), pydantic.Tag("number")]
@@ -431,7 +435,12 @@ class Selection(Model):
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, object]:
         values = dump(self)
-        for option in ("quality", "collapse_duplicates", *sorted(set().union(*OPTIONS.values()))):
+        for option in (
+            "quality",
+            "collapse_duplicates",
+            "near_duplicates",
+            *sorted(set().union(*OPTIONS.values())),
+        ):
             if getattr(self, option) == type(self).model_fields[option].default:
                 values.pop(option, None)
         return values

@@ -1,8 +1,8 @@
 """The methods of selection, one module each: how a method ranks the documents of a pool.
 
 What belongs here: the interface of a method, and what all methods have in common: budgets, caps, epochs, targets. What
-does not: the order and the budget themselves (``dsir/selection.py``), what becomes of the picks
-(``assets/selections.py``).
+does not: the order and the budget themselves (``dsir/selection.py``), near-duplicates
+(``assets/near_duplicates.py``), what becomes of the picks (``assets/selections.py``).
 
 A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`. A new method is a module, a line
 in `METHODS`, and its name and options in ``resources/settings.py``.
@@ -18,9 +18,11 @@ from assets.candidates import Candidates, Documents
 from assets.importance_estimator import target_totals
 from assets.methods import classifier, match, mixture, random, resample, top_k
 from assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
+from assets.near_duplicates import NearDuplicates, pick_without
 from dsir.selection import (
     Budget,
     TopK,
+    best_first,
     needed,
     pick_in_turn,
     pick_where_best,
@@ -50,10 +52,13 @@ class Picked:
         One for each epoch, in order of target and rank. ``target`` is an index into the selection's targets.
     ranking : Ranking
         How they were ranked.
+    near_duplicates_dropped : int
+        Documents that would have been picked, were they not nearly the same as a better-ranked one; of all epochs.
     """
 
     epochs: list[np.ndarray]
     ranking: Ranking
+    near_duplicates_dropped: int = 0
 
 
 def pick(
@@ -75,26 +80,56 @@ def pick(
         One for each of the first targets, to add the log weights of the eligible documents to.
     """
     selection = candidates.selection
+    near = NearDuplicates(candidates) if selection.near_duplicates else None
     ranking = METHODS[selection.method](candidates, budget)
-    joint, best = selection.method in JOINT, selection.overlap == "best"
-    draws = draws_of(selection)
-    if joint:
+    best = selection.overlap == "best"
+    if selection.method in JOINT:
         budgets = [budget]
     else:
         budgets = split_budget(budget, shares_of(candidates), selection.targets if best else None)
     caps = [caps_of(selection, ranking.source_shares, each) for each in budgets]
-    collected = [needed(budgets)[-1]] * len(budgets) if best else needed(budgets)
-    room = [
-        cap and cap.raised(more.amount - each.amount)
-        for cap, more, each in zip(caps, collected, budgets, strict=True)
-    ]
-    epochs = range(1, selection.epochs + 1)
-    tops = [[TopK(more, cap) for more, cap in zip(collected, room, strict=True)] for _ in epochs]
+
+    def pools(reserve: int) -> list[list[np.ndarray]]:
+        enough = [needed(budgets)[-1]] * len(budgets) if best else needed(budgets)
+        taken = [more.amount - each.amount + reserve for more, each in zip(enough, budgets, strict=True)]
+        tops = [
+            [TopK(*each) for each in zip(budgets, caps, taken, strict=True)] for _ in range(selection.epochs)
+        ]
+        first = reserve <= budget.amount  # of several passes
+        _collect(candidates, ranking, tops, progress if first else None, histograms if first else ())
+        return [[top.candidates() for top in each_epoch] for each_epoch in tops]
+
+    def choose(pools: list[np.ndarray]) -> list[np.ndarray]:
+        if best:
+            return pick_where_best(pools, budgets, selection.targets, caps)
+        return pick_in_turn(pools, budgets, caps)
+
+    def in_order(picks: list[np.ndarray]) -> np.ndarray:
+        return best_first(picks, budgets, selection.targets) if best else np.concatenate(picks)
+
+    if near:
+        epochs, dropped = pick_without(near, pools, choose, in_order, budget)
+    else:
+        epochs, dropped = [choose(each) for each in pools(reserve=0)], 0
+    rows = [np.concatenate(picks) for picks in epochs]
+    return Picked([each[np.argsort(each["target"], kind="stable")] for each in rows], ranking, dropped)
+
+
+def _collect(
+    candidates: Candidates,
+    ranking: Ranking,
+    tops: list[list[TopK]],
+    progress: Progress | None,
+    histograms: Sequence[plots.Histogram],
+) -> None:
+    """Offer every eligible document to the top of every epoch and draw, in one pass over the pool."""
+    selection = candidates.selection
+    joint, draws = selection.method in JOINT, draws_of(selection)
 
     def rank(documents: Documents) -> tuple[Documents, list[list[np.ndarray]]]:
         return documents, [
             [ranking.keys(documents, draw, noise_stream(selection, draw, epoch)) for draw in draws]
-            for epoch in epochs
+            for epoch in range(1, len(tops) + 1)
         ]
 
     stream = candidates.stream(features=ranking.needs_features)
@@ -112,17 +147,6 @@ def pick(
             histogram.add(documents.log_weights[target][documents.eligible])
         if progress:
             progress.add(documents=len(documents.n_tokens))
-
-    picked = []
-    for each_epoch in tops:
-        pools = [top.candidates() for top in each_epoch]
-        if best:
-            picks = pick_where_best(pools, budgets, selection.targets, caps)
-        else:
-            picks = pick_in_turn(pools, budgets, caps)
-        rows = np.concatenate(picks)
-        picked.append(rows[np.argsort(rows["target"], kind="stable")])
-    return Picked(picked, ranking)
 
 
 def shares_of(candidates: Candidates) -> np.ndarray:

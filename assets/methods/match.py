@@ -24,6 +24,8 @@ from resources.settings import ConfigError
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """Match the targets of a selection, and rank by the weights of the best round.
 
+    What the rounds measure has near-duplicates in it; the pick that follows them drops these, where that is configured.
+
     Raises
     ------
     ConfigError

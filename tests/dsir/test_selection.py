@@ -17,6 +17,7 @@ from dsir.selection import (
     pick_where_best,
     rank,
     split_budget,
+    take,
 )
 
 FIELDS = CANDIDATE.names
@@ -396,6 +397,29 @@ def test_a_stream_with_caps_picks_what_the_whole_pool_would(pool, budget, amount
     for batch in cut(pool, data):
         top.add(batch)
     assert top.picked().tolist() == fitting(admitted(best_first(pool), budget, caps), budget)
+
+
+@given(
+    pool=pools_of_sources(),
+    budget=budgets(),
+    amounts=st.dictionaries(st.sampled_from([1, 2, 9]), st.integers(0, 30)),
+    others=st.none() | st.integers(0, 30),
+    capped=st.booleans(),
+    data=st.data(),
+)
+def test_with_a_reserve_the_picks_are_right_after_so_much_was_taken_away(
+    pool, budget, amounts, others, capped, data
+):
+    caps = Caps(amounts, others) if capped else None
+    gone = np.array(data.draw(st.lists(st.booleans(), min_size=len(pool), max_size=len(pool))), dtype=bool)
+    top = TopK(budget, caps, reserve=int(budget.of(pool[gone]).sum()))
+    top.SLACK = top._limit = 3
+    pool["row"] = np.arange(len(pool))
+    for batch in cut(pool, data):
+        top.add(batch)
+    held = top.candidates()
+    left = held[~np.isin(held["row"], pool["row"][gone])]
+    assert take(left, budget, caps).tolist() == take(rank(pool[~gone]), budget, caps).tolist()
 
 
 # --- several targets at once -------------------------------------------------------------------------

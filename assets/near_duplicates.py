@@ -1,0 +1,129 @@
+"""Near-duplicates among what a selection picks: dropped, and replaced by the next in rank.
+
+What belongs here: reading the texts of picks, and picking again without the near-duplicates among them. What does not:
+what near-duplicates are (``dsir/near_duplicates.py``), documents of equal text that are not eligible at all
+(``assets/candidates.py``).
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import numpy as np
+
+from assets.candidates import Candidates
+from assets.texts import pool_texts
+from dsir.near_duplicates import DIGESTS, Sketches, near_duplicates, sketch
+from dsir.selection import CANDIDATE, Budget, positions_of
+from resources.settings import ConfigError
+
+#: Tokens of the texts that are in memory at a time; those of one file are read together.
+TOKENS_AT_A_TIME = 1 << 24
+
+
+class NearDuplicates:
+    """Finds near-duplicates among documents of the pool, and keeps the sketches of those it has looked at.
+
+    Takes eight bytes of memory for each token, and 512 for each document, of all that was ever picked.
+
+    Parameters
+    ----------
+    candidates : Candidates
+        Of a selection with a threshold for near-duplicates.
+
+    Raises
+    ------
+    ConfigError
+        The library that it takes is not installed.
+    """
+
+    def __init__(self, candidates: Candidates) -> None:
+        if find_spec("rensa") is None:
+            raise ConfigError(
+                f"selection '{candidates.selection.name}': near_duplicates needs rensa; install it with "
+                "`pip install -e .[near-duplicates]`, or leave near_duplicates out"
+            )
+        self._candidates = candidates
+        self._at: dict[int, int] = {}
+        self._sketches = Sketches([], np.empty((0, DIGESTS), np.uint32))
+
+    def find(self, ranked: np.ndarray) -> np.ndarray:
+        """Return which documents are nearly the same as a better one: ndarray of bool, shape (n,).
+
+        Parameters
+        ----------
+        ranked : ndarray of CANDIDATE, shape (n,)
+            Best first.
+        """
+        at = positions_of(ranked)
+        self._read(ranked[[position not in self._at for position in at.tolist()]])
+        places = [self._at[position] for position in at.tolist()]
+        mine = Sketches([self._sketches.ngrams[i] for i in places], self._sketches.digests[places])
+        return near_duplicates(mine, self._candidates.selection.near_duplicates)
+
+    def _read(self, documents: np.ndarray) -> None:
+        documents = documents[np.argsort(positions_of(documents))]
+        workspace, plan = self._candidates.workspace, self._candidates.plan
+        spec = workspace.settings.features.spec()
+        before = np.cumsum(documents["n_tokens"]) - documents["n_tokens"]
+        part = before[np.searchsorted(documents["shard"], documents["shard"])] // TOKENS_AT_A_TIME
+        digests = [self._sketches.digests]
+        for each in np.split(positions_of(documents), np.flatnonzero(np.diff(part)) + 1):
+            read = sketch(pool_texts(workspace, plan, each), spec)
+            self._at.update(zip(each.tolist(), range(len(self._at), len(self._at) + len(each)), strict=True))
+            self._sketches.ngrams.extend(read.ngrams)
+            digests.append(read.digests)
+        self._sketches = Sketches(self._sketches.ngrams, np.concatenate(digests))
+
+
+def pick_without(
+    near: NearDuplicates,
+    collect: Callable[[int], list[list[np.ndarray]]],
+    choose: Callable[[list[np.ndarray]], list[np.ndarray]],
+    in_order: Callable[[list[np.ndarray]], np.ndarray],
+    budget: Budget,
+) -> tuple[list[list[np.ndarray]], int]:
+    """Pick, drop the near-duplicates among the picks, and pick again without them until there are none.
+
+    For one target without caps, that is to walk down the ranking and to pass over what is nearly the same as a
+    document already picked.
+
+    Parameters
+    ----------
+    near : NearDuplicates
+    collect : callable
+        Takes a reserve, in the unit of the budget; returns for each epoch the ranked candidates of each target, enough
+        to pick from after so much of them was dropped.
+    choose : callable
+        From the candidates of each target to its picks.
+    in_order : callable
+        From the picks of each target to all of them, best first.
+    budget : Budget
+        Of an epoch.
+
+    Returns
+    -------
+    picks : list of list of ndarray of CANDIDATE
+        By epoch and target. Less than the budget only where the pool has no more.
+    dropped : int
+        Documents.
+    """
+    reserve = budget.amount
+    pools = collect(reserve)
+    epochs, n_dropped = [], 0
+    for epoch in range(len(pools)):
+        dropped = np.empty(0, CANDIDATE)
+        while True:
+            amount = int(budget.of(dropped).sum())
+            if amount > reserve:
+                reserve = 2 * amount
+                pools = collect(reserve)
+            gone = positions_of(dropped)
+            picks = choose([pool[~np.isin(positions_of(pool), gone)] for pool in pools[epoch]])
+            ranked = in_order(picks)
+            again = near.find(ranked)
+            if not again.any():
+                break
+            dropped = np.concatenate([dropped, ranked[again]])
+        epochs.append(picks)
+        n_dropped += len(dropped)
+    return epochs, n_dropped
