@@ -261,7 +261,9 @@ def show_end_to_end(figures: dict, console: Console) -> None:
     )
     table.add_row("again, everything fresh", f"{ours['nothing_due_wall']:,.1f}", "")
     table.add_row("again, with one target and its selection more", f"{ours['one_target_more_wall']:,.1f}", "")
-    table.add_row("  of it from the target's file to the records", f"{ours['from_target_to_selection']:,.1f}", "")
+    table.add_row(
+        "  of it from the target's file to the records", f"{ours['from_target_to_selection']:,.1f}", ""
+    )
     table.add_row("again, with one shard more", f"{ours['one_shard_more_wall']:,.1f}", "")
     show(table, console)
 

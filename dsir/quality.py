@@ -2,7 +2,7 @@
 
 Belongs here: the lists of words, their compiled counting from word hashes, and the criteria on the counts. Does
 not belong here: finding and hashing words (`dsir.words`, `dsir.kernel`), which thresholds a selection has
-(``resources/settings.py``), n-grams.
+(``resources/settings/``), n-grams.
 
 The filter is that of Xie et al. 2023, as their repository computes it (``compute_quality_stats.py``,
 ``get_quality_mask``): bounds on the number of words and on three shares of them. There, words are NLTK's

@@ -5,7 +5,7 @@ does not: the order and the budget themselves (``dsir/selection.py``), near-dupl
 (``assets/near_duplicates.py``), what becomes of the picks (``assets/selections.py``).
 
 A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`. A new method is a module, a line
-in `METHODS`, and its name and options in ``resources/settings.py``.
+in `METHODS`, and its name and options in ``resources/settings/selection.py``.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,0 +1,202 @@
+"""The configuration file: its schema, its defaults and its error messages.
+
+What belongs here: the whole file, and how it is read; its sections are in ``pool``, ``selection``, ``evaluation``. What
+does not: reading the data that the file names (``resources/corpus/``), the paths of outputs (``resources/store.py``).
+
+One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with
+the path of the key. Relative URIs are relative to the folder of the file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+import yaml
+
+from resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
+from resources.settings.pool import (
+    EstimatorSettings,
+    FeatureSettings,
+    FitSize,
+    RawSource,
+    Reader,
+    Target,
+)
+from resources.settings.selection import (
+    JOINT,
+    OPTIONS,
+    Method,
+    Selection,
+    Size,
+    SolvedTemperature,
+)
+from resources.settings.types import ConfigError, Model
+
+__all__ = [
+    "JOINT",
+    "OPTIONS",
+    "ConfigError",
+    "DownstreamSettings",
+    "EvaluationSettings",
+    "FitSize",
+    "Method",
+    "ProxySettings",
+    "RawSource",
+    "Reader",
+    "Selection",
+    "Settings",
+    "Size",
+    "SolvedTemperature",
+    "Target",
+    "absolute_uri",
+    "load_settings",
+]
+
+
+class Settings(Model):
+    """The whole configuration file."""
+
+    raw: Annotated[list[RawSource], pydantic.Field(min_length=1)]
+    targets: Annotated[list[Target], pydantic.Field(min_length=1)]
+    features: FeatureSettings = FeatureSettings()
+    estimator: EstimatorSettings = EstimatorSettings()
+    selections: Annotated[list[Selection], pydantic.Field(min_length=1)]
+    evaluation: EvaluationSettings = EvaluationSettings()
+    refresh_cron: str = "0 2 * * *"
+
+    @pydantic.model_validator(mode="after")
+    def _names(self) -> Settings:
+        for section in ("raw", "targets", "selections"):
+            names = [entry.name for entry in getattr(self, section)]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{section}: the name '{name}' is used {names.count(name)} times")
+        known = {target.name for target in self.targets}
+        for index, selection in enumerate(self.selections):
+            for name in selection.targets:
+                if name not in known:
+                    raise ValueError(
+                        f"selections[{index}].targets: no target is named '{name}'; "
+                        f"there are: {', '.join(sorted(known))}"
+                    )
+        return self
+
+    def source(self, name: str) -> RawSource:
+        """Return the raw source of this name."""
+        return next(source for source in self.raw if source.name == name)
+
+    def target(self, name: str) -> Target:
+        """Return the target of this name."""
+        return next(target for target in self.targets if target.name == name)
+
+    def selection(self, name: str) -> Selection:
+        """Return the selection of this name."""
+        return next(selection for selection in self.selections if selection.name == name)
+
+
+def load_settings(path: str | Path) -> Settings:
+    """Read and validate a configuration file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A YAML file.
+
+    Returns
+    -------
+    Settings
+        With every ``uri`` and ``holdout`` made absolute.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not YAML, or has unknown keys or wrong values; each is named.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such configuration file; name one with --config or DSIR_CONFIG"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping with the keys raw, targets and selections")
+    try:
+        settings = Settings.model_validate(content)
+    except pydantic.ValidationError as error:
+        lines = dict.fromkeys(f"  {_key(item, content)}: {_reason(item)}" for item in error.errors())
+        raise ConfigError("\n".join([f"{path}: the configuration is not valid", *lines])) from None
+    base = path.resolve().parent
+    return settings.model_copy(
+        update={
+            "raw": [s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in settings.raw],
+            "targets": [
+                t.model_copy(
+                    update={
+                        "uri": absolute_uri(t.uri, base),
+                        "holdout": t.holdout and absolute_uri(t.holdout, base),
+                    }
+                )
+                for t in settings.targets
+            ],
+        }
+    )
+
+
+def absolute_uri(uri: str, base: Path) -> str:
+    """Return ``uri`` unchanged if it has a scheme, else as an absolute path below ``base``."""
+    if "://" in uri:
+        return uri
+    return os.path.normpath(base / Path(uri).expanduser())
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key that is written twice is an error rather than the last of them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        merge = "tag:yaml.org,2002:merge"  # `<<` may stand beside keys that it brings
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value if key.tag != merge]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is written {keys.count(key)} times", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _key(item: dict, content: object) -> str:
+    """Write an error's location as ``selections[0].size``, without the names of a union's alternatives."""
+    text = ""
+    missing = len(item["loc"]) - 1 if item["type"] == "missing" else None
+    for depth, part in enumerate(item["loc"]):
+        if isinstance(part, int) and isinstance(content, list):
+            text += f"[{part}]"
+            content = content[part] if part < len(content) else None
+        elif isinstance(content, dict) and (part in content or depth == missing):
+            text += f".{part}" if text else str(part)
+            content = content.get(part)
+    return text or "(top level)"
+
+
+def _reason(item: dict) -> str:
+    """Write a pydantic error for someone who has not read pydantic's manual."""
+    if item["type"] == "extra_forbidden":
+        return "unknown key; check the spelling against the README's configuration reference"
+    if item["type"] == "missing":
+        return "required key is missing"
+    if item["type"] == "model_type":
+        return "expected a mapping"
+    if isinstance(item["input"], datetime.date):
+        return f"YAML takes {item['input']} for a date; put it in quotes"
+    message = item["msg"].removeprefix("Value error, ")
+    if isinstance(item["input"], str | int | float | bool | type(None)):
+        return f"{message} (given: {item['input']!r})"
+    return message

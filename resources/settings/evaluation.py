@@ -1,0 +1,83 @@
+"""How selections are measured: the section ``evaluation``.
+
+What belongs here: what is measured, on how much. What does not: the measures (``assets/measures.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+from resources.settings.selection import Method
+from resources.settings.types import Model, Number
+
+
+class ProxySettings(Model):
+    """Small language models trained on each pick; needs PyTorch (the extra `paper`), and minutes.
+
+    Attributes
+    ----------
+    seeds : int
+        Models a pick.
+    tokens : int
+        Tokens that each is trained on.
+    """
+
+    seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
+    tokens: Annotated[int, pydantic.Field(gt=0)] = 250_000
+
+
+class DownstreamSettings(Model):
+    """Classifiers of labelled targets, on word vectors learnt from each pick.
+
+    Attributes
+    ----------
+    label : str
+        Field of the targets' records that holds the label (a string or an integer).
+    seeds : int
+        Classifiers a pick.
+    tokens : int
+        Tokens that word vectors are learnt from.
+    """
+
+    label: str
+    seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
+    tokens: Annotated[int, pydantic.Field(gt=0)] = 1_000_000
+
+
+class EvaluationSettings(Model):
+    """How selections are measured.
+
+    Attributes
+    ----------
+    compare : list of str
+        Methods whose picks of the same size a selection is compared with, beside top_k and random.
+    random_seeds : int
+        Number of random selections of equal size that the selection is compared with.
+    smoothing : float
+        Pseudo-count a bucket of every distribution in a KL divergence.
+    sample : int
+        N-grams of each pick, and of the held-out text, that are read again and measured under a hash that selected
+        nothing, without a hash, and for distinct n-grams; 0 for none.
+    proxy : ProxySettings, optional
+        Train language models on the selection and on what it is compared with.
+    downstream : DownstreamSettings, optional
+        Train classifiers of targets that have labels and a holdout.
+    """
+
+    compare: list[Method] = pydantic.Field(default_factory=list)
+    random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = 0.5
+    sample: Annotated[int, pydantic.Field(ge=0)] = 200_000
+    proxy: ProxySettings | None = None
+    downstream: DownstreamSettings | None = None
+
+    @pydantic.field_validator("compare")
+    @classmethod
+    def _each_once(cls, methods: list[str]) -> list[str]:
+        if always := sorted({"top_k", "random"}.intersection(methods)):
+            raise ValueError(f"{' and '.join(always)} is compared with anyway; leave it out")
+        if len(set(methods)) < len(methods):
+            raise ValueError("a method is named twice")
+        return methods

@@ -1,0 +1,164 @@
+"""What there is: the sources of the raw pool, the targets, how their text is counted and fitted.
+
+What belongs here: the sections ``raw``, ``targets``, ``features`` and ``estimator``. What does not: reading the files
+(``resources/corpus/``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from dsir.features import FeatureSpec
+from resources.settings.types import Model, Name, Number
+
+Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
+
+
+class Reader(Model):
+    """How the files of a source or a target are read.
+
+    Attributes
+    ----------
+    text : str or list of str
+        Field that holds the text: a name, a dotted path into nested records, or a list of these,
+        whose texts are joined by a newline.
+    id : str, optional
+        Field that holds the document's id (a string or an integer). Without it a document is
+        called ``<shard>:<row>``.
+    reader : str, optional
+        ``package.module:function``, called with the file's URI, yields Arrow record batches. Without
+        it the file's suffix decides: .jsonl/.json/.ndjson (plain, .gz, .zst), .parquet,
+        .arrow/.ipc/.feather, .csv (plain, .gz, .zst).
+    """
+
+    text: Fields = "text"
+    id: str | None = None
+    reader: Annotated[str, pydantic.Field(pattern=r"^[\w.]+:\w+$")] | None = None
+
+
+class RawSource(Reader):
+    """A set of files of the raw pool; each file is one shard.
+
+    Attributes
+    ----------
+    name : str
+        Name of the source; shard keys begin with it.
+    uri : str
+        Path or fsspec URI, with glob characters.
+    source : str, optional
+        Field that names the origin of a record (The Pile: ``meta.pile_set_name``). Without it the
+        origin is the name of the source.
+    chunk_words : int, optional
+        Cut every text into pieces of so many words (:mod:`dsir.chunking`); each piece is a document of its
+        own, called ``<id of the record>#<number of the piece>``.
+    """
+
+    name: Name
+    uri: str
+    source: str | None = None
+    chunk_words: Annotated[int, pydantic.Field(gt=0)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_field(self) -> RawSource:
+        if self.chunk_words is not None and isinstance(self.text, list) and len(self.text) > 1:
+            raise ValueError(
+                f"chunk_words cuts the text of one field, text names {len(self.text)}; name the long one, or join "
+                "them in a reader of your own (`reader: package.module:function`)"
+            )
+        return self
+
+
+class Target(Reader):
+    """A set of documents that the selection should be distributed like.
+
+    Attributes
+    ----------
+    name : str
+        Name of the target; a partition of ``target_counts``.
+    uri : str
+        Path or fsspec URI, with glob characters.
+    holdout : str, optional
+        Path or URI of documents of the same distribution that are never fitted on; evaluations
+        measure against them. Without it the target itself is used, and the evaluation says so.
+    """
+
+    name: Name
+    uri: str
+    holdout: str | None = None
+
+
+class FeatureSettings(Model):
+    """Hashed n-grams; see :class:`dsir.features.FeatureSpec` for what each value means."""
+
+    tokenizer: str = "wordpunct"
+    ngrams: int = 2
+    buckets: int = 10_000
+    hash: Literal["fast", "sha256"] = "fast"
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> FeatureSettings:
+        self.spec()
+        return self
+
+    def spec(self) -> FeatureSpec:
+        """Return the same values as the specification that ``dsir`` takes."""
+        return FeatureSpec(**self.model_dump())
+
+
+class FitSize(Model):
+    """Fit the raw distribution on about this many n-grams, drawn by content hash."""
+
+    ngrams: Annotated[int, pydantic.Field(gt=0)]
+
+
+class PinnedFit(Model):
+    """Fit the raw distribution once, on the shards that are counted then, and keep it under a name.
+
+    Attributes
+    ----------
+    pinned : str
+        Name of this version of the raw distribution. A name that was used before stands for the
+        distribution that was fitted then; a new name fits a new one.
+    max_drift : float
+        KL(pool‖pinned distribution) in nats above which the check `pool_has_not_drifted` warns.
+    """
+
+    pinned: Name
+    max_drift: Annotated[Number, pydantic.Field(gt=0)] = 0.02
+
+
+def _kind_of_fit(value: object) -> str:
+    if isinstance(value, PinnedFit) or (isinstance(value, dict) and "pinned" in value):
+        return "pinned distribution"
+    return "number of n-grams" if isinstance(value, FitSize | dict) else "whole pool"
+
+
+#: Which alternative is meant is decided first, so that an error speaks of that one alone.
+Fit = Annotated[
+    Annotated[Literal["all"], pydantic.Tag("whole pool")]
+    | Annotated[FitSize, pydantic.Tag("number of n-grams")]
+    | Annotated[PinnedFit, pydantic.Tag("pinned distribution")],
+    pydantic.Discriminator(_kind_of_fit),
+]
+
+
+class EstimatorSettings(Model):
+    """How the two bag-of-n-grams distributions are fitted.
+
+    Attributes
+    ----------
+    target_smoothing : float
+        Laplace smoothing of the target distribution, in n-grams a bucket.
+    fit : "all", {ngrams: N} or {pinned: NAME}
+        N-grams of the pool that the raw distribution is fitted on.
+    """
+
+    target_smoothing: Annotated[Number, pydantic.Field(ge=0)] = 0.0
+    fit: Fit = "all"
+
+    @property
+    def pinned(self) -> str | None:
+        """Name of the raw distribution that the estimator is pinned to; None where it is not."""
+        return self.fit.pinned if isinstance(self.fit, PinnedFit) else None

@@ -1,0 +1,35 @@
+"""What the sections of the configuration have in common: their base, names, numbers, the error.
+
+What belongs here: types that several sections use. What does not: any section.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+NAME_PATTERN = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
+Name = Annotated[str, pydantic.Field(pattern=NAME_PATTERN, max_length=100)]
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+#: A finite number; as text too, since YAML takes ``1e-3`` for a text.
+Number = Annotated[
+    float, pydantic.BeforeValidator(_not_bool), pydantic.Field(strict=False, allow_inf_nan=False)
+]
+
+
+class ConfigError(ValueError):
+    """The configuration can not be used; the message names the file and every bad key."""
+
+
+class Model(pydantic.BaseModel):
+    """Base of all sections: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
