@@ -16,7 +16,7 @@ from assets.methods import pick
 from dsir.evaluation import EffectiveSampleSize, contained, draw, masked_totals
 from dsir.features import Features
 from dsir.hashing import gumbel_noise
-from dsir.selection import Budget, TopK, pack_position
+from dsir.selection import Budget, TopK, pack_position, positions_of
 from resources.plan import Plan
 from resources.settings import ConfigError, Selection
 from resources.workspace import Workspace
@@ -148,11 +148,6 @@ def pick_positions(candidates: Candidates, budget: Budget, selection: Selection)
     """Pick one epoch of another selection from the same pool; return positions."""
     other = Candidates(candidates.workspace, candidates.plan, selection)
     return positions_of(pick(other, budget).epochs[0])
-
-
-def positions_of(candidates: np.ndarray) -> np.ndarray:
-    """Return where documents are: ndarray of int64, from ndarray of dsir.selection.CANDIDATE."""
-    return pack_position(candidates["shard"], candidates["row"])
 
 
 def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> dict[str, Pick]:

@@ -175,7 +175,7 @@ def solve_temperature(
     Returns
     -------
     float
-        Of three significant digits, so that it does not depend on the order in which sums are taken.
+        Of four significant digits, so that it does not depend on the order in which sums are taken.
 
     Raises
     ------
@@ -205,8 +205,8 @@ def solve_temperature(
             f"no temperature gives {name} of {wanted:g}: with {n:,} documents it is from {reached[0]:.4g} to "
             f"{reached[1]:.4g}"
         )
-    for _ in range(4):  # both measures grow with the temperature
+    for _ in range(5):  # both measures grow with the temperature
         exponents = np.linspace(low, high, 17)
         at = int(np.clip(np.searchsorted(measured(10.0**exponents), wanted), 1, 16))
         low, high = exponents[at - 1], exponents[at]
-    return float(f"{10.0 ** ((low + high) / 2):.3g}")
+    return float(f"{10.0 ** ((low + high) / 2):.4g}")

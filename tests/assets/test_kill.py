@@ -38,12 +38,12 @@ def start(small):
 
 
 def outputs(home):
-    """Return every output file but the catalog and Dagster's own."""
+    """Return every output file but the catalog, Dagster's own, and reports, which name runs and their times."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in home.rglob("*")
         if path.is_file()
-        and path.name not in ("catalog.duckdb", "catalog.duckdb.wal")
+        and path.name not in ("catalog.duckdb", "catalog.duckdb.wal", "report.html")
         and not {"dagster", ".tmp"} & set(path.relative_to(home).parts)
     }
 
