@@ -128,8 +128,9 @@ def correct_for_length(
     length : {"none", "per_ngram", "sqrt", "poisson"}
         As it is; divided by the number of n-grams, the log weight of a mean n-gram; divided by its square root;
         or with the log ratio of two Poisson distributions of the number of tokens added, ``n log(t / r) - (t - r)``
-        with means t and r, which makes the bag of n-grams of DSIR a model of documents with their lengths. (The
-        importance weights of RedPajama-V2 have this term in mind.)
+        with means t and r, which makes the bag of n-grams of DSIR a model of documents with their lengths.
+        (RedPajama-V2 adds it to its importance weights; there, 1e-8 is added to each of the two probabilities, which
+        levels the term for all lengths but those near the means.)
     n_ngrams, n_tokens : ndarray of int64, shape (n,)
     mean_tokens : (float, float), optional
         Means of the target and of the pool, for ``poisson``.
