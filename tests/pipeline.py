@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -132,10 +133,19 @@ class SmallPipeline:
         return [message for stage in self.run().values() for message in stage.errors]
 
     def rows(self, query: str) -> list[tuple]:
-        """Ask the catalog as a user does, from a connection of its own."""
+        """Ask the catalog as a user does, from a connection of its own; wait for a run that is writing."""
         import duckdb
 
-        with duckdb.connect(self.home / "catalog.duckdb", read_only=True) as connection:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                connection = duckdb.connect(self.home / "catalog.duckdb", read_only=True)
+                break
+            except duckdb.IOException as error:
+                if "lock" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        with connection:
             return connection.execute(query).fetchall()
 
     def picks(self, selection: str = "picked") -> list[tuple]:
