@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import random
-import time
 import shutil
+import time
 from copy import deepcopy
 from pathlib import Path
 
