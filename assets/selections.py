@@ -104,8 +104,8 @@ def build_selections(
         kinds={"numpy", "parquet"},
         description=(
             "The picked documents, and their original records with a `_dsir` object.\n\n"
-            "Resamples by importance weight without replacement (Gumbel top-k), or takes the largest "
-            "weights. The noise of a document is a function of seed, selection, target and its content, "
+            "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method of "
+            "`assets/methods/`. The noise of a document is a function of seed, selection, target and its content, "
             "so the pick does not depend on shards, their order, threads or retries."
         ),
     )

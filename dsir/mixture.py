@@ -1,7 +1,7 @@
 """Proportions of a pool's sources: the mixture whose bag of n-grams comes closest to the target's.
 
 What belongs here: from n-gram totals of sources and of a target to a weight per source, with its uncertainty.
-What does not: mixtures of several targets (:func:`dsir.matching.mixture`), picking documents, counting, storing.
+What does not: several targets at once (``dsir.matching``), picking documents, counting, storing.
 
 With p the target's distribution over the buckets and q_s that of source s, the weights are ::
 
