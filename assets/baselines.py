@@ -21,7 +21,7 @@ from resources.plan import Plan
 from resources.settings import ConfigError, Selection
 from resources.workspace import Workspace
 
-#: Methods that pick the same documents whatever the seed; `match` too, where it has no temperature.
+#: Methods that pick the same documents whatever the seed.
 WITHOUT_NOISE = ("top_k", "classifier_top_k")
 
 
@@ -138,7 +138,7 @@ def picks_by_other_methods(
 def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray | None:
     """Pick by the method of the selection with the next seed; None where the seed does not matter."""
     selection = candidates.selection
-    if selection.method in WITHOUT_NOISE or (selection.method == "match" and selection.temperature is None):
+    if selection.method in WITHOUT_NOISE:
         return None
     other = selection.model_copy(update={"seed": selection.seed + 1, "epochs": 1})
     return pick_positions(candidates, budget, other)

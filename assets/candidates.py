@@ -74,6 +74,11 @@ class Documents:
         """Content hash of each document: ndarray of uint64."""
         return self.table["content_hash"].to_numpy()
 
+    @property
+    def source_hash(self) -> np.ndarray:
+        """Hash of the source of each document: ndarray of uint64."""
+        return hash_strings(self.table["source"].combine_chunks())
+
     def candidates(self, at: np.ndarray) -> np.ndarray:
         """Return the documents at these places, for a selection: ndarray of CANDIDATE, without keys and weights."""
         kept = self.table.take(pa.array(at))

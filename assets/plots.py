@@ -227,13 +227,13 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
 
 
 def rounds(curve: list[Round], best: int) -> str:
-    """Plot how close the selection came to both parts of the target, round after round of matching.
+    """Plot how close the mean of the rounds came to both parts of the target, round after round of matching.
 
     Parameters
     ----------
     curve : list of dsir.matching.Round
     best : int
-        Number of the round that was kept.
+        Number of the last round that is part of the mean.
     """
     figure, [ax] = new_figure(2.8)
     numbers = [each.number for each in curve]
@@ -242,8 +242,8 @@ def rounds(curve: list[Round], best: int) -> str:
         ("kl_validation", SELECTION, "held-back part"),
     ):
         ax.plot(numbers, [getattr(each, name) for each in curve], color=color, label=label, marker=".")
-    ax.axvline(best, color=INK, linewidth=1, linestyle="--", label="round kept")
-    ax.set(xlabel="round", ylabel="KL(target‖selection), nats", ylim=(0, None))
+    ax.axvline(best, color=INK, linewidth=1, linestyle="--", label="last round kept")
+    ax.set(xlabel="round", ylabel="KL(target‖mean of rounds), nats", ylim=(0, None))
     ax.locator_params(axis="x", integer=True)
     ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
     return finished(figure, "KL by round")

@@ -15,17 +15,19 @@ does not become smaller. That is a convex function of q, and one n-gram more of 
 
     score = Σ_b count_b · theta_b / n,    theta_b = p_b / q_b,
 
-the mean ratio of its n-grams (DSIR: the sum of their logarithms, q being the pool throughout). The documents
-of the largest scores up to the budget minimize the linearized KL, and q moves a step towards what they hold:
-the method of Frank & Wolfe (1956), analysed by Jaggi (ICML 2013). Its gap, Σ theta (s - q) with s the
+the mean ratio of its n-grams (DSIR: the sum of their logarithms, q being the pool throughout). The documents of the
+largest scores up to the budget minimize the linearized KL, and q moves towards what they hold, as far as the KL falls:
+the method of Frank & Wolfe (1956) with line search, analysed by Jaggi (ICML 2013). Its gap, Σ theta (s - q) with s the
 distribution of the picked, bounds how far KL(p‖q) is from the least that any selection of the budget can have.
 (The budget counts tokens or documents, not n-grams: exact for documents of equal length. Under a budget of
 documents the score stays the mean, so that it does not favour long ones.)
 
-What is returned is one round's theta, not the mean of the rounds, and where the pool is a few kinds of documents
-that are much alike, picks by theta swing from one kind to another. So the step shrinks at every round that
-does not come closer to the target. Closeness is measured on a part of the target that was not fitted on; the
-closest round is returned.
+What comes close to the target is q, the weighted mean of the rounds, and no single round: where a pool is a few kinds
+of documents that are much alike, a round's picks are all of the kind that the rounds before took too little of. So the
+documents are drawn, each with the weight of the rounds that pick it as its inclusion probability (:func:`draw`), and
+q is what a draw holds in expectation. A round is described by its theta and by the least key that it picked, so that
+these probabilities are a function of the document. Rounds are added until q comes no closer to a part of the target
+that is not fitted on.
 
 Several targets are matched as their mixture, p = Σ_t share_t · p_t: Σ_t share_t · KL(p_t‖q) differs from KL(p‖q) by a
 constant. With the objective "worst" the shares are moved, by multiplicative weights (Freund & Schapire 1999), towards
@@ -42,18 +44,37 @@ import numpy as np
 
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
-from dsir.importance import log_weights
+from dsir.hashing import exponential_noise, gumbel_noise
+from dsir.importance import correct_for_length, log_weights
 from dsir.selection import CANDIDATE, Budget, Caps, TopK, pack_position
-
-#: The first step, and what a round that came no closer makes of it: measured on real and on made pools.
-STEP, SHRINK = 0.5, 0.6
 
 #: By how much a round moves the shares of several targets towards the one that is worst off.
 RATE = 1.0
 
 #: The power of the number of n-grams that the mean theta of a document is multiplied by.
-_POWERS = {"per_ngram": 0.0, "sqrt": 0.5, "none": 1.0}
+_POWERS = {"per_ngram": 0.0, "sqrt": 0.5, "none": 1.0, "poisson": 0.0}
+
+#: The logarithm of a smaller score is that of this one: a document without n-grams has 0.
+_LEAST_SCORE = 1e-300
+
+#: Inclusion probabilities are taken for at least this and at most 1 less this.
+_LEAST_PROBABILITY = 1e-9
+
+#: What no round picks comes after all that one does: the keys of these are above -60.
+_NOT_PICKED = -100.0
+
+#: By how much a round moves the shares of several targets towards the one that is worst off.
+RATE = 1.0
+
+#: The power of the number of n-grams that the mean theta of a document is multiplied by.
+_POWERS = {"per_ngram": 0.0, "sqrt": 0.5, "none": 1.0, "poisson": 0.0}
+
+#: The logarithm of a smaller score is that of this one: a document without n-grams has 0.
+_LEAST_SCORE = 1e-300
+
+#: What is added to the share of the rounds at most, so that of equal shares a part is drawn: by noise that is the same
+#: whatever the seed, and not by hash, since samples are ranges of the hash.
+_NOISE_OF_TIES = 1e-6
 
 #: Splits a target by content hash, and independently of noise and of samples that are ranges of the hash.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -68,20 +89,23 @@ class MatchingOptions:
     rounds : int
         At most so many, at least 1; each is two passes over the features.
     patience : int
-        Stop after so many rounds in a row that did not come closer to the held-back part.
+        Stop after so many rounds in a row after which the mean was no closer to the held-back part.
     tolerance : float
-        In nats: by how much a round must be closer than the closest before.
+        In nats: by how much it must be closer than the closest before.
     smoothing : float
         Pseudo-counts a bucket of every distribution, greater than 0.
     temperature : float
-        Added to the score is Gumbel(0, 1) noise times this; 0 for none. The mean score of a matched
-        selection is about 1. The noise is part of the rounds, so that the noisy selection is what matches.
-    length : {"per_ngram", "sqrt", "none"}
-        What Σ_b count_b · theta_b is divided by: the number of n-grams (module docstring), its square root, nothing.
+        Added to the logarithm of the score is Gumbel(0, 1) noise times this; 0 for none. The noise is part of the
+        rounds, so that the noisy picks are what is matched.
+    length : {"per_ngram", "sqrt", "none", "poisson"}
+        What Σ_b count_b · theta_b is divided by: the number of n-grams (module docstring), its square root, nothing;
+        or the mean with the term of :func:`dsir.importance.correct_for_length` added to its logarithm.
+    mean_tokens : (float, float), optional
+        Tokens of a document of the target and of the pool, in the mean, for ``poisson``.
     objective : {"mean", "worst"}
         Of several targets: come close to their mixture, or to the one that is worst off.
     seed : int
-        Of the noise.
+        Of the noise of the draw and of the rounds.
     stream : str
         Name of the noise, as in :func:`dsir.hashing.gumbel_noise`.
 
@@ -97,6 +121,7 @@ class MatchingOptions:
     smoothing: float = 1.0
     temperature: float = 0.0
     length: str = "per_ngram"
+    mean_tokens: tuple[float, float] | None = None
     objective: str = "mean"
     seed: int = 0
     stream: str = "match"
@@ -109,6 +134,11 @@ class MatchingOptions:
             ("smoothing", self.smoothing > 0, "more than 0"),
             ("temperature", self.temperature >= 0, "0 or more"),
             ("length", self.length in _POWERS, f"one of {', '.join(_POWERS)}"),
+            (
+                "mean_tokens",
+                (self.mean_tokens is None) == (self.length != "poisson"),
+                "a pair with length poisson",
+            ),
             ("objective", self.objective in ("mean", "worst"), "mean or worst"),
         ):
             if not valid:
@@ -117,30 +147,67 @@ class MatchingOptions:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round selected; divergences in nats.
+    """One round, and how close the mean of the rounds was after it; divergences in nats.
 
     Attributes
     ----------
     number : int
         From 0, which picks by the ratio of the target and the pool.
     kl_fit, kl_validation : float
-        KL(target‖selected) of the two parts of the target; of several targets, of their mixture.
+        KL(target‖mean of the rounds) of the two parts of the target; of several targets, of their mixture.
     gap : float
         Bounds how far the mean of the rounds before is from the optimum (module docstring); with noise,
         it does not.
+    step : float
+        How far the mean moved towards this round's picks: 1 is all the way.
     documents, tokens : int
-        Selected.
+        Picked in this round.
     kl_targets : tuple of float
-        KL(target‖selected) of the held-back part of each target.
+        KL(target‖mean of the rounds) of the held-back part of each target.
     """
 
     number: int
     kl_fit: float
     kl_validation: float
     gap: float
+    step: float
     documents: int
     tokens: int
-    kl_targets: tuple[float, ...] = ()
+    kl_targets: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold:
+    """The least key that a round picked.
+
+    Attributes
+    ----------
+    key : float
+    sources : ndarray of uint64, shape (n,)
+        Ascending: the sources that it picked from, where these have caps.
+    keys : ndarray of float64, shape (n,)
+        The least that it picked of each.
+    """
+
+    key: float
+    sources: np.ndarray
+    keys: np.ndarray
+
+    @classmethod
+    def under(cls, picked: np.ndarray, caps: Caps | None) -> Threshold:
+        """Return that of these picks: ndarray of CANDIDATE, at least one."""
+        sources = np.unique(picked["source_hash"]) if caps else np.empty(0, np.uint64)
+        keys = np.full(len(sources), np.inf)
+        if caps:
+            np.minimum.at(keys, np.searchsorted(sources, picked["source_hash"]), picked["key"])
+        return cls(float(picked["key"].min()), sources, keys)
+
+    def of(self, source_hash: np.ndarray | None) -> np.ndarray | float:
+        """Return what a document of each of these sources needs: ndarray of float64, or one number for all."""
+        if not len(self.sources):
+            return self.key
+        at = np.minimum(np.searchsorted(self.sources, source_hash), len(self.sources) - 1)
+        return np.where(self.sources[at] == source_hash, self.keys[at], self.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +216,14 @@ class Matching:
 
     Attributes
     ----------
-    theta : ndarray of float64, shape (buckets,)
-        For :func:`scores`: of the best round by the held-back part.
-    totals : ndarray of int64, shape (buckets,)
-        N-grams that this round selected.
+    theta : ndarray of float64, shape (rounds, buckets)
+        What each round up to the best ranked by: for :func:`keys`.
+    thresholds : list of Threshold
+        The least keys that these rounds picked.
+    weights : ndarray of float64, shape (rounds,)
+        Of these rounds in their mean; the sum is 1.
     best : int
-        The number of this round.
+        The round after which the mean was closest to the held-back part.
     curve : list of Round
         All rounds, in order.
     converged : bool
@@ -164,7 +233,8 @@ class Matching:
     """
 
     theta: np.ndarray
-    totals: np.ndarray
+    thresholds: list[Threshold]
+    weights: np.ndarray
     best: int
     curve: list[Round]
     converged: bool
@@ -193,30 +263,115 @@ def scores(features: Features, theta: np.ndarray) -> np.ndarray:
     ----------
     features : Features
         Sparse counts of n documents.
-    theta : ndarray of float64, shape (buckets,)
+    theta : ndarray of float64, shape (rounds, buckets)
+
+    Returns
+    -------
+    ndarray of float64, shape (rounds, n)
+        Independent of batches, threads, and of the other rounds.
+    """
+    return log_weights(features, theta) / np.maximum(features.n_ngrams, 1)
+
+
+def keys(features: Features, theta: np.ndarray, options: MatchingOptions) -> np.ndarray:
+    """What a round ranks by: the logarithm of the score, corrected for length, with noise if there is any.
+
+    Shapes as in :func:`scores`.
+    """
+    key = np.log(np.maximum(scores(features, theta), _LEAST_SCORE))
+    if options.length == "poisson":
+        key = correct_for_length(key, "poisson", features.n_ngrams, features.n_tokens, options.mean_tokens)
+    elif _POWERS[options.length]:
+        key += _POWERS[options.length] * np.log(np.maximum(features.n_ngrams, 1))
+    if options.temperature:
+        noise = gumbel_noise(features.content_hash, options.seed, f"{options.stream}/rounds")
+        key += options.temperature * noise
+    return key
+
+
+def inclusion(
+    features: Features,
+    matching: Matching,
+    options: MatchingOptions,
+    source_hash: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Say how much of the mean of the rounds picks each document.
+
+    Parameters
+    ----------
+    features : Features
+        Sparse counts of n documents.
+    matching : Matching
+    options : MatchingOptions
+        Those of the matching.
+    source_hash : ndarray of uint64, shape (n,), optional
+        The sources of the documents, where there are caps.
+
+    Returns
+    -------
+    probability : ndarray of float64, shape (n,)
+        The weight of the rounds that pick it, between 0 and 1.
+    margin : ndarray of float64, shape (n,)
+        How far its key is above the least key of a round, in the round where this is most; negative where no round
+        picks it.
+    """
+    margins = keys(features, matching.theta, options)
+    margins -= np.array([np.broadcast_to(t.of(source_hash), len(features)) for t in matching.thresholds])
+    probability = np.zeros(len(features))
+    for weight, margin in zip(matching.weights, margins, strict=True):
+        probability += weight * (margin >= 0)
+    return probability, margins.max(axis=0)
+
+
+def draw(
+    features: Features,
+    matching: Matching,
+    options: MatchingOptions,
+    source_hash: np.ndarray | None = None,
+    stream: str | None = None,
+) -> np.ndarray:
+    """Draw documents by their inclusion probabilities: the keys whose largest up to the budget are picked.
+
+    Pareto sampling (Rosén, J. Statist. Plann. Inference 62, 1997): the logit of the probability plus logistic noise.
+    Of documents that no round picks, which are needed where others may not be picked, those that came closest to a
+    round's picks are first.
+
+    Parameters
+    ----------
+    features, matching, options, source_hash
+        As in :func:`inclusion`.
+    stream : str, optional
+        Names another noise than that of the options, for another draw.
 
     Returns
     -------
     ndarray of float64, shape (n,)
-        Independent of batches and threads.
     """
-    return log_weights(features, theta[np.newaxis])[0] / np.maximum(features.n_ngrams, 1)
+    probability, margin = inclusion(features, matching, options, source_hash)
+    noise = exponential_noise(features.content_hash, options.seed, stream or options.stream)
+    logistic = -noise - np.log(-np.expm1(-noise))
+    bounded = np.clip(probability, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    return np.where(margin >= 0, np.log(bounded / (1 - bounded)) + logistic, _NOT_PICKED + margin)
 
 
-def keys(
-    features: Features, theta: np.ndarray, options: MatchingOptions, stream: str | None = None
+def ratio(
+    target: np.ndarray, raw_counts: np.ndarray, smoothing: float, shares: np.ndarray | None = None
 ) -> np.ndarray:
-    """Scores, corrected for length and with noise if there is any: what documents are ranked by.
+    """Theta of round 0: the ratio of the target, or of the mixture of the targets, and the pool.
 
-    Shapes as in :func:`scores`; `stream` names another noise than that of the options.
+    Parameters are those of :func:`match`.
+
+    Returns
+    -------
+    ndarray of float64, shape (1, buckets)
     """
-    key = scores(features, theta)
-    if _POWERS[options.length]:
-        key *= features.n_ngrams.astype(np.float64) ** _POWERS[options.length]
-    if options.temperature:
-        noise = gumbel_noise(features.content_hash, options.seed, stream or options.stream)
-        key += options.temperature * noise
-    return key
+    fitted = np.array([distribution(row, smoothing) for row in np.atleast_2d(target)])
+    return (_normalized(shares, len(fitted)) @ fitted / distribution(raw_counts, smoothing))[np.newaxis]
+
+
+def _normalized(shares: np.ndarray | None, n: int) -> np.ndarray:
+    share = np.ones(n) if shares is None else np.asarray(shares, dtype=np.float64)
+    return share / share.sum()
 
 
 def match(
@@ -232,7 +387,7 @@ def match(
     min_tokens: int = 0,
     mapper: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Matching:
-    """Find the weights under which the best documents of a pool, up to a budget, are like the target.
+    """Find rounds of picks from a pool whose weighted mean is like the target; each is as large as the budget.
 
     Parameters
     ----------
@@ -277,25 +432,31 @@ def match(
     fitted, held_out = (
         np.array([distribution(row, options.smoothing) for row in each]) for each in (target, validation)
     )
-    share = np.ones(len(target)) if shares is None else np.asarray(shares, dtype=np.float64)
-    share = share / share.sum()
+    share = _normalized(shares, len(target))
     q = distribution(raw_counts, options.smoothing)
     far_fit, far = (np.array([kl_divergence(p, q) for p in each]) for each in (fitted, held_out))
     curve: list[Round] = []
-    best, lowest, failures, step, converged = None, np.inf, 0, STEP, False
+    thetas, thresholds = [], []
+    best, lowest, failures, converged = 0, np.inf, 0, False
     for number in range(options.rounds):
-        theta = share @ fitted / q
-        picked, totals = _select(batches, theta, budget, caps, options, min_tokens, mapper)
+        p = share @ fitted
+        thetas.append(p / q)
+        picked, totals = _select(batches, thetas[-1], budget, caps, options, min_tokens, mapper)
         if not len(picked):
             raise ValueError(f"no document of at least {min_tokens} tokens fits into {budget}")
+        thresholds.append(Threshold.under(picked, caps))
         selected = distribution(totals, options.smoothing)
-        of_targets = np.array([kl_divergence(p, selected) for p in held_out])
+        gap = float(np.sum(thetas[-1] * (selected - q)))
+        step = _line_search(p, q, selected) if number else 1.0  # the pool itself is no part of the mean
+        q = q + step * (selected - q)
+        of_targets = np.array([kl_divergence(each, q) for each in held_out])
         curve.append(
             Round(
                 number,
-                kl_divergence(share @ fitted, selected),
-                kl_divergence(share @ held_out, selected),
-                float(np.sum(theta * (selected - q))),
+                kl_divergence(p, q),
+                kl_divergence(share @ held_out, q),
+                gap,
+                step,
                 len(picked),
                 int(picked["n_tokens"].sum()),
                 tuple(of_targets.tolist()),
@@ -304,21 +465,37 @@ def match(
         distance = curve[-1].kl_validation
         if options.objective == "worst":
             distance = float(np.max(of_targets / far))
-        if distance < lowest - options.tolerance:
-            failures = 0
-        else:
-            failures, step = failures + 1, step * SHRINK
+            left = np.array([kl_divergence(each, q) for each in fitted]) / far_fit
+            share = share * np.exp(RATE * (left - left.max()))
+            share = share / share.sum()
+        failures = 0 if distance < lowest - options.tolerance else failures + 1
         if distance < lowest:
-            lowest, best = distance, (theta, totals, number)
+            lowest, best = distance, number
         if failures == options.patience:
             converged = True
             break
-        q = q + step * (selected - q)
-        if options.objective == "worst":
-            left = np.array([kl_divergence(p, q) for p in fitted]) / far_fit
-            share = share * np.exp(RATE * (left - left.max()))
-            share = share / share.sum()
-    return Matching(*best, curve, converged, time.monotonic() - started)
+    weights = np.empty(best + 1)
+    left = 1.0
+    for number in range(best, -1, -1):
+        weights[number] = left * curve[number].step
+        left *= 1 - curve[number].step
+    kept = slice(best + 1)
+    return Matching(
+        np.array(thetas[kept]), thresholds[kept], weights, best, curve, converged, time.monotonic() - started
+    )
+
+
+def _line_search(p: np.ndarray, q: np.ndarray, selected: np.ndarray) -> float:
+    """Return the step from q towards what was selected at which KL(p‖·) is least: between 0 and 1."""
+    towards = selected - q
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        step = (low + high) / 2
+        if np.sum(p * towards / (q + step * towards)) > 0:
+            low = step
+        else:
+            high = step
+    return low
 
 
 def _numbered(
@@ -342,7 +519,7 @@ def _select(batches, theta, budget, caps, options, min_tokens, mapper) -> tuple[
 
     def keyed(batch: tuple[Features, np.ndarray]) -> np.ndarray:
         features, candidates = batch
-        candidates["key"] = keys(features, theta, options)
+        candidates["key"] = keys(features, theta[np.newaxis], options)[0]
         return candidates[candidates["n_tokens"] >= min_tokens]
 
     top = TopK(budget, caps)

@@ -29,7 +29,7 @@ CODE_VERSIONS = {
     "target_counts": "2",
     "importance_estimator": "1",
     "weights": "1",
-    "selections": "2",
+    "selections": "3",
     "evaluations": "2",
 }
 ASSETS = tuple(CODE_VERSIONS)

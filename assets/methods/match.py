@@ -1,10 +1,11 @@
-"""``method: match``: the weights under which the selection as a whole is like the target.
+"""``method: match``: picks that are like the target as a whole.
 
 What belongs here: running :mod:`dsir.matching` over the store. What does not: the method itself
 (``dsir/matching.py``).
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,22 +15,23 @@ from assets.candidates import Candidates, Documents
 from assets.importance_estimator import raw_totals, target_totals, validation_totals
 from assets.materialize import markdown_table
 from assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
+from assets.methods.resample import length_correction, temperature
 from dsir.features import Features
-from dsir.matching import Matching, MatchingOptions, match
+from dsir.matching import Matching, MatchingOptions, draw, match, ratio
 from dsir.matching import keys as keys_under
 from dsir.selection import Budget
 from resources.settings import ConfigError
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
-    """Match the targets of a selection, and rank by the weights of the best round.
+    """Match the targets of a selection, and draw by the shares of the rounds.
 
     What the rounds measure has near-duplicates in it; the pick that follows them drops these, where that is configured.
 
     Raises
     ------
     ConfigError
-        A target is too small to hold a part of it back.
+        A target is too small to hold a part of it back, or no temperature gives what is asked for.
     """
     workspace, plan, selection = candidates.workspace, candidates.plan, candidates.selection
     fitted, held_back = [], []
@@ -55,33 +57,52 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             batch = documents.batch if eligible.all() else documents.batch.filter(pa.array(eligible))
             yield Features.from_arrow(batch), documents.candidates(np.flatnonzero(eligible))
 
-    [draw] = draws_of(selection)
+    fitted, held_back, shares = np.array(fitted), np.array(held_back), np.array(shares)
+    raw = raw_totals(workspace, plan)
+    [name] = draws_of(selection)
     options = MatchingOptions(
-        temperature=selection.temperature or 0.0,
         length=selection.length or "per_ngram",
+        mean_tokens=mean_tokens(candidates, targets, shares),
         objective=selection.objective,
         seed=selection.seed,
-        stream=noise_stream(selection, draw),
+        stream=noise_stream(selection, name),
     )
+
+    def log_ratios() -> Iterator[np.ndarray]:
+        theta = ratio(fitted, raw, options.smoothing, shares)
+        yield from workspace.engine.map_blocks(
+            lambda batch: keys_under(batch[0], theta, options)[0], batches()
+        )
+
+    options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
     matching = match(
         batches,
-        np.array(fitted),
-        np.array(held_back),
-        raw_totals(workspace, plan),
+        fitted,
+        held_back,
+        raw,
         budget,
         options,
-        shares=np.array(shares),
+        shares=shares,
         caps=caps_of(selection, None, budget),
         mapper=workspace.engine.map_blocks,
     )
 
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
-        return keys_under(documents.features, matching.theta, options, stream)
+        return draw(documents.features, matching, options, documents.source_hash, stream)
 
-    return Ranking(keys, True, numbers=numbers(matching), tables=tables(matching, targets))
+    return Ranking(keys, True, numbers=numbers(matching, options), tables=tables(matching, targets))
 
 
-def numbers(matching: Matching) -> dict[str, int | float | str]:
+def mean_tokens(candidates: Candidates, targets: list[str], shares: np.ndarray) -> tuple[float, float] | None:
+    """Return the mean tokens of a document of the targets, by their shares, and of the pool, where these are needed."""
+    correction = length_correction(candidates)
+    if not correction.mean_tokens:
+        return None
+    of_targets = [correction.mean_tokens[target] for target in targets]
+    return float(np.average(of_targets, weights=shares)), correction.pool_mean_tokens
+
+
+def numbers(matching: Matching, options: MatchingOptions) -> dict[str, int | float | str]:
     """Return how the rounds came to their end."""
     best = matching.curve[matching.best]
     return {
@@ -91,16 +112,16 @@ def numbers(matching: Matching) -> dict[str, int | float | str]:
         "kl_fit": best.kl_fit,
         "kl_validation": best.kl_validation,
         "gap": best.gap,
-    }
+    } | ({"temperature": options.temperature} if options.temperature else {})
 
 
 def tables(matching: Matching, targets: list[str]) -> dict[str, str]:
-    """Return the rounds as a plot and as a table."""
+    """Return the rounds as a plot and as a table; documents and tokens are a round's own, KL is that of the mean."""
     several = targets if len(targets) > 1 else []
-    header = ["round", "KL, fitted part", "KL, held-back part", "gap", "documents", "tokens"]
+    header = ["round", "KL, fitted part", "KL, held-back part", "gap", "step", "documents", "tokens"]
     header += [f"KL, held-back part of {target}" for target in several]
     rows = [
-        (each.number, each.kl_fit, each.kl_validation, each.gap, each.documents, each.tokens)
+        (each.number, each.kl_fit, each.kl_validation, each.gap, each.step, each.documents, each.tokens)
         + (each.kl_targets if several else ())
         for each in matching.curve
     ]

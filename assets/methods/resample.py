@@ -5,8 +5,9 @@ What belongs here: from log weights to keys: correction for length, temperature,
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -28,11 +29,18 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """
     selection = candidates.selection
     corrected = length_correction(candidates)
-    temperatures = {target: temperature(candidates, corrected, target) for target in selection.targets}
+
+    def log_weights(target: str) -> Iterator[np.ndarray]:
+        for documents in candidates.stream(targets=[target]):
+            yield corrected.log_weights(documents, target)[documents.eligible]
+
+    temperatures = {
+        target: temperature(selection, target, partial(log_weights, target)) for target in selection.targets
+    }
 
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
-        log_weights = corrected.log_weights(documents, target) / temperatures[target]
-        return log_weights + gumbel_noise(documents.content_hash, selection.seed, stream)
+        log_weight = corrected.log_weights(documents, target) / temperatures[target]
+        return log_weight + gumbel_noise(documents.content_hash, selection.seed, stream)
 
     numbers = corrected.numbers()
     if selection.temperature is not None:
@@ -92,17 +100,17 @@ def length_correction(candidates: Candidates) -> LengthCorrection:
     return LengthCorrection(selection, means, tokens / max(documents, 1))
 
 
-def temperature(candidates: Candidates, corrected: LengthCorrection, target: str) -> float:
-    """Return the temperature of a target's draw: as configured, 1 if it is not, or solved for what is configured."""
-    wanted = candidates.selection.temperature
+def temperature(
+    selection: Selection, target: str, passes: Callable[[], Iterator[np.ndarray]], none: float = 1.0
+) -> float:
+    """Return the temperature of a target's draw: as configured, `none` if it is not, or solved for what is configured.
+
+    ``passes`` gives the log weights of the eligible documents, as :func:`dsir.importance.solve_temperature` needs them.
+    """
+    wanted = selection.temperature
     if not isinstance(wanted, SolvedTemperature):
-        return 1.0 if wanted is None else wanted
-
-    def passes() -> Iterator[np.ndarray]:
-        for documents in candidates.stream(targets=[target]):
-            yield corrected.log_weights(documents, target)[documents.eligible]
-
+        return none if wanted is None else wanted
     try:
         return solve_temperature(passes, **wanted.model_dump())
     except ValueError as error:
-        raise ConfigError(f"selection '{candidates.selection.name}', target '{target}': {error}") from None
+        raise ConfigError(f"selection '{selection.name}', target '{target}': {error}") from None

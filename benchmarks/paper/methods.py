@@ -18,7 +18,7 @@ from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.hashing import gumbel_noise
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, held_back, keys, match
+from dsir.matching import MatchingOptions, draw, held_back, match
 from dsir.selection import CANDIDATE, Budget, TopK
 
 
@@ -35,8 +35,8 @@ class Settings:
     smoothing : float
         Pseudo-counts a bucket of the target; for ``match``, of every distribution.
     temperature : float
-        The key of ``resample`` is log weight / temperature + Gumbel noise, that of ``match`` score + temperature *
-        Gumbel noise. The other methods have none.
+        The key of ``resample`` is log weight / temperature + Gumbel noise, that of a round of ``match`` log score +
+        temperature * Gumbel noise. The other methods have none.
     length : str
         Correction for the length of a document, as in :func:`dsir.importance.correct_for_length` and in
         :class:`dsir.matching.MatchingOptions`.
@@ -72,6 +72,7 @@ METHODS = {
     "resample": Settings("resample", temperature=1.0),
     "match": Settings(
         "match",
+        buckets=100_000,
         smoothing=MatchingOptions.smoothing,
         temperature=MatchingOptions.temperature,
         length=MatchingOptions.length,
@@ -163,7 +164,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
             stream=name,
         )
         found = match(lambda: pool, everything - validation, validation, raw, budget, options, mapper=mapper)
-        return mapper(lambda batch: keys(batch, found.theta, options), pool)
+        return mapper(lambda batch: draw(batch, found, options), pool)
     if settings.method.startswith("classifier"):
         wanted = sum(map(len, target))
         sample = [classifier.pool_sample(batch, sum(map(len, pool)), wanted) for batch in pool]

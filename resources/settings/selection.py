@@ -169,7 +169,7 @@ class Selection(Model):
         Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked; needs
         the extra `near-duplicates`.
     temperature : float or SolvedTemperature
-        What log weights are divided by before the noise is added (`match`: what the noise is multiplied by).
+        What log weights are divided by before the noise is added. Of `match`, the logarithms of scores; default none.
     length : {"none", "per_ngram", "sqrt", "poisson"}, optional
         Correction of the log weight for the length of the document: divided by its n-grams, by the square root of
         these, or with the log ratio of Poisson distributions of its tokens added. Default: none, of
@@ -235,13 +235,6 @@ class Selection(Model):
                 raise ValueError(f"method {self.method} takes no {option}; {', '.join(takers)} do")
         if self.method == "mixture" and len(self.targets) > 1:
             raise ValueError(f"method mixture takes one target, here are {len(self.targets)}")
-        if self.method == "match":
-            if isinstance(self.temperature, SolvedTemperature):
-                raise ValueError("method match takes a number as its temperature")
-            if self.length == "poisson":
-                raise ValueError("method match scores by ratios, to which length poisson can not be added")
-            if self.epochs > 1 and self.temperature is None:
-                raise ValueError("method match without a temperature picks the same documents in every epoch")
         return self
 
     def by(self, method: str) -> Selection:

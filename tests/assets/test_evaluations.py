@@ -100,12 +100,13 @@ def test_the_kl_reduction_is_that_of_the_texts(measured, selection):
 
 
 def test_a_method_is_compared_as_it_is_when_it_is_selected_by(measured):
+    """But for its noise, which has the name of the selection."""
     drawn, matched = values(measured, "drawn"), values(measured, "matched")
-    assert drawn["kl_reduction_match"] == pytest.approx(matched["kl_reduction"], rel=1e-9)
+    assert drawn["kl_reduction_match"] == pytest.approx(matched["kl_reduction"], rel=0.15)
     assert drawn["kl_reduction_top_k"] == pytest.approx(matched["kl_reduction_top_k"], rel=1e-9)
     assert "kl_reduction_match" not in matched
     for name in ("over_random", "over_random_independent_hash", "over_random_unhashed"):
-        assert drawn[f"{name}_match"] == pytest.approx(matched[name], rel=1e-6)
+        assert drawn[f"{name}_match"] == pytest.approx(matched[name], rel=0.15)
         assert matched[f"{name}_low"] <= matched[name] <= matched[f"{name}_high"]
         assert matched[name] > 3 * drawn[f"{name}_random_sd"] > 0
 

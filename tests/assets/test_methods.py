@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import FeatureSpec, featurize
-from dsir.matching import MatchingOptions, held_back, match, scores
+from dsir.matching import MatchingOptions, draw, held_back, match
 from dsir.selection import Budget
 from resources.settings import OPTIONS
 from tests.pipeline import SmallPipeline, sentences
@@ -111,19 +111,20 @@ def test_match_is_that_of_the_library_on_the_same_documents(mixed):
     pool.add_totals(totals[0])
     for document in range(len(target)):
         totals[1 + back[document]] += target.dense(document, 1000)
+    options = MatchingOptions(stream="picked/medicine")
     found = match(
         lambda: [pool],
         totals[1],
         totals[2],
         totals[0],
         Budget(documents=30),
-        MatchingOptions(),
+        options,
         min_tokens=100,
     )
-    score = {record["id"]: value for record, value in zip(records, scores(pool, found.theta), strict=True)}
+    key = dict(zip((record["id"] for record in records), draw(pool, found, options), strict=True))
     picks = mixed.picks()
     assert {doc_id: key for _, _, doc_id, _, key in picks} == {
-        doc_id: score[doc_id] for _, _, doc_id, _, _ in picks
+        doc_id: key[doc_id] for _, _, doc_id, _, _ in picks
     }
 
 

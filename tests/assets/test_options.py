@@ -164,7 +164,7 @@ def test_the_order_of_targets_does_not_matter_where_each_document_goes_to_the_be
     assert {target for target, *_ in picked[0]} == {"law", "medicine"}
 
 
-def test_match_obeys_caps_and_a_temperature_makes_epochs_differ(pool):
+def test_match_obeys_caps_and_draws_afresh_in_every_epoch(pool):
     pool.config["selections"].append(
         {
             "name": "matched",
@@ -172,7 +172,6 @@ def test_match_obeys_caps_and_a_temperature_makes_epochs_differ(pool):
             "size": {"tokens": 4000},
             "method": "match",
             "source_caps": {"law": 0.2},
-            "temperature": 0.1,
             "epochs": 2,
         }
     )
@@ -187,6 +186,24 @@ def test_match_obeys_caps_and_a_temperature_makes_epochs_differ(pool):
     for each in epochs.values():
         assert 0 < each["law"][0] < 0.2 * 4000 + 150
         assert 4000 - 300 < sum(tokens for tokens, _ in each.values()) <= 4000
+
+
+def test_match_takes_a_solved_temperature_and_the_poisson_correction(pool):
+    """Of the medicine documents, 40 are of the target's length and 20 of twice that."""
+    pool.config["selections"] = [
+        {"name": name, "targets": ["medicine"], "size": {"documents": 30}, "method": "match", **options}
+        for name, options in {
+            "even": {"temperature": {"effective_sample_size": 20}},
+            "very-even": {"temperature": {"effective_sample_size": 120}},
+            "by-length": {"length": "poisson"},
+            "whole": {"length": "none"},
+        }.items()
+    ]
+    assert pool.errors() == []
+    assert 0 < metadata(pool, "even")["temperature"] < metadata(pool, "very-even")["temperature"]
+    assert domains(pool, "even")["medicine"] > domains(pool, "very-even")["medicine"]
+    long = dict(pool.rows("SELECT selection, count_if(n_tokens > 200) FROM selections GROUP BY selection"))
+    assert long["by-length"] == 0 and long["whole"] == 20
 
 
 def test_options_of_other_methods_are_refused_by_name(pipeline):
