@@ -14,12 +14,15 @@ from dsir.selection import pack_position
 from resources.corpus import Block, TextBatch, expand, read_blocks
 from resources.corpus.fields import RecordFields
 from resources.plan import Plan
-from resources.records import read_records, texts_of
+from resources.records import Lines, read_records, texts_of
 from resources.settings import ConfigError, Reader, Target
 from resources.store import PIECE
 from resources.workspace import Workspace
 
 R = TypeVar("R")
+
+#: Records of JSON Lines that are parsed together, or a few more.
+PARSED_LINES = 256
 
 
 def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[str]:
@@ -69,8 +72,18 @@ def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
     fields = RecordFields.of(reader)
+    # A block has few of the records, and parsing a few takes about as long as parsing many.
+    lines: list[bytes] = []
     for records in read_records(uri, reader, rows):
-        yield from texts_of(uri, fields, records).to_pylist()
+        if not isinstance(records, Lines):
+            yield from texts_of(uri, fields, records).to_pylist()
+            continue
+        lines += records
+        if len(lines) >= PARSED_LINES:
+            yield from texts_of(uri, fields, lines).to_pylist()
+            lines = []
+    if lines:
+        yield from texts_of(uri, fields, lines).to_pylist()
 
 
 def map_target(

@@ -1,26 +1,32 @@
 """``weights``: one pass over a shard's cached features, the log weight of every document and target.
 
-What belongs here: from features and log ratios to log weights. What does not: noise and picking
-(``assets/selections.py``).
+What belongs here: from features and log ratios to log weights; which of them the file before has already. What does
+not: noise and picking (``assets/selections.py``).
 """
 
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
 from dsir.features import Features
 from dsir.importance import log_weights
+from resources.corpus import CorpusError, content_stamp
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.store import table
 from resources.workspace import Pipeline, Workspace
+
+#: Versions of the code that makes log weights of counts.
+CODE = ", ".join(CODE_VERSIONS[asset] for asset in ("importance_estimator", "weights"))
 
 
 def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinition:
@@ -36,7 +42,7 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
         description=(
             "Log importance weight of every document under every target, in nats.\n\n"
             "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
-            "text is read."
+            "text is read. Targets whose log weights the file before has already are taken over from there."
         ),
     )
     def weights(
@@ -70,10 +76,33 @@ def weigh_shards(
     targets, ratios = read_log_ratios(workspace, plan)
 
     def compute(output: Output, progress: Progress) -> Result:
-        return weigh_shard(workspace, plan, output, targets, ratios, progress)
+        kept = {} if options.force else kept_groups(workspace, plan, output)
+        return weigh_shard(workspace, plan, output, targets, ratios, kept, progress)
 
     outputs = list(map(plan.weights, ready))
     yield from materialize_many(context, workspace, "weights", outputs, compute, options)
+
+
+def kept_groups(workspace: Workspace, plan: Plan, output: Output) -> dict[str, int]:
+    """Return the targets whose log weights in the file before are what they would be now, with their place in it.
+
+    None, where that file is gone or not what was written.
+    """
+    found = output.found
+    if found is None or found["metadata"].get("code") != CODE:
+        return {}
+    shard, then = output.partition, json.loads(found["metadata"]["log_weights"])
+    kept = {
+        target: place
+        for place, (target, made_of) in enumerate(then.items())
+        if target in plan.counted_targets and made_of == plan.log_weights(shard, target)
+    }
+    path = workspace.store.path("weights", shard)
+    try:
+        written = found["files"].get(str(path.relative_to(workspace.home)))
+        return kept if kept and content_stamp(str(path)) == written else {}
+    except (CorpusError, OSError):
+        return {}
 
 
 def weigh_shard(
@@ -82,24 +111,44 @@ def weigh_shard(
     output: Output,
     targets: list[str],
     ratios: np.ndarray,
+    kept: dict[str, int],
     progress: Progress,
 ) -> Result:
-    """Weigh one shard's documents and write their log weights, a row group per target in turn."""
+    """Weigh one shard's documents and write their log weights, a row group per target in turn.
+
+    Parameters
+    ----------
+    targets : list of str
+        In the order of the file.
+    ratios : ndarray of float64, shape (targets, buckets)
+    kept : dict of str to int
+        From :func:`kept_groups`.
+    """
     started = time.monotonic()
     shard = output.partition
     source = plan.raw_counts(shard)
     store = workspace.store
-    documents = store.open_table(store.path("documents", shard), source.stamp)
-    batches = store.read_features(store.path("features", shard), source.stamp)
-    features_bytes = store.path("features", shard).stat().st_size
+    new = [i for i, target in enumerate(targets) if target not in kept]
+    features = store.path("features", shard)
+    batches = store.read_features(features, source.stamp)
     path = store.path("weights", shard)
     sums = np.zeros(len(targets))
     squares = np.zeros(len(targets))
     n_documents = 0
-    with store.table_writer(path, "weights", output.stamp) as writer, documents:
+    with ExitStack() as files:
+        documents = files.enter_context(store.open_table(store.path("documents", shard), source.stamp))
+        before = files.enter_context(pq.ParquetFile(path, memory_map=True)) if kept else None
+        n_before = before.num_row_groups // documents.num_row_groups if kept else 0
+        writer = files.enter_context(store.table_writer(path, "weights", output.stamp))
         for group in range(documents.num_row_groups):
             rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
-            log_weight = _weigh_documents(batches, len(rows), ratios)
+            log_weight = np.empty((len(targets), len(rows)))
+            for i, target in enumerate(targets):
+                if target in kept:
+                    at = group * n_before + kept[target]
+                    log_weight[i] = before.read_row_group(at, columns=["log_weight"])["log_weight"].to_numpy()
+            if new:
+                log_weight[new] = _weigh_documents(batches, len(rows), ratios[new])
             for target, values in zip(targets, log_weight, strict=True):
                 columns = {"shard": shard, "row": rows, "target": target, "log_weight": pa.array(values)}
                 writer.write_table(table("weights", columns), row_group_size=len(rows))
@@ -116,8 +165,10 @@ def weigh_shard(
         metadata={
             "documents": n_documents,
             "targets": len(targets),
+            "targets_weighed": len(new),
             "log_weights": json.dumps({target: plan.log_weights(shard, target) for target in targets}),
-            "bytes_read": features_bytes,
+            "code": CODE,
+            "bytes_read": features.stat().st_size if new else 0,
             "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
         },
         tables={

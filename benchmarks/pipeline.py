@@ -152,12 +152,6 @@ class Pipeline:
         settings["selections"].append({**settings["selections"][0], "name": name, "targets": [name]})
         path.write_text(json.dumps(settings, indent=1))
 
-    def from_target_to_selection(self, name: str) -> float:
-        """Return the seconds from the start of counting a target to the end of the selection of its name."""
-        rows = {(row["asset"], row["partition"]): row for row in self.lineage()}
-        started = rows["target_counts", name]["started_at"]
-        return (rows["selections", name]["finished_at"] - started).total_seconds()
-
     def run(self) -> Process:
         """Run ``dsir run``."""
         self.runs += 1
@@ -175,12 +169,12 @@ class Pipeline:
         return sum(row["documents"] for row in rows), sum(row["text_bytes"] for row in rows)
 
     def stages(self, process: Process) -> dict[str, dict[str, float]]:
-        """Return what each asset took in a run that computed everything.
+        """Return what each asset took in a run, of those of which it computed anything.
 
         Parameters
         ----------
         process : Process
-            The run.
+            The last run that computed these.
 
         Returns
         -------
@@ -189,11 +183,13 @@ class Pipeline:
             its last one's end; ``ended``, the seconds from the start of the process to that end.
         """
         stages = {}
+        computed = [row for row in self.lineage() if row["started_at"] >= process.started]
         for asset in ASSETS:
-            rows = [row for row in self.lineage() if row["asset"] == asset]
-            first, last = min(row["started_at"] for row in rows), max(row["finished_at"] for row in rows)
-            stages[asset] = {
-                "wall": (last - first).total_seconds(),
-                "ended": (last - process.started).total_seconds(),
-            }
+            if rows := [row for row in computed if row["asset"] == asset]:
+                first = min(row["started_at"] for row in rows)
+                last = max(row["finished_at"] for row in rows)
+                stages[asset] = {
+                    "wall": (last - first).total_seconds(),
+                    "ended": (last - process.started).total_seconds(),
+                }
         return stages

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from queue import Empty, Full, Queue
+from queue import Full, Queue
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_END = object()  # of a stream, after its last item
 
 
 class Engine:
@@ -65,14 +67,20 @@ class Engine:
         """
         stop = threading.Event()
 
+        def put(queue: Queue, item: object) -> bool:
+            while not stop.is_set():
+                with suppress(Full):
+                    queue.put(item, timeout=0.1)
+                    return True
+            return False
+
         def drain(stream: Callable[[], Iterator[T]], queue: Queue) -> None:
-            for item in stream():
-                while not stop.is_set():
-                    with suppress(Full):
-                        queue.put(item, timeout=0.1)
-                        break
-                if stop.is_set():
-                    return
+            try:
+                for item in stream():
+                    if not put(queue, item):
+                        return
+            finally:
+                put(queue, _END)
 
         def start(stream: Callable[[], Iterator[T]]) -> tuple[Future, Queue]:
             queue: Queue = Queue(held)
@@ -85,9 +93,8 @@ class Engine:
                 running.append(start(stream))
             while running:
                 future, queue = running[0]
-                while not (future.done() and queue.empty()):
-                    with suppress(Empty):
-                        yield queue.get(timeout=0.02)
+                while (item := queue.get()) is not _END:
+                    yield item
                 future.result()
                 running.popleft()
                 running.extend(start(stream) for stream in islice(remaining, 1))

@@ -208,12 +208,12 @@ def read_pieces(
         yield from put_in(found, fields.text[0], parents, pieces, block_bytes)
 
 
-def texts_of(uri: str, fields: RecordFields, records: Records) -> pa.Array:
-    """Return the text of every record, as it was when it was counted."""
-    if isinstance(records, Lines):
-        batch = LineBlock(uri, fields, 0, len(records), b"\n".join(records)).parse()
-    else:
+def texts_of(uri: str, fields: RecordFields, records: Records | list[bytes]) -> pa.Array:
+    """Return the text of every record, or of every line of JSON, as it was when it was counted."""
+    if isinstance(records, pa.RecordBatch):
         batch = TableBlock(uri, fields, np.arange(len(records)), records).parse()
+    else:
+        batch = LineBlock(uri, fields, 0, len(records), b"\n".join(records)).parse()
     if batch.rejected:
         raise CorpusError(f"{uri}: a chosen record can not be used: {batch.rejected[0].reason}; {_CHANGED}")
     return batch.texts

@@ -261,7 +261,9 @@ class Store:
         """Yield the record batches of a features file after checking its stamp."""
         if not path.exists():
             raise StaleInput(f"{path}: not there; materialize {expected.output} first")
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+        # Whoever reads has threads of its own.
+        options = pa.ipc.IpcReadOptions(use_threads=False)
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source, options=options) as reader:
             expected.check(path, reader.schema.metadata)
             for index in range(reader.num_record_batches):
                 yield reader.get_batch(index)

@@ -32,6 +32,9 @@ def test_the_last_line_is_all_figures(output):
     assert sum(ours["stages"].values()) < ours["wall"]
     assert {"raw_counts", "weights", "selections", "evaluations"} <= ours["stages"].keys()
     assert ours["nothing_due_wall"] < ours["wall"]
+    for seconds in (ours["new_target"]["whole"], ours["new_target"]["quarter"]):
+        assert 0 < seconds["reading"] < seconds["to_records"] and seconds["counting"] > 0
+    assert ours["new_target"]["whole"]["to_records"] < ours["one_target_more_wall"]
     assert reference["selected"] == int(reference["eligible"] * 0.1)
     assert figures["functions"]["ours"]["featurize_fast"] > figures["functions"]["reference"]["featurize"]
 
