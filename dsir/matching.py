@@ -1,8 +1,8 @@
 """Distribution matching: iterated importance weights that make the selection as a whole like the target.
 
-What belongs here: the rounds from n-gram totals of a target and a stream of features to the weights that a
-selection is picked by, and the score of a document under them. What does not: picking (``dsir.selection``),
-counting (``dsir.features``), reading and storing.
+What belongs here: the rounds, from n-gram totals of a target and a stream of features, and the keys by which
+documents are drawn from them. What does not: picking by keys (``dsir.selection``), counting (``dsir.features``),
+reading and storing.
 
 DSIR weighs a document as if it were picked alone. On real pools the weights of whole documents spread over
 hundreds of nats, so the selection is the documents of the largest weights, which are like each other and
@@ -62,19 +62,6 @@ _LEAST_PROBABILITY = 1e-9
 
 #: What no round picks comes after all that one does: the keys of these are above -60.
 _NOT_PICKED = -100.0
-
-#: By how much a round moves the shares of several targets towards the one that is worst off.
-RATE = 1.0
-
-#: The power of the number of n-grams that the mean theta of a document is multiplied by.
-_POWERS = {"per_ngram": 0.0, "sqrt": 0.5, "none": 1.0, "poisson": 0.0}
-
-#: The logarithm of a smaller score is that of this one: a document without n-grams has 0.
-_LEAST_SCORE = 1e-300
-
-#: What is added to the share of the rounds at most, so that of equal shares a part is drawn: by noise that is the same
-#: whatever the seed, and not by hash, since samples are ranges of the hash.
-_NOISE_OF_TIES = 1e-6
 
 #: Splits a target by content hash, and independently of noise and of samples that are ranges of the hash.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -270,7 +257,9 @@ def scores(features: Features, theta: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (rounds, n)
         Independent of batches, threads, and of the other rounds.
     """
-    return log_weights(features, theta) / np.maximum(features.n_ngrams, 1)
+    # One round at a time: all of them side by side would be copied for every batch.
+    sums = np.array([log_weights(features, each[np.newaxis])[0] for each in theta])
+    return sums / np.maximum(features.n_ngrams, 1)
 
 
 def keys(features: Features, theta: np.ndarray, options: MatchingOptions) -> np.ndarray:
