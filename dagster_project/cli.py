@@ -28,7 +28,8 @@ from rich.text import Text
 
 from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
-from dagster_project.doctor import examine, print_doctor
+from dagster_project.doctor import examine
+from dagster_project.doctor.printing import print_doctor
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.report import print_report
 from dagster_project.runs import Stage, open_instance, register_shards, run_all

@@ -1,0 +1,61 @@
+"""``dsir doctor``: before anything heavy, what is likely to go wrong, with the number that says so and what to do.
+
+What belongs here: which checks there are, in which order. What does not: what is read (``samples``), from where on a
+number is a warning (``checks``), what a terminal shows (``printing``), the arithmetic (``dsir/doctor.py``).
+
+Nothing has to be computed before, and nothing is written but for the folders of an empty home. Where every file of the
+pool is counted, lengths, duplicates and leakage are those of the whole pool; else those of the sample.
+"""
+
+from __future__ import annotations
+
+from dagster_project.doctor import checks, samples
+from resources.corpus import discover
+from resources.workspace import Workspace
+
+
+def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Curve]]:
+    """Look for what is likely to go wrong.
+
+    Returns
+    -------
+    list of Finding
+        In the order in which they are best read.
+    list of Curve
+        Of every target that has documents.
+
+    Raises
+    ------
+    CorpusError
+        A source or a target matches no file.
+    """
+    settings = workspace.settings
+    shards = {source.name: discover(source) for source in settings.raw}
+    pool_samples = [samples.sample_source(workspace, each, shards[each.name]) for each in settings.raw]
+    targets = [samples.sample_target(workspace, each) for each in settings.targets]
+    parts = [part for target in targets for part in (target.train, target.holdout) if part]
+    findings = [
+        *checks.check_fields("pool", pool_samples),
+        *checks.check_fields("targets", parts),
+        *checks.check_words(settings, [*pool_samples, *parts]),
+    ]
+    pool = samples.counted_pool(workspace, [shard for each in shards.values() for shard in each])
+    pool = pool or samples.sampled_pool(pool_samples)
+    if not pool.documents:
+        return findings, []
+    findings += checks.check_lengths(settings.selections, pool)
+    findings += checks.check_duplicates(pool, any(each.collapse_duplicates for each in settings.selections))
+    curves = []
+    in_sample = (each for sample in pool_samples for each in sample.features)
+    raw = samples.ngram_totals(in_sample, settings.features.buckets)
+    for target in targets:
+        findings += checks.check_leakage(target, pool)
+        if not target.train.n_tokens.sum() or not raw.sum():
+            continue
+        if curve := checks.curve_of(settings, target, raw):
+            curves.append(curve)
+            findings.append(checks.check_size(curve))
+        findings.append(checks.check_empty_buckets(settings, target, raw))
+        findings.append(checks.check_collisions(settings, target, pool_samples))
+        findings += checks.check_likeness(settings, target, raw, pool_samples)
+    return findings, curves

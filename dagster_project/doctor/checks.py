@@ -1,0 +1,296 @@
+"""The checks of ``dsir doctor``: numbers, from where on each is a warning, and what to do then.
+
+What belongs here: judging what was read, and saying so. What does not: reading (``samples``), arithmetic that has a
+meaning of its own (``dsir/doctor.py``), layout (``printing``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dagster_project.doctor.samples import Pool, Sample, TargetSample, ngram_totals
+from dsir.doctor import Point, crowded_out, learning_curve, likeness, without_spaces
+from dsir.evaluation import contained, distribution, kl_divergence
+from dsir.features import Features
+from dsir.importance import log_ratios
+from dsir.ngrams import number_ngrams
+from resources.settings import Selection, Settings
+
+#: N-grams of the pool's sample, and of each target, that are told apart.
+DISTINCT_NGRAMS = 400_000
+#: Characters of each source and target that letters and words are looked at in.
+CHARACTERS = 100_000
+
+#: From where on a number is a warning.
+STILL_FALLING = 0.10  # what the last doubling of a target brought, of the way from the pool to the target
+ON_EMPTY_BUCKETS = 0.01  # n-grams of the pool in buckets that are empty in the target
+CROWDED = 2 / 3  # n-grams of the target that are a minority in their bucket
+UNUSABLE_ROWS = 0.01
+EMPTY_TEXTS = 0.01
+DUPLICATES = 0.05
+TOO_SHORT = 0.5
+NO_SPACES = 0.1  # letters of scripts without spaces between words
+LONG_WORDS = 12  # characters of a word, in the mean
+
+#: Numbers of buckets that are advised.
+BUCKETS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes
+    ----------
+    check : str
+    about : str
+        Source, target or selection.
+    warning : bool
+    says : str
+    advice : str
+        What to do; '' where there is nothing to do.
+    number : str
+        What is judged, where ``says`` is too long for it.
+    """
+
+    check: str
+    about: str
+    warning: bool
+    says: str
+    advice: str = ""
+    number: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve of a target, and how far the held-out text is from the pool: nats."""
+
+    target: str
+    points: list[Point]
+    pool: float
+
+    @property
+    def last_doubling(self) -> float:
+        """What the last doubling brought, as a share of the way from the pool to the target; infinite on no way."""
+        gained, way = self.points[-2].kl - self.points[-1].kl, self.pool - self.points[-1].kl
+        return gained / way if way > 0 else np.inf
+
+
+def check_fields(about: str, samples: Sequence[Sample]) -> Iterator[Finding]:
+    """Look for files and rows that can not be used, and for fields that are missing or empty."""
+    warned = False
+    for sample in samples:
+        for says, advice in _bad_fields(sample):
+            warned = True
+            yield Finding("fields", sample.name, True, says, advice)
+    if not warned:
+        rows = sum(each.rows for each in samples)
+        files, of_files = (sum(getattr(each, n) for each in samples) for n in ("files", "of_files"))
+        part = "" if all(each.whole for each in samples) else "the beginning of "
+        says = f"{rows:,} rows, {part}{files:,} of {of_files:,} files: nothing is missing"
+        yield Finding("fields", about, False, says)
+
+
+def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a sample, and what to do."""
+    reader = sample.reader
+    for message in sample.errors[:3]:
+        yield message, "this file will take no part until it can be read"
+    if not sample.rows and not sample.errors:
+        yield "no rows", "look at its files"
+    if len(sample.rejected) > UNUSABLE_ROWS * sample.rows:
+        [(reason, n)] = Counter(each.reason for _, each in sample.rejected).most_common(1)
+        uri, first = next(each for each in sample.rejected if each[1].reason == reason)
+        yield (
+            f"{len(sample.rejected):,} of {sample.rows:,} rows can not be used; {n:,} since: {reason} "
+            f"(row {first.row} of {uri})",
+            f"the text is taken from {reader.text!r}; such a row begins with {first.excerpt[:80]!r}",
+        )
+    empty = int(np.count_nonzero(sample.n_tokens == 0))
+    if empty > EMPTY_TEXTS * sample.rows:
+        yield f"{empty:,} of {sample.rows:,} texts have no words", f"is {reader.text!r} the right field?"
+    for name, missing, instead in (
+        ("id", sample.without_id, "shard and row"),
+        ("source", sample.without_source, f"'{sample.name}'"),
+    ):
+        if missing:
+            says = f"{missing:,} of {sample.rows:,} rows have no `{getattr(reader, name)}`, the field of the {name}"
+            yield says, f"they are called by {instead}; name another field, or none"
+
+
+def check_words(settings: Settings, samples: Sequence[Sample]) -> Iterator[Finding]:
+    """Look for text that the tokenizer does not cut into words."""
+    tokenizer = settings.features.tokenizer
+    if tokenizer not in ("wordpunct", "whitespace"):
+        return
+    advice = "name a tokenizer of such a language: `features.tokenizer: package.module:function`"
+    warned, longest = False, 0.0
+    for sample in samples:
+        text = "\n".join(sample.some(CHARACTERS // 5))[: 4 * CHARACTERS]
+        share = without_spaces(text)
+        words = [len(word) for word in text.split() if word.isalpha()]
+        mean = float(np.mean(words)) if words else 0.0
+        if share > NO_SPACES:
+            says = f"{share:.0%} of the letters are of scripts without spaces between words, {tokenizer} needs spaces"
+        elif mean > LONG_WORDS:
+            says = f"a word has {mean:.1f} letters in the mean: is it cut at spaces?"
+        else:
+            longest = max(longest, mean)
+            continue
+        warned = True
+        yield Finding("words", sample.name, True, says, advice)
+    if not warned:
+        says = f"in no source or target a word has more than {longest:.1f} letters in the mean"
+        yield Finding("words", "pool and targets", False, says)
+
+
+def check_lengths(selections: Sequence[Selection], pool: Pool) -> Iterator[Finding]:
+    """Compare the documents' lengths with every selection's ``min_tokens``."""
+    median = int(pool.n_tokens[np.searchsorted(np.cumsum(pool.of_length), (pool.documents + 1) // 2)])
+    for selection in selections:
+        short = int(pool.of_length[pool.n_tokens < selection.min_tokens].sum())
+        share = short / pool.documents
+        says = f"{share:.1%} of {pool.documents:,} {pool.called} are shorter than min_tokens {selection.min_tokens}"
+        advice = f"half of the documents have {median:,} tokens or fewer: lower `min_tokens`, or join short documents"
+        yield Finding("length", selection.name, share > TOO_SHORT, says, advice if share > TOO_SHORT else "")
+
+
+def check_duplicates(pool: Pool, collapsed: bool) -> Iterator[Finding]:
+    """Count documents whose text another one has."""
+    again = pool.documents - pool.texts
+    share = again / pool.documents
+    warning = share > DUPLICATES and not collapsed
+    advice = "`collapse_duplicates: true` in a selection leaves one of each" if warning else ""
+    says = f"{again:,} of {pool.documents:,} {pool.called} have the text of another one ({share:.1%})"
+    yield Finding("duplicates", "pool", warning, says, advice)
+
+
+def check_leakage(target: TargetSample, pool: Pool) -> Iterator[Finding]:
+    """Look for documents of a target, and of its holdout, in the pool, and for those of the one in the other."""
+    train = np.unique(target.train.hashes)
+    holdout = np.unique(target.holdout.hashes) if target.holdout else train[:0]
+    both = int(contained(holdout, train).sum())
+    if both:
+        says = f"{both:,} of {len(holdout):,} held-out texts are in the target too"
+        advice = "take them out of the holdout: what was fitted on can not measure"
+        yield Finding("leakage", target.name, True, says, advice, f"{both:,}")
+    found, of_pool = pool.find(np.union1d(train, holdout)), f"{pool.documents:,} {pool.called}"
+    for what, hashes, advice in (
+        ("target", train, "they will be picked first; take them out of the pool if you have them anyway"),
+        ("holdout", holdout, "take them out of the pool or of the holdout, or evaluations are too good"),
+    ):
+        mine = [found[content] for content in found.keys() & set(hashes.tolist())]
+        if mine:
+            such = next((f", such as {doc_id!r}" for _, doc_id in sorted(mine) if doc_id), "")
+            documents = sum(n for n, _ in mine)
+            says = f"{documents:,} of {of_pool} have the text of one of its {what}{such}"
+            yield Finding("leakage", target.name, True, says, advice, f"{documents:,}")
+    if not both and not found:
+        says = f"none of its {len(train):,} texts is among {of_pool}"
+        if target.holdout:
+            says += f", nor of the {len(holdout):,} held out, and none of these in the target"
+        yield Finding("leakage", target.name, False, says, number="0")
+
+
+def curve_of(settings: Settings, target: TargetSample, raw: np.ndarray) -> Curve | None:
+    """Fit growing parts of a target; None where there are fewer than two documents to fit on, or none to measure on."""
+    smoothing = settings.evaluation.smoothing
+    fitted, others = target.split()
+    held_out = ngram_totals(others, len(raw))
+    points = learning_curve(fitted, held_out, smoothing)
+    if len(points) < 2 or not held_out.sum():
+        return None
+    pool = kl_divergence(distribution(held_out, smoothing), distribution(raw, smoothing))
+    return Curve(target.name, points, pool)
+
+
+def check_size(curve: Curve) -> Finding:
+    """Judge a target's size by the end of its learning curve."""
+    last, before = curve.points[-1], curve.points[-2]
+    documents = f"{last.documents:,} documents"
+    if curve.last_doubling == np.inf:
+        says = f"held-out text is {last.kl:.3f} nats from its {documents}, {curve.pool:.3f} from the pool: no farther"
+        advice = "the target is too small, or is no other text than the pool: add documents"
+        return Finding("size of the target", curve.target, True, says, advice, "no way")
+    warning = curve.last_doubling > STILL_FALLING
+    says = (
+        f"from {before.documents:,} to {documents}, KL(held out‖fit) fell by {before.kl - last.kl:.3f} to "
+        f"{last.kl:.3f} nats: {curve.last_doubling:.0%} of the way from the pool ({curve.pool:.3f}) to the target"
+    )
+    advice = "the curve still falls: more documents would give another, better fit; or count fewer `features.buckets`"
+    number = f"{curve.last_doubling:.0%}"
+    return Finding("size of the target", curve.target, warning, says, advice if warning else "", number)
+
+
+def check_empty_buckets(settings: Settings, target: TargetSample, raw: np.ndarray) -> Finding:
+    """Look for buckets of which the target says nothing."""
+    counts = ngram_totals(target.train.features, len(raw))
+    empty = counts == 0
+    share = raw[empty].sum() / raw.sum()
+    warning = bool(share > ON_EMPTY_BUCKETS and settings.estimator.target_smoothing == 0)
+    says = (
+        f"{np.count_nonzero(empty):,} of {len(counts):,} buckets have none of its {counts.sum():,} n-grams; "
+        f"{share:.1%} of the pool's n-grams are in these"
+    )
+    advice = (
+        "each of them costs a document about ten nats: set `estimator.target_smoothing` (0.5, say), lower "
+        "`features.buckets`, or add documents"
+    )
+    return Finding("empty buckets", target.name, warning, says, advice if warning else "", f"{share:.1%}")
+
+
+def check_collisions(settings: Settings, target: TargetSample, pool: list[Sample]) -> Finding:
+    """Look for n-grams that others crowd out of their bucket."""
+    features = settings.features
+    mine = target.train.some(DISTINCT_NGRAMS // 2)
+    texts = [text for each in pool for text in each.some(DISTINCT_NGRAMS // len(pool))]
+    ngrams = number_ngrams([*mine, *texts], features.spec())
+    documents = np.arange(len(mine) + len(texts)) < len(mine)
+    share = crowded_out(ngrams, documents, features.buckets)
+    n_target = sum(int(each.counts.sum()) for each in target.train.features)
+    says = (
+        f"{len(ngrams.hashes):,} different n-grams in a sample of {len(ngrams.number):,} for {features.buckets:,} "
+        f"buckets; {share:.0%} of the target's are a minority in theirs"
+    )
+    if share <= CROWDED:
+        return Finding("collisions", target.name, False, says, number=f"{share:.0%}")
+    shares = {n: crowded_out(ngrams, documents, n) for n in BUCKETS if features.buckets < n <= n_target}
+    fitting = [n for n, of_n in shares.items() if of_n <= CROWDED * 0.8] or list(shares)[-1:]
+    advice = f"the target has too few n-grams ({n_target:,}) to fill more buckets: add documents first"
+    if fitting:
+        advice = f"`features.buckets: {fitting[0]}` would make it {shares[fitting[0]]:.0%}"
+    return Finding("collisions", target.name, True, says, advice, f"{share:.0%}")
+
+
+def check_likeness(
+    settings: Settings, target: TargetSample, raw: np.ndarray, pool: list[Sample]
+) -> Iterator[Finding]:
+    """Look for documents of the pool that are as much like the target as its own are."""
+    fitted, others = target.split()
+    counts = ngram_totals(fitted, len(raw))
+    if not counts.sum():
+        return
+    ratios = log_ratios(counts, raw, settings.estimator.target_smoothing)
+
+    def of(features: Iterable[Features]) -> np.ndarray:
+        found = np.concatenate([np.empty(0), *(likeness(each, ratios) for each in features)])
+        return found[~np.isnan(found)]
+
+    of_target, of_pool = of(others), of(each for sample in pool for each in sample.features)
+    if not len(of_target) or not len(of_pool):
+        return
+    bar = np.quantile(of_target, 0.1)
+    like = int(np.count_nonzero(of_pool >= bar))
+    says = (
+        f"{like:,} of {len(of_pool):,} sampled documents are as much like it as nine in ten of its own held-out ones "
+        f"({bar:+.2f} nats an n-gram; the pool's best hundredth: {np.quantile(of_pool, 0.99):+.2f})"
+    )
+    advice = (
+        "the pool may hold nothing like the target: a selection takes the least unlike; look at its documents"
+    )
+    number = f"{like:,} of {len(of_pool):,}"
+    yield Finding("likeness of the pool", target.name, not like, says, "" if like else advice, number)

@@ -1,0 +1,228 @@
+"""What ``dsir doctor`` looks at: a bounded sample of the pool, the targets, and counted documents where there are any.
+
+What belongs here: how much is read of which file, and what is kept of it. What does not: files and formats
+(``resources/corpus/``), questions to counted documents (``sql/doctor_*.sql``), judging.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from dsir.evaluation import contained
+from dsir.features import Features, featurize
+from dsir.matching import held_back
+from resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
+from resources.plan import Plan, ShardFile
+from resources.settings import RawSource, Target
+from resources.workspace import Workspace
+
+#: Files of the pool that are looked into, at least one of each source, and bytes of text of each.
+FILES, FILE_BYTES = 64, 1 << 17
+#: Bytes of text that are read of a target and of its holdout, of a sane target all; and bytes a block.
+TARGET_BYTES, BLOCK_BYTES = 64 << 20, 1 << 20
+
+
+@dataclass
+class Sample:
+    """What was read of a source, of a target or of its holdout.
+
+    Attributes
+    ----------
+    name : str
+    reader : RawSource or Target
+    files : int
+        Files that were read, of ``of_files``.
+    whole : bool
+        Whether this is all there is.
+    features : list of Features
+        In batches; texts likewise.
+    rows, without_id, without_source : int
+    rejected : list of (str, Rejected)
+        With the file's URI.
+    errors : list of str
+        Files that can not be read.
+    """
+
+    name: str
+    reader: RawSource | Target
+    files: int
+    of_files: int
+    whole: bool
+    texts: list[pa.Array] = field(default_factory=list, repr=False)
+    features: list[Features] = field(default_factory=list, repr=False)
+    rows: int = 0
+    without_id: int = 0
+    without_source: int = 0
+    rejected: list[tuple[str, Rejected]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def add(self, uri: str, batch: TextBatch, features: Features) -> None:
+        """Take a block into account."""
+        self.texts.append(batch.texts)
+        self.features.append(features)
+        self.rows += len(batch.rows) + len(batch.rejected)
+        self.without_id += batch.ids.null_count if batch.ids is not None else 0
+        if batch.sources is not None:
+            self.without_source += batch.sources.to_pylist().count(self.name)
+        self.rejected += [(uri, each) for each in batch.rejected]
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """Content hash of every document."""
+        return np.concatenate([np.empty(0, np.uint64), *(each.content_hash for each in self.features)])
+
+    @property
+    def n_tokens(self) -> np.ndarray:
+        """Tokens of every document."""
+        return np.concatenate([np.empty(0, np.int64), *(each.n_tokens for each in self.features)])
+
+    def some(self, ngrams: int) -> list[str]:
+        """Return texts of about so many n-grams, from all over the sample."""
+        total = sum(int(each.counts.sum()) for each in self.features)
+        texts = [text for batch in self.texts for text in batch.to_pylist()]
+        return texts[:: max(-(-total // max(ngrams, 1)), 1)]
+
+
+@dataclass(frozen=True)
+class TargetSample:
+    """What was read of a target: the documents that are fitted on, and others to hold against them."""
+
+    name: str
+    train: Sample
+    holdout: Sample | None
+
+    def split(self) -> tuple[list[Features], list[Features]]:
+        """Return documents to fit on, and others: a fifth, where there is no holdout."""
+        if self.holdout:
+            return self.train.features, self.holdout.features
+        fitted, others = [], []
+        for each in self.train.features:
+            batch, back = each.to_arrow(), held_back(each.content_hash)
+            fitted.append(Features.from_arrow(batch.filter(pa.array(~back))))
+            others.append(Features.from_arrow(batch.filter(pa.array(back))))
+        return fitted, others
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Documents of the pool, all that are counted or those of the sample.
+
+    Attributes
+    ----------
+    called : str
+        What they are: "documents of the pool" or "sampled documents".
+    documents, texts : int
+        How many, and how many different.
+    n_tokens, of_length : ndarray of int64
+        Different lengths, ascending, and how many documents have each.
+    find : callable
+        Takes content hashes; returns of those that are there how many documents have them, and one's id.
+    """
+
+    called: str
+    documents: int
+    texts: int
+    n_tokens: np.ndarray
+    of_length: np.ndarray
+    find: Callable[[np.ndarray], dict[int, tuple[int, str]]]
+
+
+def ngram_totals(features: Iterable[Features], buckets: int) -> np.ndarray:
+    """N-gram totals: ndarray of int64, shape (buckets,)."""
+    totals = np.zeros(buckets, dtype=np.int64)
+    for each in features:
+        each.add_totals(totals)
+    return totals
+
+
+def sample_source(workspace: Workspace, source: RawSource, shards: list[Shard]) -> Sample:
+    """Read the beginnings of some files of a source, evenly spread over all of them."""
+    n = min(len(shards), max(1, FILES // len(workspace.settings.raw)))
+    chosen = [shards[i].uri for i in np.linspace(0, len(shards) - 1, n).astype(int)]
+    sample = Sample(source.name, source, n, len(shards), whole=False)
+    _read(workspace, sample, chosen, lambda uri: islice(read_blocks(uri, source, FILE_BYTES), 1))
+    return sample
+
+
+def sample_target(workspace: Workspace, target: Target) -> TargetSample:
+    """Read the files of a target and of its holdout, or the beginning of very large ones."""
+
+    def read(pattern: str) -> Sample:
+        files = expand(pattern)
+        name = target.name if pattern == target.uri else f"{target.name}, holdout"
+        sample = Sample(name, target, len(files), len(files), whole=True)
+        room = iter(range(TARGET_BYTES // BLOCK_BYTES))
+
+        def while_room(uri: str) -> Iterator[Block]:
+            for block in read_blocks(uri, target, BLOCK_BYTES):
+                if next(room, None) is None:
+                    sample.whole = False
+                    return
+                yield block
+
+        _read(workspace, sample, [file.uri for file in files], while_room)
+        return sample
+
+    return TargetSample(target.name, read(target.uri), read(target.holdout) if target.holdout else None)
+
+
+def _read(
+    workspace: Workspace, sample: Sample, uris: list[str], blocks: Callable[[str], Iterator[Block]]
+) -> None:
+    spec, words = workspace.settings.features.spec(), getattr(sample.reader, "chunk_words", None)
+
+    def work(block: Block) -> tuple[TextBatch, Features]:
+        batch = block.parse()
+        if words is not None:
+            batch = batch.cut(words)
+        return batch, featurize(batch.texts, spec)
+
+    for uri in uris:
+        try:
+            for batch, features in workspace.engine.map_blocks(work, blocks(uri)):
+                sample.add(uri, batch, features)
+        except CorpusError as error:
+            sample.errors.append(str(error))
+
+
+def sampled_pool(samples: list[Sample]) -> Pool:
+    """Return the sample's documents as a pool."""
+    hashes = np.concatenate([each.hashes for each in samples])
+    n_tokens = np.concatenate([each.n_tokens for each in samples])
+
+    def find(wanted: np.ndarray) -> dict[int, tuple[int, str]]:
+        found = Counter(hashes[contained(hashes, wanted)].tolist())
+        return {content: (n, "") for content, n in found.items()}
+
+    lengths, of_length = np.unique(n_tokens, return_counts=True)
+    return Pool("sampled documents", len(hashes), len(np.unique(hashes)), lengths, of_length, find)
+
+
+def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
+    """Return the pool, if the counts of every file are there and fresh; no file is read to find out."""
+    rows = {row["shard"]: row for row in workspace.catalog.query("known_shards").to_pylist()}
+    files = []
+    for shard in shards:
+        row = rows.get(shard.key)
+        if not row or (row["uri"], row["size"], row["modified"]) != (shard.uri, shard.size, shard.modified):
+            return None
+        files.append(ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, row["stamp"]))
+    plan = Plan(workspace.settings, files, {}, workspace.latest())
+    if plan.uncounted:
+        return None
+    paths = [str(workspace.store.path("documents", shard)) for shard in plan.counted]
+    [contents] = workspace.catalog.query_files("doctor_contents", files=paths).to_pylist()
+    lengths = workspace.catalog.query_files("doctor_lengths", files=paths)
+
+    def find(wanted: np.ndarray) -> dict[int, tuple[int, str]]:
+        found = workspace.catalog.query_files("doctor_leaks", files=paths, hashes=wanted.tolist())
+        return {row["content_hash"]: (row["documents"], row["doc_id"]) for row in found.to_pylist()}
+
+    n_tokens, of_length = lengths["n_tokens"].to_numpy(), lengths["documents"].to_numpy()
+    return Pool("documents of the pool", contents["documents"], contents["texts"], n_tokens, of_length, find)
