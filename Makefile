@@ -61,13 +61,13 @@ lint: $(TEST) ## style and format
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 
-bench: $(TEST) ## speed against the reference implementation
+bench: $(TEST) corpus ## speed against the reference implementation
 	@.venv/bin/python -m benchmarks.throughput
 
-bench-backfill: $(TEST) ## what a partition costs beyond its work, in a backfill of 1,000 small shards
+bench-backfill: $(TEST) corpus ## what a partition costs beyond its work, in a backfill of 1,000 small shards
 	@.venv/bin/python -m benchmarks.backfill
 
-bench-refresh: $(TEST) ## one file more in the pool: a refresh beside a full run
+bench-refresh: $(TEST) corpus ## one file more in the pool: a refresh beside a full run
 	@.venv/bin/python -m benchmarks.refresh
 
 paper: $(PAPER) ## the paper's methods and match on nine targets: tables and plots in .dsir/paper, about an hour

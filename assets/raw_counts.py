@@ -1,7 +1,7 @@
 """``raw_counts``: read a shard once, cache every document's hashed n-grams, add them up.
 
 What belongs here: from a shard's file to its documents, features, totals and quarantine. What does not:
-parsing (``resources/corpus.py``), counting (``dsir.features``).
+parsing (``resources/corpus/``), counting (``dsir.features``).
 """
 
 import time

@@ -351,8 +351,7 @@ def weights_plot(selection: Selection, picks: pa.Table, look: Look) -> plots.Plo
         rows = np.zeros(len(mine), dtype=CANDIDATE)
         rows["log_weight"], rows["key"] = mine["log_weight"].to_numpy(), mine["key"].to_numpy()
         by_target.append(rows)
-    cut = selection.method in ("resample", "top_k")
-    return plots.log_weights(selection.targets, look.histograms, by_target, cut)
+    return plots.log_weights(selection.targets, look.histograms, by_target, selection.keys_are_log_weights)
 
 
 def bars_table(plot: plots.Plot, targets: list[str]) -> str:

@@ -311,7 +311,7 @@ def select(
         },
         tables={
             "log weights, histogram": plots.log_weights(
-                selection.targets, histograms, by_target, cut=selection.method in ("resample", "top_k")
+                selection.targets, histograms, by_target, selection.keys_are_log_weights
             ),
             **found.ranking.tables,
             "by target": markdown_table(

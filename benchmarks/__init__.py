@@ -1,4 +1,4 @@
-"""Speed and memory against the reference implementation, on text of the machine that it runs on.
+"""Figures of this project: speed and memory beside the reference, what operating it costs, the paper's comparison.
 
 What belongs here: programs that print figures, each one command. What does not: tests (``tests/``), and
 anything that the pipeline imports.

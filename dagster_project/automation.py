@@ -118,7 +118,7 @@ def due_outputs(plan: Plan) -> list[Output]:
     """Return what a refresh is to be started for.
 
     Weights of a shard that is not counted follow from its counts. A selection that the launchpad configured,
-    and what was measured of it, stay as they were asked for until something else about them changes.
+    and what was measured of it, are no reason for a refresh until something else about them changes.
     """
     due = []
     left_alone: set[str] = set()

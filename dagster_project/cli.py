@@ -1,4 +1,6 @@
-"""The command line: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
+"""Select documents that are distributed like a target: DSIR as a Dagster asset graph on DuckDB.
+
+The commands: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
 ``dsir changes``, ``dsir verify``, ``dsir prune``.
 
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is

@@ -1,4 +1,4 @@
-"""Distribution matching: iterated importance weights that make the selection as a whole like the target.
+"""Distribution matching: rounds of picks whose mean is like the target, and a draw of documents from them.
 
 What belongs here: the rounds, from n-gram totals of a target and a stream of features, and the keys by which
 documents are drawn from them. What does not: picking by keys (``dsir.selection``), counting (``dsir.features``),
@@ -6,11 +6,11 @@ reading and storing.
 
 DSIR weighs a document as if it were picked alone. On real pools the weights of whole documents spread over
 hundreds of nats, so the selection is the documents of the largest weights, which are like each other and
-leave most of the target uncovered. Here the selection is measured and the weights are moved, until
+leave most of the target uncovered. Here what was picked is measured, and picks that make up for it are added, so that
 
-    KL(p‖q) = Σ p_b log(p_b / q_b),    p the target, q the mean of the selected n-grams
+    KL(p‖q) = Σ p_b log(p_b / q_b),    p the target, q the mean of the rounds' n-grams
 
-does not become smaller. That is a convex function of q, and one n-gram more of bucket b changes it by
+becomes small. That is a convex function of q, and one n-gram more of bucket b changes it by
 -p_b / q_b. So a document of n n-grams is worth, for each n-gram that it takes of the budget,
 
     score = Σ_b count_b · theta_b / n,    theta_b = p_b / q_b,
@@ -78,7 +78,8 @@ class MatchingOptions:
     patience : int
         Stop after so many rounds in a row after which the mean was no closer to the held-back part.
     tolerance : float
-        In nats: by how much it must be closer than the closest before.
+        By how much it must be closer than the closest before: in nats; with objective ``worst`` as a share of
+        KL(target‖pool).
     smoothing : float
         Pseudo-counts a bucket of every distribution, greater than 0.
     temperature : float
@@ -143,8 +144,8 @@ class Round:
     kl_fit, kl_validation : float
         KL(target‖mean of the rounds) of the two parts of the target; of several targets, of their mixture.
     gap : float
-        Bounds how far the mean of the rounds before is from the optimum (module docstring); with noise,
-        it does not.
+        Bounds how far the mean of the rounds before is from the optimum (module docstring); with noise, or
+        another length than per_ngram, it does not.
     step : float
         How far the mean moved towards this round's picks: 1 is all the way.
     documents, tokens : int
@@ -384,7 +385,8 @@ def match(
         Returns an iterable over all of the pool's features, the same documents whenever it is called; each batch alone,
         or with its documents as an ndarray of CANDIDATE without keys, which says where they are, of what source, and
         who comes first where keys are equal. Their order and how they are cut do not matter then. Memory is
-        that of a batch, of its candidates, and of about 150 bytes a document of the selection.
+        that of a batch, of its candidates, of about 150 bytes a document of the selection, and of 8 bytes a bucket
+        for every round.
     target, validation : ndarray of int64, shape (buckets,) or (targets, buckets)
         Counts of the part of the target to fit on, and of the part that says when to stop (:func:`held_back`).
     raw_counts : ndarray of int64, shape (buckets,)
@@ -432,7 +434,10 @@ def match(
         thetas.append(p / q)
         picked, totals = _select(batches, thetas[-1], budget, caps, options, min_tokens, mapper)
         if not len(picked):
-            raise ValueError(f"no document of at least {min_tokens} tokens fits into {budget}")
+            unit = "documents" if budget.tokens is None else "tokens"
+            raise ValueError(
+                f"the best document is longer than the budget of {budget.amount:,} {unit}; raise it"
+            )
         thresholds.append(Threshold.under(picked, caps))
         selected = distribution(totals, options.smoothing)
         gap = float(np.sum(thetas[-1] * (selected - q)))

@@ -2,7 +2,7 @@
 
 What belongs here: the inputs of each output, its fingerprint, the verdict fresh / stale / missing with
 the reason. Pure functions of the configuration, the files found and the lineage; nothing is read or
-written. What does not: carrying it out (``assets/``, ``dagster_project/cli.py``).
+written. What does not: carrying it out (``assets/``, ``dagster_project/runs.py``).
 
 A fingerprint is the hash of an output's *inputs*: the fingerprints of the outputs it reads, the stamp
 of the file, the part of the configuration that shapes it, and the version of the code. Two outputs with

@@ -1,7 +1,7 @@
 """Progress of long work: documents, MB and MB/s, to whoever listens.
 
 What belongs here: adding up and telling now and then. What does not: how it is shown (the Dagster log,
-or the bars of ``dsir run``).
+or the line of ``dsir run``).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What belongs here: paths, schemas, writing to a temporary name and renaming, reading back with a check
 of the fingerprint. What does not: small rows (``resources/catalog.py``), the corpus
-(``resources/corpus.py``).
+(``resources/corpus/``).
 
 =========================================  ========================================================
 ``features/<shard>.arrow``                 sparse counts of every document (Arrow IPC, lz4)

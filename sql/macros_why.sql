@@ -36,7 +36,7 @@ END;
 -- why(doc_id, selection): one row for every document of this id, every target and every epoch of the selection. `rank`
 -- is that among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views
 -- `documents` and `weights` have what is newest, which may be newer than the selection while a run is under way or has
--- failed, and methods that learn a score of their own keep it of picked documents only.
+-- failed, and methods whose keys follow from more than log weights and noise keep these of picked documents only.
 CREATE OR REPLACE MACRO why(doc_id, selection) AS TABLE
 WITH asked AS (
     SELECT doc_id AS doc_id, selection AS selection
@@ -131,7 +131,7 @@ SELECT
             THEN format('not picked for this target, since picked for {} (rank {:,})', k.picked_for, k.rank)
         WHEN k.method = 'mixture' THEN 'not picked; its source got the share that the method gives it'
         WHEN k.method IN ('match', 'classifier', 'classifier_top_k')
-            THEN format('not picked; scores of method {} are kept of picked documents only', k.method)
+            THEN format('not picked; keys of method {} are kept of picked documents only', k.method)
         WHEN k.key IS NULL THEN 'not picked; its noise is not known: the selection was made before noise keys were kept'
         WHEN k.deduplicated AND k.margin >= 0
             THEN format('not picked; a better-ranked document is nearly the same{}, or it would be above the threshold '

@@ -31,7 +31,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     Raises
     ------
     ConfigError
-        A target is too small to hold a part of it back, or no temperature gives what is asked for.
+        A target is too small to hold a part of it back, no temperature gives what is asked for, or no document fits.
     """
     workspace, plan, selection = candidates.workspace, candidates.plan, candidates.selection
     fitted, held_back = [], []
@@ -75,17 +75,20 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         )
 
     options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
-    matching = match(
-        batches,
-        fitted,
-        held_back,
-        raw,
-        budget,
-        options,
-        shares=shares,
-        caps=caps_of(selection, None, budget),
-        mapper=workspace.engine.map_blocks,
-    )
+    try:
+        matching = match(
+            batches,
+            fitted,
+            held_back,
+            raw,
+            budget,
+            options,
+            shares=shares,
+            caps=caps_of(selection, None, budget),
+            mapper=workspace.engine.map_blocks,
+        )
+    except ValueError as error:
+        raise ConfigError(f"selection '{selection.name}': {error}") from None
 
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
         return draw(documents.features, matching, options, documents.source_hash, stream)
@@ -107,7 +110,7 @@ def numbers(matching: Matching, options: MatchingOptions) -> dict[str, int | flo
     best = matching.curve[matching.best]
     return {
         "rounds": len(matching.curve),
-        "best_round": matching.best,
+        "rounds_kept": matching.best + 1,
         "converged": str(matching.converged).lower(),
         "kl_fit": best.kl_fit,
         "kl_validation": best.kl_validation,

@@ -237,8 +237,8 @@ def check_empty_buckets(settings: Settings, target: TargetSample, raw: np.ndarra
         f"{share:.1%} of the pool's n-grams are in these"
     )
     advice = (
-        "each of them costs a document about ten nats: set `estimator.target_smoothing` (0.5, say), lower "
-        "`features.buckets`, or add documents"
+        "to resample and top_k each of them costs a document about ten nats (match smooths by itself): set "
+        "`estimator.target_smoothing` (0.5, say), lower `features.buckets`, or add documents"
     )
     return Finding("empty buckets", target.name, warning, says, advice if warning else "", f"{share:.1%}")
 

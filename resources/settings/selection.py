@@ -169,11 +169,13 @@ class Selection(Model):
         Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked; needs
         the extra `near-duplicates`.
     temperature : float or SolvedTemperature
-        What log weights are divided by before the noise is added. Of `match`, the logarithms of scores; default none.
+        What log weights are divided by before noise is added; default 1. Of `match`, what the logarithms of its rounds'
+        mean ratios are, solved on those of the first round; default no noise in the rounds.
     length : {"none", "per_ngram", "sqrt", "poisson"}, optional
-        Correction of the log weight for the length of the document: divided by its n-grams, by the square root of
-        these, or with the log ratio of Poisson distributions of its tokens added. Default: none, of
-        `match` per_ngram.
+        Correction for the length of the document: the log weight (of `match`, a round's sum of ratios) as it is,
+        divided by its n-grams, or by the square root of these; `poisson`: the log weight (of `match`, the logarithm of
+        the mean ratio) with the log ratio of Poisson distributions of its tokens added. Default: none, of `match`
+        per_ngram.
     source_caps : float or dict of str to float, optional
         The largest share of the budget that the documents of each source, or of the named ones, may take.
     sources : int, optional
@@ -236,6 +238,12 @@ class Selection(Model):
         if self.method == "mixture" and len(self.targets) > 1:
             raise ValueError(f"method mixture takes one target, here are {len(self.targets)}")
         return self
+
+    @property
+    def keys_are_log_weights(self) -> bool:
+        """Whether documents are ranked by log weight, with or without noise, and nothing else."""
+        plain = self.temperature in (None, 1) and self.length in (None, "none")
+        return self.method in ("resample", "top_k") and plain
 
     def by(self, method: str) -> Selection:
         """Return the same selection by another method: without the options that this one does not take."""

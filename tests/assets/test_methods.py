@@ -82,7 +82,7 @@ def test_match_recovers_the_mixture_of_the_target(mixed):
     assert 15 <= picked.count("law") <= 25
     [metadata] = mixed.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
     metadata = json.loads(metadata[0])
-    assert metadata["converged"] == "true" and metadata["best_round"] < metadata["rounds"]
+    assert metadata["converged"] == "true" and metadata["rounds_kept"] <= metadata["rounds"]
     event = mixed.instance.get_latest_materialization_event(dg.AssetKey("selections"))
     assert "data:image/png" in event.asset_materialization.metadata["rounds, plot"].value
 
@@ -135,7 +135,7 @@ def test_match_leaves_log_weights_as_they_are_and_says_so_of_keys(mixed):
     )
     assert n == 30
     verdicts = mixed.rows("SELECT DISTINCT verdict FROM why('medicine-0-0', 'picked')")
-    assert verdicts == [("not picked; scores of method match are kept of picked documents only",)]
+    assert verdicts == [("not picked; keys of method match are kept of picked documents only",)]
 
 
 def test_match_obeys_quality_and_a_budget_of_tokens(pipeline):
@@ -173,7 +173,7 @@ def test_a_classifier_finds_the_documents_of_the_target(pipeline, method):
     [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
     assert json.loads(json.loads(metadata)["held_back_accuracy"]) == {"medicine": 1.0}
     assert pipeline.rows("SELECT DISTINCT verdict FROM why('law-1-0', 'picked')") == [
-        (f"not picked; scores of method {method} are kept of picked documents only",)
+        (f"not picked; keys of method {method} are kept of picked documents only",)
     ]
 
 

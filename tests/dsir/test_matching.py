@@ -372,5 +372,5 @@ def test_what_can_not_be_matched_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             run(pool, *arguments, Budget(documents=10))
-    with pytest.raises(ValueError, match="no document"):
+    with pytest.raises(ValueError, match="the best document is longer than the budget of 1 tokens"):
         run(pool, fit, validation, Budget(tokens=1))
