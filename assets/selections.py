@@ -26,7 +26,7 @@ from assets.candidates import CRITERIA, Candidates
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
-from dsir.selection import Budget, pack_position
+from dsir.selection import Budget, positions_of
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.records import (
@@ -353,7 +353,7 @@ def picks_table(
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
     rows = np.concatenate(epochs)
-    position = np.argsort(pack_position(rows["shard"], rows["row"]), kind="stable")
+    position = np.argsort(positions_of(rows), kind="stable")
     ids: list[pa.Array] = []
     for shard_index in np.unique(rows["shard"]):
         shard = plan.counted[shard_index]

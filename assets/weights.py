@@ -12,7 +12,6 @@ from contextlib import ExitStack
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
@@ -22,11 +21,8 @@ from dsir.importance import log_weights
 from resources.corpus import CorpusError, content_stamp
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
-from resources.store import table
+from resources.store import Stamp, table
 from resources.workspace import Pipeline, Workspace
-
-#: Versions of the code that makes log weights of counts.
-CODE = ", ".join(CODE_VERSIONS[asset] for asset in ("importance_estimator", "weights"))
 
 
 def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinition:
@@ -89,7 +85,7 @@ def kept_groups(workspace: Workspace, plan: Plan, output: Output) -> dict[str, i
     None, where that file is gone or not what was written.
     """
     found = output.found
-    if found is None or found["metadata"].get("code") != CODE:
+    if found is None:
         return {}
     shard, then = output.partition, json.loads(found["metadata"]["log_weights"])
     kept = {
@@ -137,8 +133,10 @@ def weigh_shard(
     n_documents = 0
     with ExitStack() as files:
         documents = files.enter_context(store.open_table(store.path("documents", shard), source.stamp))
-        before = files.enter_context(pq.ParquetFile(path, memory_map=True)) if kept else None
-        n_before = before.num_row_groups // documents.num_row_groups if kept else 0
+        if kept:
+            written = Stamp(output.name, output.found["fingerprint"], {})
+            before = files.enter_context(store.open_table(path, written))
+            n_before = before.num_row_groups // max(documents.num_row_groups, 1)
         writer = files.enter_context(store.table_writer(path, "weights", output.stamp))
         for group in range(documents.num_row_groups):
             rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
@@ -167,7 +165,6 @@ def weigh_shard(
             "targets": len(targets),
             "targets_weighed": len(new),
             "log_weights": json.dumps({target: plan.log_weights(shard, target) for target in targets}),
-            "code": CODE,
             "bytes_read": features.stat().st_size if new else 0,
             "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
         },

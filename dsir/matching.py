@@ -36,17 +36,16 @@ the targets that keep the most of their KL(p_t‖pool), and closeness is the lar
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dsir.evaluation import distribution, kl_divergence, masked_totals
+from dsir.evaluation import contained, distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.hashing import exponential_noise, gumbel_noise
 from dsir.importance import correct_for_length, log_weights
-from dsir.selection import CANDIDATE, Budget, Caps, TopK, pack_position
+from dsir.selection import CANDIDATE, Budget, Caps, TopK, positions_of
 
 #: By how much a round moves the shares of several targets towards the one that is worst off.
 RATE = 1.0
@@ -204,7 +203,7 @@ class Matching:
 
     Attributes
     ----------
-    theta : ndarray of float64, shape (rounds, buckets)
+    theta : list of ndarray of float64, shape (buckets,)
         What each round up to the best ranked by: for :func:`keys`.
     thresholds : list of Threshold
         The least keys that these rounds picked.
@@ -216,54 +215,50 @@ class Matching:
         All rounds, in order.
     converged : bool
         The rounds stopped because they did not improve, not because they were used up.
-    seconds : float
-        Wall time.
     """
 
-    theta: np.ndarray
+    theta: list[np.ndarray]
     thresholds: list[Threshold]
     weights: np.ndarray
     best: int
     curve: list[Round]
     converged: bool
-    seconds: float
 
 
-def held_back(content_hash: np.ndarray, parts: int = 5) -> np.ndarray:
-    """Say which documents of a target are not fitted on: about one in ``parts``, equal texts together.
+def held_back(content_hash: np.ndarray) -> np.ndarray:
+    """Say which documents of a target are not fitted on: about a fifth, equal texts together.
 
     Parameters
     ----------
     content_hash : ndarray of uint64, shape (n,)
-    parts : int
 
     Returns
     -------
     ndarray of bool, shape (n,)
     """
-    return (content_hash * _MIX) >> np.uint64(32) < np.uint64(2**32 // parts)
+    return (content_hash * _MIX) >> np.uint64(32) < np.uint64(2**32 // 5)
 
 
-def scores(features: Features, theta: np.ndarray) -> np.ndarray:
+def scores(features: Features, theta: Sequence[np.ndarray]) -> np.ndarray:
     """Mean of theta over the n-grams of every document; 0 for a document without any.
 
     Parameters
     ----------
     features : Features
         Sparse counts of n documents.
-    theta : ndarray of float64, shape (rounds, buckets)
+    theta : sequence of ndarray of float64, shape (buckets,)
+        Of each round.
 
     Returns
     -------
     ndarray of float64, shape (rounds, n)
         Independent of batches, threads, and of the other rounds.
     """
-    # One round at a time: all of them side by side would be copied for every batch.
     sums = np.array([log_weights(features, each[np.newaxis])[0] for each in theta])
     return sums / np.maximum(features.n_ngrams, 1)
 
 
-def keys(features: Features, theta: np.ndarray, options: MatchingOptions) -> np.ndarray:
+def keys(features: Features, theta: Sequence[np.ndarray], options: MatchingOptions) -> np.ndarray:
     """What a round ranks by: the logarithm of the score, corrected for length, with noise if there is any.
 
     Shapes as in :func:`scores`.
@@ -353,15 +348,20 @@ def ratio(
 
     Returns
     -------
-    ndarray of float64, shape (1, buckets)
+    ndarray of float64, shape (buckets,)
     """
     fitted = np.array([distribution(row, smoothing) for row in np.atleast_2d(target)])
-    return (_normalized(shares, len(fitted)) @ fitted / distribution(raw_counts, smoothing))[np.newaxis]
+    return _mixed(_normalized(shares, len(fitted)), fitted) / distribution(raw_counts, smoothing)
 
 
 def _normalized(shares: np.ndarray | None, n: int) -> np.ndarray:
     share = np.ones(n) if shares is None else np.asarray(shares, dtype=np.float64)
     return share / share.sum()
+
+
+def _mixed(share: np.ndarray, distributions: np.ndarray) -> np.ndarray:
+    """Return the mixture; added row by row, so that its bits do not depend on a library's threads."""
+    return np.sum(share[:, np.newaxis] * distributions, axis=0)
 
 
 def match(
@@ -374,7 +374,6 @@ def match(
     *,
     shares: np.ndarray | None = None,
     caps: Caps | None = None,
-    min_tokens: int = 0,
     mapper: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Matching:
     """Find rounds of picks from a pool whose weighted mean is like the target; each is as large as the budget.
@@ -397,8 +396,6 @@ def match(
         Of the selected n-grams, of several targets; any positive numbers. Default: equal.
     caps : Caps, optional
         Per source; needs candidates with the batches.
-    min_tokens : int
-        Shorter documents are not selected.
     mapper : callable
         Applies a function to the batches, perhaps in several threads, like `map`; in any order.
 
@@ -411,10 +408,9 @@ def match(
     ValueError
         A target, its held-back part or the pool has no n-grams, or the shapes differ, or no document fits.
     """
-    started = time.monotonic()
     target, validation = np.atleast_2d(target), np.atleast_2d(validation)
     for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts[np.newaxis])):
-        if counts.shape[1] != len(raw_counts) or counts.shape[0] not in (1, len(target)):
+        if counts.shape[1] != len(raw_counts):
             raise ValueError(f"{name}: {counts.shape} counts; the pool has {raw_counts.shape}")
         if not np.all(counts.sum(axis=1) > 0):
             raise ValueError(f"{name}: no n-grams")
@@ -430,17 +426,21 @@ def match(
     thetas, thresholds = [], []
     best, lowest, failures, converged = 0, np.inf, 0, False
     for number in range(options.rounds):
-        p = share @ fitted
-        thetas.append(p / q)
-        picked, totals = _select(batches, thetas[-1], budget, caps, options, min_tokens, mapper)
+        p = _mixed(share, fitted)
+        theta = p / q
+        picked, totals = _select(batches, theta, budget, caps, options, mapper)
+        if not len(picked) and number:
+            break  # what would be picked next is longer than the budget
         if not len(picked):
-            unit = "documents" if budget.tokens is None else "tokens"
             raise ValueError(
-                f"the best document is longer than the budget of {budget.amount:,} {unit}; raise it"
+                "there are no documents to pick from"
+                if budget.tokens is None
+                else f"the best document is longer than the budget of {budget.tokens:,} tokens; raise it"
             )
+        thetas.append(theta)
         thresholds.append(Threshold.under(picked, caps))
         selected = distribution(totals, options.smoothing)
-        gap = float(np.sum(thetas[-1] * (selected - q)))
+        gap = float(np.sum(theta * (selected - q)))
         step = _line_search(p, q, selected) if number else 1.0  # the pool itself is no part of the mean
         q = q + step * (selected - q)
         of_targets = np.array([kl_divergence(each, q) for each in held_out])
@@ -448,7 +448,7 @@ def match(
             Round(
                 number,
                 kl_divergence(p, q),
-                kl_divergence(share @ held_out, q),
+                kl_divergence(_mixed(share, held_out), q),
                 gap,
                 step,
                 len(picked),
@@ -474,9 +474,7 @@ def match(
         weights[number] = left * curve[number].step
         left *= 1 - curve[number].step
     kept = slice(best + 1)
-    return Matching(
-        np.array(thetas[kept]), thresholds[kept], weights, best, curve, converged, time.monotonic() - started
-    )
+    return Matching(thetas[kept], thresholds[kept], weights, best, curve, converged)
 
 
 def _line_search(p: np.ndarray, q: np.ndarray, selected: np.ndarray) -> float:
@@ -508,24 +506,26 @@ def _numbered(
             yield each, candidates
 
 
-def _select(batches, theta, budget, caps, options, min_tokens, mapper) -> tuple[np.ndarray, np.ndarray]:
+def _select(batches, theta, budget, caps, options, mapper) -> tuple[np.ndarray, np.ndarray]:
     """Pick by the keys under theta: the picked candidates, and their n-gram totals."""
 
     def keyed(batch: tuple[Features, np.ndarray]) -> np.ndarray:
         features, candidates = batch
-        candidates["key"] = keys(features, theta[np.newaxis], options)[0]
-        return candidates[candidates["n_tokens"] >= min_tokens]
+        candidates["key"] = keys(features, [theta], options)[0]
+        return candidates
 
     top = TopK(budget, caps)
     for each in mapper(keyed, _numbered(batches())):
         top.add(each)
     picked = top.picked()
-    positions = np.sort(pack_position(picked["shard"], picked["row"]))
+    positions = np.sort(positions_of(picked))
 
-    def totals_of(batch: tuple[Features, np.ndarray]) -> np.ndarray:
+    def totals_of(batch: tuple[Features, np.ndarray]) -> np.ndarray | int:
         features, candidates = batch
+        mask = contained(positions_of(candidates), positions)
+        if not mask.any():
+            return 0
         totals = np.zeros((1, len(theta)), dtype=np.int64)
-        mask = np.isin(pack_position(candidates["shard"], candidates["row"]), positions)
         masked_totals(features, mask[np.newaxis], totals)
         return totals[0]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -125,3 +125,5 @@ def _ordered_map(
     finally:
         for future in waiting:
             future.cancel()
+        if isinstance(items, Generator):  # whoever holds on to an error would keep it, and its threads, alive
+            items.close()

@@ -260,7 +260,11 @@ class Plan:
             counts = self.target_counts(target)
             self._estimators[target] = fingerprint({**self._fitted_pool, counts.name: counts.fingerprint})
         return fingerprint(
-            {"counts": self.raw_counts(shard).fingerprint, "estimator": self._estimators[target]}
+            {
+                "counts": self.raw_counts(shard).fingerprint,
+                "estimator": self._estimators[target],
+                "code": f"{CODE_VERSIONS['importance_estimator']}, {CODE_VERSIONS['weights']}",
+            }
         )
 
     def selections(self, selection: Selection) -> Output:

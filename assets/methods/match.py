@@ -71,7 +71,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     def log_ratios() -> Iterator[np.ndarray]:
         theta = ratio(fitted, raw, options.smoothing, shares)
         yield from workspace.engine.map_blocks(
-            lambda batch: keys_under(batch[0], theta, options)[0], batches()
+            lambda batch: keys_under(batch[0], [theta], options)[0], batches()
         )
 
     options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
@@ -101,8 +101,9 @@ def mean_tokens(candidates: Candidates, targets: list[str], shares: np.ndarray) 
     correction = length_correction(candidates)
     if not correction.mean_tokens:
         return None
-    of_targets = [correction.mean_tokens[target] for target in targets]
-    return float(np.average(of_targets, weights=shares)), correction.pool_mean_tokens
+    of_targets = np.array([correction.mean_tokens[target] for target in targets])
+    # Shares are of n-grams, of which a longer document has more.
+    return float(1 / np.average(1 / of_targets, weights=shares)), correction.pool_mean_tokens
 
 
 def numbers(matching: Matching, options: MatchingOptions) -> dict[str, int | float | str]:

@@ -67,12 +67,10 @@ class LengthCorrection:
 
     def log_weights(self, documents: Documents, target: str) -> np.ndarray:
         """Return the corrected log weight of every document: ndarray of float64."""
-        if self.selection.length is None:
-            return documents.log_weights[target]
         means = (self.mean_tokens[target], self.pool_mean_tokens) if self.mean_tokens else None
         return correct_for_length(
             documents.log_weights[target],
-            self.selection.length,
+            self.selection.length or "none",
             documents.n_ngrams,
             documents.n_tokens,
             means,

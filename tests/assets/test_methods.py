@@ -119,7 +119,6 @@ def test_match_is_that_of_the_library_on_the_same_documents(mixed):
         totals[0],
         Budget(documents=30),
         options,
-        min_tokens=100,
     )
     key = dict(zip((record["id"] for record in records), draw(pool, found, options), strict=True))
     picks = mixed.picks()

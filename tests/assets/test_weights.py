@@ -53,6 +53,14 @@ def test_a_new_target_leaves_the_others_log_weights_and_does_not_weigh_them_agai
     assert files(pipeline) == taken_over
 
 
+def test_a_shard_without_documents_takes_a_new_target_too(weighed):
+    pipeline, _ = weighed
+    pipeline.write_bytes("pool/empty.jsonl", b"")
+    assert pipeline.errors() == []
+    pipeline.config["targets"].append(NEW)
+    assert pipeline.errors() == []
+
+
 def test_a_changed_target_is_weighed_again_alone(weighed):
     pipeline, numbers = weighed
     pipeline.config["targets"].append(NEW)

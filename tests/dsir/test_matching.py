@@ -149,7 +149,7 @@ def test_caps_hold_in_every_round_and_the_rest_is_matched():
     assert closest == pytest.approx(found.curve[found.best].kl_fit, abs=0.03)
 
 
-@pytest.mark.parametrize(("length", "longer"), [("per_ngram", 1.0), ("sqrt", 1.05), ("none", 1.2)])
+@pytest.mark.parametrize(("length", "longer"), [("sqrt", 1.05), ("none", 1.2)])
 def test_length_says_how_much_long_documents_are_favoured(length, longer):
     pool, fit, validation = example()
     found = run(pool, fit, validation, Budget(documents=40), MatchingOptions(length=length))
@@ -257,17 +257,30 @@ def test_order_and_cut_of_the_batches_do_not_matter_even_where_copies_straddle_t
         order = chance.permutation(len(pool))
         cut = [take(pool, part) for part in np.split(order, sorted(chance.integers(0, len(pool), 4)))]
         again = match(lambda batches=cut: batches, fit, validation, raw, budget, options)
-        assert again.theta.tobytes() == first.theta.tobytes()
+        assert np.array_equal(again.theta, first.theta)
         assert again.curve == first.curve
         [whole] = [take(pool, order)]
         assert take(whole, chosen_by(whole, again, budget, options)).content_hash.tolist() == chosen.tolist()
 
 
-def test_short_documents_are_not_selected():
-    pool, fit, validation = example()
-    found = run(pool, fit, validation, Budget(documents=300), min_tokens=40)
-    long = pool.n_tokens >= 40
-    assert found.curve[-1].documents == long.sum()
+def test_a_later_round_whose_best_document_does_not_fit_ends_the_rounds():
+    """Of 15 documents that are longer than the budget, a round or another ranks one first."""
+    ended = 0
+    for seed in range(20):
+        chance = np.random.default_rng(seed)
+        which = chance.integers(0, 3, 300)
+        long = chance.permutation(300) < 15
+        counts = documents(chance, which)
+        counts[long] *= 8
+        pool = features(counts)
+        fit, validation = target(chance, np.array([0.6, 0.4, 0.0]) @ domains())
+        try:
+            found = run(pool, fit, validation, Budget(tokens=120))
+        except ValueError:
+            continue  # in round 0 already
+        ended += not found.converged
+        assert found.weights.sum() == pytest.approx(1) and len(found.theta) == found.best + 1
+    assert ended > 0
 
 
 def test_batches_may_be_mapped_in_any_order():
@@ -276,7 +289,7 @@ def test_batches_may_be_mapped_in_any_order():
     arguments = (fit, validation, pool.totals(BUCKETS), Budget(tokens=3000))
     forward = match(lambda: parts, *arguments)
     backward = match(lambda: parts, *arguments, mapper=lambda f, each: [f(x) for x in list(each)[::-1]])
-    assert forward.theta.tobytes() == backward.theta.tobytes()
+    assert np.array_equal(forward.theta, backward.theta)
 
 
 # --- rounds ------------------------------------------------------------------------------------------
@@ -303,7 +316,7 @@ def test_round_0_picks_by_the_mean_ratio_of_target_and_pool():
     found = run(pool, fit, validation, Budget(tokens=3000), MatchingOptions(rounds=1))
     theta = distribution(fit, 1.0) / distribution(pool.totals(BUCKETS), 1.0)
     np.testing.assert_allclose(found.theta, [theta])
-    np.testing.assert_allclose(ratio(fit, pool.totals(BUCKETS), 1.0), [theta])
+    np.testing.assert_allclose(ratio(fit, pool.totals(BUCKETS), 1.0), theta)
     counts = pool.dense(7, BUCKETS)
     assert scores(pool, found.theta)[0, 7] == pytest.approx(counts @ theta / counts.sum())
 
@@ -339,10 +352,9 @@ def test_noise_depends_on_seed_and_stream_and_a_temperature_of_0_has_none():
     assert len({*noisy, plain.tobytes()}) == 4
 
 
-def test_about_one_in_so_many_is_held_back_equal_texts_together():
+def test_about_a_fifth_is_held_back_equal_texts_together():
     hashes = np.random.default_rng(0).integers(0, 2**64, 50_000, dtype=np.uint64)
     assert held_back(hashes).mean() == pytest.approx(0.2, abs=0.01)
-    assert held_back(hashes, 10).mean() == pytest.approx(0.1, abs=0.01)
     assert (held_back(hashes) == held_back(hashes.copy()[::-1])[::-1]).all()
 
 

@@ -303,3 +303,18 @@ def test_a_list_of_streams_that_fails_is_raised_and_ends_the_streams_before_it()
     with pytest.raises(Stopped):
         list(chained)
     assert ended.wait(0.5)
+
+
+def test_an_error_in_a_function_ends_the_streams_even_while_the_error_and_the_stream_are_held():
+    engine = Engine(2)
+    stream = engine.chain([lambda: iter(range(1000))] * 2)
+
+    def failing(item):
+        raise Stopped
+
+    with pytest.raises(Stopped) as held:
+        list(engine.map_blocks(failing, stream))
+    done = threading.Event()
+    threading.Thread(target=lambda: (list(engine.map_shards(str, range(4))), done.set()), daemon=True).start()
+    assert done.wait(5)
+    assert held.value.__traceback__ is not None
