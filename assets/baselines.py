@@ -16,6 +16,7 @@ from assets.methods import pick
 from dsir.evaluation import EffectiveSampleSize, contained, draw, masked_totals
 from dsir.features import Features
 from dsir.hashing import gumbel_noise
+from dsir.matching import NothingFits
 from dsir.selection import Budget, TopK, pack_position, positions_of
 from resources.plan import Plan
 from resources.settings import ConfigError, Selection
@@ -57,7 +58,8 @@ class PoolSummary:
 
     Attributes
     ----------
-    n_tokens : list of ndarray of int64
+    lengths : Counter of int
+        Documents by their number of tokens.
     sources : Counter
         Documents by source.
     effective : dict of str to EffectiveSampleSize
@@ -66,7 +68,7 @@ class PoolSummary:
         Documents whose content is among those known under a name.
     """
 
-    n_tokens: list[np.ndarray] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     effective: dict[str, EffectiveSampleSize] = field(default_factory=dict)
     leaked: Counter[str] = field(default_factory=Counter)
@@ -96,7 +98,8 @@ def survey_pool(
     random = [TopK(budget) for _ in range(random_seeds)]
     contents = reduce(np.union1d, known.values())
     for documents in candidates.stream():
-        pool.n_tokens.append(documents.n_tokens)
+        for item in documents.table["n_tokens"].value_counts().to_pylist():
+            pool.lengths[item["values"]] += item["counts"]
         for item in documents.table["source"].value_counts().to_pylist():
             pool.sources[item["values"]] += item["counts"]
         for target in targets:
@@ -145,9 +148,14 @@ def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray
 
 
 def pick_positions(candidates: Candidates, budget: Budget, selection: Selection) -> np.ndarray:
-    """Pick one epoch of another selection from the same pool; return positions."""
+    """Pick one epoch of another selection from the same pool; return positions, none where no document fits."""
     other = Candidates(candidates.workspace, candidates.plan, selection)
-    return positions_of(pick(other, budget).epochs[0])
+    try:
+        return positions_of(pick(other, budget).epochs[0])
+    except ConfigError as error:
+        if isinstance(error.__cause__, NothingFits):  # other methods then pick nothing
+            return np.zeros(0, np.int64)
+        raise
 
 
 def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> dict[str, Pick]:

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dsir.features import Features, hash_strings
 from dsir.quality import PAPER, WordCounts, failing
@@ -92,6 +92,25 @@ class Documents:
         return candidates
 
 
+def read_log_weights(file: pq.ParquetFile, group: int, n_targets: int, place: int) -> np.ndarray:
+    """Read the log weights of a row group of documents under one target, from a shard's file of weights.
+
+    Parameters
+    ----------
+    file : pyarrow.parquet.ParquetFile
+        A row group for each of its targets in turn.
+    group : int
+        Of the documents.
+    n_targets, place : int
+        Targets in the file, and which of them it is.
+
+    Returns
+    -------
+    ndarray of float64, shape (documents,)
+    """
+    return file.read_row_group(group * n_targets + place, columns=["log_weight"])["log_weight"].to_numpy()
+
+
 COLUMNS = ["row", "doc_id", "source", "n_tokens", "n_ngrams", "content_hash"]
 QUALITY_COLUMNS = ["most_frequent_word", "informative_words", "single_digits"]
 
@@ -156,52 +175,46 @@ class Candidates:
         excluded_by[n_tokens < self.selection.min_tokens] = 1
         return excluded_by
 
-    def _row_groups(self, targets: list[str]) -> Iterator[Documents]:
+    def _n_row_groups(self, shard: str) -> int:
+        path = self.workspace.store.path("documents", shard)
+        with self.workspace.store.open_table(path, self.plan.raw_counts(shard).stamp) as documents:
+            return documents.num_row_groups
+
+    def _read(self, index: int, shard: str, group: int, targets: list[str]) -> Documents:
+        """Read a row group of documents with their log weights."""
         store, plan = self.workspace.store, self.plan
-        n_targets = len(plan.counted_targets)
+        with store.open_table(store.path("documents", shard), plan.raw_counts(shard).stamp) as file:
+            documents = file.read_row_group(group, columns=self._columns)
+        log_weights = {}
+        if targets:
+            with store.open_table(store.path("weights", shard), plan.weights(shard).stamp) as file:
+                for target in targets:
+                    place = plan.counted_targets.index(target)
+                    log_weights[target] = read_log_weights(file, group, len(plan.counted_targets), place)
+        return Documents(index, documents, log_weights, self._exclude(shard, documents))
 
+    def _row_groups(self, targets: list[str]) -> Iterator[Documents]:
         def row_groups() -> Iterator[tuple[int, str, int]]:
-            for index, shard in enumerate(plan.counted):
-                path = store.path("documents", shard)
-                with store.open_table(path, plan.raw_counts(shard).stamp) as documents:
-                    yield from ((index, shard, group) for group in range(documents.num_row_groups))
+            for index, shard in enumerate(self.plan.counted):
+                yield from ((index, shard, group) for group in range(self._n_row_groups(shard)))
 
-        def read(item: tuple[int, str, int]) -> Documents:
-            index, shard, group = item
-            with store.open_table(store.path("documents", shard), plan.raw_counts(shard).stamp) as file:
-                documents = file.read_row_group(group, columns=self._columns)
-            log_weights = {}
-            if targets:
-                with store.open_table(store.path("weights", shard), plan.weights(shard).stamp) as file:
-                    for target in targets:
-                        at = group * n_targets + plan.counted_targets.index(target)
-                        log_weights[target] = file.read_row_group(at, columns=["log_weight"])[
-                            "log_weight"
-                        ].to_numpy()
-            return Documents(index, documents, log_weights, self._exclude(shard, documents))
-
-        return self.workspace.engine.map_blocks(read, row_groups())
+        return self.workspace.engine.map_blocks(lambda item: self._read(*item, targets), row_groups())
 
     def _featurized(self, targets: list[str]) -> Iterator[Documents]:
         store, plan = self.workspace.store, self.plan
 
         def of_shard(index: int, shard: str) -> Iterator[Documents]:
-            stamp = plan.raw_counts(shard).stamp
-            with store.open_table(store.path("documents", shard), stamp) as file:
-                table = file.read(columns=self._columns)
-            log_weights = {}
-            if targets:
-                weights = store.read_table(store.path("weights", shard), plan.weights(shard).stamp)
-                for target in targets:
-                    mine = weights.filter(pc.equal(weights["target"], target))
-                    log_weights[target] = mine["log_weight"].to_numpy()
-            excluded_by = self._exclude(shard, table)
-            done = 0
-            for batch in store.read_features(store.path("features", shard), stamp):
-                at = slice(done, done + batch.num_rows)
-                mine = {target: values[at] for target, values in log_weights.items()}
-                yield Documents(index, table.slice(done, batch.num_rows), mine, excluded_by[at], batch)
-                done += batch.num_rows
+            batches = store.read_features(store.path("features", shard), plan.raw_counts(shard).stamp)
+            for group in range(self._n_row_groups(shard)):
+                whole = self._read(index, shard, group, targets)
+                done = 0
+                while done < len(whole.table):  # a row group is whole batches of features
+                    batch = next(batches)
+                    at = slice(done, done + batch.num_rows)
+                    mine = {target: values[at] for target, values in whole.log_weights.items()}
+                    table = whole.table.slice(done, batch.num_rows)
+                    yield Documents(index, table, mine, whole.excluded_by[at], batch)
+                    done += batch.num_rows
 
         streams = [partial(of_shard, index, shard) for index, shard in enumerate(plan.counted)]
         return self.workspace.engine.chain(streams)

@@ -317,17 +317,33 @@ def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metr
 
 def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics) -> None:
     """Measure tokens, and tokens a document."""
-    lengths = {"pool": np.concatenate(pool.n_tokens)} | {name: pick.n_tokens for name, pick in picks.items()}
+    lengths = {"pool": pool.lengths} | {name: Counter(pick.n_tokens.tolist()) for name, pick in picks.items()}
     measures = {
-        "tokens": np.sum,
-        "mean_tokens": np.mean,
-        "p10_tokens": lambda tokens: np.quantile(tokens, 0.1),
-        "median_tokens": np.median,
-        "p90_tokens": lambda tokens: np.quantile(tokens, 0.9),
+        "tokens": total,
+        "mean_tokens": lambda each: total(each) / each.total(),
+        "p10_tokens": lambda each: quantile(each, 0.1),
+        "median_tokens": lambda each: quantile(each, 0.5),
+        "p90_tokens": lambda each: quantile(each, 0.9),
     }
     for measure, function in measures.items():
-        for name, value in by_pick({name: function(tokens) for name, tokens in lengths.items()}).items():
+        for name, value in by_pick({name: function(each) for name, each in lengths.items()}).items():
             metrics.add(f"{name}_{measure}", value)
+
+
+def total(counts: Counter[int]) -> int:
+    """Return the sum of numbers that are counted."""
+    return sum(number * count for number, count in counts.items())
+
+
+def quantile(counts: Counter[int], q: float) -> float:
+    """Return what ``np.quantile`` returns of numbers that are counted, bit for bit."""
+    numbers = sorted(counts)
+    ends = np.cumsum([counts[number] for number in numbers])
+    at = q * (ends[-1] - 1)
+    below = int(at)
+    # The two neighbours, and how far it is from the first to the second.
+    first, second = np.searchsorted(ends, [below, min(below + 1, ends[-1] - 1)], side="right")
+    return np.quantile([numbers[first], numbers[second]], at - below)
 
 
 def measure_contents(

@@ -7,6 +7,7 @@ parsing (``resources/corpus/``), counting (``dsir.features``).
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -24,7 +25,7 @@ from resources.progress import Progress
 from resources.store import table
 from resources.workspace import Pipeline, Workspace
 
-#: Documents that are gathered before they become a row group of Parquet.
+#: Rows that are gathered before they become a row group of Parquet.
 ROW_GROUP = 1 << 17
 
 
@@ -75,7 +76,7 @@ def count_shards(
 def count_shard(
     workspace: Workspace, output: Output, source_name: str, uri: str, progress: Progress
 ) -> Result:
-    """Featurize one shard and write its four files."""
+    """Featurize one shard and write its files."""
     started = time.monotonic()
     store = workspace.store
     spec = workspace.settings.features.spec()
@@ -90,26 +91,34 @@ def count_shard(
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
     tally = Tally()
-    rejected: list[Rejected] = []
+    reasons: Counter[str] = Counter()
     schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
     features_path = store.path("features", shard)
     documents_path = store.path("documents", shard)
-    with (
-        store.features_writer(features_path, schema, output.stamp) as features_file,
-        store.table_writer(documents_path, "documents", output.stamp) as documents_file,
-    ):
-        waiting: list[pa.Table] = []
+    quarantine_path = store.path("quarantine", shard)
+    with ExitStack() as files:
+
+        def row_groups(path: Path, kind: str) -> RowGroups:
+            return RowGroups(files.enter_context(store.table_writer(path, kind, output.stamp)))
+
+        features_file = files.enter_context(store.features_writer(features_path, schema, output.stamp))
+        document_rows, quarantine_rows = row_groups(documents_path, "documents"), None
         for batch, features in workspace.engine.map_blocks(work, read_blocks(uri, source)):
-            rejected += batch.rejected
+            if batch.rejected:
+                quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine")
+                quarantine_rows.add(rejected_table(shard, batch.rejected))
+                reasons.update(row.reason for row in batch.rejected)
             features_file.write_batch(features.to_arrow())
             features.add_totals(totals)
             documents = documents_table(shard, source.name, batch, features, tally.documents)
             tally.add(documents, batch.n_bytes)
-            waiting.append(documents)
-            if sum(map(len, waiting)) >= ROW_GROUP:
-                write_row_group(documents_file, waiting)
+            document_rows.add(documents)
             progress.add(documents=len(features), bytes=batch.n_bytes)
-        write_row_group(documents_file, waiting)
+        document_rows.write()
+        if quarantine_rows:
+            quarantine_rows.write()
+    if not reasons:
+        quarantine_path.unlink(missing_ok=True)
     used = np.flatnonzero(totals)
     counts_path = store.path("raw_counts", shard)
     store.write_table(
@@ -118,17 +127,15 @@ def count_shard(
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
         output.stamp,
     )
-    quarantine = write_quarantine(workspace, output, rejected)
-    reasons = Counter(row.reason for row in rejected)
     n_ngrams = int(totals.sum())
     tables = {"top buckets": top_buckets(totals)}
     if len(tally.sources) > 1:
         tables["documents by source"] = markdown_table(["source", "documents"], tally.sources.most_common(50))
-    if rejected:
+    if reasons:
         tables["quarantined rows by reason"] = markdown_table(["reason", "rows"], reasons.most_common(50))
     return Result(
         rows=tally.documents,
-        files=[features_path, documents_path, counts_path, *quarantine],
+        files=[features_path, documents_path, counts_path, *([quarantine_path] if reasons else [])],
         metadata={
             "documents": tally.documents,
             **({"records": tally.records} if source.chunk_words is not None else {}),
@@ -136,7 +143,7 @@ def count_shard(
             "ngrams": n_ngrams,
             "text_bytes": tally.bytes,
             "MB_per_s": rate(tally.bytes, started),
-            "quarantined_rows": len(rejected),
+            "quarantined_rows": reasons.total(),
             "duplicate_documents": tally.duplicates,
             "file": uri,
         },
@@ -202,12 +209,25 @@ def documents_table(
     )
 
 
-def write_row_group(file: pq.ParquetWriter, waiting: list[pa.Table]) -> None:
-    """Write whole batches as one row group, so that row groups and batches of features stay aligned."""
-    rows = pa.concat_tables(waiting) if waiting else []
-    if len(rows):
-        file.write_table(rows, row_group_size=len(rows))
-    waiting.clear()
+class RowGroups:
+    """Write whole batches as row groups of `ROW_GROUP` rows or a few more, aligned with the batches of features."""
+
+    def __init__(self, file: pq.ParquetWriter) -> None:
+        self._file = file
+        self._waiting: list[pa.Table] = []
+
+    def add(self, rows: pa.Table) -> None:
+        """Take a batch, and write a row group once there are enough."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= ROW_GROUP:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is left."""
+        rows = pa.concat_tables(self._waiting) if self._waiting else []
+        if len(rows):
+            self._file.write_table(rows, row_group_size=len(rows))
+        self._waiting.clear()
 
 
 def text_bytes(texts: pa.Array) -> np.ndarray:
@@ -215,25 +235,15 @@ def text_bytes(texts: pa.Array) -> np.ndarray:
     return pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def write_quarantine(workspace: Workspace, output: Output, rejected: list[Rejected]) -> list[Path]:
-    """Write the rejected rows, or remove what an earlier reading left; return the files written."""
-    path = workspace.store.path("quarantine", output.partition)
-    if not rejected:
-        path.unlink(missing_ok=True)
-        return []
-    columns = {
-        "shard": output.partition,
-        "row": [row.row for row in rejected],
-        "reason": [row.reason for row in rejected],
-        "excerpt": [row.excerpt for row in rejected],
-    }
-    workspace.store.write_table(path, "quarantine", columns, output.stamp)
-    return [path]
+def rejected_table(shard: str, rejected: list[Rejected]) -> pa.Table:
+    """Return one row a record that can not be used."""
+    rows = zip(*((each.row, each.reason, each.excerpt) for each in rejected), strict=True)
+    return table("quarantine", {"shard": shard, **dict(zip(("row", "reason", "excerpt"), rows, strict=True))})
 
 
-def top_buckets(totals: np.ndarray, n: int = 10) -> str:
-    """Return a table of the largest buckets with their share of all n-grams."""
-    order = np.argsort(-totals, kind="stable")[:n]
+def top_buckets(totals: np.ndarray) -> str:
+    """Return a table of the 10 largest buckets with their share of all n-grams."""
+    order = np.argsort(-totals, kind="stable")[:10]
     total = max(int(totals.sum()), 1)
     return markdown_table(
         ["bucket", "n-grams", "share"], [(int(b), int(totals[b]), f"{totals[b] / total:.2%}") for b in order]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.selection import pack_position
-from resources.corpus import Block, TextBatch, expand, read_blocks
+from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
 from resources.corpus.fields import RecordFields
 from resources.plan import Plan
 from resources.records import Lines, read_records, texts_of
@@ -21,8 +21,8 @@ from resources.workspace import Workspace
 
 R = TypeVar("R")
 
-#: Records of JSON Lines that are parsed together, or a few more.
-PARSED_LINES = 256
+#: Bytes of JSON Lines that are parsed together, or up to a block more.
+PARSED_BYTES = 1 << 20
 
 
 def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[str]:
@@ -42,7 +42,7 @@ def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[
     Raises
     ------
     CorpusError
-        A file is missing, damaged, or has no such record any more.
+        A file is missing, damaged, or has no such record or piece any more.
     """
 
     def work(item: tuple[str, np.ndarray]) -> list[str]:
@@ -55,12 +55,7 @@ def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as documents:
             table = documents.read(columns=["row", *PIECE])
         mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
-        records, which = np.unique(mine["record"].to_numpy(), return_inverse=True)
-        texts = [text.encode() for text in _texts(file.uri, source, records)]
-        bounds = zip(
-            which.tolist(), mine["begin_byte"].to_pylist(), mine["end_byte"].to_pylist(), strict=True
-        )
-        return [texts[at][begin:end].decode() for at, begin, end in bounds]
+        return list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in PIECE)))
 
     shards = []
     for index, shard in enumerate(plan.counted):
@@ -74,16 +69,35 @@ def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
     fields = RecordFields.of(reader)
     # A block has few of the records, and parsing a few takes about as long as parsing many.
     lines: list[bytes] = []
+    n_bytes = 0
     for records in read_records(uri, reader, rows):
         if not isinstance(records, Lines):
             yield from texts_of(uri, fields, records).to_pylist()
             continue
         lines += records
-        if len(lines) >= PARSED_LINES:
+        n_bytes += int((records.ends - records.starts).sum())
+        if n_bytes >= PARSED_BYTES:
             yield from texts_of(uri, fields, lines).to_pylist()
-            lines = []
+            lines, n_bytes = [], 0
     if lines:
         yield from texts_of(uri, fields, lines).to_pylist()
+
+
+def _pieces(
+    uri: str, reader: Reader, records: np.ndarray, begins: np.ndarray, ends: np.ndarray
+) -> Iterator[str]:
+    """Cut pieces, in the order of their records, out of the texts as these are read."""
+    rows, first = np.unique(records, return_index=True)
+    pieces = np.split(np.column_stack([begins, ends]), first[1:])
+    for row, mine, text in zip(rows, pieces, _texts(uri, reader, rows), strict=True):
+        encoded = text.encode()
+        for begin, end in mine.tolist():
+            if end > len(encoded):
+                raise CorpusError(
+                    f"{uri}: the text at row {row} has {len(encoded)} bytes, {end} were expected; the file changed "
+                    "since it was counted: materialize raw_counts and weights of this shard again"
+                )
+            yield encoded[begin:end].decode(errors="replace")
 
 
 def map_target(

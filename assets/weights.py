@@ -13,6 +13,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from assets.candidates import read_log_weights
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
@@ -143,8 +144,7 @@ def weigh_shard(
             log_weight = np.empty((len(targets), len(rows)))
             for i, target in enumerate(targets):
                 if target in kept:
-                    at = group * n_before + kept[target]
-                    log_weight[i] = before.read_row_group(at, columns=["log_weight"])["log_weight"].to_numpy()
+                    log_weight[i] = read_log_weights(before, group, n_before, kept[target])
             if new:
                 log_weight[new] = _weigh_documents(batches, len(rows), ratios[new])
             for target, values in zip(targets, log_weight, strict=True):

@@ -164,6 +164,11 @@ def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[s
         raise RuntimeError(
             f"dsir read {documents} documents, {n_bytes} bytes; the pool has {pool.documents}, {pool.text_bytes}"
         )
+    [selected] = [
+        row["metadata"]
+        for row in whole.lineage()
+        if row["partition"] == "tenth" and row["asset"] == "selections"
+    ]
     stages = whole.stages(fresh)
     on_disk = sum(path.stat().st_size for path in (whole.home / "features").iterdir())
     again = whole.run()
@@ -179,7 +184,6 @@ def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[s
     small = part.run()
     _, small_bytes = part.counted()
     _, on_quarter = measure_new_target(part, corpus, part.stages(small))
-    selected = next(row for row in whole.lineage() if row["asset"] == "selections")
     return {
         "wall": fresh.wall,
         "cpu": fresh.cpu,
@@ -188,7 +192,7 @@ def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[s
         "peak_mb": fresh.peak,
         "until_selections": stages["selections"]["ended"],
         "stages": {name: stage["wall"] for name, stage in stages.items()},
-        "selected": selected["metadata"]["documents"],
+        "selected": selected["documents"],
         "feature_bytes_per_text_byte": on_disk / n_bytes,
         "nothing_due_wall": again.wall,
         "one_target_more_wall": target.wall,

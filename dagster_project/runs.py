@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
@@ -105,8 +105,8 @@ class Stage:
     asset: str
     due: list[Output]
     fresh: int
-    errors: list[str]
-    run_ids: list[str]
+    errors: list[str] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
 
 
 def run_all(
@@ -156,20 +156,21 @@ def _stages(
 
     def run(asset: str, outputs: Sequence[Output], order: Sequence[str]) -> Stage:
         due = [output for output in outputs if output.state != "fresh"]
-        stage = Stage(asset, due, len(outputs) - len(due), [], [])
+        stage = Stage(asset, due, len(outputs) - len(due))
         keys = [output.partition for output in due]
         ranges = partition_ranges(keys, order)
         if asset in ("raw_counts", "weights") and len(ranges) > MOST_RANGES:
             config = {"materialize_matching": {"config": {"shards": keys, "assets": [asset]}}}
-            execute(stage, job=defs.resolve_job_def("materialize_shards"), config=config)
+            execute(stage, due, job=defs.resolve_job_def("materialize_shards"), config=config)
             return stage
         for first, last in ranges:
             tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-            execute(stage, tags=tags)
+            execute(stage, due, tags=tags)
         return stage
 
     def execute(
         stage: Stage,
+        due: Sequence[Output],
         tags: dict[str, str] | None = None,
         partition_key: str | None = None,
         job: dg.JobDefinition | None = None,
@@ -182,7 +183,7 @@ def _stages(
                 **(tags or {}),
                 HOME_TAG: str(workspace.home),
                 "dsir/asked_by": asked_by,
-                "dsir/due": due_tag(stage.due),
+                "dsir/due": due_tag(due),
                 # Whoever asked for it runs it again, not the daemon besides.
                 "dagster/max_retries": "0",
             },
@@ -204,9 +205,9 @@ def _stages(
     # The distribution that the estimator is pinned to is fitted, or fitted again, by the estimator's asset.
     estimators = [output for output in (plan.raw_distribution, plan.importance_estimator) if output]
     due = [output for output in estimators if output.state != "fresh"]
-    estimator = Stage("importance_estimator", due, len(estimators) - len(due), [], [])
+    estimator = Stage("importance_estimator", due, len(estimators) - len(due))
     if due:
-        execute(estimator)
+        execute(estimator, due)
     yield estimator
     plan = workspace.plan()
     yield run("weights", [plan.weights(shard) for shard in plan.counted], order)
@@ -216,11 +217,11 @@ def _stages(
     for asset in ("selections", "evaluations"):
         outputs = selections if asset == "selections" else [plan.evaluations(each) for each in selections]
         due = [output for output in outputs if output.state != "fresh"]
-        stage = Stage(asset, due, len(names) - len(due), [], [])
+        stage = Stage(asset, due, len(names) - len(due))
         if asset == "selections" and due and plan.raw_distribution and not estimator.due:
-            execute(stage, job=defs.resolve_job_def(MEASURE_DRIFT))
+            execute(stage, due, job=defs.resolve_job_def(MEASURE_DRIFT))
         for output in due:
-            execute(stage, partition_key=output.partition)
+            execute(stage, [output], partition_key=output.partition)
         plan = workspace.plan()
         yield stage
 

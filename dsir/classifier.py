@@ -63,8 +63,6 @@ class ClassifierOptions:
 
     Attributes
     ----------
-    pool_factor : float
-        Pool documents to fit on, as a multiple of the target's (paper: 1). Both classes weigh the same.
     alpha : float
         Shape of the Pareto noise, greater than 0.
     seed : int
@@ -78,15 +76,13 @@ class ClassifierOptions:
         Naming the field, its value, and what is expected.
     """
 
-    pool_factor: float = 1.0
     alpha: float = 9.0
     seed: int = 0
     stream: str = "classifier"
 
     def __post_init__(self) -> None:
-        for name in ("pool_factor", "alpha"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; expected more than 0")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha: {self.alpha!r}; expected more than 0")
 
 
 @dataclass(frozen=True, eq=False)

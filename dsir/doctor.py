@@ -26,6 +26,9 @@ _WITHOUT_SPACES = re.compile(
 )
 _LETTER = re.compile(r"[^\W\d_]")
 
+#: The most points of a learning curve; fewer where a target has fewer than ``2^(POINTS - 1)`` documents.
+POINTS = 7
+
 
 @dataclass(frozen=True)
 class Point:
@@ -44,9 +47,7 @@ class Point:
     kl: float
 
 
-def learning_curve(
-    fitted: Sequence[Features], held_out: np.ndarray, smoothing: float = 0.5, points: int = 7
-) -> list[Point]:
+def learning_curve(fitted: Sequence[Features], held_out: np.ndarray, smoothing: float = 0.5) -> list[Point]:
     """How far held-out text is from distributions that are fitted on growing parts of a target.
 
     Each part holds the one before and is twice as large; the last one is the whole. Documents come in an order that
@@ -61,19 +62,17 @@ def learning_curve(
         N-gram totals of other documents of the target.
     smoothing : float
         Pseudo-counts a bucket of both distributions.
-    points : int
-        The most points; fewer where the target has fewer than ``2^(points - 1)`` documents.
 
     Returns
     -------
     list of Point
-        From the smallest part to the whole; empty where there are no documents.
+        From the smallest part to the whole, :data:`POINTS` at most; empty where there are no documents.
     """
     hashes = [each.content_hash for each in fitted]
     n = sum(map(len, hashes))
     if not n:
         return []
-    sizes = [n >> k for k in range(points - 1, -1, -1) if n >> k]
+    sizes = [n >> k for k in range(POINTS - 1, -1, -1) if n >> k]
     place = np.empty(n, dtype=np.int64)
     place[np.argsort(gumbel_noise(np.concatenate(hashes), 0, "learning curve"), kind="stable")] = np.arange(n)
     first = np.searchsorted(sizes, place, side="right")  # the smallest part that a document is in

@@ -66,6 +66,10 @@ _NOT_PICKED = -100.0
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
+class NothingFits(ValueError):
+    """The document that would be picked first is longer than the budget."""
+
+
 @dataclass(frozen=True)
 class MatchingOptions:
     """How to match.
@@ -405,8 +409,10 @@ def match(
 
     Raises
     ------
+    NothingFits
+        The best document is longer than the budget.
     ValueError
-        A target, its held-back part or the pool has no n-grams, or the shapes differ, or no document fits.
+        A target, its held-back part or the pool has no n-grams, or the shapes differ, or there are no documents.
     """
     target, validation = np.atleast_2d(target), np.atleast_2d(validation)
     for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts[np.newaxis])):
@@ -432,10 +438,10 @@ def match(
         if not len(picked) and number:
             break  # what would be picked next is longer than the budget
         if not len(picked):
-            raise ValueError(
-                "there are no documents to pick from"
-                if budget.tokens is None
-                else f"the best document is longer than the budget of {budget.tokens:,} tokens; raise it"
+            if budget.tokens is None:
+                raise ValueError("there are no documents to pick from")
+            raise NothingFits(
+                f"the best document is longer than the budget of {budget.tokens:,} tokens; raise it"
             )
         thetas.append(theta)
         thresholds.append(Threshold.under(picked, caps))

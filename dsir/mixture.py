@@ -117,14 +117,12 @@ class SourceMixture:
         Of each source in the pool as it is.
     kl : float
         KL(p‖m) under the weights.
-    kl_pool, kl_uniform : float
-        The same under `pool_shares`, and under equal weights; neither heeds the caps.
+    kl_pool : float
+        The same under `pool_shares`, which need not heed the caps.
     gap : float
         At most so far is `kl` from the least that is possible with the sources that were kept.
     converged : bool
         The gap is at most :data:`TOLERANCE`.
-    iterations : int
-        Of the solver, for the weights.
     """
 
     weights: np.ndarray
@@ -135,10 +133,8 @@ class SourceMixture:
     pool_shares: np.ndarray
     kl: float
     kl_pool: float
-    kl_uniform: float
     gap: float
     converged: bool
-    iterations: int
 
 
 def part_of(content_hash: np.ndarray, parts: int = 200) -> np.ndarray:
@@ -203,13 +199,13 @@ def fit_mixture(
         q = np.array([distribution(each, options.smoothing) for each in sources])
         kept = np.flatnonzero(caps)
         weights = np.zeros(len(q))
-        weights[kept], iterations = _solve(minimize, p, q[kept], caps[kept], caps[kept] / caps.sum())
+        weights[kept] = _solve(minimize, p, q[kept], caps[kept], caps[kept] / caps.sum())
         while options.max_sources is not None and np.count_nonzero(weights) > options.max_sources:
             rest = _without_one(p, q[kept], weights[kept], caps[kept], options.max_sources)
             kept = kept[rest]
             start = _within(weights[kept], caps[kept])
             weights = np.zeros(len(q))
-            weights[kept], iterations = _solve(minimize, p, q[kept], caps[kept], start)
+            weights[kept] = _solve(minimize, p, q[kept], caps[kept], start)
         mixed = weights @ q
         alignment = q @ (p / mixed)
         best = _best(alignment[kept], caps[kept])
@@ -222,7 +218,7 @@ def fit_mixture(
         for replicate in range(options.replicates):
             times = chance.multinomial(parts, np.full(parts, 1 / parts))
             again = distribution(times @ target_parts, options.smoothing)
-            drawn[replicate, kept], _ = _solve(minimize, again, q[kept], caps[kept], start)
+            drawn[replicate, kept] = _solve(minimize, again, q[kept], caps[kept], start)
 
         pool_shares = sources.sum(axis=1) / sources.sum()
         tail = (1 - options.confidence) / 2
@@ -239,10 +235,8 @@ def fit_mixture(
             pool_shares=pool_shares,
             kl=kl_divergence(p, mixed),
             kl_pool=kl_divergence(p, pool_shares @ q),
-            kl_uniform=kl_divergence(p, q.mean(axis=0)),
             gap=gap,
             converged=gap <= TOLERANCE,
-            iterations=iterations,
         )
 
 
@@ -268,8 +262,8 @@ def _checked_caps(sources, target_parts, options, caps) -> np.ndarray:
     return caps
 
 
-def _solve(minimize, p, q, caps, start) -> tuple[np.ndarray, int]:
-    """Weights of the least KL(p‖w q) and the solver's iterations, from weights that obey the caps."""
+def _solve(minimize, p, q, caps, start) -> np.ndarray:
+    """Weights of the least KL(p‖w q), from weights that obey the caps."""
     ones = np.ones(len(q))
 
     def cross_entropy(w):
@@ -286,7 +280,7 @@ def _solve(minimize, p, q, caps, start) -> tuple[np.ndarray, int]:
         options={"maxiter": MAX_ITERATIONS, "ftol": 1e-14},
     )
     weights = np.where(found.x < 1e-9, 0.0, found.x)
-    return _within(weights, caps), int(found.nit)
+    return _within(weights, caps)
 
 
 def _within(weights, caps) -> np.ndarray:

@@ -40,7 +40,8 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         A target or the pool is too small to fit on and to hold a part back.
     """
     selection = candidates.selection
-    classifiers = {target: fit_target(candidates, target) for target in selection.targets}
+    eligible = sum(int(documents.eligible.sum()) for documents in candidates.stream(targets=[]))
+    classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
     noisy = selection.method == "classifier"
 
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
@@ -63,22 +64,24 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     )
 
 
-def fit_target(candidates: Candidates, name: str) -> Classifier:
-    """Fit the classifier of one target."""
+def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
+    """Fit the classifier of one target against a sample of so many eligible documents."""
     workspace = candidates.workspace
     target, spec = workspace.settings.target(name), workspace.settings.features.spec()
-    positive = list(map_target(workspace, target, target.uri, lambda texts: featurize(texts, spec)))
-    counted = sum(map(len, positive))
-    positive = [pool_sample(each, counted, LARGEST) for each in positive]
-    eligible = sum(int(documents.eligible.sum()) for documents in candidates.stream(targets=[]))
+    counted = candidates.plan.target_counts(name).found["metadata"]["documents"]
+
+    def sampled_target(texts: pa.Array) -> Features:
+        return pool_sample(featurize(texts, spec), counted, LARGEST)
+
+    positive = list(map_target(workspace, target, target.uri, sampled_target))
     wanted = sum(map(len, positive))
 
-    def sampled(documents: Documents) -> Features:
+    def sampled_pool(documents: Documents) -> Features:
         batch = documents.batch.filter(pa.array(documents.eligible))
         return pool_sample(Features.from_arrow(batch), eligible, wanted)
 
     stream = candidates.stream(targets=[], features=True)
-    negative = list(workspace.engine.map_blocks(sampled, stream))
+    negative = list(workspace.engine.map_blocks(sampled_pool, stream))
     try:
         return fit_classifier(positive, negative, spec.buckets)
     except ValueError as error:

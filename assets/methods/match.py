@@ -88,7 +88,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             mapper=workspace.engine.map_blocks,
         )
     except ValueError as error:
-        raise ConfigError(f"selection '{selection.name}': {error}") from None
+        raise ConfigError(f"selection '{selection.name}': {error}") from error
 
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
         return draw(documents.features, matching, options, documents.source_hash, stream)

@@ -96,8 +96,18 @@ def count_sources(candidates: Candidates) -> Sources:
     buckets = workspace.settings.features.buckets
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
+    def make_room(n_sources: int) -> None:
+        """Refuse so many sources before their totals are made."""
+        if n_sources * buckets > LARGEST:
+            raise ConfigError(
+                f"selection '{candidates.selection.name}': method mixture holds the totals of every source, and "
+                f"there are {n_sources:,} sources of {buckets:,} buckets, or more; name coarser sources in "
+                "raw[].source, or use fewer buckets"
+            )
+
     def count(documents: Documents) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         codes = documents.table["source"].combine_chunks().dictionary_encode()
+        make_room(len(codes.dictionary))
         features, out = documents.features, {}
         for code, source in enumerate(codes.dictionary.to_pylist()):
             mask = documents.eligible & (codes.indices.to_numpy() == code)
@@ -113,13 +123,8 @@ def count_sources(candidates: Candidates) -> Sources:
                 found[source][0][:] += totals
                 found[source][1][:] += size
             else:
+                make_room(len(found) + 1)
                 found[source] = totals, size
-            if len(found) * buckets > LARGEST:
-                raise ConfigError(
-                    f"selection '{candidates.selection.name}': method mixture holds the totals of every source, "
-                    f"and there are more than {len(found):,} sources of {buckets:,} buckets; name coarser sources in "
-                    "raw[].source, or use fewer buckets"
-                )
     names = sorted(found)
     sizes = np.array([found[each][1] for each in names])
     return Sources(names, np.array([found[each][0] for each in names]), sizes[:, 0], sizes[:, 1])

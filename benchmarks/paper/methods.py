@@ -72,7 +72,7 @@ METHODS = {
     "resample": Settings("resample", temperature=1.0),
     "match": Settings(
         "match",
-        buckets=100_000,
+        buckets=65_536,
         smoothing=MatchingOptions.smoothing,
         temperature=MatchingOptions.temperature,
         length=MatchingOptions.length,
@@ -99,9 +99,9 @@ def _vary(what: str, field: str, values: dict[str, tuple]) -> list[tuple[str, st
 
 #: One thing changed at a time: (what, value, settings). The method's own settings stand among them.
 ABLATIONS = [
-    *_vary("buckets", "buckets", {method: (1_000, 10_000, 100_000) for method in ("resample", "match")}),
+    *_vary("buckets", "buckets", {"resample": (1_000, 10_000, 100_000), "match": (1_000, 10_000, 65_536)}),
     *_vary("longest n-gram", "ngrams", {method: (1, 2, 3) for method in ("resample", "match")}),
-    *_vary("smoothing", "smoothing", {"resample": (0.0, 0.1, 1.0, 10.0), "match": (0.1, 1.0, 10.0)}),
+    *_vary("smoothing", "smoothing", {"resample": (0.0, 0.1, 1.0, 10.0), "match": (0.02, 0.2, 2.0)}),
     *_vary("temperature", "temperature", {"resample": (1.0, 10.0, 100.0), "match": (0.0, 0.03, 0.1, 0.3)}),
     *_vary("length", "length", {method: ("none", "sqrt", "per_ngram") for method in ("top_k", "match")}),
 ]

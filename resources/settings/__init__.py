@@ -83,6 +83,11 @@ class Settings(Model):
                         f"selections[{index}].targets: no target is named '{name}'; "
                         f"there are: {', '.join(sorted(known))}"
                     )
+            for method in self.evaluation.compare:
+                try:
+                    selection.by(method)
+                except ConfigError as error:
+                    raise ValueError(f"evaluation.compare, {method}: {error}") from None
         return self
 
     def source(self, name: str) -> RawSource:

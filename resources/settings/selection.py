@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from dsir.quality import PAPER
-from resources.settings.types import Model, Name, Number
+from resources.settings.types import ConfigError, Model, Name, Number
 
 
 class Size(Model):
@@ -246,11 +246,21 @@ class Selection(Model):
         return self.method in ("resample", "top_k") and plain
 
     def by(self, method: str) -> Selection:
-        """Return the same selection by another method: without the options that this one does not take."""
+        """Return the same selection by another method: without the options that this one does not take.
+
+        Raises
+        ------
+        ConfigError
+            The method can not pick what this selection is.
+        """
         values = self.model_dump()
         for option in set().union(*OPTIONS.values()) - OPTIONS[method]:
             values.pop(option, None)
-        return type(self).model_validate(values | {"method": method})
+        try:
+            return type(self).model_validate(values | {"method": method})
+        except pydantic.ValidationError as error:
+            reasons = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+            raise ConfigError(f"selection '{self.name}': {reasons}") from None
 
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -2,10 +2,14 @@
 
 import gzip
 import json
+from functools import partial
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from assets import raw_counts
+from resources.corpus import read_blocks
 from tests.pipeline import sentences
 
 
@@ -245,3 +249,17 @@ def test_a_line_of_100_megabytes_is_one_document(pipeline):
     pipeline.write("pool/long.jsonl", [record])
     assert pipeline.errors() == []
     assert pipeline.rows("SELECT n_tokens FROM documents WHERE doc_id = 'long'") == [(20_000_000,)]
+
+
+def test_quarantined_rows_are_written_as_they_come(pipeline, monkeypatch):
+    monkeypatch.setattr(raw_counts, "ROW_GROUP", 3)
+    monkeypatch.setattr(raw_counts, "read_blocks", partial(read_blocks, block_bytes=100))
+    good = lines(sentences("law", 1, 8))[0]
+    path = pipeline.write_bytes("pool/mixed.jsonl", b"".join(b"{bad\n" + good + b"\n" for _ in range(10)))
+    pipeline.run()
+    with pq.ParquetFile(pipeline.home / "quarantine/pool.mixed.parquet") as file:
+        assert file.num_row_groups == 4
+        assert file.read()["row"].to_pylist() == list(range(0, 20, 2))
+    path.write_bytes(good)
+    pipeline.run()
+    assert not (pipeline.home / "quarantine/pool.mixed.parquet").exists()

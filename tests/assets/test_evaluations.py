@@ -1,16 +1,23 @@
 """The numbers of an evaluation, on pools where they are known."""
 
 import json
+from collections import Counter
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from assets import texts
+from assets.measures import quantile
 from assets.texts import pool_texts
 from dsir.evaluation import kl_reduction
 from dsir.features import FeatureSpec, featurize
 from dsir.selection import pack_position
+from resources.corpus import CorpusError
+from resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 SPEC = FeatureSpec(buckets=1000)
@@ -253,6 +260,34 @@ def test_methods_that_can_not_be_compared_with_are_refused(pipeline, methods):
         pipeline.workspace()
 
 
+def with_law(pipeline, **selection):
+    """A pool, and a selection of two targets."""
+    pipeline.write_pool()
+    pipeline.write("law.jsonl", sentences("law", 30, seed=100))
+    pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
+    pipeline.config["selections"][0] |= {"targets": ["medicine", "law"], **selection}
+
+
+def test_a_method_of_one_target_is_not_compared_with_a_selection_of_two(pipeline):
+    with_law(pipeline)
+    pipeline.config["evaluation"] = {"compare": ["mixture"]}
+    message = r"evaluation\.compare, mixture: selection 'picked': method mixture takes one target, here are 2"
+    with pytest.raises(ConfigError, match=message):
+        pipeline.workspace()
+
+
+def test_methods_whose_first_document_is_longer_than_the_budget_are_left_out(pipeline):
+    """The noise of `random` prefers a document of 5 words now and then, the other methods one of 120."""
+    pipeline.write_pool()
+    pipeline.write("pool/short.jsonl", sentences("code", 400, seed=9, length=5))
+    selection = pipeline.config["selections"][0]
+    selection |= {"method": "random", "min_tokens": 1, "size": {"tokens": 90}}
+    pipeline.config["evaluation"] = {"compare": ["match"]}
+    assert pipeline.errors() == []
+    assert metadata(pipeline)["note"] == "no document of match, top_k fits into the budget"
+    assert "kl_reduction_match" not in values(pipeline)
+
+
 @pytest.mark.parametrize("chunk_words", [None, 50])
 def test_texts_of_documents_and_of_pieces_are_read_again(pipeline, chunk_words):
     records = [*sentences("law", 7, 1), {"id": "é", "text": "naïve “patient”\n" * 60}]
@@ -270,3 +305,40 @@ def test_texts_of_documents_and_of_pieces_are_read_again(pipeline, chunk_words):
     some = np.arange(0, len(places), 2)
     assert pool_texts(workspace, plan, positions[some]) == [texts[i] for i in some]
     assert pool_texts(workspace, plan, positions[:0]) == []
+
+
+def test_a_piece_that_its_text_no_longer_has_is_an_error_that_names_the_record(pipeline):
+    path = pipeline.write("pool/a.jsonl", sentences("law", 3, 1))
+    pipeline.config["raw"][0]["chunk_words"] = 50
+    assert pipeline.run()["raw_counts"].errors == []
+    workspace = pipeline.workspace()
+    plan = workspace.plan()
+    positions = np.arange(9)
+    assert len(pool_texts(workspace, plan, positions)) == 9
+    records = sentences("law", 3, 1)
+    records[1]["text"] = "short"
+    pipeline.write("pool/a.jsonl", records)
+    with pytest.raises(
+        CorpusError, match=f"{path}: the text at row 1 has 5 bytes, .* were expected; the file changed"
+    ):
+        pool_texts(workspace, plan, positions)
+
+
+def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
+    records = [{"id": str(i), "text": f"{i} " + "x" * 400_000} for i in range(12)]
+    pipeline.write("pool/a.jsonl", records)
+    assert pipeline.run()["raw_counts"].errors == []
+    workspace = pipeline.workspace()
+    parsed = []
+    whole = texts.texts_of
+    monkeypatch.setattr(
+        texts, "texts_of", lambda *args: parsed.append(sum(map(len, args[2]))) or whole(*args)
+    )
+    assert pool_texts(workspace, workspace.plan(), np.arange(12)) == [each["text"] for each in records]
+    assert max(parsed) < 2.5 * texts.PARSED_BYTES
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.sampled_from([0.1, 0.5, 0.9]))
+def test_quantiles_of_counted_numbers_are_those_of_the_numbers(numbers, q):
+    assert quantile(Counter(numbers), q) == np.quantile(numbers, q)
+    assert quantile(Counter(numbers), 0.5) == np.median(numbers)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from assets.methods import mixture
 from dsir.features import FeatureSpec, featurize
 from dsir.matching import MatchingOptions, draw, held_back, match
 from dsir.selection import Budget
@@ -210,3 +211,16 @@ def test_a_mixture_obeys_caps_and_the_number_of_sources(blend):
     assert set(domains(blend)) == {"law"}
     errors = configure(blend, method="mixture", size={"documents": 100}, sources=1).errors()
     assert "caps: those of the 1 largest sum to" in errors[0]
+
+
+def test_more_sources_than_memory_holds_are_refused_before_their_totals_are_made(blend, monkeypatch):
+    made = []
+    monkeypatch.setattr(mixture, "masked_totals", lambda *_: made.append(1))
+    monkeypatch.setattr(mixture, "LARGEST", 2999)
+    for name in ("medicine", "law", "code"):  # one shard with three sources
+        (blend.data / f"pool/{name}.jsonl").rename(blend.data / f"{name}.part")
+    parts = [(blend.data / f"{name}.part").read_bytes() for name in ("medicine", "law", "code")]
+    blend.write_bytes("pool/all.jsonl", b"".join(parts))
+    errors = configure(blend, method="mixture", size={"documents": 40}).errors()
+    assert "there are 3 sources of 1,000 buckets, or more; name coarser sources in raw[].source" in errors[0]
+    assert not made

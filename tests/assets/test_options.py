@@ -1,13 +1,17 @@
 """Options of a selection beside its method: what each does to the picks, and that `why` knows of it."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
+from assets import raw_counts
+from assets.candidates import Candidates
 from dsir.evaluation import EffectiveSampleSize
+from resources.corpus import read_blocks
 from resources.settings import ConfigError
-from tests.pipeline import SmallPipeline, sentences
+from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 EXPLAINED = (
     "SELECT count(*) FROM documents AS d, why(d.doc_id, '{0}') AS w "
@@ -210,3 +214,40 @@ def test_options_of_other_methods_are_refused_by_name(pipeline):
     pipeline.config["selections"][0] |= {"method": "top_k", "temperature": 2}
     with pytest.raises(ConfigError, match="method top_k takes no temperature; resample, match do"):
         pipeline.workspace()
+
+
+def test_documents_are_the_same_with_and_without_their_features(pipeline, monkeypatch):
+    """Of shards of several row groups, each of several batches of features, with rows that can not be read."""
+    monkeypatch.setattr(raw_counts, "ROW_GROUP", 5)
+    monkeypatch.setattr(raw_counts, "read_blocks", partial(read_blocks, block_bytes=3000))
+    bad = b"{bad\n" * 1000
+    for seed, domain in enumerate(DOMAINS):
+        path = pipeline.write(f"pool/{domain}.jsonl", sentences(domain, 20, seed))
+        path.write_bytes(bad + path.read_bytes() + bad)
+    pipeline.write("law.jsonl", sentences("law", 30, seed=100))
+    pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
+    options = {
+        "targets": ["law", "medicine"],
+        "collapse_duplicates": True,
+        "quality": True,
+        "min_tokens": 125,
+    }
+    pipeline.config["selections"] = [{"name": "picked", "size": {"documents": 5}, **options}]
+    assert pipeline.run()["weights"].errors == []
+    workspace = pipeline.workspace()
+    candidates = Candidates(workspace, workspace.plan(), workspace.settings.selection("picked"))
+
+    def flat(features):
+        rows = []
+        for each in candidates.stream(features=features):
+            if features:
+                assert each.features.content_hash.tolist() == each.content_hash.tolist()
+            columns = each.table.to_pydict().values(), each.log_weights.values()
+            rows += zip(
+                *columns[0], *(w.tolist() for w in columns[1]), each.excluded_by.tolist(), strict=True
+            )
+        return rows
+
+    assert flat(True) == flat(False)
+    assert len(flat(True)) == 60 and {row[-1] for row in flat(True)} > {0, 1}
+    assert len(list(candidates.stream(features=True))) > len(list(candidates.stream())) > 6

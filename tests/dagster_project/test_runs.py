@@ -50,6 +50,15 @@ def test_many_scattered_shards_become_one_run_and_none_between_them_is_touched(p
     assert {count for name, count in pipeline.rows(made) if int(name[-2:]) % 2} == {1}
 
 
+def test_the_run_of_each_selection_says_why_that_one_was_due(pipeline):
+    pipeline.write_pool()
+    [picked] = pipeline.config["selections"]
+    pipeline.config["selections"].append({**picked, "name": "also"})
+    stage = pipeline.run()["selections"]
+    tags = [pipeline.instance.get_run_by_id(run_id).tags["dsir/due"] for run_id in stage.run_ids]
+    assert tags == ["selections[picked]: never materialized", "selections[also]: never materialized"]
+
+
 def test_a_key_that_is_no_partition_is_an_error_that_names_it():
     with pytest.raises(KeyError, match="gone"):
         partition_ranges(["a", "gone"], ["a", "b"])

@@ -314,9 +314,10 @@ def test_it_says_when_the_rounds_were_used_up():
 def test_round_0_picks_by_the_mean_ratio_of_target_and_pool():
     pool, fit, validation = example()
     found = run(pool, fit, validation, Budget(tokens=3000), MatchingOptions(rounds=1))
-    theta = distribution(fit, 1.0) / distribution(pool.totals(BUCKETS), 1.0)
+    smoothing = DEFAULTS.smoothing
+    theta = distribution(fit, smoothing) / distribution(pool.totals(BUCKETS), smoothing)
     np.testing.assert_allclose(found.theta, [theta])
-    np.testing.assert_allclose(ratio(fit, pool.totals(BUCKETS), 1.0), theta)
+    np.testing.assert_allclose(ratio(fit, pool.totals(BUCKETS), smoothing), theta)
     counts = pool.dense(7, BUCKETS)
     assert scores(pool, found.theta)[0, 7] == pytest.approx(counts @ theta / counts.sum())
 
