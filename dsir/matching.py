@@ -84,7 +84,8 @@ class MatchingOptions:
         By how much it must be closer than the closest before: in nats; with objective ``worst`` as a share of
         KL(target‖pool).
     smoothing : float
-        Pseudo-counts a bucket of every distribution, greater than 0.
+        Pseudo-counts a bucket of every distribution, greater than 0. With more, the picks are more diverse and closer
+        in KL, and language models of a narrow target worse (measured with 40,000 to 100,000 buckets).
     temperature : float
         Added to the logarithm of the score is Gumbel(0, 1) noise times this; 0 for none. The noise is part of the
         rounds, so that the noisy picks are what is matched.
@@ -109,7 +110,7 @@ class MatchingOptions:
     rounds: int = 40
     patience: int = 8
     tolerance: float = 1e-3
-    smoothing: float = 1.0
+    smoothing: float = 0.2
     temperature: float = 0.0
     length: str = "per_ngram"
     mean_tokens: tuple[float, float] | None = None
