@@ -135,10 +135,10 @@ class Candidates:
             return {}
         files = [str(self.workspace.store.path("documents", shard)) for shard in self.plan.counted]
         found = self.workspace.catalog.query_files("duplicates", files=files)
-        shards = found["shard"].to_numpy()
-        names, starts = np.unique(shards, return_index=True)
-        rows = np.split(found["row"].to_numpy(), starts[1:])
-        return dict(zip(names.tolist(), rows, strict=True)) if len(names) else {}
+        return {
+            shard: rows.values.to_numpy()
+            for shard, rows in zip(found["shard"].to_pylist(), found["rows"], strict=True)
+        }
 
     def stream(self, targets: list[str] | None = None, features: bool = False) -> Iterator[Documents]:
         """Yield the documents of all shards.
