@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.paper.summary import Row, correlation, spread
+from benchmarks.paper.summary import Row, correlation, in_order, spread
 
 _COLOURS = ("#888888", "#e6a817", "#b5651d", "#6baed6", "#9e9ac8", "#2166ac", "#c0392b")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -122,7 +122,7 @@ def ablations(rows: list[dict], path: Path) -> None:
     figure = Figure(figsize=(3.1 * len(kinds), 3.6), layout="constrained")
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for ax, kind in zip(axes, kinds, strict=True):
-        values = sorted({row["value"] for row in rows if row["what"] == kind}, key=_order)
+        values = sorted({row["value"] for row in rows if row["what"] == kind}, key=in_order)
         for method in methods:
             found = [row for row in rows if row["what"] == kind and row["method"] == method]
             if found:
@@ -141,13 +141,3 @@ def ablations(rows: list[dict], path: Path) -> None:
     lines = [axes[0].plot([], [], color=colour, label=name)[0] for name, colour in colours.items()]
     figure.legend(handles=lines, loc="outside upper center", ncols=len(lines), frameon=False)
     figure.savefig(path, dpi=130)
-
-
-def _order(value: str) -> tuple[int, float, str]:
-    number = value.replace(",", "")
-    is_number = number.replace(".", "").isdigit()
-    return (
-        (0, float(number), "")
-        if is_number
-        else (1, 0.0, {"not corrected": "a", "square root": "b"}.get(value, "c"))
-    )

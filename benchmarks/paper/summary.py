@@ -250,9 +250,19 @@ def ablation_rows(study: Study) -> list[dict]:
     return out
 
 
+def in_order(value: str) -> tuple[int, float]:
+    """Return what values of a setting are sorted by: numbers by size, corrections for length by strength."""
+    corrections = ("none", "sqrt", "per_ngram")
+    if value in corrections:
+        return 1, float(corrections.index(value))
+    return 0, float(value.replace(",", ""))
+
+
 def ablation_table(rows: list[dict]) -> Table:
     """The variants."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
+    kinds = list(dict.fromkeys(row["what"] for row in rows))
+    rows = sorted(rows, key=lambda row: (kinds.index(row["what"]), in_order(row["value"])))
     shown: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:
         beside = "its own" if row["own"] else f"{row['better']} of {len(row['targets'])}"
