@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.selection import pack_position
-from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
+from resources.corpus import Block, TextBatch, expand, read_blocks
 from resources.corpus.fields import RecordFields
 from resources.plan import Plan
-from resources.records import Lines, read_records, texts_of
+from resources.records import Lines, cut_pieces, read_records, texts_of
 from resources.settings import ConfigError, Reader, Target
 from resources.store import PIECE
 from resources.workspace import Workspace
@@ -88,16 +88,9 @@ def _pieces(
 ) -> Iterator[str]:
     """Cut pieces, in the order of their records, out of the texts as these are read."""
     rows, first = np.unique(records, return_index=True)
-    pieces = np.split(np.column_stack([begins, ends]), first[1:])
-    for row, mine, text in zip(rows, pieces, _texts(uri, reader, rows), strict=True):
-        encoded = text.encode()
-        for begin, end in mine.tolist():
-            if end > len(encoded):
-                raise CorpusError(
-                    f"{uri}: the text at row {row} has {len(encoded)} bytes, {end} were expected; the file changed "
-                    "since it was counted: materialize raw_counts and weights of this shard again"
-                )
-            yield encoded[begin:end].decode(errors="replace")
+    bounds = zip(np.split(begins, first[1:]), np.split(ends, first[1:]), strict=True)
+    for row, mine, text in zip(rows, bounds, _texts(uri, reader, rows), strict=True):
+        yield from cut_pieces(uri, row, text, *mine)
 
 
 def map_target(

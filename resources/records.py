@@ -194,18 +194,23 @@ def read_pieces(
         pieces: list[str] = []
         for parent, text in enumerate(texts):
             mine = slice(first[done + parent], first[done + parent + 1])
-            encoded = text.as_py().encode()
-            for begin, end in zip(begins[mine].tolist(), ends[mine].tolist(), strict=True):
-                if end > len(encoded):
-                    raise CorpusError(
-                        f"{uri}: the text at row {rows[done + parent]} has {len(encoded)} bytes, {end} were expected; "
-                        + _CHANGED
-                    )
-                parents.append(parent)
-                pieces.append(encoded[begin:end].decode(errors="replace"))
+            cut = cut_pieces(uri, rows[done + parent], text.as_py(), begins[mine], ends[mine])
+            pieces += cut
+            parents += [parent] * len(cut)
         done += len(found)
         put_in = _pieces_of_lines if isinstance(found, Lines) else _pieces_of_table
         yield from put_in(found, fields.text[0], parents, pieces, block_bytes)
+
+
+def cut_pieces(uri: str, row: int, text: str, begins: np.ndarray, ends: np.ndarray) -> list[str]:
+    """Return the pieces of a record's text that lie between these bytes; :class:`CorpusError` if it is too short."""
+    encoded = text.encode()
+    if len(ends) and ends.max() > len(encoded):
+        raise CorpusError(
+            f"{uri}: the text at row {row} has {len(encoded)} bytes, {ends.max()} were expected; {_CHANGED}"
+        )
+    bounds = zip(begins.tolist(), ends.tolist(), strict=True)
+    return [encoded[begin:end].decode(errors="replace") for begin, end in bounds]
 
 
 def texts_of(uri: str, fields: RecordFields, records: Records | list[bytes]) -> pa.Array:
