@@ -5,7 +5,7 @@ all. What does not: the picking itself (``dsir/selection.py``), its methods (``a
 filter's arithmetic (``dsir/quality.py``). Shared by ``selections`` and ``evaluations``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -33,7 +33,7 @@ class Documents:
     shard : int
         Index into the plan's sorted list of counted shards.
     table : pyarrow.Table
-        Columns row, doc_id, source, n_tokens, n_ngrams, content_hash.
+        `COLUMNS`, or those of them that were asked for.
     log_weights : dict of str to ndarray of float64
         By target.
     excluded_by : ndarray of int8
@@ -111,8 +111,9 @@ def read_log_weights(file: pq.ParquetFile, group: int, n_targets: int, place: in
     return file.read_row_group(group * n_targets + place, columns=["log_weight"])["log_weight"].to_numpy()
 
 
-COLUMNS = ["row", "doc_id", "source", "n_tokens", "n_ngrams", "content_hash"]
-QUALITY_COLUMNS = ["most_frequent_word", "informative_words", "single_digits"]
+#: Of `Documents.table`; with those of the quality filter where the selection has one.
+COLUMNS = ("row", "doc_id", "source", "n_tokens", "n_ngrams", "content_hash")
+QUALITY_COLUMNS = ("most_frequent_word", "informative_words", "single_digits")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,12 @@ class Candidates:
             for shard, rows in zip(found["shard"].to_pylist(), found["rows"], strict=True)
         }
 
-    def stream(self, targets: list[str] | None = None, features: bool = False) -> Iterator[Documents]:
+    def stream(
+        self,
+        targets: list[str] | None = None,
+        features: bool = False,
+        columns: Sequence[str] = COLUMNS,
+    ) -> Iterator[Documents]:
         """Yield the documents of all shards.
 
         Parameters
@@ -149,6 +155,8 @@ class Candidates:
             Whose log weights to read; those of the selection if not given.
         features : bool
             Whether to read the cached features; the batches are smaller then.
+        columns : sequence of str
+            Which of `COLUMNS` to read; those that tell which documents are eligible are read in any case.
 
         Raises
         ------
@@ -156,11 +164,13 @@ class Candidates:
             The weights of a shard are absent or were computed from other inputs.
         """
         targets = self.selection.targets if targets is None else targets
-        return self._featurized(targets) if features else self._row_groups(targets)
-
-    @property
-    def _columns(self) -> list[str]:
-        return COLUMNS if self.selection.quality is None else COLUMNS + QUALITY_COLUMNS
+        needed = {*columns, "n_tokens"}
+        if self.duplicates:
+            needed.add("row")
+        if self.selection.quality is not None:
+            needed.update(QUALITY_COLUMNS)
+        read = partial(self._read, targets, sorted(needed))
+        return self._featurized(read) if features else self._row_groups(read)
 
     def _exclude(self, shard: str, documents: pa.Table) -> np.ndarray:
         """Tell which criterion each document does not meet: `Documents.excluded_by`."""
@@ -180,11 +190,11 @@ class Candidates:
         with self.workspace.store.open_table(path, self.plan.raw_counts(shard).stamp) as documents:
             return documents.num_row_groups
 
-    def _read(self, index: int, shard: str, group: int, targets: list[str]) -> Documents:
+    def _read(self, targets: list[str], columns: list[str], index: int, shard: str, group: int) -> Documents:
         """Read a row group of documents with their log weights."""
         store, plan = self.workspace.store, self.plan
         with store.open_table(store.path("documents", shard), plan.raw_counts(shard).stamp) as file:
-            documents = file.read_row_group(group, columns=self._columns)
+            documents = file.read_row_group(group, columns=columns)
         log_weights = {}
         if targets:
             with store.open_table(store.path("weights", shard), plan.weights(shard).stamp) as file:
@@ -193,20 +203,20 @@ class Candidates:
                     log_weights[target] = read_log_weights(file, group, len(plan.counted_targets), place)
         return Documents(index, documents, log_weights, self._exclude(shard, documents))
 
-    def _row_groups(self, targets: list[str]) -> Iterator[Documents]:
+    def _row_groups(self, read: Callable[[int, str, int], Documents]) -> Iterator[Documents]:
         def row_groups() -> Iterator[tuple[int, str, int]]:
             for index, shard in enumerate(self.plan.counted):
                 yield from ((index, shard, group) for group in range(self._n_row_groups(shard)))
 
-        return self.workspace.engine.map_blocks(lambda item: self._read(*item, targets), row_groups())
+        return self.workspace.engine.map_blocks(lambda item: read(*item), row_groups())
 
-    def _featurized(self, targets: list[str]) -> Iterator[Documents]:
+    def _featurized(self, read: Callable[[int, str, int], Documents]) -> Iterator[Documents]:
         store, plan = self.workspace.store, self.plan
 
         def of_shard(index: int, shard: str) -> Iterator[Documents]:
             batches = store.read_features(store.path("features", shard), plan.raw_counts(shard).stamp)
             for group in range(self._n_row_groups(shard)):
-                whole = self._read(index, shard, group, targets)
+                whole = read(index, shard, group)
                 done = 0
                 while done < len(whole.table):  # a row group is whole batches of features
                     batch = next(batches)

@@ -1,8 +1,8 @@
 """``selections``: the picked documents, and their original records.
 
-What belongs here: from a configured selection to a folder with picks and records. What does not: how documents are
-ranked and picked (``assets/methods/``), formats of records (``resources/records.py``), how good the selection is
-(``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
+What belongs here: from a configured selection to a folder with picks and, where they are asked for, records. What
+does not: how documents are ranked and picked (``assets/methods/``), formats of records (``resources/records.py``), how
+good the selection is (``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
 """
 
 import itertools
@@ -169,7 +169,8 @@ def build_selections(
         largest = picks.group_by("epoch").aggregate([("n_tokens", "sum"), ("n_tokens", "count")])
         budgets = {"n_tokens_sum": "token_budget", "n_tokens_count": "document_budget"}
         passed = (
-            picks.num_rows == unique == expected["documents"] == expected["records"]
+            picks.num_rows == unique == expected["documents"]
+            and expected["records"] == (0 if expected["output"] == "none" else picks.num_rows)
             and tokens == expected["tokens"]
             and all(pc.max(largest[c]).as_py() <= expected[b] for c, b in budgets.items() if b in expected)
         )
@@ -193,7 +194,7 @@ class Pool:
 def survey(candidates: Candidates) -> Pool:
     """Count the eligible documents, and the others by the first criterion that they do not meet."""
     pool = Pool()
-    for documents in candidates.stream(targets=[]):
+    for documents in candidates.stream(targets=[], columns=["n_tokens", "source"]):
         n_tokens = documents.n_tokens
         eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
         pool.documents += len(n_tokens)
@@ -245,7 +246,7 @@ def short_of(budget: Budget, found: Picked, pool: Pool, n_targets: int) -> str |
 def select(
     workspace: Workspace, plan: Plan, selection: Selection, output: Output, progress: Progress
 ) -> Result:
-    """Pick, write the picks and the records, as one new folder."""
+    """Pick, write the picks and, unless ``output`` is none, the records, as one new folder."""
     started = time.monotonic()
     candidates = Candidates(workspace, plan, selection)
     pool = survey(candidates)
@@ -277,7 +278,9 @@ def select(
         pq.write_table(
             picks.replace_schema_metadata(metadata), temporary / "picks.parquet", compression="zstd"
         )
-        files = write_records(workspace, plan, picks, temporary, selection.output)
+        files = []
+        if selection.output != "none":
+            files = write_records(workspace, plan, picks, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
     by_target = [picked[picked["target"] == i] for i in range(len(selection.targets))]
@@ -286,6 +289,7 @@ def select(
         files=sorted(folder.iterdir()),
         metadata={
             "documents": len(picks),
+            "output": selection.output,
             "records": sum(file.records for file in files),
             "tokens": int(picked["n_tokens"].sum()),
             "eligible_documents": pool.eligible,

@@ -178,16 +178,23 @@ class Features:
         add_counts(self.buckets, self.counts, totals)
 
     def to_arrow(self) -> pa.RecordBatch:
-        """The features as one record batch, sharing memory.
+        """The features as one record batch, in which a count takes a byte.
 
-        Columns: ``buckets`` (large_list of uint16 or uint32) and ``counts`` (large_list of uint32), with the
-        same offsets; ``n_tokens`` (int64); ``content_hash`` (uint64).
+        Columns: ``buckets`` (large_list of uint16 or uint32) and ``counts`` (large_list of uint8), with the
+        same offsets; ``large_counts`` (large_list of uint32): in order, those of the document's counts that are
+        above 255, for which ``counts`` has a zero; ``n_tokens`` (int64); ``content_hash`` (uint64).
         """
         offsets = pa.array(self.offsets)
+        large = np.flatnonzero(self.counts > _LARGEST_BYTE)
+        counts = self.counts.astype(np.uint8)
+        counts[large] = 0
+        large_offsets = pa.array(np.searchsorted(large, self.offsets))
+        large_counts = pa.array(self.counts[large])
         return pa.record_batch(
             {
                 "buckets": pa.LargeListArray.from_arrays(offsets, pa.array(self.buckets)),
-                "counts": pa.LargeListArray.from_arrays(offsets, pa.array(self.counts)),
+                "counts": pa.LargeListArray.from_arrays(offsets, pa.array(counts)),
+                "large_counts": pa.LargeListArray.from_arrays(large_offsets, large_counts),
                 "n_tokens": pa.array(self.n_tokens),
                 "content_hash": pa.array(self.content_hash),
             }
@@ -195,18 +202,18 @@ class Features:
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
-        """Features from the record batch of `to_arrow`, or a slice of it, sharing memory.
+        """Features from the record batch of `to_arrow`, or a slice of it.
 
-        Only the offsets are copied, and only if the batch is a slice or has 32-bit lists.
+        Only the counts are copied, and the offsets if the batch is a slice or has 32-bit lists.
 
         Raises
         ------
         ValueError
-            If a column is absent, of another type or has nulls, or the two lists of a document differ in
-            length.
+            If a column is absent, of another type or has nulls, the buckets and counts of a document differ in
+            number, or there is not one large count for each zero.
         """
         columns = {}
-        for name in ("buckets", "counts", "n_tokens", "content_hash"):
+        for name in _EXPECTED:
             if name not in batch.schema.names:
                 raise ValueError(f"no column {name!r} among {batch.schema.names}")
             columns[name] = column = batch.column(name)
@@ -220,21 +227,32 @@ class Features:
         count_offsets, counts = _list_parts(columns["counts"])
         if not np.array_equal(offsets, count_offsets):
             raise ValueError("columns 'buckets' and 'counts' differ in the lengths of their lists")
+        counts = counts.astype(np.uint32)
+        _, large_counts = _list_parts(columns["large_counts"])
+        large = np.flatnonzero(counts == 0)
+        if len(large) != len(large_counts):
+            raise ValueError(
+                f"{len(large)} counts are zero, but there are {len(large_counts)} 'large_counts'"
+            )
+        counts[large] = large_counts
         return cls(
             offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy()
         )
 
 
-_LISTS = ("buckets", "counts")
+_LARGEST_BYTE = 255
+_LISTS = ("buckets", "counts", "large_counts")
 _VALUE_TYPES = {
     "buckets": (pa.uint16(), pa.uint32()),
-    "counts": (pa.uint32(),),
+    "counts": (pa.uint8(),),
+    "large_counts": (pa.uint32(),),
     "n_tokens": (pa.int64(),),
     "content_hash": (pa.uint64(),),
 }
 _EXPECTED = {
     "buckets": "a list of uint16 or uint32",
-    "counts": "a list of uint32",
+    "counts": "a list of uint8",
+    "large_counts": "a list of uint32",
     "n_tokens": "int64",
     "content_hash": "uint64",
 }

@@ -40,7 +40,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         A target or the pool is too small to fit on and to hold a part back.
     """
     selection = candidates.selection
-    eligible = sum(int(documents.eligible.sum()) for documents in candidates.stream(targets=[]))
+    eligible = sum(int(documents.eligible.sum()) for documents in candidates.stream([], columns=[]))
     classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
     noisy = selection.method == "classifier"
 

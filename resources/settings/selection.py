@@ -189,8 +189,8 @@ class Selection(Model):
         So many selections of this size, each drawn afresh.
     seed : int
         Seed of the noise.
-    output : {"jsonl", "jsonl.zst", "parquet"}
-        Format of the chosen records.
+    output : {"jsonl", "jsonl.zst", "parquet", "none"}
+        Format of the chosen records; with none, only the picks are written, which name them.
     """
 
     name: Name
@@ -223,7 +223,7 @@ class Selection(Model):
     overlap: Literal["first", "best"] = "first"
     epochs: Annotated[int, pydantic.Field(gt=0, le=1000)] = 1
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
-    output: Literal["jsonl", "jsonl.zst", "parquet"] = "jsonl"
+    output: Literal["jsonl", "jsonl.zst", "parquet", "none"] = "jsonl"
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Selection:

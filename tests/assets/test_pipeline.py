@@ -93,6 +93,22 @@ def test_parquet_output_holds_the_same_records(done):
     assert rows[0]["extra"]["nested"] == [1.5, None]
 
 
+def test_without_records_the_same_documents_are_picked_and_evaluated(done):
+    before = done.picks()
+    done.config["selections"][0]["output"] = "none"
+    stages = done.run()
+    assert not any(stage.errors for stage in stages.values())
+    assert done.picks() == before and done.records() == []
+    [(records, evaluated)] = done.rows(
+        "SELECT s.metadata->>'records', e.metadata->>'documents' FROM latest AS s, latest AS e "
+        "WHERE s.asset = 'selections' AND e.asset = 'evaluations'"
+    )
+    assert (records, evaluated) == ("0", "20")
+    done.config["selections"][0]["output"] = "jsonl"
+    done.run()
+    assert len(done.records()) == 20
+
+
 def test_parameters_from_the_launchpad_replace_those_of_the_configuration(done):
     result = done.materialize("selections", partition="picked", documents=7, method="top_k")
     assert result.success
