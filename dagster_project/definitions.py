@@ -19,6 +19,7 @@ from assets.selections import build_selections
 from assets.target_counts import build_target_counts
 from assets.weights import build_weights
 from dagster_project.automation import build_automation
+from dagster_project.quick_events import record_events_quickly
 from dagster_project.runs import MEASURE_DRIFT
 from resources.settings import load_settings
 from resources.workspace import Pipeline
@@ -101,4 +102,5 @@ def build_defs(
 @dg.definitions
 def defs() -> dg.Definitions:
     """Build the definitions that ``dg dev`` serves: the configuration named by DSIR_CONFIG."""
+    record_events_quickly()  # in the processes of the runs, which begin here
     return build_defs()

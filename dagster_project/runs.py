@@ -7,15 +7,14 @@ Dagster instance as the UI. What does not: what is printed (``dagster_project/cl
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
-import sqlalchemy as sa
 
 from dagster_project.partitions import shards
+from dagster_project.quick_events import record_events_quickly
 from resources.plan import Output, Plan
 from resources.workspace import Workspace
 
@@ -63,18 +62,8 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     settings = folder / "dagster.yaml"
     if not settings.exists():
         settings.write_text(INSTANCE_SETTINGS)
-    sa.event.listen(sa.Engine, "connect", commit_without_waiting)
+    record_events_quickly()
     return dg.DagsterInstance.from_config(str(folder))
-
-
-def commit_without_waiting(connection: object, record: object) -> None:
-    """Let SQLite not wait for the disk at every commit, which takes longer than weighing a small shard.
-
-    Dagster's log survives whatever ends a process, and is consistent after a power cut, but may then lack its last
-    events. What is recomputed does not depend on it.
-    """
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def register_shards(instance: dg.DagsterInstance, plan: Plan) -> list[str]:
