@@ -79,6 +79,7 @@ def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
     assert undisturbed.returncode == 0, text
 
     disturbed = pipeline_with_many_shards(tmp_path / "disturbed")
+    (disturbed.home / "dagster").mkdir(parents=True)
     killed = 0
     struck = {}
     for attempt in range(10 * KILLS):
