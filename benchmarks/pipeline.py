@@ -144,12 +144,13 @@ class Pipeline:
         self.home = folder / "home"
         self.runs = 0
 
-    def add_target(self, name: str, target: Path) -> None:
-        """Add a target, and a selection of it that is called like it."""
+    def add_target(self, name: str, target: Path, output: str) -> None:
+        """Add a target, and a selection of it that is called like it, its records in this format or `none`."""
         path = self.folder / "dsir.yaml"
         settings = json.loads(path.read_text())
         settings["targets"].append({"name": name, "uri": str(target), "text": "text"})
-        settings["selections"].append({**settings["selections"][0], "name": name, "targets": [name]})
+        selection = {**settings["selections"][0], "name": name, "targets": [name], "output": output}
+        settings["selections"].append(selection)
         path.write_text(json.dumps(settings, indent=1))
 
     def run(self) -> Process:
