@@ -70,7 +70,7 @@ bench-backfill: $(TEST) corpus ## what a partition costs beyond its work, in a b
 bench-refresh: $(TEST) corpus ## one file more in the pool: a refresh beside a full run
 	@.venv/bin/python -m benchmarks.refresh
 
-paper: $(PAPER) ## the paper's methods and match on nine targets: tables and plots in .dsir/paper, an hour and a half
+paper: $(PAPER) ## the paper's methods and match on nine targets: tables and plots in .dsir/paper, 75 minutes
 	@.venv/bin/python -m benchmarks.paper
 
 clean: ## remove .venv, the demo's corpus and caches; results in DSIR_HOME stay
