@@ -102,5 +102,5 @@ def build_defs(
 @dg.definitions
 def defs() -> dg.Definitions:
     """Build the definitions that ``dg dev`` serves: the configuration named by DSIR_CONFIG."""
-    record_events_quickly()  # in the processes of the runs, which begin here
+    record_events_quickly()  # the processes of runs begin here
     return build_defs()
