@@ -5,7 +5,8 @@ all. What does not: the picking itself (``dsir/selection.py``), its methods (``a
 filter's arithmetic (``dsir/quality.py``). Shared by ``selections`` and ``evaluations``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -108,7 +109,8 @@ def read_log_weights(file: pq.ParquetFile, group: int, n_targets: int, place: in
     -------
     ndarray of float64, shape (documents,)
     """
-    return file.read_row_group(group * n_targets + place, columns=["log_weight"])["log_weight"].to_numpy()
+    found = file.read_row_group(group * n_targets + place, columns=["log_weight"], use_threads=False)
+    return found["log_weight"].to_numpy()
 
 
 #: Of `Documents.table`; with those of the quality filter where the selection has one.
@@ -169,8 +171,11 @@ class Candidates:
             needed.add("row")
         if self.selection.quality is not None:
             needed.update(QUALITY_COLUMNS)
-        read = partial(self._read, targets, sorted(needed))
-        return self._featurized(read) if features else self._row_groups(read)
+        streams = [
+            partial(self._of_shard, index, shard, targets, sorted(needed), features)
+            for index, shard in enumerate(self.plan.counted)
+        ]
+        return self.workspace.engine.chain(streams)
 
     def _exclude(self, shard: str, documents: pa.Table) -> np.ndarray:
         """Tell which criterion each document does not meet: `Documents.excluded_by`."""
@@ -185,46 +190,37 @@ class Candidates:
         excluded_by[n_tokens < self.selection.min_tokens] = 1
         return excluded_by
 
-    def _n_row_groups(self, shard: str) -> int:
-        path = self.workspace.store.path("documents", shard)
-        with self.workspace.store.open_table(path, self.plan.raw_counts(shard).stamp) as documents:
-            return documents.num_row_groups
-
-    def _read(self, targets: list[str], columns: list[str], index: int, shard: str, group: int) -> Documents:
-        """Read a row group of documents with their log weights."""
+    def _of_shard(
+        self, index: int, shard: str, targets: list[str], columns: list[str], featurized: bool
+    ) -> Iterator[Documents]:
+        """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
         store, plan = self.workspace.store, self.plan
-        with store.open_table(store.path("documents", shard), plan.raw_counts(shard).stamp) as file:
-            documents = file.read_row_group(group, columns=columns)
-        log_weights = {}
-        if targets:
-            with store.open_table(store.path("weights", shard), plan.weights(shard).stamp) as file:
-                for target in targets:
-                    place = plan.counted_targets.index(target)
-                    log_weights[target] = read_log_weights(file, group, len(plan.counted_targets), place)
-        return Documents(index, documents, log_weights, self._exclude(shard, documents))
+        counts = plan.raw_counts(shard).stamp
+        places = {target: plan.counted_targets.index(target) for target in targets}
+        with ExitStack() as files:
+            documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
+            if targets:
+                stamp = plan.weights(shard).stamp
+                weights = files.enter_context(store.open_table(store.path("weights", shard), stamp))
+            if featurized:
+                batches = store.read_features(store.path("features", shard), counts)
+            for group in range(documents.num_row_groups):
+                table = documents.read_row_group(group, columns=columns, use_threads=False)
+                log_weights = {
+                    target: read_log_weights(weights, group, len(plan.counted_targets), place)
+                    for target, place in places.items()
+                }
+                whole = Documents(index, table, log_weights, self._exclude(shard, table))
+                yield from _cut(whole, batches) if featurized else [whole]
 
-    def _row_groups(self, read: Callable[[int, str, int], Documents]) -> Iterator[Documents]:
-        def row_groups() -> Iterator[tuple[int, str, int]]:
-            for index, shard in enumerate(self.plan.counted):
-                yield from ((index, shard, group) for group in range(self._n_row_groups(shard)))
 
-        return self.workspace.engine.map_blocks(lambda item: read(*item), row_groups())
-
-    def _featurized(self, read: Callable[[int, str, int], Documents]) -> Iterator[Documents]:
-        store, plan = self.workspace.store, self.plan
-
-        def of_shard(index: int, shard: str) -> Iterator[Documents]:
-            batches = store.read_features(store.path("features", shard), plan.raw_counts(shard).stamp)
-            for group in range(self._n_row_groups(shard)):
-                whole = read(index, shard, group)
-                done = 0
-                while done < len(whole.table):  # a row group is whole batches of features
-                    batch = next(batches)
-                    at = slice(done, done + batch.num_rows)
-                    mine = {target: values[at] for target, values in whole.log_weights.items()}
-                    table = whole.table.slice(done, batch.num_rows)
-                    yield Documents(index, table, mine, whole.excluded_by[at], batch)
-                    done += batch.num_rows
-
-        streams = [partial(of_shard, index, shard) for index, shard in enumerate(plan.counted)]
-        return self.workspace.engine.chain(streams)
+def _cut(documents: Documents, batches: Iterator[pa.RecordBatch]) -> Iterator[Documents]:
+    """Cut a row group into the next batches of features; it is whole batches of them."""
+    done = 0
+    while done < len(documents.table):
+        batch = next(batches)
+        at = slice(done, done + batch.num_rows)
+        mine = {target: values[at] for target, values in documents.log_weights.items()}
+        table = documents.table.slice(done, batch.num_rows)
+        yield Documents(documents.shard, table, mine, documents.excluded_by[at], batch)
+        done += batch.num_rows

@@ -39,7 +39,7 @@ from resources.records import (
     read_records,
 )
 from resources.settings import OPTIONS, ConfigError, Selection, Size
-from resources.store import PIECE, table
+from resources.store import PIECE, parquet_options, table
 from resources.workspace import Pipeline, Workspace
 
 
@@ -181,7 +181,7 @@ def build_selections(
 
 @dataclass
 class Pool:
-    """What one look at the pool's documents says, before anything is picked."""
+    """What one look at the pool's documents says, before anything is picked; ``sources``, where caps name some."""
 
     documents: int = 0
     eligible: int = 0
@@ -194,7 +194,8 @@ class Pool:
 def survey(candidates: Candidates) -> Pool:
     """Count the eligible documents, and the others by the first criterion that they do not meet."""
     pool = Pool()
-    for documents in candidates.stream(targets=[], columns=["n_tokens", "source"]):
+    named = isinstance(candidates.selection.source_caps, dict)
+    for documents in candidates.stream(targets=[], columns=["source"] if named else []):
         n_tokens = documents.n_tokens
         eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
         pool.documents += len(n_tokens)
@@ -202,7 +203,8 @@ def survey(candidates: Candidates) -> Pool:
         pool.eligible_tokens += int(n_tokens[documents.eligible].sum())
         pool.longest = max(pool.longest, int(n_tokens.max(initial=0)))
         pool.excluded.update(dict(zip(CRITERIA, excluded, strict=True)))
-        pool.sources.update(pc.unique(documents.table["source"]).to_pylist())
+        if named:
+            pool.sources.update(pc.unique(documents.table["source"]).to_pylist())
     return pool
 
 
@@ -276,7 +278,9 @@ def select(
         picks = picks_table(workspace, plan, selection, output, found.epochs)
         metadata = output.stamp.metadata()
         pq.write_table(
-            picks.replace_schema_metadata(metadata), temporary / "picks.parquet", compression="zstd"
+            picks.replace_schema_metadata(metadata),
+            temporary / "picks.parquet",
+            **parquet_options(picks.column_names),
         )
         files = []
         if selection.output != "none":
@@ -358,16 +362,17 @@ def picks_table(
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
     rows = np.concatenate(epochs)
     position = np.argsort(positions_of(rows), kind="stable")
-    ids: list[pa.Array] = []
-    for shard_index in np.unique(rows["shard"]):
-        shard = plan.counted[shard_index]
+
+    def look_up(index: int) -> pa.Table:
+        shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
-        file = workspace.store.open_table(path, plan.raw_counts(shard).stamp)
-        with file:
-            documents = file.read(columns=["row", "doc_id", "source", *PIECE])
-        wanted = np.sort(rows["row"][rows["shard"] == shard_index])  # as often as it was picked
+        with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as file:
+            documents = file.read(columns=["row", "doc_id", "source", *PIECE], use_threads=False)
+        wanted = np.sort(rows["row"][rows["shard"] == index])  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        ids.append(documents.drop_columns("row").take(at))
+        return documents.drop_columns("row").take(at)
+
+    ids = list(workspace.engine.map_shards(look_up, np.unique(rows["shard"]).tolist()))
     back = np.empty_like(position)
     back[position] = np.arange(len(position))
     # Shards that were counted before a document could be a piece have no columns for it.

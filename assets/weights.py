@@ -140,7 +140,7 @@ def weigh_shard(
             n_before = before.num_row_groups // max(documents.num_row_groups, 1)
         writer = files.enter_context(store.table_writer(path, "weights", output.stamp))
         for group in range(documents.num_row_groups):
-            rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
+            rows = documents.read_row_group(group, columns=["row"], use_threads=False)["row"].combine_chunks()
             log_weight = np.empty((len(targets), len(rows)))
             for i, target in enumerate(targets):
                 if target in kept:

@@ -106,7 +106,7 @@ def make_pool(
     text_bytes : int
         Of the pool.
     shard_bytes : int
-        Of a shard, about: it holds as many copies of one file as that takes, and at least one.
+        Of a shard, about: it holds a copy of as many files as that takes, and as many copies, at least one of one file.
     slices : dict of str to int
         Name of each slice and its bytes of text.
 
@@ -124,8 +124,8 @@ def make_pool(
         copies = text_bytes / total
         shares = {name: min(size / total, 1.0) for name, size in slices.items()}
         jobs = [
-            executor.submit(multiply, path, folder, copies, max(1, round(shard_bytes / size)), shares)
-            for path, size in zip(corpus.files, sizes, strict=True)
+            executor.submit(multiply, files, folder, copies, max(1, round(shard_bytes / size)), shares)
+            for files, size in gather(corpus.files, sizes, shard_bytes)
         ]
         first = corpus.files[0]
         whole = math.ceil(copies)
@@ -162,6 +162,19 @@ def read_records(path: Path) -> Iterator[dict]:
             yield record
 
 
+def gather(files: list[Path], sizes: list[int], most: int) -> Iterator[tuple[list[Path], int]]:
+    """Yield files that follow each other and are together no larger than ``most``, and their size; at least one."""
+    together: list[Path] = []
+    total = 0
+    for path, size in zip(files, sizes, strict=True):
+        if together and total + size > most:
+            yield together, total
+            together, total = [], 0
+        together.append(path)
+        total += size
+    yield together, total
+
+
 def count_bytes(path: Path) -> int:
     """Return the bytes of text of a file."""
     return sum(len(record["text"].encode()) for record in read_records(path))
@@ -194,9 +207,9 @@ def due(index: int, share: float) -> bool:
 
 
 def multiply(
-    path: Path, folder: Path, copies: float, together: int, shares: dict[str, float]
+    files: list[Path], folder: Path, copies: float, together: int, shares: dict[str, float]
 ) -> tuple[int, int]:
-    """Write all copies of one file, some together in a shard, and its part of every slice.
+    """Write all copies of some files, some together in a shard, and their part of every slice.
 
     Returns
     -------
@@ -204,16 +217,16 @@ def multiply(
         Documents, and bytes of text, of the shards.
     """
     whole = math.ceil(copies)
-    records = list(read_records(path))
+    records = [record for path in files for record in read_records(path)]
     for name, share in shares.items():
-        with open(folder / name / f"{path.name}.jsonl", "wb") as part:
+        with open(folder / name / f"{files[0].name}.jsonl", "wb") as part:
             part.writelines(encode(r, r["text"], 0) for i, r in enumerate(records) if due(i, share))
     # One copy after the other: copies of a document side by side would compress to almost nothing, here and
     # in the cached features, and find their buckets in the processor's cache.
     texts = [rotations(record["text"], whole) for record in records]
     documents = n_bytes = 0
     for first in range(0, whole, together):
-        shard = folder / "pool" / shard_name(path, first)
+        shard = folder / "pool" / shard_name(files[0], first)
         with pa.output_stream(str(shard), compression="zstd") as out:
             for copy in range(first, min(first + together, whole)):
                 for index, (record, rotated) in enumerate(zip(records, texts, strict=True)):

@@ -62,7 +62,7 @@ def main() -> int:
         help="text of the reference's slice (default: %(default)s)",
     )
     parser.add_argument(
-        "--shard-megabytes", type=float, default=24, help="text of a shard, about (default: %(default)s)"
+        "--shard-megabytes", type=float, default=100, help="text of a shard, about (default: %(default)s)"
     )
     parser.add_argument(
         "--quick", action="store_true", help=f"a pool of {QUICK_MEGABYTES} MB, to see that it works"

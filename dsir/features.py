@@ -111,7 +111,8 @@ class Features:
         The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
     buckets : uint16[nnz] or uint32[nnz]
         Ascending and unique within a document; uint16 for at most 65,536 buckets.
-    counts : uint32[nnz]
+    counts : uint32[nnz] or uint8[nnz]
+        uint8 where they come from Arrow and none is above 255.
     n_tokens : int64[n]
         Words of each document.
     content_hash : uint64[n]
@@ -189,7 +190,7 @@ class Features:
         counts = self.counts.astype(np.uint8)
         counts[large] = 0
         large_offsets = pa.array(np.searchsorted(large, self.offsets))
-        large_counts = pa.array(self.counts[large])
+        large_counts = pa.array(self.counts[large], pa.uint32())
         return pa.record_batch(
             {
                 "buckets": pa.LargeListArray.from_arrays(offsets, pa.array(self.buckets)),
@@ -204,7 +205,7 @@ class Features:
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
         """Features from the record batch of `to_arrow`, or a slice of it.
 
-        Only the counts are copied, and the offsets if the batch is a slice or has 32-bit lists.
+        Only the counts are copied, if one is above 255, and the offsets if the batch is a slice or has 32-bit lists.
 
         Raises
         ------
@@ -227,14 +228,14 @@ class Features:
         count_offsets, counts = _list_parts(columns["counts"])
         if not np.array_equal(offsets, count_offsets):
             raise ValueError("columns 'buckets' and 'counts' differ in the lengths of their lists")
-        counts = counts.astype(np.uint32)
         _, large_counts = _list_parts(columns["large_counts"])
-        large = np.flatnonzero(counts == 0)
-        if len(large) != len(large_counts):
-            raise ValueError(
-                f"{len(large)} counts are zero, but there are {len(large_counts)} 'large_counts'"
-            )
-        counts[large] = large_counts
+        zeros = len(counts) - np.count_nonzero(counts)
+        if zeros != len(large_counts):
+            raise ValueError(f"{zeros} counts are zero, but there are {len(large_counts)} 'large_counts'")
+        if zeros:
+            large = np.flatnonzero(counts == 0)  # looked for among bytes
+            counts = counts.astype(np.uint32)
+            counts[large] = large_counts
         return cls(
             offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy()
         )

@@ -71,23 +71,36 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (targets, n)
         In nats.
     """
-    # Bucket-major, so that one count reads one contiguous run of all targets' ratios.
-    by_bucket = np.ascontiguousarray(ratios.T, dtype=np.float64)
-    out = np.empty((ratios.shape[0], len(features)), dtype=np.float64)
-    _dot(features.offsets, features.buckets, features.counts, by_bucket, out)
+    ratios = np.ascontiguousarray(ratios, dtype=np.float64)
+    out = np.empty((len(ratios), len(features)), dtype=np.float64)
+    sparse = (features.offsets, features.buckets, features.counts)
+    in_fours = len(ratios) - len(ratios) % 4
+    if in_fours:
+        # Bucket-major, so that one count reads one contiguous run of all targets' ratios.
+        _dot_fours(*sparse, np.ascontiguousarray(ratios[:in_fours].T), out)
+    for target in range(in_fours, len(ratios)):
+        _dot(*sparse, ratios[target], out[target])
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _dot(offsets, buckets, counts, by_bucket, out):
-    n_targets = by_bucket.shape[1]
-    in_fours = n_targets - n_targets % 4
+def _dot(offsets, buckets, counts, ratios, out):
     for document in range(offsets.size - 1):
-        entries = range(offsets[document], offsets[document + 1])
+        entries = slice(offsets[document], offsets[document + 1])
+        of_document, times = buckets[entries], counts[entries]
+        total = 0.0
+        for i in range(np.uint64(len(times))):  # unsigned: no check for places counted from the end
+            total += np.float64(times[i]) * ratios[of_document[i]]
+        out[document] = total
+
+
+@numba.njit(cache=True, nogil=True)
+def _dot_fours(offsets, buckets, counts, by_bucket, out):
+    for document in range(offsets.size - 1):
         # Sums stay in registers: four targets at a time take hardly longer than one.
-        for t in range(0, in_fours, 4):
+        for t in range(0, by_bucket.shape[1], 4):
             a = b = c = d = 0.0
-            for i in entries:
+            for i in range(offsets[document], offsets[document + 1]):
                 count = np.float64(counts[i])
                 of_bucket = by_bucket[buckets[i]]
                 a += count * of_bucket[t]
@@ -95,11 +108,6 @@ def _dot(offsets, buckets, counts, by_bucket, out):
                 c += count * of_bucket[t + 2]
                 d += count * of_bucket[t + 3]
             out[t, document], out[t + 1, document], out[t + 2, document], out[t + 3, document] = a, b, c, d
-        for t in range(in_fours, n_targets):
-            a = 0.0
-            for i in entries:
-                a += np.float64(counts[i]) * by_bucket[buckets[i], t]
-            out[t, document] = a
 
 
 def fit_threshold(total_ngrams: int, wanted_ngrams: int) -> int:

@@ -89,7 +89,9 @@ class Engine:
         remaining = iter(streams)
         running: deque[tuple[Future, Queue]] = deque()
         try:
-            for stream in islice(remaining, self.threads):
+            for stream in islice(
+                remaining, self.threads + 1
+            ):  # so that no thread waits for whoever takes the items
                 running.append(start(stream))
             while running:
                 future, queue = running[0]

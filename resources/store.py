@@ -30,16 +30,20 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 #: What a document is that is a piece of a record: the record's row in its file, and where the piece begins and ends
 #: in the UTF-8 bytes of its text. Null where the document is the whole record, the one at `row`.
 PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
+
+#: A string that is the same in a whole row group: in memory as in the file, a number for each row, and the string once.
+REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 SCHEMAS = {
     "documents": pa.schema(
@@ -76,7 +80,7 @@ SCHEMAS = {
         {"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}
     ),
     "weights": pa.schema(
-        {"shard": pa.string(), "row": pa.int64(), "target": pa.string(), "log_weight": pa.float64()}
+        {"shard": REPEATED, "row": pa.int64(), "target": REPEATED, "log_weight": pa.float64()}
     ),
     "selections": pa.schema(
         {
@@ -97,12 +101,21 @@ SCHEMAS = {
     ),
 }
 
-# Strings that repeat are worth a dictionary; floats and hashes are not.
-_PARQUET = {
-    "compression": "zstd",
-    "use_dictionary": ["shard", "source", "target", "selection", "version", "reason"],
-    "write_statistics": True,
-}
+#: Columns in which strings repeat are worth a dictionary.
+_REPEATING = ["shard", "source", "target", "selection", "version", "reason"]
+#: Noise, that nothing makes smaller; and rows that count up, of which little is left once their differences are taken.
+_NOT_COMPRESSED = {"content_hash", "log_weight", "log_ratio", "key", "row"}
+
+
+def parquet_options(names: Sequence[str]) -> dict[str, object]:
+    """Return how `pyarrow.parquet.ParquetWriter` is to write columns of these names."""
+    return {
+        "compression": {name: "none" if name in _NOT_COMPRESSED else "zstd" for name in names},
+        "use_dictionary": [name for name in names if name in _REPEATING],
+        "column_encoding": {name: "DELTA_BINARY_PACKED" for name in names if name == "row"} or None,
+    }
+
+
 _METADATA_KEY = b"dsir"
 
 #: What the system says where there is no room: on the disk, or in its user's share of it.
@@ -219,7 +232,8 @@ class Store:
     def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
         """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
         schema = SCHEMAS[kind].with_metadata(stamp.metadata())
-        with self.replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **_PARQUET) as writer:
+        options = parquet_options(schema.names)
+        with self.replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
             yield writer
 
     def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> None:
@@ -324,7 +338,10 @@ def table(kind: str, columns: dict) -> pa.Table:
     arrays = []
     for name, type_ in zip(schema.names, schema.types, strict=True):
         value = columns[name] if name not in PIECE else columns.get(name, pa.nulls(n_rows, type_))
-        if isinstance(value, str):
+        if isinstance(value, str) and type_ == REPEATED:
+            indices = pa.array(np.zeros(n_rows, np.int32))
+            arrays.append(pa.DictionaryArray.from_arrays(indices, pa.array([value])))
+        elif isinstance(value, str):
             arrays.append(pa.repeat(pa.scalar(value, type_), n_rows))
         else:
             arrays.append(pa.array(value, type_) if not isinstance(value, pa.Array) else value.cast(type_))

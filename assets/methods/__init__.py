@@ -126,23 +126,28 @@ def _collect(
     selection = candidates.selection
     joint, draws = selection.method in JOINT, draws_of(selection)
 
-    def rank(documents: Documents) -> tuple[Documents, list[list[np.ndarray]]]:
-        return documents, [
-            [ranking.keys(documents, draw, noise_stream(selection, draw, epoch)) for draw in draws]
-            for epoch in range(1, len(tops) + 1)
-        ]
+    def offers(documents: Documents) -> tuple[Documents, list[list[np.ndarray]]]:
+        """Return what is to be added to each top: the eligible documents that may still be among the best."""
+        log_weights = np.array([documents.log_weights[target] for target in selection.targets])
+        eligible = documents.eligible
+        offered = []
+        for epoch, each_epoch in enumerate(tops, start=1):
+            offered.append([])
+            for place, (draw, top) in enumerate(zip(draws, each_epoch, strict=True)):
+                key = ranking.keys(documents, draw, noise_stream(selection, draw, epoch))
+                at = np.flatnonzero(eligible & (key >= top.floor))
+                some = documents.candidates(at)
+                target = log_weights[:, at].argmax(axis=0) if joint else np.full(len(at), place)
+                some["key"], some["target"] = key[at], target
+                some["log_weight"] = log_weights[target, at]
+                offered[-1].append(some)
+        return documents, offered
 
     stream = candidates.stream(features=ranking.needs_features)
-    for documents, keys in candidates.workspace.engine.map_blocks(rank, stream):
-        log_weights = np.array([documents.log_weights[target] for target in selection.targets])
-        for each_epoch, each_keys in zip(tops, keys, strict=True):
-            for draw, (top, key) in enumerate(zip(each_epoch, each_keys, strict=True)):
-                at = np.flatnonzero(documents.eligible & (key >= top.floor))
-                offered = documents.candidates(at)
-                target = log_weights[:, at].argmax(axis=0) if joint else np.full(len(at), draw)
-                offered["key"], offered["target"] = key[at], target
-                offered["log_weight"] = log_weights[target, at]
-                top.add(offered)
+    for documents, offered in candidates.workspace.engine.map_blocks(offers, stream):
+        for each_epoch, each_offered in zip(tops, offered, strict=True):
+            for top, some in zip(each_epoch, each_offered, strict=True):
+                top.add(some)
         for target, histogram in zip(selection.targets, histograms, strict=False):
             histogram.add(documents.log_weights[target][documents.eligible])
         if progress:

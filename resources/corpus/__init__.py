@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 20) -> Iterator[Block]:
+def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterator[Block]:
     """Read a file in blocks of about ``block_bytes``, in order.
 
     Decompresses and cuts at record boundaries; texts are extracted by :meth:`Block.parse`. Rows, texts

@@ -74,6 +74,13 @@ def test_shards_hold_as_many_copies_as_their_size_takes(corpus, tmp_path):
     assert ids == [f"few-00.jsonl.zst-{n}~{copy}" for copy in (0, 1) for n in range(20)]
 
 
+def test_shards_hold_as_many_files_as_their_size_takes(corpus, tmp_path):
+    sizes = [sum(len(record["text"].encode()) for record in read_records(path)) for path in corpus.files]
+    pool = make_pool(corpus, tmp_path / "made", 2 * sum(sizes), sum(sizes), {"slice": 100})
+    assert [shard.name for shard in pool.shards] == ["few-00-copy0.jsonl.zst", "few-00-copy1.jsonl.zst"]
+    assert [len(list(read_records(shard))) for shard in pool.shards] == [100, 100]
+
+
 def test_rotations_keep_the_words_and_never_repeat():
     text = "one two three four five six seven"
     made = list(rotations(text, 5))

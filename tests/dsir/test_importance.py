@@ -150,6 +150,17 @@ def test_counts_beyond_sixteen_bits_are_weighed_in_full():
     np.testing.assert_array_equal(log_weights(sparse(dense), np.eye(2)), dense.T)
 
 
+@pytest.mark.parametrize("largest", [255, 256, 70_000])
+def test_features_that_were_stored_have_the_same_weights_to_the_bit(largest):
+    dense = some_counts(20, 500, seed=3)
+    dense[7, 11] = largest
+    features = sparse(dense)
+    ratios = np.random.default_rng(4).normal(size=(5, 500))
+    again = Features.from_arrow(features.to_arrow())
+    assert again.counts.dtype == (np.uint8 if largest <= 255 else np.uint32)
+    np.testing.assert_array_equal(log_weights(again, ratios), log_weights(features, ratios))
+
+
 @settings(deadline=None, max_examples=50)
 @given(cuts=st.lists(st.integers(0, 60), max_size=6))
 def test_a_batch_cut_in_any_way_gives_the_same_bits_as_the_whole(cuts):
