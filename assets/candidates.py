@@ -81,15 +81,16 @@ class Documents:
         return hash_strings(self.table["source"].combine_chunks())
 
     def candidates(self, at: np.ndarray) -> np.ndarray:
-        """Return the documents at these places, for a selection: ndarray of CANDIDATE, without keys and weights."""
-        kept = self.table.take(pa.array(at))
+        """Return the documents at these places, for a selection: ndarray of CANDIDATE, without keys and weights.
+
+        Without the hash of their source too, where this was not read.
+        """
         candidates = np.zeros(len(at), dtype=CANDIDATE)
-        candidates["content_hash"] = kept["content_hash"].to_numpy()
-        candidates["id_hash"] = hash_strings(kept["doc_id"].combine_chunks())
         candidates["shard"] = self.shard
-        candidates["row"] = kept["row"].to_numpy()
-        candidates["n_tokens"] = kept["n_tokens"].to_numpy()
-        candidates["source_hash"] = hash_strings(kept["source"].combine_chunks())
+        for name in ("content_hash", "id_hash", "row", "n_tokens"):
+            candidates[name] = self.table[name].to_numpy()[at]
+        if "source" in self.table.column_names:
+            candidates["source_hash"] = hash_strings(self.table["source"].combine_chunks().take(pa.array(at)))
         return candidates
 
 
@@ -114,7 +115,7 @@ def read_log_weights(file: pq.ParquetFile, group: int, n_targets: int, place: in
 
 
 #: Of `Documents.table`; with those of the quality filter where the selection has one.
-COLUMNS = ("row", "doc_id", "source", "n_tokens", "n_ngrams", "content_hash")
+COLUMNS = ("row", "id_hash", "source", "n_tokens", "n_ngrams", "content_hash")
 QUALITY_COLUMNS = ("most_frequent_word", "informative_words", "single_digits")
 
 
@@ -158,7 +159,7 @@ class Candidates:
         features : bool
             Whether to read the cached features; the batches are smaller then.
         columns : sequence of str
-            Which of `COLUMNS` to read; those that tell which documents are eligible are read in any case.
+            Of the documents, to read; those that tell which documents are eligible are read in any case.
 
         Raises
         ------

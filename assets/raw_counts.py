@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
-from dsir.features import Features, featurize
+from dsir.features import Features, featurize, hash_strings
 from resources.corpus import Block, CorpusError, Rejected, TextBatch, read_blocks
 from resources.plan import CODE_VERSIONS, Output
 from resources.progress import Progress
@@ -199,6 +199,7 @@ def documents_table(
             "row": rows,
             **piece,
             "doc_id": ids,
+            "id_hash": hash_strings(ids),
             "source": source if batch.sources is None else batch.sources,
             "n_tokens": features.n_tokens,
             "n_ngrams": features.n_ngrams,

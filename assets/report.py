@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import yaml
 
 from assets import plots
-from assets.candidates import CRITERIA, Candidates, Documents
+from assets.candidates import COLUMNS, CRITERIA, Candidates, Documents
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, markdown_table
 from assets.methods import METHODS, noise_stream
@@ -262,7 +262,7 @@ def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: 
         [plots.Histogram() for _ in selection.targets[: plots.PANELS]],
         np.zeros(plots.LENGTHS, np.int64),
     )
-    for documents in candidates.stream():
+    for documents in candidates.stream(columns=[*COLUMNS, "doc_id"]):
         look.lengths += np.bincount(length_bin(documents.n_tokens), minlength=plots.LENGTHS)
         for target, histogram in zip(selection.targets, look.histograms, strict=False):
             histogram.add(documents.log_weights[target][documents.eligible])

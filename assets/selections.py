@@ -26,7 +26,7 @@ from assets.candidates import CRITERIA, Candidates
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
-from dsir.selection import Budget, positions_of
+from dsir.selection import Budget, pack_position, positions_of
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.records import (
@@ -361,20 +361,23 @@ def picks_table(
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
     rows = np.concatenate(epochs)
-    position = np.argsort(positions_of(rows), kind="stable")
+    positions = positions_of(rows)
+    order = np.argsort(positions, kind="stable")
+    ordered = positions[order]
 
     def look_up(index: int) -> pa.Table:
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as file:
             documents = file.read(columns=["row", "doc_id", "source", *PIECE], use_threads=False)
-        wanted = np.sort(rows["row"][rows["shard"] == index])  # as often as it was picked
+        first, last = np.searchsorted(ordered, pack_position([index, index + 1], 0))
+        wanted = ordered[first:last] - pack_position(index, 0)  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        return documents.drop_columns("row").take(at)
+        return documents.drop_columns("row").take(pa.array(at))
 
     ids = list(workspace.engine.map_shards(look_up, np.unique(rows["shard"]).tolist()))
-    back = np.empty_like(position)
-    back[position] = np.arange(len(position))
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
     # Shards that were counted before a document could be a piece have no columns for it.
     named = pa.concat_tables(ids, promote_options="default").take(back)
     names = pa.array(plan.counted)

@@ -228,14 +228,15 @@ class Features:
         count_offsets, counts = _list_parts(columns["counts"])
         if not np.array_equal(offsets, count_offsets):
             raise ValueError("columns 'buckets' and 'counts' differ in the lengths of their lists")
-        _, large_counts = _list_parts(columns["large_counts"])
+        large_offsets, large_counts = _list_parts(columns["large_counts"])
         zeros = len(counts) - np.count_nonzero(counts)
         if zeros != len(large_counts):
             raise ValueError(f"{zeros} counts are zero, but there are {len(large_counts)} 'large_counts'")
         if zeros:
-            large = np.flatnonzero(counts == 0)  # looked for among bytes
             counts = counts.astype(np.uint32)
-            counts[large] = large_counts
+            for i in np.flatnonzero(np.diff(large_offsets)):
+                of_document = counts[offsets[i] : offsets[i + 1]]
+                of_document[of_document == 0] = large_counts[large_offsets[i] : large_offsets[i + 1]]
         return cls(
             offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy()
         )

@@ -16,6 +16,8 @@ from dsir.features import Features
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8
 
+_0, _1, _2, _3, _4 = map(np.uint64, range(5))
+
 
 def log_ratios(
     target_counts: np.ndarray, raw_counts: np.ndarray, target_smoothing: float = 0.0
@@ -56,8 +58,8 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
     """Log importance weight of every document under every target.
 
     The sum over buckets of count times log ratio (paper, equation 1; reference,
-    ``HashedNgramDSIR.importance_estimator``), added in ascending order of bucket, so that the result
-    does not depend on batches or threads.
+    ``HashedNgramDSIR.importance_estimator``), added in an order that the document alone decides, so that the result
+    does not depend on batches, threads or other targets.
 
     Parameters
     ----------
@@ -73,13 +75,8 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
     """
     ratios = np.ascontiguousarray(ratios, dtype=np.float64)
     out = np.empty((len(ratios), len(features)), dtype=np.float64)
-    sparse = (features.offsets, features.buckets, features.counts)
-    in_fours = len(ratios) - len(ratios) % 4
-    if in_fours:
-        # Bucket-major, so that one count reads one contiguous run of all targets' ratios.
-        _dot_fours(*sparse, np.ascontiguousarray(ratios[:in_fours].T), out)
-    for target in range(in_fours, len(ratios)):
-        _dot(*sparse, ratios[target], out[target])
+    for of_target, weights in zip(ratios, out, strict=True):
+        _dot(features.offsets, features.buckets, features.counts, of_target, weights)
     return out
 
 
@@ -88,26 +85,17 @@ def _dot(offsets, buckets, counts, ratios, out):
     for document in range(offsets.size - 1):
         entries = slice(offsets[document], offsets[document + 1])
         of_document, times = buckets[entries], counts[entries]
-        total = 0.0
-        for i in range(np.uint64(len(times))):  # unsigned: no check for places counted from the end
-            total += np.float64(times[i]) * ratios[of_document[i]]
-        out[document] = total
-
-
-@numba.njit(cache=True, nogil=True)
-def _dot_fours(offsets, buckets, counts, by_bucket, out):
-    for document in range(offsets.size - 1):
-        # Sums stay in registers: four targets at a time take hardly longer than one.
-        for t in range(0, by_bucket.shape[1], 4):
-            a = b = c = d = 0.0
-            for i in range(offsets[document], offsets[document + 1]):
-                count = np.float64(counts[i])
-                of_bucket = by_bucket[buckets[i]]
-                a += count * of_bucket[t]
-                b += count * of_bucket[t + 1]
-                c += count * of_bucket[t + 2]
-                d += count * of_bucket[t + 3]
-            out[t, document], out[t + 1, document], out[t + 2, document], out[t + 3, document] = a, b, c, d
+        n = np.uint64(len(times))  # unsigned: no check for places counted from the end
+        in_fours = n - n % _4
+        a = b = c = d = 0.0
+        for i in range(_0, in_fours, _4):  # an addition need not wait for the one before
+            a += np.float64(times[i]) * ratios[of_document[i]]
+            b += np.float64(times[i + _1]) * ratios[of_document[i + _1]]
+            c += np.float64(times[i + _2]) * ratios[of_document[i + _2]]
+            d += np.float64(times[i + _3]) * ratios[of_document[i + _3]]
+        for i in range(in_fours, n):
+            a += np.float64(times[i]) * ratios[of_document[i]]
+        out[document] = (a + b) + (c + d)
 
 
 def fit_threshold(total_ngrams: int, wanted_ngrams: int) -> int:

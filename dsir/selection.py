@@ -207,8 +207,17 @@ class TopK:
             self._shrink()
 
     def _shrink(self) -> None:
-        ranked = rank(np.concatenate(self._held))
+        held = np.concatenate(self._held)
         reach = self.budget.amount + self.reserve
+        if self.caps is None and self.budget.tokens is None and len(held) > reach:
+            # Which are the best is known before their order is; unless many keys are equal, that is enough.
+            floor = np.partition(held["key"], -reach)[-reach]
+            held = held[held["key"] >= floor]
+            if len(held) <= reach + self.SLACK:
+                self._keep(held)
+                self.floor = floor
+                return
+        ranked = rank(held)
         # One more than fits: with a budget of tokens, a better document may still push others out,
         # but never bring in one that is ranked below the first that does not fit.
         if self.caps is None:
@@ -220,10 +229,13 @@ class TopK:
             _, least = self.caps.admit(ranked, self.budget)
             last = int(np.searchsorted(least, reach, side="right")) + 1
             kept, below = ranked[:last][admitted[:last]], last < len(ranked)
-        self._held, self._n_held = [kept], len(kept)
-        self._limit = 2 * len(kept) + self.SLACK
+        self._keep(kept)
         if below and len(kept):
             self.floor = kept["key"][-1]
+
+    def _keep(self, candidates: np.ndarray) -> None:
+        self._held, self._n_held = [candidates], len(candidates)
+        self._limit = 2 * len(candidates) + self.SLACK
 
     def candidates(self) -> np.ndarray:
         """Return all that is held, ranked: the picked documents and perhaps some beyond them."""

@@ -25,10 +25,10 @@ from resources.store import Stamp
 
 #: Raised when an asset's outputs change for the same inputs.
 CODE_VERSIONS = {
-    "raw_counts": "3",
+    "raw_counts": "4",
     "target_counts": "2",
     "importance_estimator": "1",
-    "weights": "1",
+    "weights": "2",
     "selections": "3",
     "evaluations": "2",
 }

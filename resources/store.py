@@ -52,6 +52,7 @@ SCHEMAS = {
             "row": pa.int64(),
             **PIECE,
             "doc_id": pa.string(),
+            "id_hash": pa.uint64(),
             "source": pa.string(),
             "n_tokens": pa.int64(),
             "n_ngrams": pa.int64(),
@@ -104,7 +105,7 @@ SCHEMAS = {
 #: Columns in which strings repeat are worth a dictionary.
 _REPEATING = ["shard", "source", "target", "selection", "version", "reason"]
 #: Noise, that nothing makes smaller; and rows that count up, of which little is left once their differences are taken.
-_NOT_COMPRESSED = {"content_hash", "log_weight", "log_ratio", "key", "row"}
+_NOT_COMPRESSED = {"content_hash", "id_hash", "log_weight", "log_ratio", "key", "row"}
 
 
 def parquet_options(names: Sequence[str]) -> dict[str, object]:

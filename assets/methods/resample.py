@@ -67,10 +67,12 @@ class LengthCorrection:
 
     def log_weights(self, documents: Documents, target: str) -> np.ndarray:
         """Return the corrected log weight of every document: ndarray of float64."""
+        if self.selection.length is None:
+            return documents.log_weights[target]
         means = (self.mean_tokens[target], self.pool_mean_tokens) if self.mean_tokens else None
         return correct_for_length(
             documents.log_weights[target],
-            self.selection.length or "none",
+            self.selection.length,
             documents.n_ngrams,
             documents.n_tokens,
             means,

@@ -12,7 +12,10 @@ from dagster_project.quick_events import MOST_HELD, record_events_quickly
 
 
 @pytest.fixture(autouse=True)
-def quickly():
+def quickly(monkeypatch):
+    for module in (quick_events.sqlite_event_log, quick_events.sqlite_run_storage):
+        monkeypatch.setattr(module, "create_engine", module.create_engine)
+    monkeypatch.setattr(quick_events, "_engines", {})
     record_events_quickly()
     record_events_quickly()
     yield
@@ -56,6 +59,25 @@ def test_closing_a_connection_leaves_the_write_ahead_log(tmp_path):
         assert fifty.execute_in_process(instance=instance).success
     # Where nobody holds the database, SQLite writes the log back and removes it.
     assert list(tmp_path.rglob("index.db-wal"))
+
+
+def test_a_statement_is_compiled_once_for_all_events(tmp_path):
+    compiled = []
+
+    def note(connection, cursor, statement, parameters, context, executemany):
+        if "INSERT INTO event_logs" in statement:
+            compiled.append(context.compiled)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            assert fifty.execute_in_process(instance=instance).success
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert len(compiled) > 100
+    assert (
+        len(set(map(id, compiled))) < 10
+    )  # with and without a partition, of the run's database and of the index
 
 
 def test_few_databases_are_held(tmp_path):
