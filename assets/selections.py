@@ -378,8 +378,7 @@ def picks_table(
     ids = list(workspace.engine.map_shards(look_up, np.unique(rows["shard"]).tolist()))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    # Shards that were counted before a document could be a piece have no columns for it.
-    named = pa.concat_tables(ids, promote_options="default").take(back)
+    named = pa.concat_tables(ids).take(pa.array(back))
     names = pa.array(plan.counted)
     epoch = np.repeat(np.arange(1, len(epochs) + 1), [len(each) for each in epochs])
     group = epoch * len(selection.targets) + rows["target"]
@@ -392,7 +391,7 @@ def picks_table(
             "version": output.fingerprint,
             "epoch": epoch,
             "rank": rank,
-            "target": np.array(selection.targets, dtype=object)[rows["target"]],
+            "target": pa.array(selection.targets).take(pa.array(rows["target"])),
             "shard": names.take(pa.array(rows["shard"])),
             "row": rows["row"],
             **{name: named[name].combine_chunks() for name in named.column_names},

@@ -202,6 +202,7 @@ def fill(home: Path) -> None:
                 "shard": "wiki-0",
                 "row": two,
                 "doc_id": ["a", "b"],
+                "id_hash": np.array([7, 8], np.uint64),
                 "source": "wiki",
                 "n_tokens": two + 100,
                 "n_ngrams": two + 199,

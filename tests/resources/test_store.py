@@ -77,6 +77,7 @@ ROWS = {
         "shard": "s",
         "row": np.array([0, 2]),
         "doc_id": pa.array(["a", "ü|\n"]),
+        "id_hash": np.array([7, 2**64 - 1], np.uint64),
         "source": pa.array(["x", "y"]),
         "n_tokens": np.array([1, 2**40]),
         "n_ngrams": np.array([1, 3]),
