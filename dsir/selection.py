@@ -199,7 +199,8 @@ class TopK:
         ----------
         candidates : ndarray of CANDIDATE, shape (n,)
         """
-        better = candidates[candidates["key"] >= self.floor]
+        above = candidates["key"] >= self.floor
+        better = candidates if above.all() else candidates[above]
         if len(better):
             self._held.append(better)
             self._n_held += len(better)
@@ -207,17 +208,10 @@ class TopK:
             self._shrink()
 
     def _shrink(self) -> None:
-        held = np.concatenate(self._held)
         reach = self.budget.amount + self.reserve
-        if self.caps is None and self.budget.tokens is None and len(held) > reach:
-            # Which are the best is known before their order is; unless many keys are equal, that is enough.
-            floor = np.partition(held["key"], -reach)[-reach]
-            held = held[held["key"] >= floor]
-            if len(held) <= reach + self.SLACK:
-                self._keep(held)
-                self.floor = floor
-                return
-        ranked = rank(held)
+        if self._cut(reach):
+            return
+        ranked = rank(np.concatenate(self._held))
         # One more than fits: with a budget of tokens, a better document may still push others out,
         # but never bring in one that is ranked below the first that does not fit.
         if self.caps is None:
@@ -233,6 +227,22 @@ class TopK:
         if below and len(kept):
             self.floor = kept["key"][-1]
 
+    def _cut(self, reach: int) -> bool:
+        """Throw out what is below the best ``reach`` documents, without ranking them, and tell whether that was enough.
+
+        It is not where many keys are equal, and does not do for tokens or caps.
+        """
+        if self.caps is not None or self.budget.tokens is not None or self._n_held <= reach:
+            return False
+        keys = [held["key"] for held in self._held]
+        floor = np.partition(np.concatenate(keys), -reach)[-reach]
+        kept = np.concatenate([held[key >= floor] for held, key in zip(self._held, keys, strict=True)])
+        if len(kept) > reach + self.SLACK:
+            return False
+        self._keep(kept)
+        self.floor = floor
+        return True
+
     def _keep(self, candidates: np.ndarray) -> None:
         self._held, self._n_held = [candidates], len(candidates)
         self._limit = 2 * len(candidates) + self.SLACK
@@ -241,6 +251,7 @@ class TopK:
         """Return all that is held, ranked: the picked documents and perhaps some beyond them."""
         if not self._held:
             return np.empty(0, dtype=CANDIDATE)
+        self._cut(self.budget.amount + self.reserve)
         return rank(np.concatenate(self._held))
 
     def picked(self) -> np.ndarray:
