@@ -144,13 +144,24 @@ class Pipeline:
         self.home = folder / "home"
         self.runs = 0
 
-    def add_target(self, name: str, target: Path, output: str) -> None:
-        """Add a target, and a selection of it that is called like it, its records in this format or `none`."""
+    def set_target(self, name: str, target: Path, output: str) -> None:
+        """Add a target, and a selection of it that is called like it, its records in this format or `none`.
+
+        They take the place of those that have this name.
+        """
         path = self.folder / "dsir.yaml"
         settings = json.loads(path.read_text())
-        settings["targets"].append({"name": name, "uri": str(target), "text": "text"})
-        selection = {**settings["selections"][0], "name": name, "targets": [name], "output": output}
-        settings["selections"].append(selection)
+        new = {
+            "targets": {"name": name, "uri": str(target), "text": "text"},
+            "selections": {
+                **settings["selections"][0],
+                "name": name,
+                "targets": [name],
+                "output": output,
+            },
+        }
+        for section, entry in new.items():
+            settings[section] = [each for each in settings[section] if each["name"] != name] + [entry]
         path.write_text(json.dumps(settings, indent=1))
 
     def run(self) -> Process:

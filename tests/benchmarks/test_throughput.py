@@ -18,7 +18,7 @@ def output() -> list[str]:
         pytest.skip("no corpus: neither ../shared/data nor the demo's (`make corpus`) is there")
     options = ["--megabytes", "8", "--reference-megabytes", "0.5", "--shard-megabytes", "1"]
     command = [sys.executable, "-m", "benchmarks.throughput", *options]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
