@@ -176,7 +176,7 @@ class Candidates:
             partial(self._of_shard, index, shard, targets, sorted(needed), features)
             for index, shard in enumerate(self.plan.counted)
         ]
-        return self.workspace.engine.chain(streams)
+        return self.workspace.engine.chain(streams, held=8 if features else 2)
 
     def _exclude(self, shard: str, documents: pa.Table) -> np.ndarray:
         """Tell which criterion each document does not meet: `Documents.excluded_by`."""

@@ -89,9 +89,8 @@ class Engine:
         remaining = iter(streams)
         running: deque[tuple[Future, Queue]] = deque()
         try:
-            for stream in islice(
-                remaining, self.threads + 1
-            ):  # so that no thread waits for whoever takes the items
+            # One more than threads, so that none of these waits for whoever takes the items.
+            for stream in islice(remaining, self.threads + 1):
                 running.append(start(stream))
             while running:
                 future, queue = running[0]
