@@ -139,8 +139,10 @@ def bring_up_to_date(
             due.append(output)
     if len(due) < len(outputs):
         context.log.info(f"{asset}: {len(outputs) - len(due)} of {len(outputs)} outputs are fresh and stay")
-    for output in due[:20]:
-        context.log.info(f"{output.name} is {output.state}: {output.why or 'forced'}")
+    if due:  # one event, however many there are
+        lines = [f"{output.name} is {output.state}: {output.why or 'forced'}" for output in due[:20]]
+        more = [f"and {len(due) - 20} more"] if len(due) > 20 else []
+        context.log.info("\n".join([*lines, *more]))
     failures = dict(failed)
     progress = Progress(asset, len(due), context.log.info)
 

@@ -364,12 +364,14 @@ def picks_table(
     positions = positions_of(rows)
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]
+    chunked = any(source.chunk_words is not None for source in workspace.settings.raw)
+    columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
 
     def look_up(index: int) -> pa.Table:
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as file:
-            documents = file.read(columns=["row", "doc_id", "source", *PIECE], use_threads=False)
+            documents = file.read(columns=columns, use_threads=False)
         first, last = np.searchsorted(ordered, pack_position([index, index + 1], 0))
         wanted = ordered[first:last] - pack_position(index, 0)  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
