@@ -134,7 +134,9 @@ def run(options: argparse.Namespace) -> int:
     """Bring everything up to date, with progress."""
     started = time.monotonic()
     workspace = Workspace(options.config, options.home)
-    warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+    plan = workspace.plan()
+    if plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
+        warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
     warnings: list[str] = []
     failed = recomputed = 0
     with open_instance(workspace.home) as instance:
