@@ -92,9 +92,8 @@ def measure(corpus: Corpus, folder: Path, options: argparse.Namespace, console: 
         "reference": options.reference_megabytes,
     }
     slices = {name: int(size * 1e6) for name, size in megabytes.items()}
-    shard_megabytes = min(
-        options.shard_megabytes, options.megabytes / 8
-    )  # a quarter of a small pool is less than all
+    # At least eight shards, so that a quarter of them is a smaller pool.
+    shard_megabytes = min(options.shard_megabytes, options.megabytes / 8)
     pool = make_pool(corpus, folder, int(options.megabytes * 1e6), int(shard_megabytes * 1e6), slices)
     describe(corpus, pool, cores, load, console)
     figures: dict[str, object] = {
