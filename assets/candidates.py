@@ -87,7 +87,7 @@ class Documents:
         """
         candidates = np.zeros(len(at), dtype=CANDIDATE)
         candidates["shard"] = self.shard
-        for name in ("content_hash", "id_hash", "row", "n_tokens"):
+        for name in CANDIDATE_COLUMNS:
             candidates[name] = self.table[name].to_numpy()[at]
         if "source" in self.table.column_names:
             candidates["source_hash"] = hash_strings(self.table["source"].combine_chunks().take(pa.array(at)))
@@ -114,8 +114,9 @@ def read_log_weights(file: pq.ParquetFile, group: int, n_targets: int, place: in
     return found["log_weight"].to_numpy()
 
 
-#: Of `Documents.table`; with those of the quality filter where the selection has one.
-COLUMNS = ("row", "id_hash", "source", "n_tokens", "n_ngrams", "content_hash")
+#: Columns of `Documents.table` that every candidate has; all of them; those of the quality filter, where there is one.
+CANDIDATE_COLUMNS = ("row", "id_hash", "n_tokens", "content_hash")
+COLUMNS = (*CANDIDATE_COLUMNS, "source", "n_ngrams")
 QUALITY_COLUMNS = ("most_frequent_word", "informative_words", "single_digits")
 
 

@@ -139,10 +139,8 @@ def bring_up_to_date(
             due.append(output)
     if len(due) < len(outputs):
         context.log.info(f"{asset}: {len(outputs) - len(due)} of {len(outputs)} outputs are fresh and stay")
-    if due:  # one event, however many there are
-        lines = [f"{output.name} is {output.state}: {output.why or 'forced'}" for output in due[:20]]
-        more = [f"and {len(due) - 20} more"] if len(due) > 20 else []
-        context.log.info("\n".join([*lines, *more]))
+    if due:
+        context.log.info(reasons(due))
     failures = dict(failed)
     progress = Progress(asset, len(due), context.log.info)
 
@@ -202,6 +200,12 @@ def bring_up_to_date(
             + "\n".join(f"{name}: {error}" for name, error in failures.items()),
             allow_retries=not all(isinstance(error, ValueError) for error in failures.values()),
         )
+
+
+def reasons(due: Sequence[Output]) -> str:
+    """Say of outputs what state they are in and why, a line each, in one event of the log; of the first twenty."""
+    lines = [f"{output.name}: {output.state}, {output.why or 'forced'}" for output in due[:20]]
+    return "\n".join([*lines, *([f"and {len(due) - 20} more"] if len(due) > 20 else [])])
 
 
 def tell_of_waiting(log: dg.DagsterLogManager) -> None:

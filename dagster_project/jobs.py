@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import dagster as dg
 import pydantic
 
-from assets.materialize import RunOptions
+from assets.materialize import RunOptions, reasons
 from assets.raw_counts import count_shards
 from assets.weights import weigh_shards
 from dagster_project.runs import register_shards, run_all
@@ -55,8 +55,8 @@ def build_jobs(build_definitions: Callable[[], dg.Definitions]) -> list[dg.JobDe
                 f"{stage.asset}: {len(stage.due)} were due, {stage.fresh} fresh"
                 + (f"; Dagster runs {', '.join(stage.run_ids)}" if stage.run_ids else "")
             )
-            for output in stage.due[:20]:
-                context.log.info(f"{output.name} was {output.state}: {output.why}")
+            if stage.due:
+                context.log.info(reasons(stage.due))
             errors += stage.errors
         if errors:
             raise dg.Failure("\n".join(errors), allow_retries=False)

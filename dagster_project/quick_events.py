@@ -31,7 +31,7 @@ _lock = threading.Lock()
 
 
 def record_events_quickly() -> None:
-    """Let this process's SQLite databases be written without waiting; calling it again changes nothing."""
+    """Let this process write its SQLite databases without waiting, and keep their engines; once is enough."""
     if not sa.event.contains(sa.Engine, "connect", _connected):
         sa.event.listen(sa.Engine, "connect", _connected)
     sqlite_event_log.create_engine = sqlite_run_storage.create_engine = _engine

@@ -233,10 +233,15 @@ class Features:
         if zeros != len(large_counts):
             raise ValueError(f"{zeros} counts are zero, but there are {len(large_counts)} 'large_counts'")
         if zeros:
+            # Looked for among the few documents that have any.
+            documents = np.flatnonzero(np.diff(large_offsets))
+            large = np.concatenate(
+                [offsets[i] + np.flatnonzero(counts[offsets[i] : offsets[i + 1]] == 0) for i in documents]
+            )
+            if len(large) != zeros:
+                raise ValueError("'large_counts' has none for a document whose counts have zeros")
             counts = counts.astype(np.uint32)
-            for i in np.flatnonzero(np.diff(large_offsets)):
-                of_document = counts[offsets[i] : offsets[i + 1]]
-                of_document[of_document == 0] = large_counts[large_offsets[i] : large_offsets[i + 1]]
+            counts[large] = large_counts
         return cls(
             offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy()
         )

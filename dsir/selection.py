@@ -208,9 +208,9 @@ class TopK:
             self._shrink()
 
     def _shrink(self) -> None:
-        reach = self.budget.amount + self.reserve
-        if self._cut(reach):
+        if self._cut():
             return
+        reach = self._reach
         ranked = rank(np.concatenate(self._held))
         # One more than fits: with a budget of tokens, a better document may still push others out,
         # but never bring in one that is ranked below the first that does not fit.
@@ -227,11 +227,16 @@ class TopK:
         if below and len(kept):
             self.floor = kept["key"][-1]
 
-    def _cut(self, reach: int) -> bool:
-        """Throw out what is below the best ``reach`` documents, without ranking them, and tell whether that was enough.
+    @property
+    def _reach(self) -> int:
+        return self.budget.amount + self.reserve
+
+    def _cut(self) -> bool:
+        """Throw out what is out of reach of a budget of documents, without ranking; return whether that was enough.
 
         It is not where many keys are equal, and does not do for tokens or caps.
         """
+        reach = self._reach
         if self.caps is not None or self.budget.tokens is not None or self._n_held <= reach:
             return False
         keys = [held["key"] for held in self._held]
@@ -251,7 +256,7 @@ class TopK:
         """Return all that is held, ranked: the picked documents and perhaps some beyond them."""
         if not self._held:
             return np.empty(0, dtype=CANDIDATE)
-        self._cut(self.budget.amount + self.reserve)
+        self._cut()
         return rank(np.concatenate(self._held))
 
     def picked(self) -> np.ndarray:

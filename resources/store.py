@@ -113,7 +113,7 @@ def parquet_options(names: Sequence[str]) -> dict[str, object]:
     return {
         "compression": {name: "none" if name in _NOT_COMPRESSED else "zstd" for name in names},
         "use_dictionary": [name for name in names if name in _REPEATING],
-        "column_encoding": {name: "DELTA_BINARY_PACKED" for name in names if name == "row"} or None,
+        "column_encoding": {"row": "DELTA_BINARY_PACKED"} if "row" in names else None,
     }
 
 

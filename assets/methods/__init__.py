@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from assets import plots
-from assets.candidates import COLUMNS, Candidates, Documents
+from assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from assets.importance_estimator import target_totals
 from assets.methods import classifier, match, mixture, random, resample, top_k
 from assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
@@ -143,9 +143,9 @@ def _collect(
                 offered[-1].append(some)
         return documents, offered
 
-    # Keys may depend on more where there are features or a correction for length, caps on the source.
-    few = not (ranking.needs_features or selection.length or tops[0][0].caps)
-    columns = ("row", "id_hash", "content_hash") if few else COLUMNS
+    columns = [*CANDIDATE_COLUMNS, *ranking.columns]
+    if any(top.caps for each_epoch in tops for top in each_epoch):
+        columns.append("source")
     stream = candidates.stream(features=ranking.needs_features, columns=columns)
     for documents, offered in candidates.workspace.engine.map_blocks(offers, stream):
         for each_epoch, each_offered in zip(tops, offered, strict=True):

@@ -93,7 +93,13 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
         return draw(documents.features, matching, options, documents.source_hash, stream)
 
-    return Ranking(keys, True, numbers=numbers(matching, options), tables=tables(matching, targets))
+    return Ranking(
+        keys,
+        ("source",),
+        needs_features=True,
+        numbers=numbers(matching, options),
+        tables=tables(matching, targets),
+    )
 
 
 def mean_tokens(candidates: Candidates, targets: list[str], shares: np.ndarray) -> tuple[float, float] | None:

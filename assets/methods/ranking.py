@@ -28,6 +28,8 @@ class Ranking:
         Takes documents, a target (of a method for all targets together, their names joined by ``+``) and the name of
         the noise; returns the key of every document, ndarray of float64: the largest are picked. Called from several
         threads, with documents in any order.
+    columns : sequence of str
+        Of the documents, that ``keys`` reads beside those that every candidate has.
     needs_features : bool
         Whether the documents have to come with their cached features.
     source_shares : mapping of str to float, optional
@@ -42,6 +44,7 @@ class Ranking:
     """
 
     keys: Callable[[Documents, str, str], np.ndarray]
+    columns: Sequence[str] = ()
     needs_features: bool = False
     source_shares: Mapping[str, float] | None = None
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     numbers = corrected.numbers()
     if selection.temperature is not None:
         numbers["temperatures"] = json.dumps(temperatures)
-    return Ranking(keys, numbers=numbers)
+    return Ranking(keys, corrected.columns, numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class LengthCorrection:
     selection: Selection
     mean_tokens: dict[str, float]
     pool_mean_tokens: float
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Which columns of the documents are needed for it."""
+        return () if self.selection.length is None else ("n_ngrams",)
 
     def log_weights(self, documents: Documents, target: str) -> np.ndarray:
         """Return the corrected log weight of every document: ndarray of float64."""

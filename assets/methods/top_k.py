@@ -15,4 +15,4 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
         return corrected.log_weights(documents, target)
 
-    return Ranking(keys, numbers=corrected.numbers())
+    return Ranking(keys, corrected.columns, numbers=corrected.numbers())

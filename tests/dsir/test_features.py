@@ -207,6 +207,15 @@ def test_bad_record_batches_are_refused():
         Features.from_arrow(batch.drop_columns(["counts"]))
 
 
+def test_a_large_count_of_another_document_is_refused():
+    batch = featurize(pa.array(["often " * 1_000, "once"]), FeatureSpec()).to_arrow()
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    n = len(batch.column("large_counts").values)
+    columns["large_counts"] = pa.array([[], [300] * n], pa.large_list(pa.uint32()))
+    with pytest.raises(ValueError, match="large_counts"):
+        Features.from_arrow(pa.record_batch(columns))
+
+
 # ------------------------------------------------------------------------------------ custom tokenizers
 @pytest.mark.parametrize("hash", HASHES)
 @pytest.mark.parametrize(("ngrams", "buckets"), [(1, 100), (2, 10_000), (4, 2**20)])
