@@ -1,4 +1,4 @@
-"""Plots in the metadata of ``selections`` and ``evaluations``: markdown with the picture in it.
+"""Plots in Dagster's metadata and on the page of a selection: markdown with the picture in it.
 
 What belongs here: what is drawn, how it looks, the counts that a histogram is drawn from. What does not: other
 numbers (``assets/selections.py``, ``assets/evaluations.py``), tables (``assets/materialize.py``).

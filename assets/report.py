@@ -47,6 +47,8 @@ PICKED, NEXT, TYPICAL = 10, 6, 4
 NGRAMS, EXPLAINED = 6, 100_000
 #: Characters of a text that are shown at once, and after a click.
 EXCERPT, EXCERPT_LONG = 320, 6_000
+#: What the plots of the pool beside the picks are called in Dagster's metadata.
+LOG_WEIGHTS, LENGTHS = "log weights, plot", "lengths, plot"
 #: Files that are listed.
 FILES = 1_000
 
@@ -135,12 +137,15 @@ def add_report(
     output : Output
         Its evaluation.
     result : Result
-        What was measured; the file and its path are added.
+        What was measured; the file, its path and the plots of log weights and lengths are added.
     """
     folder = workspace.store.selection_folder(selection.name, source.fingerprint)
     picks = workspace.store.read_table(folder / "picks.parquet", source.stamp)
     path = workspace.store.report(selection.name, output.fingerprint)
-    page = template().render(page_of(workspace, plan, selection, source, output, result, picks))
+    look = look_at_pool(workspace, plan, selection, picks)
+    drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
+    result.tables = drawn | result.tables
+    page = template().render(page_of(workspace, plan, selection, source, output, result, picks, look))
     with workspace.store.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     result.files.append(path)
@@ -155,24 +160,22 @@ def page_of(
     output: Output,
     result: Result,
     picks: pa.Table,
+    look: Look,
 ) -> dict[str, object]:
     """Return what the template shows."""
     made = source.found["metadata"]
     values = {
         (row["target"], row["metric"], row["source"]): row["value"] for row in result.metrics.to_pylist()
     }
-    look = look_at_pool(workspace, plan, selection, picks)
     selected = spread(plan, selection, picks)
     read_documents(workspace, plan, [*selected, *look.next, *look.typical])
     # What this page shows in a place of its own, and whatever else there is.
-    placed = ("methods side by side", "composition, plot", "composition", "all metrics")
+    placed = (LOG_WEIGHTS, LENGTHS, "methods side by side", "composition, plot", "composition", "all metrics")
     parts = [
         (key.removesuffix(", plot"), rendered(shown), numbers_behind(key, selection.targets, values))
         for key, shown in result.tables.items()
         if key not in placed
     ]
-    length_of = np.bincount(length_bin(picks["n_tokens"].to_numpy()), minlength=plots.LENGTHS)
-    log_weights = weights_plot(selection, picks, look)
     return {
         "selection": selection,
         "made": made,
@@ -186,9 +189,9 @@ def page_of(
         "composition": rendered(result.tables["composition"]),
         "all_metrics": rendered(result.tables["all metrics"]),
         "all_targets": len(selection.targets) > 1,
-        "weights_plot": rendered(log_weights),
-        "weights_table": rendered(bars_table(log_weights, selection.targets)),
-        "lengths_plot": rendered(plots.lengths(look.lengths, length_of)),
+        "weights_plot": rendered(result.tables[LOG_WEIGHTS]),
+        "weights_table": rendered(bars_table(result.tables[LOG_WEIGHTS], selection.targets)),
+        "lengths_plot": rendered(result.tables[LENGTHS]),
         "lengths_table": rendered(lengths_table(values)),
         "selected": selected,
         "next": look.next,
@@ -352,6 +355,12 @@ def weights_plot(selection: Selection, picks: pa.Table, look: Look) -> plots.Plo
         rows["log_weight"], rows["key"] = mine["log_weight"].to_numpy(), mine["key"].to_numpy()
         by_target.append(rows)
     return plots.log_weights(selection.targets, look.histograms, by_target, selection.keys_are_log_weights)
+
+
+def lengths_plot(picks: pa.Table, look: Look) -> plots.Plot:
+    """Plot the lengths of the pool's documents and of those picked."""
+    picked = np.bincount(length_bin(picks["n_tokens"].to_numpy()), minlength=plots.LENGTHS)
+    return plots.lengths(look.lengths, picked)
 
 
 def bars_table(plot: plots.Plot, targets: list[str]) -> str:

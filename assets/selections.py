@@ -2,7 +2,7 @@
 
 What belongs here: from a configured selection to a folder with picks and, where they are asked for, records. What
 does not: how documents are ranked and picked (``assets/methods/``), formats of records (``resources/records.py``), how
-good the selection is (``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
+good the selection is, and how that is shown (``assets/evaluations.py``).
 """
 
 import itertools
@@ -21,7 +21,6 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pydantic
 
-from assets import plots
 from assets.candidates import CRITERIA, Candidates
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.methods import Picked, pick
@@ -262,8 +261,7 @@ def select(
         )
     check_sources(selection, pool)
     budget, note = budget_of(selection.size, pool, selection.name)
-    histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
-    found = pick(candidates, budget, progress, histograms)
+    found = pick(candidates, budget, progress)
     picked = np.concatenate(found.epochs)
     if not len(picked):
         raise ConfigError(
@@ -318,9 +316,6 @@ def select(
             "folder": str(folder),
         },
         tables={
-            "log weights, histogram": plots.log_weights(
-                selection.targets, histograms, by_target, selection.keys_are_log_weights
-            ),
             **found.ranking.tables,
             "by target": markdown_table(
                 ["target", "documents", "tokens", "smallest key"],

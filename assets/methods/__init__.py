@@ -8,12 +8,11 @@ A module has a function ``fit`` from candidates and a budget to a :class:`Rankin
 in `METHODS`, and its name and options in ``resources/settings/selection.py``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from assets import plots
 from assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from assets.importance_estimator import target_totals
 from assets.methods import classifier, match, mixture, random, resample, top_k
@@ -65,7 +64,6 @@ def pick(
     candidates: Candidates,
     budget: Budget,
     progress: Progress | None = None,
-    histograms: Sequence[plots.Histogram] = (),
 ) -> Picked:
     """Pick the documents of a selection by its method.
 
@@ -76,8 +74,6 @@ def pick(
         Of each epoch.
     progress : Progress, optional
         Told of the documents that were looked at.
-    histograms : sequence of plots.Histogram
-        One for each of the first targets, to add the log weights of the eligible documents to.
     """
     selection = candidates.selection
     near = NearDuplicates(candidates) if selection.near_duplicates else None
@@ -96,7 +92,7 @@ def pick(
             [TopK(*each) for each in zip(budgets, caps, taken, strict=True)] for _ in range(selection.epochs)
         ]
         first = reserve <= budget.amount  # of several passes
-        _collect(candidates, ranking, tops, progress if first else None, histograms if first else ())
+        _collect(candidates, ranking, tops, progress if first else None)
         return [[top.candidates() for top in each_epoch] for each_epoch in tops]
 
     def choose(pools: list[np.ndarray]) -> list[np.ndarray]:
@@ -120,7 +116,6 @@ def _collect(
     ranking: Ranking,
     tops: list[list[TopK]],
     progress: Progress | None,
-    histograms: Sequence[plots.Histogram],
 ) -> None:
     """Offer every eligible document to the top of every epoch and draw, in one pass over the pool."""
     selection = candidates.selection
@@ -151,8 +146,6 @@ def _collect(
         for each_epoch, each_offered in zip(tops, offered, strict=True):
             for top, some in zip(each_epoch, each_offered, strict=True):
                 top.add(some)
-        for target, histogram in zip(selection.targets, histograms, strict=False):
-            histogram.add(documents.log_weights[target][documents.eligible])
         if progress:
             progress.add(documents=len(documents.n_tokens))
 

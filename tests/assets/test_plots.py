@@ -12,9 +12,7 @@ import pytest
 from PIL import Image
 
 from assets import plots
-from assets.candidates import Candidates
-from assets.methods import pick
-from dsir.selection import CANDIDATE, Budget
+from dsir.selection import CANDIDATE
 from tests.pipeline import sentences
 
 
@@ -41,11 +39,12 @@ def shown(pipeline, asset):
     return {key: check(value.value) for key, value in entries if "data:image" in str(value.value)}
 
 
-def both(pipeline):
-    selections, evaluations = shown(pipeline, "selections"), shown(pipeline, "evaluations")
-    assert selections.keys() == {"log weights, histogram"}
-    assert evaluations.keys() == {"KL reduction, plot", "KL reduction over random, plot", "composition, plot"}
-    return selections | evaluations
+def evaluated(pipeline):
+    assert not shown(pipeline, "selections")  # they are made without matplotlib
+    evaluations = shown(pipeline, "evaluations")
+    names = ("log weights", "lengths", "KL reduction", "KL reduction over random", "composition")
+    assert evaluations.keys() == {f"{name}, plot" for name in names}
+    return evaluations
 
 
 def histogram_of(*log_weights):
@@ -61,20 +60,20 @@ def candidates(log_weight, key):
 
 
 def test_materializations_hold_pictures_and_the_lineage_does_not(done):
-    both(done)
+    evaluated(done)
     assert done.rows("SELECT count(*) FROM lineage WHERE metadata::VARCHAR LIKE '%data:image%'") == [(0,)]
 
 
 def test_a_pool_of_one_document(pipeline):
     pipeline.write("pool/one.jsonl", sentences("medicine", 1, 0))
     assert pipeline.errors() == []
-    both(pipeline)
+    evaluated(pipeline)
 
 
 def test_a_pool_in_which_all_weights_are_equal(pipeline):
     pipeline.write("pool/same.jsonl", sentences("medicine", 1, 0) * 50)
     assert pipeline.errors() == []
-    both(pipeline)
+    evaluated(pipeline)
 
 
 def test_many_targets_and_sources(pipeline):
@@ -87,14 +86,15 @@ def test_many_targets_and_sources(pipeline):
     pipeline.config["targets"] += targets
     pipeline.config["selections"][0]["targets"] = [target["name"] for target in targets]
     assert pipeline.errors() == []
-    assert "The first 4 of 5 targets." in both(pipeline)["log weights, histogram"]
+    assert "The first 4 of 5 targets." in evaluated(pipeline)["log weights, plot"]
 
 
-def test_the_histogram_counts_every_eligible_document_once(done):
-    workspace = done.workspace()
-    selection = workspace.settings.selection("picked").model_copy(update={"min_tokens": 135})
-    histogram = plots.Histogram()
-    pick(Candidates(workspace, workspace.plan(), selection), Budget(documents=3), histograms=[histogram])
+def test_the_histogram_counts_every_eligible_document_once(done, monkeypatch):
+    drawn, log_weights = [], plots.log_weights
+    monkeypatch.setattr(plots, "log_weights", lambda *args: drawn.append(args) or log_weights(*args))
+    done.config["selections"][0]["min_tokens"] = 135
+    assert done.errors() == []
+    [(_, [histogram], *_)] = drawn
     filled = np.flatnonzero(histogram.counts)
     counts = zip((filled + histogram.LOWEST).tolist(), histogram.counts[filled].tolist(), strict=True)
     expected = done.rows(
