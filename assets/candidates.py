@@ -94,23 +94,9 @@ class Documents:
         return candidates
 
 
-def read_log_weights(file: pq.ParquetFile, group: int, n_targets: int, place: int) -> np.ndarray:
-    """Read the log weights of a row group of documents under one target, from a shard's file of weights.
-
-    Parameters
-    ----------
-    file : pyarrow.parquet.ParquetFile
-        A row group for each of its targets in turn.
-    group : int
-        Of the documents.
-    n_targets, place : int
-        Targets in the file, and which of them it is.
-
-    Returns
-    -------
-    ndarray of float64, shape (documents,)
-    """
-    found = file.read_row_group(group * n_targets + place, columns=["log_weight"], use_threads=False)
+def read_log_weights(file: pq.ParquetFile, group: int) -> np.ndarray:
+    """Read the log weights of a row group of documents: ndarray of float64, shape (documents,)."""
+    found = file.read_row_group(group, columns=["log_weight"], use_threads=False)
     return found["log_weight"].to_numpy()
 
 
@@ -198,20 +184,19 @@ class Candidates:
         """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
         store, plan = self.workspace.store, self.plan
         counts = plan.raw_counts(shard).stamp
-        places = {target: plan.counted_targets.index(target) for target in targets}
         with ExitStack() as files:
             documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
-            if targets:
-                stamp = plan.weights(shard).stamp
-                weights = files.enter_context(store.open_table(store.path("weights", shard), stamp))
+            weights = {
+                target: files.enter_context(
+                    store.open_table(store.weights(shard, target), plan.log_weights(shard, target))
+                )
+                for target in targets
+            }
             if featurized:
                 batches = store.read_features(store.path("features", shard), counts)
             for group in range(documents.num_row_groups):
                 table = documents.read_row_group(group, columns=columns, use_threads=False)
-                log_weights = {
-                    target: read_log_weights(weights, group, len(plan.counted_targets), place)
-                    for target, place in places.items()
-                }
+                log_weights = {target: read_log_weights(file, group) for target, file in weights.items()}
                 whole = Documents(index, table, log_weights, self._exclude(shard, table))
                 yield from _cut(whole, batches) if featurized else [whole]
 

@@ -47,6 +47,8 @@ class Result:
         Rows of the output.
     files : list of Path
         What was written.
+    kept : dict of str to str
+        Files of the output that are what they were, by name below DSIR_HOME: the checksums they were recorded with.
     metadata : dict
         Numbers and short strings: kept in the lineage and shown in Dagster.
     tables : dict
@@ -60,6 +62,7 @@ class Result:
     metadata: dict[str, int | float | str]
     tables: dict[str, str] = field(default_factory=dict)
     metrics: pa.Table | None = None
+    kept: dict[str, str] = field(default_factory=dict)
 
 
 Compute = Callable[[Output, Progress], Result]
@@ -150,7 +153,7 @@ def bring_up_to_date(
             result = compute(output, progress)
             result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
             files = {str(file.relative_to(workspace.home)): content_stamp(str(file)) for file in result.files}
-            return output, result, files, started
+            return output, result, files | result.kept, started
         except Exception as error:  # whatever it is, it must not stop the other partitions
             return output, error, {}, started
 

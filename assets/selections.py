@@ -25,7 +25,7 @@ from assets.candidates import CRITERIA, Candidates
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
-from dsir.selection import Budget, pack_position, positions_of
+from dsir.selection import Budget, joined, pack_position, positions_of
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.records import (
@@ -262,7 +262,7 @@ def select(
     check_sources(selection, pool)
     budget, note = budget_of(selection.size, pool, selection.name)
     found = pick(candidates, budget, progress)
-    picked = np.concatenate(found.epochs)
+    picked = joined(found.epochs)
     if not len(picked):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "
@@ -355,7 +355,7 @@ def picks_table(
     workspace: Workspace, plan: Plan, selection: Selection, output: Output, epochs: list[np.ndarray]
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
-    rows = np.concatenate(epochs)
+    rows = joined(epochs)
     positions = positions_of(rows)
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]

@@ -1,7 +1,7 @@
 """``weights``: one pass over a shard's cached features, the log weight of every document and target.
 
-What belongs here: from features and log ratios to log weights; which of them the file before has already. What does
-not: noise and picking (``assets/selections.py``).
+What belongs here: from features and log ratios to log weights; which files of them still hold. What does not: noise
+and picking (``assets/selections.py``).
 """
 
 import json
@@ -13,16 +13,14 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.candidates import read_log_weights
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
 from dsir.features import Features
 from dsir.importance import log_weights
-from resources.corpus import CorpusError, content_stamp
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
-from resources.store import Stamp, table
+from resources.store import table
 from resources.workspace import Pipeline, Workspace
 
 
@@ -39,7 +37,7 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
         description=(
             "Log importance weight of every document under every target, in nats.\n\n"
             "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
-            "text is read. Targets whose log weights the file before has already are taken over from there."
+            "text is read. Each target has files of its own, which stay as long as they hold."
         ),
     )
     def weights(
@@ -73,33 +71,24 @@ def weigh_shards(
     targets, ratios = read_log_ratios(workspace, plan)
 
     def compute(output: Output, progress: Progress) -> Result:
-        kept = {} if options.force else kept_groups(workspace, plan, output)
+        kept = {} if options.force else kept_files(workspace, plan, output)
         return weigh_shard(workspace, plan, output, targets, ratios, kept, progress)
 
     outputs = list(map(plan.weights, ready))
     yield from materialize_many(context, workspace, "weights", outputs, compute, options)
 
 
-def kept_groups(workspace: Workspace, plan: Plan, output: Output) -> dict[str, int]:
-    """Return the targets whose log weights in the file before are what they would be now, with their place in it.
-
-    None, where that file is gone or not what was written.
-    """
-    found = output.found
-    if found is None:
-        return {}
-    shard, then = output.partition, json.loads(found["metadata"]["log_weights"])
-    kept = {
-        target: place
-        for place, (target, made_of) in enumerate(then.items())
-        if target in plan.counted_targets and made_of == plan.log_weights(shard, target)
-    }
-    path = workspace.store.path("weights", shard)
-    try:
-        written = found["files"].get(str(path.relative_to(workspace.home)))
-        return kept if kept and content_stamp(str(path)) == written else {}
-    except (CorpusError, OSError):
-        return {}
+def kept_files(workspace: Workspace, plan: Plan, output: Output) -> dict[str, str]:
+    """Return the files of a shard's log weights that are what would be written now, with their checksums, by target."""
+    found = output.found or {"metadata": {}}
+    kept = {}
+    for target, made_of in json.loads(found["metadata"].get("log_weights", "{}")).items():
+        name = str(workspace.store.weights(output.partition, target).relative_to(workspace.home))
+        there = name in found["files"] and name not in found["absent"]
+        if there and target in plan.counted_targets:
+            if made_of == plan.log_weights(output.partition, target).fingerprint:
+                kept[target] = found["files"][name]
+    return kept
 
 
 def weigh_shard(
@@ -108,73 +97,91 @@ def weigh_shard(
     output: Output,
     targets: list[str],
     ratios: np.ndarray,
-    kept: dict[str, int],
+    kept: dict[str, str],
     progress: Progress,
 ) -> Result:
-    """Weigh one shard's documents and write their log weights, a row group per target in turn.
+    """Weigh one shard's documents under every target that is not kept; write a file for each.
 
     Parameters
     ----------
     targets : list of str
-        In the order of the file.
     ratios : ndarray of float64, shape (targets, buckets)
-    kept : dict of str to int
-        From :func:`kept_groups`.
+    kept : dict of str to str
+        From :func:`kept_files`.
     """
     started = time.monotonic()
     shard = output.partition
     source = plan.raw_counts(shard)
     store = workspace.store
-    new = [i for i, target in enumerate(targets) if target not in kept]
+    n_documents = source.found["metadata"]["documents"]
+    new = [target for target in targets if target not in kept]
     features = store.path("features", shard)
-    batches = store.read_features(features, source.stamp)
-    path = store.path("weights", shard)
-    sums = np.zeros(len(targets))
-    squares = np.zeros(len(targets))
-    n_documents = 0
-    with ExitStack() as files:
-        documents = files.enter_context(store.open_table(store.path("documents", shard), source.stamp))
-        if kept:
-            written = Stamp(output.name, output.found["fingerprint"], {})
-            before = files.enter_context(store.open_table(path, written))
-            n_before = before.num_row_groups // max(documents.num_row_groups, 1)
-        writer = files.enter_context(store.table_writer(path, "weights", output.stamp))
-        for group in range(documents.num_row_groups):
-            rows = documents.read_row_group(group, columns=["row"], use_threads=False)["row"].combine_chunks()
-            log_weight = np.empty((len(targets), len(rows)))
-            for i, target in enumerate(targets):
-                if target in kept:
-                    log_weight[i] = read_log_weights(before, group, n_before, kept[target])
-            if new:
-                log_weight[new] = _weigh_documents(batches, len(rows), ratios[new])
-            for target, values in zip(targets, log_weight, strict=True):
-                columns = {"shard": shard, "row": rows, "target": target, "log_weight": pa.array(values)}
-                writer.write_table(table("weights", columns), row_group_size=len(rows))
-            sums += log_weight.sum(axis=1)
-            squares += (log_weight**2).sum(axis=1)
-            n_documents += len(rows)
-            progress.add(documents=len(rows))
+    moments = json.loads(output.found["metadata"]["log_weight_moments"]) if kept else {}
+    if new:
+        of_new = ratios[[target in new for target in targets]]
+        moments |= _weigh_new(workspace, plan, shard, new, of_new, progress)
+    else:
+        progress.add(documents=n_documents)
+    files = [store.weights(shard, target) for target in new]
+    kept = {str(store.weights(shard, t).relative_to(workspace.home)): stamp for t, stamp in kept.items()}
+    for name in output.found["files"] if output.found else ():
+        if name not in kept and workspace.home / name not in files:
+            (workspace.home / name).unlink(missing_ok=True)  # of a target that is gone
     progress.add(bytes=source.found["metadata"]["text_bytes"])
-    mean = sums / max(n_documents, 1)
-    deviation = np.sqrt(np.maximum(squares / max(n_documents, 1) - mean**2, 0))
     return Result(
         rows=n_documents * len(targets),
-        files=[path],
+        files=files,
+        kept=kept,
         metadata={
             "documents": n_documents,
             "targets": len(targets),
             "targets_weighed": len(new),
-            "log_weights": json.dumps({target: plan.log_weights(shard, target) for target in targets}),
+            "log_weights": json.dumps({t: plan.log_weights(shard, t).fingerprint for t in targets}),
+            "log_weight_moments": json.dumps({target: moments[target] for target in targets}),
             "bytes_read": features.stat().st_size if new else 0,
             "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
         },
         tables={
             "log weight by target, nats": markdown_table(
-                ["target", "mean", "standard deviation"],
-                [(t, float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)],
+                ["target", "mean", "standard deviation"], [(t, *moments[t]) for t in targets]
             )
         },
     )
+
+
+def _weigh_new(
+    workspace: Workspace,
+    plan: Plan,
+    shard: str,
+    targets: list[str],
+    ratios: np.ndarray,
+    progress: Progress,
+) -> dict[str, tuple[float, float]]:
+    """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
+    store, counts = workspace.store, plan.raw_counts(shard).stamp
+    batches = store.read_features(store.path("features", shard), counts)
+    sums, squares, n_documents = np.zeros(len(targets)), np.zeros(len(targets)), 0
+    with ExitStack() as files:
+        documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
+        writers = [
+            files.enter_context(
+                store.table_writer(store.weights(shard, target), "weights", plan.log_weights(shard, target))
+            )
+            for target in targets
+        ]
+        for group in range(documents.num_row_groups):
+            rows = documents.read_row_group(group, columns=["row"], use_threads=False)["row"].combine_chunks()
+            log_weight = _weigh_documents(batches, len(rows), ratios)
+            for writer, values in zip(writers, log_weight, strict=True):
+                columns = {"shard": shard, "row": rows, "log_weight": pa.array(values)}
+                writer.write_table(table("weights", columns), row_group_size=len(rows))
+            sums += log_weight.sum(axis=1)
+            squares += (log_weight**2).sum(axis=1)
+            n_documents += len(rows)
+            progress.add(documents=len(rows))
+    mean = sums / max(n_documents, 1)
+    deviation = np.sqrt(np.maximum(squares / max(n_documents, 1) - mean**2, 0))
+    return {t: (float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)}
 
 
 def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarray:

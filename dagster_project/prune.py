@@ -68,7 +68,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
     selections = {each.name for plan in plans for each in plan.settings.selections}
     found: list[tuple[Path, str]] = []
     for kind in (*SHARD_KINDS, "target_counts", "raw_distribution", "importance_estimator"):
-        for path in (home / kind).glob("[!.~]*"):
+        for path in (home / kind).glob("target=*/[!~]*" if kind == "weights" else "[!.~]*"):
             if path.stem not in named[kind]:
                 gone = kind in SHARD_KINDS and path.stem in vanished
                 found.append((path, "its shard vanished" if gone else "no configuration names it"))

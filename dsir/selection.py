@@ -155,7 +155,7 @@ def rank(candidates: np.ndarray) -> np.ndarray:
         fields = ("row", "shard", "id_hash", "content_hash")
         by_all = np.lexsort((*(some[name] for name in fields), -some["key"]))
         order[tied] = order[tied][by_all]
-    return candidates[order]
+    return candidates.take(order)
 
 
 class TopK:
@@ -200,7 +200,7 @@ class TopK:
         candidates : ndarray of CANDIDATE, shape (n,)
         """
         above = candidates["key"] >= self.floor
-        better = candidates if above.all() else candidates[above]
+        better = candidates if above.all() else candidates.take(np.flatnonzero(above))
         if len(better):
             self._held.append(better)
             self._n_held += len(better)
@@ -211,7 +211,7 @@ class TopK:
         if self._cut():
             return
         reach = self._reach
-        ranked = rank(np.concatenate(self._held))
+        ranked = rank(joined(self._held))
         # One more than fits: with a budget of tokens, a better document may still push others out,
         # but never bring in one that is ranked below the first that does not fit.
         if self.caps is None:
@@ -237,11 +237,15 @@ class TopK:
         It is not where many keys are equal, and does not do for tokens or caps.
         """
         reach = self._reach
-        if self.caps is not None or self.budget.tokens is not None or self._n_held <= reach:
+        if self.caps is not None or self.budget.tokens is not None:
             return False
+        if self._n_held <= reach:
+            self._limit = reach + self.SLACK
+            return True
         keys = [held["key"] for held in self._held]
         floor = np.partition(np.concatenate(keys), -reach)[-reach]
-        kept = np.concatenate([held[key >= floor] for held, key in zip(self._held, keys, strict=True)])
+        above = [held.take(np.flatnonzero(key >= floor)) for held, key in zip(self._held, keys, strict=True)]
+        kept = joined(above)
         if len(kept) > reach + self.SLACK:
             return False
         self._keep(kept)
@@ -257,7 +261,7 @@ class TopK:
         if not self._held:
             return np.empty(0, dtype=CANDIDATE)
         self._cut()
-        return rank(np.concatenate(self._held))
+        return rank(joined(self._held))
 
     def picked(self) -> np.ndarray:
         """Return the picked documents, ranked."""
@@ -267,7 +271,7 @@ class TopK:
 def take(ranked: np.ndarray, budget: Budget, caps: Caps | None = None) -> np.ndarray:
     """Return the first of the ranked candidates that fit into the budget and their sources' caps."""
     if caps is not None:
-        ranked = ranked[caps.admit(ranked, budget)[0]]
+        ranked = ranked.take(np.flatnonzero(caps.admit(ranked, budget)[0]))
     return ranked[: budget.prefix(ranked)]
 
 
@@ -294,7 +298,7 @@ def pick_in_turn(
     taken = np.empty(0, dtype=np.int64)
     picks = []
     for pool, budget, cap in zip(pools, budgets, caps or [None] * len(pools), strict=True):
-        free = pool[~np.isin(positions_of(pool), taken)]
+        free = pool.take(np.flatnonzero(~np.isin(positions_of(pool), taken))) if len(taken) else pool
         picks.append(take(free, budget, cap))
         taken = np.concatenate([taken, positions_of(picks[-1])])
     return picks
@@ -366,7 +370,16 @@ def best_first(picks: list[np.ndarray], budgets: list[Budget], names: Sequence[s
     by_name = np.argsort(np.argsort(np.array(names)))
     places = [np.cumsum(b.of(each)) / max(b.amount, 1) for each, b in zip(picks, budgets, strict=True)]
     name = np.repeat(by_name, [len(each) for each in picks])
-    return np.concatenate(picks)[np.lexsort((name, np.concatenate(places)))]
+    return joined(picks).take(np.lexsort((name, np.concatenate(places))))
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays of CANDIDATE, as whole records and not, as NumPy does, field after field: a tenth of the time.
+
+    Likewise ``candidates.take(at)`` takes a tenth of ``candidates[at]``.
+    """
+    records = np.dtype((np.void, CANDIDATE.itemsize))
+    return np.concatenate([np.ascontiguousarray(part).view(records) for part in parts]).view(CANDIDATE)
 
 
 def positions_of(candidates: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ CODE_VERSIONS = {
     "raw_counts": "4",
     "target_counts": "2",
     "importance_estimator": "1",
-    "weights": "2",
+    "weights": "3",
     "selections": "3",
     "evaluations": "2",
 }
@@ -209,7 +209,7 @@ class Plan:
 
     @cached_property
     def counted_targets(self) -> list[str]:
-        """Targets whose counts are fresh, sorted: the order of targets in the files of ``weights``."""
+        """Targets whose counts are fresh, sorted."""
         names = sorted(target.name for target in self.settings.targets)
         return [name for name in names if self.target_counts(name).state == "fresh"]
 
@@ -254,18 +254,17 @@ class Plan:
         outputs = [self.raw_counts(shard), self.importance_estimator]
         return self._output("weights", shard, {output.name: output.fingerprint for output in outputs})
 
-    def log_weights(self, shard: str, target: str) -> str:
-        """Return the fingerprint of a shard's log weights under one target, in which others take no part."""
+    def log_weights(self, shard: str, target: str) -> Stamp:
+        """Return the stamp of a shard's log weights under one target, in whose fingerprint others take no part."""
         if target not in self._estimators:
             counts = self.target_counts(target)
             self._estimators[target] = fingerprint({**self._fitted_pool, counts.name: counts.fingerprint})
-        return fingerprint(
-            {
-                "counts": self.raw_counts(shard).fingerprint,
-                "estimator": self._estimators[target],
-                "code": f"{CODE_VERSIONS['importance_estimator']}, {CODE_VERSIONS['weights']}",
-            }
-        )
+        made_of = {
+            "counts": self.raw_counts(shard).fingerprint,
+            "estimator": self._estimators[target],
+            "code": f"{CODE_VERSIONS['importance_estimator']}, {CODE_VERSIONS['weights']}",
+        }
+        return Stamp(output_name("weights", shard), fingerprint(made_of), dict(self.features))
 
     def selections(self, selection: Selection) -> Output:
         """Return a selection from the shards that are counted; other targets than its own do not make it stale."""
@@ -274,7 +273,7 @@ class Plan:
         if selection.near_duplicates:
             rest["near_duplicates"] = near_duplicates.version()
         decisive = {
-            f"{output.name} {target}": self.log_weights(output.partition, target)
+            f"{output.name} {target}": self.log_weights(output.partition, target).fingerprint
             for output in outputs
             for target in selection.targets
         }

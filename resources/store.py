@@ -12,7 +12,7 @@ of the fingerprint. What does not: small rows (``resources/catalog.py``), the co
 ``target_counts/<target>.parquet``         the same of a target and of its held-out documents
 ``raw_distribution/<name>.parquet``        n-gram totals of the pool that an estimator is pinned to
 ``importance_estimator/log_ratios.parquet``  log ratio a target and bucket
-``weights/<shard>.parquet``                log weight a document and target
+``weights/target=<target>/<shard>.parquet``  log weight a document
 ``selections/<selection>/<fingerprint>/``  ``picks.parquet`` and the chosen records
 ``evaluations/<selection>/<fingerprint>/``  ``report.html``
 =========================================  ========================================================
@@ -30,7 +30,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -80,9 +80,8 @@ SCHEMAS = {
     "importance_estimator": pa.schema(
         {"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}
     ),
-    "weights": pa.schema(
-        {"shard": REPEATED, "row": pa.int64(), "target": REPEATED, "log_weight": pa.float64()}
-    ),
+    # Of one target, which the folder names: files of other targets are not even opened for a query of this one.
+    "weights": pa.schema({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),
     "selections": pa.schema(
         {
             "selection": pa.string(),
@@ -146,7 +145,10 @@ class Store:
         for kind, schema in SCHEMAS.items():
             # A view over a glob fails where nothing matches, so each kind has one file without rows.
             folder = home / kind
-            empty = folder / "~empty/~/picks.parquet" if kind == "selections" else folder / "~empty.parquet"
+            empty = folder / {
+                "selections": "~empty/~/picks.parquet",
+                "weights": "target=~/~empty.parquet",
+            }.get(kind, "~empty.parquet")
             if not _has_schema(empty, schema):
                 with self.replacing(empty) as temporary:
                     pq.write_table(schema.empty_table(), temporary)
@@ -158,6 +160,10 @@ class Store:
         """Return where the file of this kind and partition is, or will be."""
         return self.home / kind / f"{partition}{'.arrow' if kind == 'features' else '.parquet'}"
 
+    def weights(self, shard: str, target: str) -> Path:
+        """Return where the log weights of a shard's documents under a target are, or will be."""
+        return self.path("weights", f"target={target}/{shard}")
+
     def selection_folder(self, selection: str, fingerprint: str) -> Path:
         """Return the folder of one version of a selection."""
         return self.home / "selections" / selection / fingerprint
@@ -166,7 +172,7 @@ class Store:
         """Return where the report of one evaluation of a selection is, or will be."""
         return self.home / "evaluations" / selection / fingerprint / "report.html"
 
-    def is_there(self, name: str, fingerprint: str, finished_at: datetime) -> bool:
+    def is_there(self, name: str, fingerprints: Collection[str], finished_at: datetime) -> bool:
         """Whether a file of the lineage is there, and no other one in its place.
 
         A run that ends between writing a file and recording it leaves the lineage of the file before. So a file
@@ -176,13 +182,14 @@ class Store:
         ----------
         name : str
             Path below the home folder.
-        fingerprint : str
+        fingerprints : collection of str
+            Under which its output's files were written.
         finished_at : datetime
             As the lineage has them.
         """
         path = self.home / name
         try:
-            if path.stat().st_mtime <= finished_at.timestamp() or fingerprint in path.parts:
+            if path.stat().st_mtime <= finished_at.timestamp() or path.parent.name in fingerprints:
                 return True
             if path.suffix == ".parquet":
                 metadata = pq.read_schema(path).metadata
@@ -191,7 +198,7 @@ class Store:
                     metadata = reader.schema.metadata
         except (OSError, pa.ArrowInvalid):
             return False
-        return json.loads((metadata or {}).get(_METADATA_KEY, b"{}")).get("fingerprint") == fingerprint
+        return json.loads((metadata or {}).get(_METADATA_KEY, b"{}")).get("fingerprint") in fingerprints
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:

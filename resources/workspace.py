@@ -7,6 +7,7 @@ not: what is done with them.
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,7 +181,9 @@ class Workspace:
         """Return the newest lineage of every output, each with its files that are not there (``absent``)."""
         latest = self.catalog.latest()
         for row in latest.values():
-            made = row["fingerprint"], row["finished_at"]
+            # The files of weights carry the fingerprint of their target's.
+            of_targets = json.loads(row["metadata"].get("log_weights", "{}")).values()
+            made = {row["fingerprint"], *of_targets}, row["finished_at"]
             row["absent"] = [name for name in row["files"] if not self.store.is_there(name, *made)]
         return latest
 

@@ -36,7 +36,7 @@ FROM read_parquet($home || '/importance_estimator/*.parquet') AS r;
 
 CREATE OR REPLACE VIEW weights AS
 SELECT w.shard, w."row", w.target, w.log_weight
-FROM read_parquet($home || '/weights/*.parquet') AS w
+FROM read_parquet($home || '/weights/*/*.parquet', hive_partitioning = true, hive_types = {target: VARCHAR}) AS w
 WHERE w.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 -- Every version of every selection whose files are there.

@@ -22,6 +22,7 @@ from dsir.selection import (
     Budget,
     TopK,
     best_first,
+    joined,
     needed,
     pick_in_turn,
     pick_where_best,
@@ -101,14 +102,15 @@ def pick(
         return pick_in_turn(pools, budgets, caps)
 
     def in_order(picks: list[np.ndarray]) -> np.ndarray:
-        return best_first(picks, budgets, selection.targets) if best else np.concatenate(picks)
+        return best_first(picks, budgets, selection.targets) if best else joined(picks)
 
     if near:
         epochs, dropped = pick_without(near, pools, choose, in_order, budget)
     else:
         epochs, dropped = [choose(each) for each in pools(reserve=0)], 0
-    rows = [np.concatenate(picks) for picks in epochs]
-    return Picked([each[np.argsort(each["target"], kind="stable")] for each in rows], ranking, dropped)
+    rows = [joined(picks) for picks in epochs]
+    by_target = [each.take(np.argsort(each["target"], kind="stable")) for each in rows]
+    return Picked(by_target, ranking, dropped)
 
 
 def _collect(

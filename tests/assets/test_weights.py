@@ -1,4 +1,6 @@
-"""What the weights of a shard are made of again, and what is taken over from the file before."""
+"""Which files of a shard's weights are made again, and which stay."""
+
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +27,13 @@ def weighed(done, monkeypatch):
 
 
 def files(pipeline):
-    return {path.name: path.read_bytes() for path in (pipeline.home / "weights").glob("pool.*")}
+    found = (pipeline.home / "weights").glob("target=*/pool.*")
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
+
+
+def unchanged(pipeline, target):
+    """Return what tells that a target's files were not written again."""
+    return {path.name: path.stat() for path in (pipeline.home / "weights" / f"target={target}").iterdir()}
 
 
 def log_weights(pipeline, target):
@@ -41,16 +49,19 @@ def weigh_all_again(pipeline):
 
 def test_a_new_target_leaves_the_others_log_weights_and_does_not_weigh_them_again(weighed):
     pipeline, numbers = weighed
-    before = log_weights(pipeline, "medicine")
+    before, written = log_weights(pipeline, "medicine"), unchanged(pipeline, "medicine")
     pipeline.config["targets"].append(NEW)
     assert len(pipeline.run()["weights"].due) == 3
     assert numbers == [1, 1, 1]
+    assert unchanged(pipeline, "medicine") == written
     assert log_weights(pipeline, "medicine") == before
     assert len(log_weights(pipeline, "law")) == len(before)
-    taken_over = files(pipeline)
+    assert pipeline.workspace().damaged() == []
+    one_by_one = files(pipeline)
+    assert len(one_by_one) == 6
     weigh_all_again(pipeline)
     assert numbers == [1, 1, 1, 2, 2, 2]
-    assert files(pipeline) == taken_over
+    assert files(pipeline) == one_by_one
 
 
 def test_a_shard_without_documents_takes_a_new_target_too(weighed):
@@ -84,6 +95,8 @@ def test_a_target_that_goes_costs_no_weighing(weighed):
     assert len(pipeline.run()["weights"].due) == 3
     assert not numbers
     assert log_weights(pipeline, "medicine") == before and not log_weights(pipeline, "law")
+    assert {name.split("/")[0] for name in files(pipeline)} == {"target=medicine"}
+    assert pipeline.errors() == [] and pipeline.workspace().damaged() == []
 
 
 def test_a_new_shard_moves_the_pool_so_that_all_is_weighed_again(weighed):
@@ -96,20 +109,47 @@ def test_a_new_shard_moves_the_pool_so_that_all_is_weighed_again(weighed):
     assert numbers == [2] * 4
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut off", "of another value"])
-def test_where_the_file_before_is_damaged_all_targets_are_weighed_again(weighed, damage):
+def test_a_file_that_is_gone_is_written_again_with_the_new_targets(weighed):
     pipeline, numbers = weighed
-    before = log_weights(pipeline, "medicine")
-    path = pipeline.home / "weights" / "pool.law.parquet"
-    if damage == "gone":
-        path.unlink()
-    elif damage == "cut off":
+    before = files(pipeline)
+    (pipeline.home / "weights/target=medicine/pool.law.parquet").unlink()
+    pipeline.config["targets"].append(NEW)
+    assert pipeline.errors() == []
+    assert sorted(numbers) == [1, 1, 2]
+    assert files(pipeline).items() > before.items()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of another value"])
+def test_a_damaged_file_that_stays_beside_a_new_target_does_not_count_as_what_was_written(weighed, damage):
+    pipeline, numbers = weighed
+    before = files(pipeline)
+    path = pipeline.home / "weights/target=medicine/pool.law.parquet"
+    if damage == "cut off":
         path.write_bytes(path.read_bytes()[:-100])
     else:
         table = pq.read_table(path)
         values = table["log_weight"].to_numpy() + 1.0
-        pq.write_table(table.set_column(3, table.schema.field(3), [values]), path)
+        pq.write_table(table.set_column(2, table.schema.field(2), [values]), path)
+    times = path.stat().st_atime, path.stat().st_mtime - 3600
+    os.utime(path, times)  # its time does not tell
     pipeline.config["targets"].append(NEW)
+    pipeline.run()
+    assert numbers == [1, 1, 1]
+    assert [each.file for each in pipeline.workspace().damaged()] == [
+        "weights/target=medicine/pool.law.parquet"
+    ]
     assert pipeline.errors() == []
-    assert sorted(numbers) == [1, 1, 2]
-    assert log_weights(pipeline, "medicine") == before
+    assert numbers == [1, 1, 1, 1]
+    assert files(pipeline).items() > before.items()
+
+
+def test_a_target_that_is_named_by_a_date_is_a_string_in_the_view(weighed):
+    pipeline, _ = weighed
+    pipeline.config["targets"].append({**NEW, "name": "2026-11-27"})
+    assert pipeline.errors() == []
+    assert pipeline.rows("SELECT DISTINCT target, typeof(target) FROM weights ORDER BY ALL") == [
+        ("2026-11-27", "VARCHAR"),
+        ("medicine", "VARCHAR"),
+    ]
+    [(_, plan)] = pipeline.rows("EXPLAIN ANALYZE SELECT sum(log_weight) FROM weights WHERE target = '2026-11-27'")
+    assert "Scanning Files: 3/7" in plan

@@ -37,12 +37,12 @@ def test_a_vanished_shard_and_an_old_version_stay_until_told_to_go(done, dsir, c
     (done.data / "pool/law.jsonl").unlink()
     assert dsir("run") == 0
     expected = {
-        f"{kind}/pool.law.{suffix}": "its shard vanished"
-        for kind, suffix in (
-            ("features", "arrow"),
-            ("documents", "parquet"),
-            ("raw_counts", "parquet"),
-            ("weights", "parquet"),
+        name: "its shard vanished"
+        for name in (
+            "features/pool.law.arrow",
+            "documents/pool.law.parquet",
+            "raw_counts/pool.law.parquet",
+            "weights/target=medicine/pool.law.parquet",
         )
     } | {
         f"selections/picked/{old}": "an older version",

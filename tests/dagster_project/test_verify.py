@@ -19,7 +19,7 @@ def test_an_undamaged_home_is_said_to_be_so(done, capsys):
     [
         ("features/pool.law.arrow", "raw_counts[pool.law]"),
         ("documents/pool.law.parquet", "raw_counts[pool.law]"),
-        ("weights/pool.code.parquet", "weights[pool.code]"),
+        ("weights/target=medicine/pool.code.parquet", "weights[pool.code]"),
         ("importance_estimator/log_ratios.parquet", "importance_estimator"),
         ("target_counts/medicine.parquet", "target_counts[medicine]"),
         ("selections/picked/*/records-00000.jsonl", "selections[picked]"),

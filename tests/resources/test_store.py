@@ -23,7 +23,6 @@ def weights(n: int = 5) -> dict:
     return {
         "shard": "wiki-0",
         "row": np.arange(n),
-        "target": "chemprot",
         "log_weight": np.random.default_rng(n).normal(size=n),
     }
 
@@ -102,7 +101,7 @@ ROWS = {
         "bucket": np.arange(2, dtype=np.int32),
         "log_ratio": np.array([-1e-300, 17.3]),
     },
-    "weights": {"shard": "s", "row": np.arange(2), "target": "t", "log_weight": np.array([-0.1, 1e300])},
+    "weights": {"shard": "s", "row": np.arange(2), "log_weight": np.array([-0.1, 1e300])},
     "selections": {
         "selection": "a",
         "version": "f",
