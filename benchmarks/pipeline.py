@@ -169,7 +169,7 @@ class Pipeline:
         self.runs += 1
         log = self.folder / f"run{self.runs}.log"
         arguments = ("run", "--config", self.folder / "dsir.yaml", "--home", self.home)
-        return run_process("dagster_project.cli", *arguments, log=log)
+        return run_process("dagster_project", *arguments, log=log)
 
     def lineage(self) -> list[dict]:
         """Return the newest materialization of every output."""

@@ -6,7 +6,5 @@ What belongs here: how the graph is put together and driven. What does not: the 
 
 import warnings
 
-import dagster as dg
-
 # Dagster copies sensors with a parameter that it warns of, whether it is used or not.
-warnings.filterwarnings("ignore", message=".*`owners` of initializer `SensorDef", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", message=".*`owners` of initializer `SensorDef")

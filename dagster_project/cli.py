@@ -332,7 +332,3 @@ def report(options: argparse.Namespace) -> int:
     """Show what was read, each selection beside the pool, and how to go on."""
     print_report(Workspace(options.config, options.home), out)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

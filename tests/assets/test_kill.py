@@ -29,7 +29,7 @@ def pipeline_with_many_shards(folder):
 
 
 def start(small):
-    command = [sys.executable, "-m", "dagster_project.cli", "run"]
+    command = [sys.executable, "-m", "dagster_project", "run"]
     arguments = ["--config", str(small.config_path), "--home", str(small.home)]
     environment = {**os.environ, "DAGSTER_HOME": str(small.home / "dagster")}
     return subprocess.Popen(

@@ -151,5 +151,7 @@ def test_a_target_that_is_named_by_a_date_is_a_string_in_the_view(weighed):
         ("2026-11-27", "VARCHAR"),
         ("medicine", "VARCHAR"),
     ]
-    [(_, plan)] = pipeline.rows("EXPLAIN ANALYZE SELECT sum(log_weight) FROM weights WHERE target = '2026-11-27'")
+    [(_, plan)] = pipeline.rows(
+        "EXPLAIN ANALYZE SELECT sum(log_weight) FROM weights WHERE target = '2026-11-27'"
+    )
     assert "Scanning Files: 3/7" in plan

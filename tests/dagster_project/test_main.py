@@ -1,0 +1,50 @@
+"""The command as a process: what it prints arrives whole, its exit code too, and it ends without a word more."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.pool import REPOSITORY
+
+
+def dsir(*arguments, **options):
+    command = [sys.executable, "-m", "dagster_project", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def of(pipeline):
+    return "--config", pipeline.config_path, "--home", pipeline.home
+
+
+def test_a_run_and_its_status(pipeline):
+    pipeline.write_pool()
+    done = dsir("run", *of(pipeline))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("up to date after")
+    status = dsir("status", *of(pipeline))
+    assert (status.returncode, status.stderr) == (0, "")
+    assert status.stdout.splitlines()[-1] == "everything is fresh"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["status", "--config", "nowhere.yaml"], 2, "nowhere.yaml: no such configuration file"),
+        (["no-command"], 2, "invalid choice: 'no-command'"),
+    ],
+)
+def test_an_error_is_all_that_is_said(tmp_path, arguments, code, said):
+    done = dsir(*arguments, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "nanobind" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_failed_partitions_are_the_exit_code(pipeline):
+    pipeline.write_pool()
+    pipeline.write_bytes("pool/bad.parquet", b"no such format")
+    done = dsir("run", *of(pipeline))
+    assert done.returncode == 1
+    assert "pool/bad.parquet" in done.stderr and "nanobind" not in done.stderr
