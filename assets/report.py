@@ -274,10 +274,11 @@ def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: 
         weights = np.array([documents.log_weights[target] for target in selection.targets])
         scores = weights
         if keys is not None:
+            streams = {target: noise_stream(selection, target) for target in selection.targets}
             scores = np.array(
                 [
-                    keys(documents, target, noise_stream(selection, target)) - thresholds.get(target, np.inf)
-                    for target in selection.targets
+                    keys(documents, target, stream, -np.inf) - thresholds.get(target, np.inf)
+                    for target, stream in streams.items()
                 ]
             )
         best = scores.argmax(axis=0)

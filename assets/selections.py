@@ -278,7 +278,7 @@ def select(
         pq.write_table(
             picks.replace_schema_metadata(metadata),
             temporary / "picks.parquet",
-            **parquet_options(picks.column_names),
+            **parquet_options(picks.schema),
         )
         files = []
         if selection.output != "none":
@@ -365,12 +365,14 @@ def picks_table(
     def look_up(index: int) -> pa.Table:
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
-        with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as file:
+        with workspace.store.open_table(path, plan.raw_counts(shard).stamp, ["source"]) as file:
             documents = file.read(columns=columns, use_threads=False)
         first, last = np.searchsorted(ordered, pack_position([index, index + 1], 0))
         wanted = ordered[first:last] - pack_position(index, 0)  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        return documents.drop_columns("row").take(pa.array(at))
+        found = documents.drop_columns("row").take(pa.array(at))
+        source = found.column_names.index("source")
+        return found.set_column(source, "source", found["source"].cast(pa.string()))
 
     ids = list(workspace.engine.map_shards(look_up, np.unique(rows["shard"]).tolist()))
     back = np.empty_like(order)

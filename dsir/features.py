@@ -15,7 +15,8 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,10 @@ class FeatureSpec:
         return np.dtype(np.uint16 if self.buckets <= 2**16 else np.uint32)
 
 
+def _none() -> np.ndarray:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """Sparse n-gram counts of a batch of n documents, in compressed sparse rows.
@@ -111,25 +116,40 @@ class Features:
         The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
     buckets : uint16[nnz] or uint32[nnz]
         Ascending and unique within a document; uint16 for at most 65,536 buckets.
-    counts : uint32[nnz] or uint8[nnz]
-        uint8 where they come from Arrow and none is above 255.
+    small_counts : uint32[nnz] or uint8[nnz]
+        `counts`; but 0, where these come from Arrow, for those above 255.
     n_tokens : int64[n]
         Words of each document.
     content_hash : uint64[n]
         XXH64, seed 0, of the UTF-8 bytes of each document as it was given.
     word_counts : WordCounts, optional
         What the quality filter needs. No part of the Arrow form: None for features that come from it.
+    large_counts : uint32[m]
+        The counts for which `small_counts` has a 0, in order; mostly none.
+    large_at : int64[m]
+        The entries that they are counts of.
     """
 
     offsets: np.ndarray
     buckets: np.ndarray
-    counts: np.ndarray
+    small_counts: np.ndarray
     n_tokens: np.ndarray
     content_hash: np.ndarray
     word_counts: WordCounts | None = None
+    large_counts: np.ndarray = field(default_factory=_none)
+    large_at: np.ndarray = field(default_factory=_none)
 
     def __len__(self) -> int:
         return len(self.n_tokens)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Counts of all entries: uint32[nnz], or uint8[nnz] where they come from Arrow and none is above 255."""
+        if not len(self.large_at):
+            return self.small_counts
+        counts = self.small_counts.astype(np.uint32)
+        counts[self.large_at] = self.large_counts
+        return counts
 
     @property
     def n_ngrams(self) -> np.ndarray:
@@ -205,7 +225,7 @@ class Features:
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
         """Features from the record batch of `to_arrow`, or a slice of it.
 
-        Only the counts are copied, if one is above 255, and the offsets if the batch is a slice or has 32-bit lists.
+        Nothing is copied but the offsets, if the batch is a slice or has 32-bit lists.
 
         Raises
         ------
@@ -232,18 +252,23 @@ class Features:
         zeros = len(counts) - np.count_nonzero(counts)
         if zeros != len(large_counts):
             raise ValueError(f"{zeros} counts are zero, but there are {len(large_counts)} 'large_counts'")
+        large_at = _none()
         if zeros:
             # Looked for among the few documents that have any.
             documents = np.flatnonzero(np.diff(large_offsets))
-            large = np.concatenate(
+            large_at = np.concatenate(
                 [offsets[i] + np.flatnonzero(counts[offsets[i] : offsets[i + 1]] == 0) for i in documents]
             )
-            if len(large) != zeros:
+            if len(large_at) != zeros:
                 raise ValueError("'large_counts' has none for a document whose counts have zeros")
-            counts = counts.astype(np.uint32)
-            counts[large] = large_counts
         return cls(
-            offsets, buckets, counts, columns["n_tokens"].to_numpy(), columns["content_hash"].to_numpy()
+            offsets,
+            buckets,
+            counts,
+            columns["n_tokens"].to_numpy(),
+            columns["content_hash"].to_numpy(),
+            large_counts=large_counts,
+            large_at=large_at,
         )
 
 

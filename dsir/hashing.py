@@ -236,6 +236,10 @@ def _exponential(content_hash, key):
     return out
 
 
+#: No Gumbel variate is larger.
+MOST_GUMBEL = 36.8
+
+
 def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndarray:
     """Standard Gumbel variates that depend on the seed, the selection's name and the document alone.
 
@@ -256,7 +260,7 @@ def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndar
     Returns
     -------
     float64[n]
-        Finite; between -3.6 and 36.8.
+        Finite; between -3.6 and `MOST_GUMBEL`.
 
     Raises
     ------

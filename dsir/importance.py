@@ -76,7 +76,16 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
     ratios = np.ascontiguousarray(ratios, dtype=np.float64)
     out = np.empty((len(ratios), len(features)), dtype=np.float64)
     for of_target, weights in zip(ratios, out, strict=True):
-        _dot(features.offsets, features.buckets, features.counts, of_target, weights)
+        _dot(features.offsets, features.buckets, features.small_counts, of_target, weights)
+    # The few documents with a count that is no byte, in the same order of addition.
+    for i in np.unique(np.searchsorted(features.offsets, features.large_at, side="right") - 1):
+        entries = slice(features.offsets[i], features.offsets[i + 1])
+        counts = features.small_counts[entries].astype(np.uint32)
+        large = slice(*np.searchsorted(features.large_at, features.offsets[i : i + 2]))
+        counts[features.large_at[large] - entries.start] = features.large_counts[large]
+        for of_target, weights in zip(ratios, out, strict=True):
+            whole = np.array([0, len(counts)])
+            _dot(whole, features.buckets[entries], counts, of_target, weights[i : i + 1])
     return out
 
 

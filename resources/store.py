@@ -103,16 +103,21 @@ SCHEMAS = {
 
 #: Columns in which strings repeat are worth a dictionary.
 _REPEATING = ["shard", "source", "target", "selection", "version", "reason"]
-#: Noise, that nothing makes smaller; and rows that count up, of which little is left once their differences are taken.
-_NOT_COMPRESSED = {"content_hash", "id_hash", "log_weight", "log_ratio", "key", "row"}
+#: Noise, that nothing makes smaller.
+_NOISE = {"content_hash", "id_hash", "log_weight", "log_ratio", "key"}
 
 
-def parquet_options(names: Sequence[str]) -> dict[str, object]:
-    """Return how `pyarrow.parquet.ParquetWriter` is to write columns of these names."""
+def parquet_options(schema: pa.Schema) -> dict[str, object]:
+    """Return how `pyarrow.parquet.ParquetWriter` is to write a table of this schema.
+
+    Whole numbers take as few bits as the largest difference of their neighbors needs: that is as small as what zstd
+    leaves of them, and read four times as fast.
+    """
+    whole = [field.name for field in schema if pa.types.is_signed_integer(field.type)]
     return {
-        "compression": {name: "none" if name in _NOT_COMPRESSED else "zstd" for name in names},
-        "use_dictionary": [name for name in names if name in _REPEATING],
-        "column_encoding": {"row": "DELTA_BINARY_PACKED"} if "row" in names else None,
+        "compression": {name: "none" if name in _NOISE or name in whole else "zstd" for name in schema.names},
+        "use_dictionary": [name for name in schema.names if name in _REPEATING],
+        "column_encoding": {name: "DELTA_BINARY_PACKED" for name in whole} or None,
     }
 
 
@@ -240,7 +245,7 @@ class Store:
     def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
         """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
         schema = SCHEMAS[kind].with_metadata(stamp.metadata())
-        options = parquet_options(schema.names)
+        options = parquet_options(schema)
         with self.replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
             yield writer
 
@@ -249,17 +254,26 @@ class Store:
         with self.table_writer(path, kind, stamp) as writer:
             writer.write_table(table(kind, columns))
 
-    def open_table(self, path: Path, expected: Stamp) -> pq.ParquetFile:
+    def open_table(self, path: Path, expected: Stamp, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         """Open a Parquet file for reading after checking its stamp.
+
+        Parameters
+        ----------
+        path : Path
+        expected : Stamp
+        dictionaries : sequence of str
+            Columns of strings to be read as a dictionary and a number for each row.
 
         Raises
         ------
         StaleInput
             The file is absent, or was written under another fingerprint.
         """
-        if not path.exists():
-            raise StaleInput(f"{path}: not there; materialize {expected.output} first")
-        file = pq.ParquetFile(path, memory_map=True)
+        try:
+            mapped = pa.memory_map(str(path))
+        except FileNotFoundError:
+            raise StaleInput(f"{path}: not there; materialize {expected.output} first") from None
+        file = pq.ParquetFile(mapped, read_dictionary=list(dictionaries))
         expected.check(path, file.schema_arrow.metadata)
         return file
 

@@ -131,7 +131,7 @@ def _collect(
         for epoch, each_epoch in enumerate(tops, start=1):
             offered.append([])
             for place, (draw, top) in enumerate(zip(draws, each_epoch, strict=True)):
-                key = ranking.keys(documents, draw, noise_stream(selection, draw, epoch))
+                key = ranking.keys(documents, draw, noise_stream(selection, draw, epoch), top.floor)
                 at = np.flatnonzero(eligible & (key >= top.floor))
                 some = documents.candidates(at)
                 target = log_weights[:, at].argmax(axis=0) if joint else np.full(len(at), place)

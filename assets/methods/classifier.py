@@ -44,7 +44,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
     noisy = selection.method == "classifier"
 
-    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
         if not noisy:
             return logits(documents.features, classifiers[target])
         options = ClassifierOptions(seed=selection.seed, stream=stream)

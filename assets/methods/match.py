@@ -90,7 +90,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error
 
-    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
         return draw(documents.features, matching, options, documents.source_hash, stream)
 
     return Ranking(

@@ -12,7 +12,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """Rank by noise: sampling without replacement, every document as likely as any other."""
     seed = candidates.selection.seed
 
-    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
         return gumbel_noise(documents.content_hash, seed, stream)
 
     return Ranking(keys)

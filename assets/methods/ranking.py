@@ -25,9 +25,10 @@ class Ranking:
     Attributes
     ----------
     keys : callable
-        Takes documents, a target (of a method for all targets together, their names joined by ``+``) and the name of
-        the noise; returns the key of every document, ndarray of float64: the largest are picked. Called from several
-        threads, with documents in any order.
+        Takes documents, a target (of a method for all targets together, their names joined by ``+``), the name of
+        the noise and a floor; returns the key of every document, ndarray of float64: the largest are picked. Instead of
+        a key below the floor it may return any other below it. Called from several threads, with documents in any
+        order.
     columns : sequence of str
         Of the documents, that ``keys`` reads beside those that every candidate has.
     needs_features : bool
@@ -43,7 +44,7 @@ class Ranking:
         To be left beside the picks, by name, as CSV.
     """
 
-    keys: Callable[[Documents, str, str], np.ndarray]
+    keys: Callable[[Documents, str, str, float], np.ndarray]
     columns: Sequence[str] = ()
     needs_features: bool = False
     source_shares: Mapping[str, float] | None = None

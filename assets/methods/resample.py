@@ -13,7 +13,7 @@ import numpy as np
 
 from assets.candidates import Candidates, Documents
 from assets.methods.ranking import Ranking
-from dsir.hashing import gumbel_noise
+from dsir.hashing import MOST_GUMBEL, gumbel_noise
 from dsir.importance import correct_for_length, solve_temperature
 from dsir.selection import Budget
 from resources.settings import ConfigError, Selection, SolvedTemperature
@@ -38,9 +38,12 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         target: temperature(selection, target, partial(log_weights, target)) for target in selection.targets
     }
 
-    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
-        log_weight = corrected.log_weights(documents, target) / temperatures[target]
-        return log_weight + gumbel_noise(documents.content_hash, selection.seed, stream)
+    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
+        key = corrected.log_weights(documents, target) / temperatures[target]
+        # Log weights spread over hundreds of nats, so of most documents no noise makes up for theirs.
+        at = np.flatnonzero(key + MOST_GUMBEL >= floor)
+        key[at] += gumbel_noise(documents.content_hash[at], selection.seed, stream)
+        return key
 
     numbers = corrected.numbers()
     if selection.temperature is not None:

@@ -12,7 +12,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """Rank by log weight, corrected for length where the selection asks for it."""
     corrected = length_correction(candidates)
 
-    def keys(documents: Documents, target: str, stream: str) -> np.ndarray:
+    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
         return corrected.log_weights(documents, target)
 
     return Ranking(keys, corrected.columns, numbers=corrected.numbers())

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.methods import mixture
+from assets.candidates import Candidates
+from assets.methods import METHODS, mixture
 from dsir.features import FeatureSpec, featurize
 from dsir.matching import MatchingOptions, draw, held_back, match
 from dsir.selection import Budget
@@ -64,6 +65,23 @@ def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_token
         assert len(sizes) == len(OPTIONS) and all(6000 - 150 < tokens <= 6000 for _, tokens in sizes)
     assert found[0] == found[1]
     assert len({tuple(doc_id for _, _, doc_id, _, _ in picks) for picks in found[0].values()}) == len(OPTIONS)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 30.0}, {"length": "sqrt"}])
+def test_resample_spares_the_noise_only_of_documents_that_none_makes_large_enough(done, options):
+    workspace = configure(done, **options).workspace()
+    candidates = Candidates(workspace, workspace.plan(), workspace.settings.selection("picked"))
+    keys = METHODS["resample"](candidates, Budget(documents=20)).keys
+    spared = 0
+    for documents in candidates.stream():
+        whole = keys(documents, "medicine", "noise", -np.inf)
+        for floor in (*np.quantile(whole, [0.0, 0.5, 0.9]), whole.max()):
+            found = keys(documents, "medicine", "noise", floor)
+            assert np.array_equal(found >= floor, whole >= floor)
+            assert np.array_equal(found[found >= floor], whole[whole >= floor])
+            spared += (found != whole).sum()
+    # The temperature brings the log weights of a small pool together.
+    assert (spared > 0) == ("temperature" not in options)
 
 
 @pytest.fixture(scope="module")

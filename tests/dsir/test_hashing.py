@@ -9,7 +9,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir.hashing import K1, K2, K3, _log, extend, gumbel_noise, hash_word, mix64, xxh64_ranges
+from dsir.hashing import K1, K2, K3, MOST_GUMBEL, _log, extend, gumbel_noise, hash_word, mix64, xxh64_ranges
 
 MASK = 2**64 - 1
 
@@ -132,6 +132,11 @@ def test_noise_is_a_function_of_the_document(content_hash):
     for part in (slice(0, 1), slice(17, 18), slice(5, 9000), slice(None, None, 7)):
         assert np.array_equal(gumbel_noise(content_hash[part], 3, "a"), noise[part])
     assert len(gumbel_noise(content_hash[:0], 3, "a")) == 0
+
+
+def test_no_noise_is_above_its_bound():
+    largest = (2**52 - 0.5) / 2**52  # of the uniform variates
+    assert MOST_GUMBEL - 0.1 < -_log(-_log(largest)) < MOST_GUMBEL
 
 
 @pytest.mark.parametrize("consecutive", [False, True])

@@ -244,3 +244,19 @@ def test_a_temperature_that_there_is_not_is_refused_with_what_there_is():
         solve_temperature(lambda: [np.array([0.0, -9.0])], acceptance=0.1)
     with pytest.raises(ValueError, match="no documents"):
         solve_temperature(lambda: [], acceptance=0.1)
+
+
+@given(
+    documents=st.lists(
+        st.lists(st.integers(1, 300) | st.sampled_from([70_000, 2**32 - 1]), max_size=12), max_size=12
+    )
+)
+def test_large_counts_in_any_place_are_weighed_to_the_bit(documents):
+    dense = np.zeros((len(documents), 12), np.int64)
+    for row, document in zip(dense, documents, strict=True):
+        row[: len(document)] = document
+    features = sparse(dense)
+    ratios = np.random.default_rng(5).normal(size=(2, 12))
+    stored = log_weights(Features.from_arrow(features.to_arrow()), ratios)
+    np.testing.assert_array_equal(stored, log_weights(features, ratios))
+    np.testing.assert_allclose(stored, (dense @ ratios.T).T, rtol=1e-12, atol=1e-6)
