@@ -11,7 +11,7 @@ from functools import reduce
 import numpy as np
 import pyarrow as pa
 
-from assets.candidates import Candidates
+from assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from assets.methods import pick
 from dsir.evaluation import EffectiveSampleSize, contained, draw, masked_totals
 from dsir.features import Features
@@ -97,22 +97,29 @@ def survey_pool(
     pool = PoolSummary(effective={target: EffectiveSampleSize() for target in targets})
     random = [TopK(budget) for _ in range(random_seeds)]
     contents = reduce(np.union1d, known.values())
-    for documents in candidates.stream():
-        for item in documents.table["n_tokens"].value_counts().to_pylist():
-            pool.lengths[item["values"]] += item["counts"]
-        for item in documents.table["source"].value_counts().to_pylist():
-            pool.sources[item["values"]] += item["counts"]
-        for target in targets:
-            pool.effective[target].add(documents.log_weights[target][documents.eligible])
+
+    def look(documents: Documents) -> tuple[Documents, pa.Array, pa.Array, np.ndarray, list[np.ndarray]]:
+        """Return what is to be added up, of one block of documents."""
+        lengths, sources = (documents.table[name].value_counts() for name in ("n_tokens", "source"))
         found = documents.content_hash[contained(documents.content_hash, contents)]
-        for name, hashes in known.items():
-            pool.leaked[name] += int(contained(found, hashes).sum())
+        offered = []
         for seed, top in enumerate(random):
             key = gumbel_noise(documents.content_hash, seed, "random")
             at = np.flatnonzero(documents.eligible & (key >= top.floor))
-            offered = documents.candidates(at)
-            offered["key"] = key[at]
-            top.add(offered)
+            offered.append(documents.candidates(at))
+            offered[-1]["key"] = key[at]
+        return documents, lengths, sources, found, offered
+
+    stream = candidates.stream(columns=[*CANDIDATE_COLUMNS, "source"])
+    for documents, lengths, sources, found, offered in candidates.workspace.engine.map_blocks(look, stream):
+        for counter, counted in ((pool.lengths, lengths), (pool.sources, sources)):
+            counter.update(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
+        for target in targets:
+            pool.effective[target].add(documents.log_weights[target][documents.eligible])
+        for name, hashes in known.items():
+            pool.leaked[name] += int(contained(found, hashes).sum())
+        for top, some in zip(random, offered, strict=True):
+            top.add(some)
     ranked = [top.candidates() for top in random]
     # One document at least, where the first is longer than the budget: there is nothing else to compare with.
     return pool, [positions_of(each[: max(budget.prefix(each), 1)]) for each in ranked]
