@@ -80,14 +80,16 @@ def weigh_shards(
 
 def kept_files(workspace: Workspace, plan: Plan, output: Output) -> dict[str, str]:
     """Return the files of a shard's log weights that are what would be written now, with their checksums, by target."""
-    found = output.found or {"metadata": {}}
+    if output.found is None:
+        return {}
+    shard, found = output.partition, output.found
+    there = {name: stamp for name, stamp in found["files"].items() if name not in found["absent"]}
     kept = {}
-    for target, made_of in json.loads(found["metadata"].get("log_weights", "{}")).items():
-        name = str(workspace.store.weights(output.partition, target).relative_to(workspace.home))
-        there = name in found["files"] and name not in found["absent"]
-        if there and target in plan.counted_targets:
-            if made_of == plan.log_weights(output.partition, target).fingerprint:
-                kept[target] = found["files"][name]
+    for target, made_of in json.loads(found["metadata"]["log_weights"]).items():
+        name = str(workspace.store.weights(shard, target).relative_to(workspace.home))
+        holds = target in plan.counted_targets and made_of == plan.log_weights(shard, target).fingerprint
+        if holds and name in there:
+            kept[target] = there[name]
     return kept
 
 
