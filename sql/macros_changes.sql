@@ -64,7 +64,7 @@ SELECT 'old' AS side, o.* FROM older AS o UNION ALL SELECT 'new', n.* FROM newer
 -- or, in a file that changed, the same id.
 --
 -- A key on the side where the document was not picked is NULL where it can not be known any more: the view
--- `weights` has the newest weights only, and the noise is that of the other side if the seed is the same.
+-- `weights` has the newest weights only (those of a target that nothing moved are still the ones of then), and the noise is that of the other side if the seed is the same.
 --
 -- Where new weights were computed, who was displaced and who fell behind is told by ranks, since all weights move
 -- together when the pool's distribution does: of the documents that were there on both sides, those of the old
@@ -81,7 +81,7 @@ WITH asked AS (
 ), inputs AS (
     SELECT s.side, unnest(map_entries(s.inputs)) AS input FROM sides AS s
 ), weighed AS (
-    SELECT DISTINCT i.side, w.partition AS shard, w.fingerprint AS weights,
+    SELECT DISTINCT i.side, w.partition AS shard, w.metadata->>'log_weights' AS weights,  -- by target
            w.inputs[output_name('raw_counts', w.partition)] AS counts,
            w.inputs['importance_estimator'] AS estimator
     FROM inputs AS i
@@ -125,7 +125,8 @@ WITH asked AS (
     FROM sides AS o, sides AS n, estimators AS eo, estimators AS en
     WHERE o.side = 'old' AND n.side = 'new' AND eo.side = 'old' AND en.side = 'new'
 ), picked AS (
-    SELECT s.side, p.*, h.* EXCLUDE (shard),
+    SELECT s.side, p.*, h.* EXCLUDE (shard, old_weights, new_weights),
+           h.old_weights->>p.target AS old_weights, h.new_weights->>p.target AS new_weights,
            CASE WHEN h.old_counts <> h.new_counts
                 THEN p.doc_id || ' ' || row_number() OVER (PARTITION BY s.side, p.epoch, p.shard, p.doc_id ORDER BY p."row")
                 ELSE CAST(p."row" AS VARCHAR) END AS document,
@@ -146,7 +147,8 @@ WITH asked AS (
     SELECT m.*,
            CASE WHEN NOT m.stayed THEN NULL
                 WHEN m.old_weights = m.new_weights THEN m.log_weight
-                WHEN l.fingerprint = CASE m.side WHEN 'old' THEN m.new_weights ELSE m.old_weights END
+                WHEN l.metadata->>'log_weights'->>m.target
+                     = CASE m.side WHEN 'old' THEN m.new_weights ELSE m.old_weights END
                 THEN w.log_weight END AS log_weight_there
     FROM moved AS m
     LEFT JOIN latest AS l ON l.asset = 'weights' AND l.partition = m.shard

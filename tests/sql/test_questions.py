@@ -66,13 +66,17 @@ def history(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pinned(tmp_path_factory):
-    """A pipeline whose weights do not change when a shard comes."""
+    """A pipeline whose weights do not change when a shard comes, nor when a target that no selection names does."""
     pipeline = SmallPipeline(tmp_path_factory.mktemp("pinned"))
     pipeline.config["estimator"] = {"fit": {"pinned": "first"}}
     pipeline.write_pool()
     assert pipeline.errors() == []
-    pipeline.write("pool/more.jsonl", sentences("medicine", 15, seed=55))
-    assert pipeline.errors() == []
+    pipeline.write("law.jsonl", sentences("law", 30, seed=102))
+    for target in ("before", "after"):
+        pipeline.config["targets"].append({"name": target, "uri": "data/law.jsonl"})
+        assert pipeline.errors() == []
+        pipeline.write("pool/more.jsonl", sentences("medicine", 15, seed=55))
+        assert pipeline.errors() == []
     return pipeline
 
 
