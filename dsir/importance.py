@@ -83,9 +83,9 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
         counts = features.small_counts[entries].astype(np.uint32)
         large = slice(*np.searchsorted(features.large_at, features.offsets[i : i + 2]))
         counts[features.large_at[large] - entries.start] = features.large_counts[large]
+        alone = np.array([0, len(counts)])
         for of_target, weights in zip(ratios, out, strict=True):
-            whole = np.array([0, len(counts)])
-            _dot(whole, features.buckets[entries], counts, of_target, weights[i : i + 1])
+            _dot(alone, features.buckets[entries], counts, of_target, weights[i : i + 1])
     return out
 
 

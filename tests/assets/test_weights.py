@@ -33,7 +33,8 @@ def files(pipeline):
 
 def unchanged(pipeline, target):
     """Return what tells that a target's files were not written again."""
-    return {path.name: path.stat() for path in (pipeline.home / "weights" / f"target={target}").iterdir()}
+    folder = pipeline.home / "weights" / f"target={target}"
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
 def log_weights(pipeline, target):
