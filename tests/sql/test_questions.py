@@ -273,11 +273,14 @@ def test_a_record_alone_leads_back_to_its_file_by_fingerprints(history, number):
 
 
 def test_a_chain_names_the_pinned_distribution(pinned):
-    [row] = ask(pinned, "FROM picks WHERE shard = 'pool.medicine' ORDER BY version, rank LIMIT 1")
-    chain = ask(pinned, "FROM chain(?, ?)", [row["version"], row["shard"]])
-    names = [f"{step['asset']}[{step['partition']}]" for step in chain]
-    assert names.count("raw_distribution[first]") == 1 and names.count("raw_counts[pool.medicine]") == 1
-    assert len(chain) == 6
+    versions = ask(pinned, "FROM lineage WHERE asset = 'selections' ORDER BY finished_at")
+    assert len(versions) == 2
+    for n_targets, version in enumerate(versions, start=1):  # one came in between
+        chain = ask(pinned, "FROM chain(?, 'pool.medicine')", [version["fingerprint"]])
+        names = [f"{step['asset']}[{step['partition']}]" for step in chain]
+        assert names.count("raw_distribution[first]") == 1 and names.count("raw_counts[pool.medicine]") == 1
+        assert len([name for name in names if name.startswith("target_counts")]) == n_targets
+        assert len(chain) == 5 + n_targets
 
 
 def test_a_macro_takes_the_columns_of_other_rows(history):
