@@ -102,8 +102,8 @@ class FeatureSpec:
         return np.dtype(np.uint16 if self.buckets <= 2**16 else np.uint32)
 
 
-def _none() -> np.ndarray:
-    return np.empty(0, np.int64)
+def _none(dtype: type) -> Callable[[], np.ndarray]:
+    return lambda: np.empty(0, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +124,10 @@ class Features:
         XXH64, seed 0, of the UTF-8 bytes of each document as it was given.
     word_counts : WordCounts, optional
         What the quality filter needs. No part of the Arrow form: None for features that come from it.
-    large_counts : uint32[m]
-        The counts for which `small_counts` has a 0, in order; mostly none.
     large_at : int64[m]
-        The entries that they are counts of.
+        The entries for which `small_counts` has a 0, ascending; mostly none.
+    large_counts : uint32[m]
+        Their counts.
     """
 
     offsets: np.ndarray
@@ -136,8 +136,8 @@ class Features:
     n_tokens: np.ndarray
     content_hash: np.ndarray
     word_counts: WordCounts | None = None
-    large_counts: np.ndarray = field(default_factory=_none)
-    large_at: np.ndarray = field(default_factory=_none)
+    large_at: np.ndarray = field(default_factory=_none(np.int64))
+    large_counts: np.ndarray = field(default_factory=_none(np.uint32))
 
     def __len__(self) -> int:
         return len(self.n_tokens)
@@ -203,18 +203,22 @@ class Features:
 
         Columns: ``buckets`` (large_list of uint16 or uint32) and ``counts`` (large_list of uint8), with the
         same offsets; ``large_counts`` (large_list of uint32): in order, those of the document's counts that are
-        above 255, for which ``counts`` has a zero; ``n_tokens`` (int64); ``content_hash`` (uint64).
+        above 255, for which ``counts`` has a zero; ``large_at`` (large_list of uint32): where in the document's lists
+        these are, from zero; ``n_tokens`` (int64); ``content_hash`` (uint64).
         """
         offsets = pa.array(self.offsets)
         large = np.flatnonzero(self.counts > _LARGEST_BYTE)
         counts = self.counts.astype(np.uint8)
         counts[large] = 0
-        large_offsets = pa.array(np.searchsorted(large, self.offsets))
+        first = np.searchsorted(large, self.offsets)
+        large_offsets = pa.array(first)
+        large_at = pa.array(large - np.repeat(self.offsets[:-1], np.diff(first)), pa.uint32())
         large_counts = pa.array(self.counts[large], pa.uint32())
         return pa.record_batch(
             {
                 "buckets": pa.LargeListArray.from_arrays(offsets, pa.array(self.buckets)),
                 "counts": pa.LargeListArray.from_arrays(offsets, pa.array(counts)),
+                "large_at": pa.LargeListArray.from_arrays(large_offsets, large_at),
                 "large_counts": pa.LargeListArray.from_arrays(large_offsets, large_counts),
                 "n_tokens": pa.array(self.n_tokens),
                 "content_hash": pa.array(self.content_hash),
@@ -225,68 +229,61 @@ class Features:
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
         """Features from the record batch of `to_arrow`, or a slice of it.
 
-        Nothing is copied but the offsets, if the batch is a slice or has 32-bit lists.
+        Nothing is copied but the offsets, if the batch is a slice or has 32-bit lists; counts are not looked at.
 
         Raises
         ------
         ValueError
             If a column is absent, of another type or has nulls, the buckets and counts of a document differ in
-            number, or there is not one large count for each zero.
+            number, or a large count stands for none of the document's zeros.
         """
         columns = {}
-        for name in _EXPECTED:
+        for name, types in _VALUE_TYPES.items():
             if name not in batch.schema.names:
                 raise ValueError(f"no column {name!r} among {batch.schema.names}")
             columns[name] = column = batch.column(name)
             is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
             value_type = column.type.value_type if is_list else column.type
-            if is_list != (name in _LISTS) or value_type not in _VALUE_TYPES[name]:
-                raise ValueError(f"column {name!r} is {column.type}; expected {_EXPECTED[name]}")
+            if is_list != (name in _LISTS) or value_type not in types:
+                expected = ("a list of " if name in _LISTS else "") + " or ".join(map(str, types))
+                raise ValueError(f"column {name!r} is {column.type}; expected {expected}")
             if column.null_count:
                 raise ValueError(f"column {name!r} has {column.null_count} nulls; expected none")
         offsets, buckets = _list_parts(columns["buckets"])
         count_offsets, counts = _list_parts(columns["counts"])
-        if not np.array_equal(offsets, count_offsets):
-            raise ValueError("columns 'buckets' and 'counts' differ in the lengths of their lists")
         large_offsets, large_counts = _list_parts(columns["large_counts"])
-        zeros = len(counts) - np.count_nonzero(counts)
-        if zeros != len(large_counts):
-            raise ValueError(f"{zeros} counts are zero, but there are {len(large_counts)} 'large_counts'")
-        large_at = _none()
-        if zeros:
-            # Looked for among the few documents that have any.
-            documents = np.flatnonzero(np.diff(large_offsets))
-            large_at = np.concatenate(
-                [offsets[i] + np.flatnonzero(counts[offsets[i] : offsets[i + 1]] == 0) for i in documents]
-            )
-            if len(large_at) != zeros:
-                raise ValueError("'large_counts' has none for a document whose counts have zeros")
+        at_offsets, large_at = _list_parts(columns["large_at"])
+        for pair, these, those in (
+            ("'buckets' and 'counts'", offsets, count_offsets),
+            ("'large_at' and 'large_counts'", at_offsets, large_offsets),
+        ):
+            if not np.array_equal(these, those):
+                raise ValueError(f"columns {pair} differ in the lengths of their lists")
+        n_large = np.diff(large_offsets)
+        large_at = large_at + np.repeat(offsets[:-1], n_large)
+        within = large_at < np.repeat(offsets[1:], n_large)
+        if not within.all() or counts[large_at].any() or (np.diff(large_at) <= 0).any():
+            raise ValueError("'large_at' does not say, in order, which of the document's counts are zeros")
         return cls(
             offsets,
             buckets,
             counts,
             columns["n_tokens"].to_numpy(),
             columns["content_hash"].to_numpy(),
-            large_counts=large_counts,
             large_at=large_at,
+            large_counts=large_counts,
         )
 
 
 _LARGEST_BYTE = 255
-_LISTS = ("buckets", "counts", "large_counts")
+_LISTS = ("buckets", "counts", "large_at", "large_counts")
 _VALUE_TYPES = {
     "buckets": (pa.uint16(), pa.uint32()),
     "counts": (pa.uint8(),),
+    "large_at": (pa.uint32(),),
     "large_counts": (pa.uint32(),),
     "n_tokens": (pa.int64(),),
     "content_hash": (pa.uint64(),),
-}
-_EXPECTED = {
-    "buckets": "a list of uint16 or uint32",
-    "counts": "a list of uint8",
-    "large_counts": "a list of uint32",
-    "n_tokens": "int64",
-    "content_hash": "uint64",
 }
 
 

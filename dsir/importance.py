@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from dsir.features import Features
+from dsir.intrinsics import inner
 
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8
@@ -75,36 +76,41 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
     """
     ratios = np.ascontiguousarray(ratios, dtype=np.float64)
     out = np.empty((len(ratios), len(features)), dtype=np.float64)
+    counts = features.small_counts, features.large_at, features.large_counts
     for of_target, weights in zip(ratios, out, strict=True):
-        _dot(features.offsets, features.buckets, features.small_counts, of_target, weights)
-    # The few documents with a count that is no byte, in the same order of addition.
-    for i in np.unique(np.searchsorted(features.offsets, features.large_at, side="right") - 1):
-        entries = slice(features.offsets[i], features.offsets[i + 1])
-        counts = features.small_counts[entries].astype(np.uint32)
-        large = slice(*np.searchsorted(features.large_at, features.offsets[i : i + 2]))
-        counts[features.large_at[large] - entries.start] = features.large_counts[large]
-        alone = np.array([0, len(counts)])
-        for of_target, weights in zip(ratios, out, strict=True):
-            _dot(alone, features.buckets[entries], counts, of_target, weights[i : i + 1])
+        _dot(features.offsets, features.buckets, *counts, of_target, weights)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _dot(offsets, buckets, counts, ratios, out):
+def _dot(offsets, buckets, counts, large_at, large_counts, ratios, out):
+    large = 0
     for document in range(offsets.size - 1):
-        entries = slice(offsets[document], offsets[document + 1])
-        of_document, times = buckets[entries], counts[entries]
-        n = np.uint64(len(times))  # unsigned: no check for places counted from the end
-        in_fours = n - n % _4
-        a = b = c = d = 0.0
-        for i in range(_0, in_fours, _4):  # an addition need not wait for the one before
-            a += np.float64(times[i]) * ratios[of_document[i]]
-            b += np.float64(times[i + _1]) * ratios[of_document[i + _1]]
-            c += np.float64(times[i + _2]) * ratios[of_document[i + _2]]
-            d += np.float64(times[i + _3]) * ratios[of_document[i + _3]]
-        for i in range(in_fours, n):
-            a += np.float64(times[i]) * ratios[of_document[i]]
-        out[document] = (a + b) + (c + d)
+        first, last = offsets[document], offsets[document + 1]
+        of_document, times = buckets[first:last], counts[first:last]
+        if large < large_at.size and large_at[large] < last:
+            exact = times.astype(np.uint32)
+            while large < large_at.size and large_at[large] < last:
+                exact[large_at[large] - first] = large_counts[large]
+                large += 1
+            out[document] = _sum(of_document, exact, ratios)
+        else:
+            out[document] = _sum(of_document, times, ratios)
+
+
+@inner
+def _sum(of_document, times, ratios):
+    n = np.uint64(len(times))  # unsigned: no check for places counted from the end
+    in_fours = n - n % _4
+    a = b = c = d = 0.0
+    for i in range(_0, in_fours, _4):  # an addition need not wait for the one before
+        a += np.float64(times[i]) * ratios[of_document[i]]
+        b += np.float64(times[i + _1]) * ratios[of_document[i + _1]]
+        c += np.float64(times[i + _2]) * ratios[of_document[i + _2]]
+        d += np.float64(times[i + _3]) * ratios[of_document[i + _3]]
+    for i in range(in_fours, n):
+        a += np.float64(times[i]) * ratios[of_document[i]]
+    return (a + b) + (c + d)
 
 
 def fit_threshold(total_ngrams: int, wanted_ngrams: int) -> int:

@@ -209,13 +209,21 @@ def test_bad_record_batches_are_refused():
         Features.from_arrow(batch.drop_columns(["counts"]))
 
 
-def test_a_large_count_of_another_document_is_refused():
+def test_large_counts_are_of_their_own_documents_zeros():
     batch = featurize(pa.array(["often " * 1_000, "once"]), FeatureSpec()).to_arrow()
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    n = len(batch.column("large_counts").values)
-    columns["large_counts"] = pa.array([[], [300] * n], pa.large_list(pa.uint32()))
-    with pytest.raises(ValueError, match="large_counts"):
-        Features.from_arrow(pa.record_batch(columns))
+    assert columns["large_at"].to_pylist() == [[0, 1], []]
+    for places in (
+        [[], [0, 1]],  # of another document
+        [[0, 2], []],  # of the next one
+        [[1, 0], []],
+        [[1, 1], []],
+        [[0, 2**32 - 1], []],
+    ):
+        columns["large_at"] = pa.array(places, pa.large_list(pa.uint32()))
+        columns["large_counts"] = pa.array([[300] * len(each) for each in places], pa.large_list(pa.uint32()))
+        with pytest.raises(ValueError, match="large_at"):
+            Features.from_arrow(pa.record_batch(columns))
 
 
 # ------------------------------------------------------------------------------------ custom tokenizers
