@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from assets.methods import pick
-from dsir.evaluation import EffectiveSampleSize, contained, draw, masked_totals
+from dsir.evaluation import EffectiveSampleSize, contained, distinct, draw, masked_totals
 from dsir.features import Features
 from dsir.hashing import gumbel_noise
 from dsir.matching import NothingFits
@@ -102,12 +102,14 @@ def survey_pool(
         """Return what is to be added up, of one block of documents."""
         lengths, sources = (documents.table[name].value_counts() for name in ("n_tokens", "source"))
         found = documents.content_hash[contained(documents.content_hash, contents)]
+        eligible = np.flatnonzero(documents.eligible)
+        content_hash = documents.content_hash[eligible]
         offered = []
         for seed, top in enumerate(random):
-            key = gumbel_noise(documents.content_hash, seed, "random")
-            at = np.flatnonzero(documents.eligible & (key >= top.floor))
-            offered.append(documents.candidates(at))
-            offered[-1]["key"] = key[at]
+            key = gumbel_noise(content_hash, seed, "random")
+            above = np.flatnonzero(key >= top.floor)
+            offered.append(documents.candidates(eligible[above]))
+            offered[-1]["key"] = key[above]
         return documents, lengths, sources, found, offered
 
     stream = candidates.stream(columns=[*CANDIDATE_COLUMNS, "source"])
@@ -167,7 +169,7 @@ def pick_positions(candidates: Candidates, budget: Budget, selection: Selection)
 
 def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
     """Look the documents of several picks up: positions, in any order, to picks."""
-    wanted = np.unique(np.concatenate(list(picks.values())))
+    wanted = distinct(np.concatenate(list(picks.values())))
 
     def work(item: tuple[int, str]) -> pa.Table | None:
         index, shard = item

@@ -50,6 +50,7 @@ from assets.trained import Figures
 from dsir.evaluation import (
     CrossEntropies,
     contained,
+    distinct,
     distribution,
     duplicates,
     interval,
@@ -182,7 +183,7 @@ def read_part(
         content_hash = hash_strings(pa.array(texts, pa.large_string()))
         kept = content_hash <= max(threshold, content_hash.min())
         texts = [text for text, keep in zip(texts, kept, strict=True) if keep]
-    return np.unique(np.concatenate(hashes)), texts
+    return distinct(np.concatenate(hashes)), texts
 
 
 def known_contents(targets: list[TargetSample]) -> dict[str, np.ndarray]:
@@ -308,7 +309,7 @@ def measure_sample(
 
 def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metrics: Metrics) -> None:
     """Measure which share of the selection's documents the other picks have too."""
-    mine = np.unique(picks["selection"].positions)
+    mine = distinct(picks["selection"].positions)
     shares = {name: overlap(mine, pick.positions) for name, pick in picks.items() if name != "selection"}
     for name, share in by_pick(shares).items():
         metrics.add(f"{name}_agreement", share)
@@ -352,8 +353,8 @@ def measure_contents(
     """Count duplicates, and documents that are the target's."""
     contents = {}
     for name, pick in picks.items():
-        _, first = np.unique(pick.positions, return_index=True)  # of several epochs, once
-        contents[name] = pick.content_hash[first]
+        again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # in several epochs
+        contents[name] = pick.content_hash[~again]
     for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
         metrics.add(f"{name}_duplicates", value)
     for name, hashes in known_contents(targets).items():

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
+from dsir.evaluation import duplicates
 from dsir.features import Features, featurize, hash_strings
 from resources.corpus import Block, CorpusError, Rejected, TextBatch, read_blocks
 from resources.plan import CODE_VERSIONS, Output
@@ -172,7 +173,7 @@ class Tally:
     @property
     def duplicates(self) -> int:
         """Documents whose text stands earlier in the shard."""
-        return self.documents - len(np.unique(np.concatenate(self._hashes))) if self._hashes else 0
+        return duplicates(np.concatenate(self._hashes)) if self._hashes else 0
 
 
 def documents_table(

@@ -27,7 +27,7 @@ from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, markdown_table
 from assets.methods import METHODS, noise_stream
 from assets.texts import pool_texts
-from dsir.evaluation import contained
+from dsir.evaluation import contained, distinct
 from dsir.explain import Contribution, explain
 from dsir.hashing import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, pack_position
@@ -102,9 +102,13 @@ class Leading:
 
     def add(self, score: np.ndarray, show: Callable[[int], Shown]) -> None:
         """Offer documents: ndarray of float64, -inf of those that are none; and what makes one of its place."""
-        best = np.argsort(-score, kind="stable")[: self.n]
         floor = self.found[-1][0] if len(self.found) == self.n else -np.inf
-        self.found += [(float(score[at]), show(int(at))) for at in best if score[at] > floor]
+        above = np.flatnonzero(score > floor)
+        if len(above) > self.n:  # most blocks have none or a few
+            least = np.partition(score[above], -self.n)[-self.n]
+            above = above[score[above] >= least]
+        best = above[np.argsort(-score[above], kind="stable")][: self.n]
+        self.found += [(float(score[at]), show(int(at))) for at in best]
         self.found.sort(key=lambda each: (-each[0], each[1].position))
         del self.found[self.n :]
 
@@ -257,7 +261,7 @@ def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: 
         keys = METHODS[selection.method](candidates, Budget(documents=1)).keys
     index = {shard: i for i, shard in enumerate(plan.counted)}
     shards = np.array([index[shard] for shard in picks["shard"].to_pylist()])
-    chosen = np.unique(pack_position(shards, picks["row"].to_numpy()))
+    chosen = distinct(pack_position(shards, picks["row"].to_numpy()))
     following, typical = Leading(NEXT), Leading(TYPICAL)
     look = Look(
         [],

@@ -14,7 +14,7 @@ import numpy as np
 from assets.baselines import Pick
 from assets.texts import pool_texts, read_labels
 from dsir.downstream import DownstreamOptions, classify, learn_vectors
-from dsir.evaluation import draw
+from dsir.evaluation import distinct, draw
 from dsir.hashing import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
 from resources.plan import Plan
@@ -37,7 +37,7 @@ def training_texts(
         at = draw(pick.n_tokens, pick.content_hash, tokens)
         at = at[np.argsort(gumbel_noise(pick.content_hash[at], 0, "training"), kind="stable")]
         drawn[name] = pick.positions[at]
-    positions = np.unique(np.concatenate(list(drawn.values())))
+    positions = distinct(np.concatenate(list(drawn.values())))
     texts = pool_texts(workspace, plan, positions)
     return {name: [texts[i] for i in np.searchsorted(positions, each)] for name, each in drawn.items()}
 

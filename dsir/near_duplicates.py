@@ -21,6 +21,7 @@ from importlib import metadata
 import numpy as np
 import pyarrow as pa
 
+from dsir.evaluation import distinct
 from dsir.explain import tokenize
 from dsir.features import FeatureSpec, hash_strings
 from dsir.hashing import K1, K3
@@ -105,7 +106,7 @@ def _ngrams(texts: Sequence[str], spec: FeatureSpec) -> list[np.ndarray]:
         ngrams ^= ngrams >> np.uint64(29)
     begins = np.cumsum(lengths) - lengths
     return [
-        np.unique(ngrams[begin:end])
+        distinct(ngrams[begin:end])
         for begin, end in zip(begins.tolist(), (begins + lengths - WORDS + 1).tolist(), strict=True)
     ]
 
