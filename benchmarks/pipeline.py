@@ -119,15 +119,17 @@ class Pipeline:
     pool : str
         Glob of the raw files.
     target, holdout : Path
+    hash : str
+        Of the features.
     """
 
-    def __init__(self, folder: Path, pool: str, target: Path, holdout: Path) -> None:
+    def __init__(self, folder: Path, pool: str, target: Path, holdout: Path, hash: str = "fast") -> None:
         self.folder = folder
         folder.mkdir()
         settings = {
             "raw": [{"name": "pool", "uri": pool, "text": "text", "id": "id"}],
             "targets": [{"name": "target", "uri": str(target), "holdout": str(holdout), "text": "text"}],
-            "features": {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"},
+            "features": {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": hash},
             "selections": [
                 {
                     "name": "tenth",
@@ -144,11 +146,8 @@ class Pipeline:
         self.home = folder / "home"
         self.runs = 0
 
-    def set_target(self, name: str, target: Path, output: str) -> None:
-        """Add a target, and a selection of it that is called like it, its records in this format or `none`.
-
-        They take the place of those that have this name.
-        """
+    def add_target(self, name: str, target: Path, output: str) -> None:
+        """Add a target, and a selection of it that is called like it, its records in this format or `none`."""
         path = self.folder / "dsir.yaml"
         settings = json.loads(path.read_text())
         new = {
@@ -161,7 +160,7 @@ class Pipeline:
             },
         }
         for section, entry in new.items():
-            settings[section] = [each for each in settings[section] if each["name"] != name] + [entry]
+            settings[section].append(entry)
         path.write_text(json.dumps(settings, indent=1))
 
     def run(self) -> Process:

@@ -27,8 +27,8 @@ class Ranking:
     keys : callable
         Takes documents, a target (of a method for all targets together, their names joined by ``+``), the name of
         the noise and a floor; returns the key of every document, ndarray of float64: the largest are picked. Instead of
-        a key below the floor it may return any other below it. Called from several threads, with documents in any
-        order.
+        a key below the floor it may return any other below it, and anything for a document that is not eligible.
+        Called from several threads, with documents in any order.
     columns : sequence of str
         Of the documents, that ``keys`` reads beside those that every candidate has.
     needs_features : bool

@@ -41,7 +41,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
         key = corrected.log_weights(documents, target) / temperatures[target]
         # Log weights spread over hundreds of nats, so of most documents no noise makes up for theirs.
-        at = np.flatnonzero(key + MOST_GUMBEL >= floor)
+        at = np.flatnonzero(documents.eligible & (key + MOST_GUMBEL >= floor))
         key[at] += gumbel_noise(documents.content_hash[at], selection.seed, stream)
         return key
 

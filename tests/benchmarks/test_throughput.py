@@ -32,7 +32,7 @@ def test_the_last_line_is_all_figures(output):
     assert sum(ours["stages"].values()) < ours["wall"]
     assert {"raw_counts", "weights", "selections", "evaluations"} <= ours["stages"].keys()
     assert ours["nothing_due_wall"] < ours["wall"]
-    for seconds in (ours["new_target"]["whole"], ours["new_target"]["quarter"]):
+    for seconds in (ours["new_target"][pool] for pool in ("whole", "quarter", "sha256")):
         assert seconds["counting"] > 0
         assert 0 < seconds["to_picks_reading"] < seconds["to_picks"]
         assert 0 < seconds["to_records_reading"] < seconds["to_records"]
