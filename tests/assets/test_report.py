@@ -1,13 +1,18 @@
 """The page of a selection: whole, safe, self-contained, and its numbers are those of the catalog."""
 
 import html.parser
+import itertools
 import re
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from assets.report import Leading, Shown
 from dagster_project import cli
 from tests.pipeline import SmallPipeline, sentences
 
@@ -215,3 +220,15 @@ def test_every_method_has_a_page_that_says_what_is_known(many, name):
         assert "· for law" in text and "· for medicine" in text and "in 2 epochs" in text
     if name == "capped":
         assert "its source has its share" in text and "not eligible: min_tokens" in text
+
+
+@given(st.lists(st.integers(0, 9) | st.just(-np.inf), max_size=60), st.lists(st.integers(0, 60), max_size=4))
+def test_the_documents_that_lead_do_not_depend_on_how_a_stream_is_cut(scores, cuts):
+    scores, leading = np.array(scores, float), Leading(5)
+    bounds = [0, *sorted(min(cut, len(scores)) for cut in cuts), len(scores)]
+    for first, last in itertools.pairwise(bounds):
+        leading.add(
+            scores[first:last], lambda at, first=first: Shown(first + at, "", 0, "", "", 0, "", 0.0, "")
+        )
+    best = [at for at in np.argsort(-scores, kind="stable")[:5].tolist() if scores[at] > -np.inf]
+    assert [document.position for document in leading.documents] == best

@@ -13,6 +13,7 @@ from dsir.evaluation import (
     CrossEntropies,
     EffectiveSampleSize,
     contained,
+    distinct,
     distribution,
     draw,
     duplicates,
@@ -263,6 +264,7 @@ def test_overlap_is_the_share_of_our_documents():
 def test_duplicates_and_leakage_are_counted_by_content(contents, known):
     content_hash = np.array(contents, np.uint64)
     assert duplicates(content_hash) == len(contents) - len(set(contents))
+    assert distinct(content_hash).tolist() == sorted(set(contents))
     found = contained(content_hash, np.array(sorted(known), np.uint64))
     assert found.tolist() == [content in known for content in contents]
 
