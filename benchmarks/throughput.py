@@ -17,11 +17,12 @@ How to read what it prints:
 - The reference is measured on a slice and scaled: what it does a document by the size of the pool, its fit of
   the target and its start once. Its memory is that of the slice. Twice the cores are taken to give it twice
   the speed.
-- *A new target on a counted pool* is the same ``dsir run`` once more, with another target and its selection in the
+- *A new target on a counted pool* is the same ``dsir run`` once more, with one more target and its selection in the
   configuration: from the start of the process to the end of the selection, without its records (``output: none``)
-  and, with one more target, with them; and what of it passed in the two assets that read the pool. It is set against
-  counting the same pool, in the first run. Much of it is the start of Python and Dagster, whatever the size of the
-  pool; so all is measured on a quarter of the pool too, and the difference is what 1,000 MB more take.
+  and, with yet another target, with them; and what of it passed in the two assets that read the pool. It is set against
+  the seconds in which the same pool was counted. Much of it is the start of Python and Dagster, whatever the size of the
+  pool; so all is measured on a quarter of the pool too, and the difference is what 1,000 MB more take. The last column
+  is a pool whose features have the reference's hash, which takes longer to count and as long to weigh.
 - *Peak* is the largest resident memory of one process, pages of mapped files included.
 
 The last line is all figures as one line of JSON.

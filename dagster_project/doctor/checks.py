@@ -14,7 +14,7 @@ import numpy as np
 
 from dagster_project.doctor.samples import Pool, Sample, TargetSample, ngram_totals
 from dsir.doctor import Point, crowded_out, learning_curve, likeness, without_spaces
-from dsir.evaluation import contained, distribution, kl_divergence
+from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
 from dsir.ngrams import number_ngrams
@@ -171,8 +171,8 @@ def check_duplicates(pool: Pool, collapsed: bool) -> Iterator[Finding]:
 
 def check_leakage(target: TargetSample, pool: Pool) -> Iterator[Finding]:
     """Look for documents of a target, and of its holdout, in the pool, and for those of the one in the other."""
-    train = np.unique(target.train.hashes)
-    holdout = np.unique(target.holdout.hashes) if target.holdout else train[:0]
+    train = distinct(target.train.hashes)
+    holdout = distinct(target.holdout.hashes) if target.holdout else train[:0]
     both = int(contained(holdout, train).sum())
     if both:
         says = f"{both:,} of {len(holdout):,} held-out texts are in the target too"

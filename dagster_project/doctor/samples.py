@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
-from dsir.evaluation import contained
+from dsir.evaluation import contained, distinct
 from dsir.features import Features, featurize
 from dsir.matching import held_back
 from resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
@@ -201,7 +201,7 @@ def sampled_pool(samples: list[Sample]) -> Pool:
         return {content: (n, "") for content, n in found.items()}
 
     lengths, of_length = np.unique(n_tokens, return_counts=True)
-    return Pool("sampled documents", len(hashes), len(np.unique(hashes)), lengths, of_length, find)
+    return Pool("sampled documents", len(hashes), len(distinct(hashes)), lengths, of_length, find)
 
 
 def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
