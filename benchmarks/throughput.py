@@ -19,10 +19,10 @@ How to read what it prints:
   the speed.
 - *A new target on a counted pool* is the same ``dsir run`` once more, with one more target and its selection in the
   configuration: from the start of the process to the end of the selection, without its records (``output: none``)
-  and, with yet another target, with them; and what of it passed in the two assets that read the pool. It is set against
-  the seconds in which the same pool was counted. Much of it is the start of Python and Dagster, whatever the size of the
-  pool; so all is measured on a quarter of the pool too, and the difference is what 1,000 MB more take. The last column
-  is a pool whose features have the reference's hash, which takes longer to count and as long to weigh.
+  and, with yet another target, with them; and what of it passed in the two assets that read the pool. It is set
+  against the seconds in which the same pool was counted. Much of it is the start of Python and Dagster, whatever the
+  size of the pool; so all is measured on a quarter of the pool too, and the difference is what 1,000 MB more take.
+  The last column is a pool whose features have the reference's hash, which takes longer to count and as long to weigh.
 - *Peak* is the largest resident memory of one process, pages of mapped files included.
 
 The last line is all figures as one line of JSON.
