@@ -74,6 +74,8 @@ def weigh_shards(
         kept = {} if options.force else kept_files(workspace, plan, output)
         return weigh_shard(workspace, plan, output, targets, ratios, kept, progress)
 
+    # Large ones first, so that no thread has a large one left at the end.
+    ready.sort(key=lambda key: -plan.raw_counts(key).found["metadata"]["text_bytes"])
     outputs = list(map(plan.weights, ready))
     yield from materialize_many(context, workspace, "weights", outputs, compute, options)
 
@@ -194,4 +196,5 @@ def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarra
         features = Features.from_arrow(next(batches))
         out[:, done : done + len(features)] = log_weights(features, ratios)
         done += len(features)
+        del features  # so that the next batch takes its place, in the processor's cache too
     return out

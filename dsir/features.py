@@ -259,11 +259,15 @@ class Features:
         ):
             if not np.array_equal(these, those):
                 raise ValueError(f"columns {pair} differ in the lengths of their lists")
-        n_large = np.diff(large_offsets)
-        large_at = large_at + np.repeat(offsets[:-1], n_large)
-        within = large_at < np.repeat(offsets[1:], n_large)
-        if not within.all() or counts[large_at].any() or (np.diff(large_at) <= 0).any():
-            raise ValueError("'large_at' does not say, in order, which of the document's counts are zeros")
+        large_at = large_at.astype(np.int64)
+        if len(large_at):
+            n_large = np.diff(large_offsets)
+            large_at += np.repeat(offsets[:-1], n_large)
+            within = large_at < np.repeat(offsets[1:], n_large)
+            if not within.all() or counts[large_at].any() or (np.diff(large_at) <= 0).any():
+                raise ValueError(
+                    "'large_at' does not say, in order, which of the document's counts are zeros"
+                )
         return cls(
             offsets,
             buckets,

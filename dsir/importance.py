@@ -12,12 +12,10 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.intrinsics import inner
+from dsir.intrinsics import four_sums, inner
 
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8
-
-_0, _1, _2, _3, _4 = map(np.uint64, range(5))
 
 
 def log_ratios(
@@ -100,14 +98,9 @@ def _dot(offsets, buckets, counts, large_at, large_counts, ratios, out):
 
 @inner
 def _sum(of_document, times, ratios):
-    n = np.uint64(len(times))  # unsigned: no check for places counted from the end
-    in_fours = n - n % _4
-    a = b = c = d = 0.0
-    for i in range(_0, in_fours, _4):  # an addition need not wait for the one before
-        a += np.float64(times[i]) * ratios[of_document[i]]
-        b += np.float64(times[i + _1]) * ratios[of_document[i + _1]]
-        c += np.float64(times[i + _2]) * ratios[of_document[i + _2]]
-        d += np.float64(times[i + _3]) * ratios[of_document[i + _3]]
+    n = len(times)
+    in_fours = n - n % 4
+    a, b, c, d = four_sums(ratios, of_document, times, in_fours)
     for i in range(in_fours, n):
         a += np.float64(times[i]) * ratios[of_document[i]]
     return (a + b) + (c + d)
