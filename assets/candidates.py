@@ -12,11 +12,12 @@ from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dsir.features import Features, hash_strings
 from dsir.quality import PAPER, WordCounts, failing
-from dsir.selection import CANDIDATE
+from dsir.selection import CANDIDATE, pack_position
 from resources.plan import Plan
 from resources.settings import Selection
 from resources.workspace import Workspace
@@ -98,6 +99,12 @@ def read_log_weights(file: pq.ParquetFile, group: int) -> np.ndarray:
     """Read the log weights of a row group of documents: ndarray of float64, shape (documents,)."""
     found = file.read_row_group(group, columns=["log_weight"], use_threads=False)
     return found["log_weight"].to_numpy()
+
+
+def picked_positions(plan: Plan, picks: pa.Table) -> np.ndarray:
+    """Return where the rows of ``picks.parquet`` are, as `dsir.selection.pack_position` does: ndarray of int64."""
+    shards = pc.index_in(picks["shard"].cast(pa.string()), pa.array(plan.counted))
+    return pack_position(shards.to_numpy(), picks["row"].to_numpy())
 
 
 #: Columns of `Documents.table` that every candidate has; all of them; those of the quality filter, where there is one.

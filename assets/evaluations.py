@@ -9,11 +9,10 @@ import json
 from itertools import filterfalse
 
 import dagster as dg
-import numpy as np
 
 from assets import plots
 from assets.baselines import Pick, describe, pick_with_another_seed, picks_by_other_methods, survey_pool
-from assets.candidates import Candidates
+from assets.candidates import Candidates, picked_positions
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.measures import (
     Metrics,
@@ -31,7 +30,7 @@ from assets.measures import (
 )
 from assets.report import add_report
 from assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
-from dsir.selection import Budget, pack_position
+from dsir.selection import Budget
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.settings import Selection
@@ -121,8 +120,7 @@ def evaluate(workspace: Workspace, plan: Plan, selection: Selection, source: Out
     settings = workspace.settings.evaluation
     folder = workspace.store.selection_folder(selection.name, source.fingerprint)
     table = workspace.store.read_table(folder / "picks.parquet", source.stamp)
-    index = {shard: i for i, shard in enumerate(plan.counted)}
-    chosen = pack_position(np.array([index[s] for s in table["shard"].to_pylist()]), table["row"].to_numpy())
+    chosen = picked_positions(plan, table)
     of_epoch = table["n_tokens"].to_numpy()[table["epoch"].to_numpy() == 1]
     budget = Budget(documents=len(of_epoch))
     if selection.size.tokens is not None:

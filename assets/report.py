@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import yaml
 
 from assets import plots
-from assets.candidates import COLUMNS, CRITERIA, Candidates, Documents
+from assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, markdown_table
 from assets.methods import METHODS, noise_stream
@@ -259,9 +259,7 @@ def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: 
     keys = None
     if selection.method in KEYED:
         keys = METHODS[selection.method](candidates, Budget(documents=1)).keys
-    index = {shard: i for i, shard in enumerate(plan.counted)}
-    shards = np.array([index[shard] for shard in picks["shard"].to_pylist()])
-    chosen = distinct(pack_position(shards, picks["row"].to_numpy()))
+    chosen = distinct(picked_positions(plan, picks))
     following, typical = Leading(NEXT), Leading(TYPICAL)
     look = Look(
         [],

@@ -370,15 +370,12 @@ def picks_table(
         first, last = np.searchsorted(ordered, pack_position([index, index + 1], 0))
         wanted = ordered[first:last] - pack_position(index, 0)  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        found = documents.drop_columns("row").take(pa.array(at))
-        source = found.column_names.index("source")
-        return found.set_column(source, "source", found["source"].cast(pa.string()))
+        return documents.drop_columns("row").take(pa.array(at))
 
     ids = list(workspace.engine.map_shards(look_up, np.unique(rows["shard"]).tolist()))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    named = pa.concat_tables(ids).take(pa.array(back))
-    names = pa.array(plan.counted)
+    named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
     epoch = np.repeat(np.arange(1, len(epochs) + 1), [len(each) for each in epochs])
     group = epoch * len(selection.targets) + rows["target"]
     first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
@@ -390,8 +387,8 @@ def picks_table(
             "version": output.fingerprint,
             "epoch": epoch,
             "rank": rank,
-            "target": pa.array(selection.targets).take(pa.array(rows["target"])),
-            "shard": names.take(pa.array(rows["shard"])),
+            "target": pa.DictionaryArray.from_arrays(rows["target"], selection.targets),
+            "shard": pa.DictionaryArray.from_arrays(rows["shard"], plan.counted),
             "row": rows["row"],
             **{name: named[name].combine_chunks() for name in named.column_names},
             "n_tokens": rows["n_tokens"],
@@ -406,17 +403,20 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
 
     Of a piece: its record, with the piece in the place of the text.
     """
-    ordered = picks.sort_by([("epoch", "ascending"), ("shard", "ascending"), ("row", "ascending")])
+    epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
+    shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
+    order = np.lexsort((rows, shards, epochs))
+    ordered = picks.take(pa.array(order))
     whole = picks["record"].null_count == len(picks)
     provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
     provenance = provenance.to_struct_array().combine_chunks()
-    epochs, shards = (ordered[name].to_numpy() for name in ("epoch", "shard"))
+    epochs, shards = epochs[order], shards[order]
     starts = np.flatnonzero(
         np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
     )
 
     def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
-        file = plan.shards[shards[start]]
+        file = plan.shards[plan.counted[shards[start]]]
         source = workspace.settings.source(file.source)
         wanted = ordered.slice(start, stop - start)
         if source.chunk_words is None:
@@ -434,13 +434,13 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
 
 def by_source(picks: pa.Table) -> str:
     """Return a table of the picks by source."""
-    counts = picks.group_by("source").aggregate([("row", "count"), ("n_tokens", "sum")])
-    rows = sorted(counts.to_pylist(), key=lambda row: -row["row_count"])
-    total = max(len(picks), 1)
+    source = picks["source"].combine_chunks()
+    documents = np.bincount(source.indices, minlength=len(source.dictionary))
+    tokens = np.zeros(len(documents), np.int64)
+    np.add.at(tokens, source.indices, picks["n_tokens"].to_numpy())
+    rows = zip(source.dictionary.to_pylist(), documents.tolist(), tokens.tolist(), strict=True)
+    rows = sorted(rows, key=lambda row: -row[1])
     return markdown_table(
         ["source", "documents", "share", "tokens"],
-        [
-            (r["source"], r["row_count"], f"{r['row_count'] / total:.1%}", r["n_tokens_sum"])
-            for r in rows[:50]
-        ],
+        [(name, n, f"{n / len(picks):.1%}", n_tokens) for name, n, n_tokens in rows[:50] if n],
     )

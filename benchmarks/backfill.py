@@ -25,7 +25,8 @@ from benchmarks.pool import Corpus, read_records, require_corpus
 from dagster_project.cli import quiet_logger
 from dagster_project.definitions import build_defs
 from dagster_project.runs import open_instance, register_shards
-from dsir.features import featurize, warm_up
+from dsir.compilation import warm_up
+from dsir.features import featurize
 from resources.corpus import read_blocks
 from resources.workspace import Workspace
 

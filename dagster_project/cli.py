@@ -36,7 +36,7 @@ from dagster_project.prune import find_leftovers, print_leftovers, remove_leftov
 from dagster_project.report import print_report
 from dagster_project.runs import Stage, open_instance, register_shards, run_all
 from dagster_project.why import print_why
-from dsir.features import warm_up
+from dsir.compilation import warm_up
 from resources import progress
 from resources.catalog import CatalogLocked
 from resources.corpus import CorpusError

@@ -20,5 +20,6 @@ are fitted). What does not: files, databases, the orchestrator. The steps, in or
 ``proxy``              texts of a selection to the loss of a small language model (extra ``paper``)
 ``doctor``             texts of a target and of a pool to signs that a selection will not be what one hopes for
 ``explain``            one document's log weight to the n-grams it comes from
+``compilation``        compiled code, made ready before it is needed
 =====================  ===============================================================
 """

@@ -12,12 +12,10 @@ words and punctuation, count n-grams of order 1 to n in hashed buckets.
 import importlib
 import re
 import threading
-import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +35,6 @@ __all__ = [
     "custom_tokenizer",
     "featurize",
     "hash_strings",
-    "warm_up",
 ]
 
 #: Changes whenever the same text could give other features: with the kernel's arithmetic, and with the
@@ -460,32 +457,3 @@ def _custom_words(texts, name):
     bounds = np.cumsum(lengths, dtype=np.int64)
     document_bounds = np.array(document_bounds, np.int64)
     return data, bounds, document_bounds[:-1], document_bounds[1:]
-
-
-def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
-    """Compile what `featurize` needs for `spec`, or load it from Numba's cache on disk.
-
-    Parameters
-    ----------
-    spec : FeatureSpec
-    announce : function of a str
-        Called before a compilation starts if nothing is in the cache, and otherwise (another kernel or an
-        older version is) if it takes more than a second; not called if there is nothing to compile.
-
-    Returns
-    -------
-    float
-        Seconds it took.
-    """
-    begin = time.perf_counter()
-    message = "compiling the featurizer (first use only, about 20 s)"
-    late = threading.Timer(1.0, announce, [message])
-    if any(Path(count_documents.stats.cache_path).glob("kernel.*.nbi")):
-        late.start()
-    else:
-        announce(message)
-    try:
-        featurize(pa.array(["warm up"]), spec)
-    finally:
-        late.cancel()
-    return time.perf_counter() - begin

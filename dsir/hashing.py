@@ -301,6 +301,8 @@ def _checked(content_hash: np.ndarray) -> np.ndarray:
     content_hash = np.asarray(content_hash)
     if content_hash.ndim != 1 or content_hash.dtype != np.uint64:
         raise ValueError(f"content_hash: {content_hash.dtype}[{content_hash.ndim}d]; expected uint64[n]")
+    content_hash = np.ascontiguousarray(content_hash).view()
+    content_hash.flags.writeable = False  # one type for the compiler, whoever owns it
     return content_hash
 
 

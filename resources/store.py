@@ -42,7 +42,7 @@ import pyarrow.parquet as pq
 #: in the UTF-8 bytes of its text. Null where the document is the whole record, the one at `row`.
 PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
 
-#: A string that is the same in a whole row group: in memory as in the file, a number for each row, and the string once.
+#: A string that many rows have: in memory as in the file, a number for each row, and every string once.
 REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 SCHEMAS = {
@@ -84,16 +84,16 @@ SCHEMAS = {
     "weights": pa.schema({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),
     "selections": pa.schema(
         {
-            "selection": pa.string(),
-            "version": pa.string(),
+            "selection": REPEATED,
+            "version": REPEATED,
             "epoch": pa.int64(),
             "rank": pa.int64(),
-            "target": pa.string(),
-            "shard": pa.string(),
+            "target": REPEATED,
+            "shard": REPEATED,
             "row": pa.int64(),
             **PIECE,
             "doc_id": pa.string(),
-            "source": pa.string(),
+            "source": REPEATED,
             "n_tokens": pa.int64(),
             "log_weight": pa.float64(),
             "key": pa.float64(),

@@ -1,10 +1,6 @@
 """The featurizer's contract: types, slices, Arrow, errors, custom tokenizers, memory between batches."""
 
 import hashlib
-import os
-import subprocess
-import sys
-import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 
 from dsir import features as features_module
 from dsir import memo, words
-from dsir.features import KERNEL_VERSION, Features, FeatureSpec, featurize, warm_up
+from dsir.features import KERNEL_VERSION, Features, FeatureSpec, featurize
 from dsir.unicode_tables import NOT_ONE_TO_ONE, code_point_table
 
 TEXTS = [
@@ -368,24 +364,3 @@ def test_threads_do_not_disturb_each_other():
 # --------------------------------------------------------------------------------------- first use
 def test_kernel_version_names_the_unicode_version():
     assert unicodedata.unidata_version in KERNEL_VERSION
-
-
-def test_warm_up_is_silent_once_compiled():
-    announced: list[str] = []
-    featurize(pa.array(["a"]), FeatureSpec())
-    assert warm_up(FeatureSpec(), announced.append) < 1
-    assert announced == []
-    assert threading.active_count() < 50
-
-
-def test_warm_up_announces_a_compilation_before_it_starts(tmp_path):
-    code = (
-        "from dsir.features import FeatureSpec, warm_up\n"
-        "said = []\n"
-        "spec = FeatureSpec(ngrams=1)\n"
-        "seconds = warm_up(spec, said.append)\n"
-        "assert len(said) == 1 and 'compiling' in said[0], said\n"
-        "assert warm_up(spec, said.append) < 0.5 and len(said) == 1\n"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -1,0 +1,50 @@
+"""Compiled code, made ready before it is needed.
+
+Belongs here: which functions a run needs, and telling that they are being compiled. Does not belong here: the
+functions.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dsir.features import Features, FeatureSpec, featurize
+from dsir.hashing import gumbel_noise
+from dsir.importance import log_weights
+from dsir.kernel import count_documents
+
+
+def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
+    """Compile what features of `spec`, their log weights and noise need, or load it from Numba's cache on disk.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+    announce : function of a str
+        Called before a compilation starts if nothing is in the cache, and otherwise (another kernel or an
+        older version is) if it takes more than a second; not called if there is nothing to compile.
+
+    Returns
+    -------
+    float
+        Seconds it took.
+    """
+    begin = time.perf_counter()
+    message = "compiling (first use only, about 20 s)"
+    late = threading.Timer(1.0, announce, [message])
+    if any(Path(count_documents.stats.cache_path).glob("kernel.*.nbi")):
+        late.start()
+    else:
+        announce(message)
+    try:
+        features = featurize(pa.array(["warm up"]), spec)
+        # As they are stored, for that is what is weighed.
+        log_weights(Features.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
+        gumbel_noise(features.content_hash, 0, "")
+    finally:
+        late.cancel()
+    return time.perf_counter() - begin

@@ -1,0 +1,48 @@
+"""Compiled code: made ready before it is needed, and whoever waits for it is told."""
+
+import os
+import subprocess
+import sys
+import threading
+
+from dsir.compilation import warm_up
+from dsir.features import FeatureSpec
+
+FIRST_USE = """
+import numpy as np
+import pyarrow as pa
+from dsir.compilation import warm_up
+from dsir.features import Features, FeatureSpec, featurize
+from dsir.hashing import _gumbel, gumbel_noise
+from dsir.importance import _dot, log_weights
+
+said = []
+spec = FeatureSpec(ngrams=1)
+warm_up(spec, said.append)
+assert len(said) == 1 and "compiling" in said[0], said
+assert warm_up(spec, said.append) < 0.5 and len(said) == 1
+
+batch = featurize(pa.array(["a b a", "c"]), spec).to_arrow()
+sink = pa.BufferOutputStream()
+with pa.ipc.new_file(sink, batch.schema) as file:
+    file.write_batch(batch)
+stored = Features.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0))
+log_weights(stored, np.ones((2, spec.buckets)))
+gumbel_noise(stored.content_hash, 1, "name")
+gumbel_noise(stored.content_hash[stored.n_tokens > 1], 1, "name")
+for function in (_dot, _gumbel):
+    assert len(function.signatures) == 1, function.signatures
+"""
+
+
+def test_warm_up_is_silent_once_compiled():
+    warm_up(FeatureSpec(), lambda text: None)
+    announced: list[str] = []
+    assert warm_up(FeatureSpec(), announced.append) < 1
+    assert announced == []
+    assert threading.active_count() < 50
+
+
+def test_warm_up_announces_a_compilation_before_it_starts_and_leaves_none_for_later(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", FIRST_USE], env=environment, check=True)
