@@ -361,6 +361,6 @@ def test_threads_do_not_disturb_each_other():
         assert all(same(a, b) for a, b in zip(found, expected, strict=True))
 
 
-# --------------------------------------------------------------------------------------- first use
+# --------------------------------------------------------------------------------------- version
 def test_kernel_version_names_the_unicode_version():
     assert unicodedata.unidata_version in KERNEL_VERSION
