@@ -48,3 +48,18 @@ def test_failed_partitions_are_the_exit_code(pipeline):
     done = dsir("run", *of(pipeline))
     assert done.returncode == 1
     assert "pool/bad.parquet" in done.stderr and "nanobind" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pyarrow chooses what allocates its memory")
+@pytest.mark.parametrize(
+    ("chosen", "used"), [({}, "jemalloc"), ({"ARROW_DEFAULT_MEMORY_POOL": "system"}, "system")]
+)
+def test_memory_of_arrow(chosen, used):
+    """The project's choice holds in every process that loads it, and the user's goes before it."""
+    others = {key: value for key, value in os.environ.items() if key != "ARROW_DEFAULT_MEMORY_POOL"}
+    code = "import dagster_project.definitions, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=REPOSITORY, env=others | chosen
+    )
+    assert said.stdout.strip() == used
