@@ -198,101 +198,96 @@ class Features:
     def to_arrow(self) -> pa.RecordBatch:
         """The features as one record batch, in which a count takes a byte.
 
-        Columns: ``buckets`` (large_list of uint16 or uint32) and ``counts`` (large_list of uint8), with the
-        same offsets; ``large_counts`` (large_list of uint32): in order, those of the document's counts that are
-        above 255, for which ``counts`` has a zero; ``large_at`` (large_list of uint32): where in the document's lists
-        these are, from zero; ``n_tokens`` (int64); ``content_hash`` (uint64).
+        Columns: ``counts`` (large_list of struct: ``bucket``, uint16 or uint32, and ``count``, uint8); ``large_counts``
+        (large_list of struct: ``at`` and ``count``, uint32): in order, those of the document's counts that are above
+        255, for which ``counts`` has a zero, and where in the document's list these are, from zero; ``n_tokens``
+        (int64); ``content_hash`` (uint64).
         """
-        offsets = pa.array(self.offsets)
         large = np.flatnonzero(self.counts > _LARGEST_BYTE)
         counts = self.counts.astype(np.uint8)
         counts[large] = 0
         first = np.searchsorted(large, self.offsets)
-        large_offsets = pa.array(first)
-        large_at = pa.array(large - np.repeat(self.offsets[:-1], np.diff(first)), pa.uint32())
-        large_counts = pa.array(self.counts[large], pa.uint32())
-        return pa.record_batch(
-            {
-                "buckets": pa.LargeListArray.from_arrays(offsets, pa.array(self.buckets)),
-                "counts": pa.LargeListArray.from_arrays(offsets, pa.array(counts)),
-                "large_at": pa.LargeListArray.from_arrays(large_offsets, large_at),
-                "large_counts": pa.LargeListArray.from_arrays(large_offsets, large_counts),
-                "n_tokens": pa.array(self.n_tokens),
-                "content_hash": pa.array(self.content_hash),
-            }
-        )
+        large_at = (large - np.repeat(self.offsets[:-1], np.diff(first))).astype(np.uint32)
+        columns = [
+            _lists(self.offsets, bucket=self.buckets, count=counts),
+            _lists(first, at=large_at, count=self.counts[large].astype(np.uint32)),
+            pa.array(self.n_tokens),
+            pa.array(self.content_hash),
+        ]
+        return pa.record_batch(columns, schema=_SCHEMAS[self.buckets.dtype.name])
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
         """Features from the record batch of `to_arrow`, or a slice of it.
 
-        Nothing is copied but the offsets, if the batch is a slice or has 32-bit lists; counts are not looked at.
+        Nothing is copied but the offsets, if the batch is a slice; counts are not looked at.
 
         Raises
         ------
         ValueError
-            If a column is absent, of another type or has nulls, the buckets and counts of a document differ in
-            number, or a large count stands for none of the document's zeros.
+            If the batch has other columns or nulls, or a large count stands for none of the document's zeros.
         """
-        columns = {}
-        for name, types in _VALUE_TYPES.items():
-            if name not in batch.schema.names:
-                raise ValueError(f"no column {name!r} among {batch.schema.names}")
-            columns[name] = column = batch.column(name)
-            is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-            value_type = column.type.value_type if is_list else column.type
-            if is_list != (name in _LISTS) or value_type not in types:
-                expected = ("a list of " if name in _LISTS else "") + " or ".join(map(str, types))
-                raise ValueError(f"column {name!r} is {column.type}; expected {expected}")
+        if not any(batch.schema.equals(schema) for schema in _SCHEMAS.values()):
+            found, *expected = map(_in_words, (batch.schema, *_SCHEMAS.values()))
+            raise ValueError(f"features have the columns {found}; expected {' or '.join(expected)}")
+        columns = batch.columns
+        for name, column in zip(batch.schema.names, columns, strict=True):
             if column.null_count:
                 raise ValueError(f"column {name!r} has {column.null_count} nulls; expected none")
-        offsets, buckets = _list_parts(columns["buckets"])
-        count_offsets, counts = _list_parts(columns["counts"])
-        large_offsets, large_counts = _list_parts(columns["large_counts"])
-        at_offsets, large_at = _list_parts(columns["large_at"])
-        for pair, these, those in (
-            ("'buckets' and 'counts'", offsets, count_offsets),
-            ("'large_at' and 'large_counts'", at_offsets, large_offsets),
-        ):
-            if not np.array_equal(these, those):
-                raise ValueError(f"columns {pair} differ in the lengths of their lists")
-        large_at = large_at.astype(np.int64)
+        offsets, buckets, counts = _list_parts(columns[0])
+        large_offsets, large_at, large_counts = _list_parts(columns[1])
         if len(large_at):
             n_large = np.diff(large_offsets)
-            large_at += np.repeat(offsets[:-1], n_large)
+            large_at = large_at + np.repeat(offsets[:-1], n_large)
             within = large_at < np.repeat(offsets[1:], n_large)
             if not within.all() or counts[large_at].any() or (np.diff(large_at) <= 0).any():
                 raise ValueError(
-                    "'large_at' does not say, in order, which of the document's counts are zeros"
+                    "'large_counts' is not, in order, of those of the document's counts that are zeros"
                 )
         return cls(
             offsets,
             buckets,
             counts,
-            columns["n_tokens"].to_numpy(),
-            columns["content_hash"].to_numpy(),
-            large_at=large_at,
+            columns[2].to_numpy(),
+            columns[3].to_numpy(),
+            large_at=large_at.astype(np.int64, copy=False),
             large_counts=large_counts,
         )
 
 
 _LARGEST_BYTE = 255
-_LISTS = ("buckets", "counts", "large_at", "large_counts")
-_VALUE_TYPES = {
-    "buckets": (pa.uint16(), pa.uint32()),
-    "counts": (pa.uint8(),),
-    "large_at": (pa.uint32(),),
-    "large_counts": (pa.uint32(),),
-    "n_tokens": (pa.int64(),),
-    "content_hash": (pa.uint64(),),
-}
 
 
-def _list_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets from zero (int64[n + 1]) and values of a list column, of which it may be a slice."""
-    offsets = column.offsets.to_numpy().astype(np.int64, copy=False)
-    values = column.values.to_numpy()[offsets[0] : offsets[-1]]
-    return offsets - offsets[0] if offsets[0] else offsets, values
+def _schema(bucket: pa.DataType) -> pa.Schema:
+    return pa.schema(
+        {
+            "counts": pa.large_list(pa.struct({"bucket": bucket, "count": pa.uint8()})),
+            "large_counts": pa.large_list(pa.struct({"at": pa.uint32(), "count": pa.uint32()})),
+            "n_tokens": pa.int64(),
+            "content_hash": pa.uint64(),
+        }
+    )
+
+
+#: What features are in Arrow, by the type of their buckets.
+_SCHEMAS = {str(bucket): _schema(bucket) for bucket in (pa.uint16(), pa.uint32())}
+
+
+def _in_words(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
+def _lists(offsets: np.ndarray, **values: np.ndarray) -> pa.Array:
+    """A column of lists of structs."""
+    entries = pa.StructArray.from_arrays(list(map(pa.array, values.values())), names=list(values))
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), entries)
+
+
+def _list_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Offsets from zero (int64[n + 1]), and both fields of the structs, of a column of lists; it may be a slice."""
+    offsets, entries = column.offsets.to_numpy(), column.values
+    first, second = (entries.field(i).to_numpy()[offsets[0] : offsets[-1]] for i in range(2))
+    return offsets - offsets[0] if offsets[0] else offsets, first, second
 
 
 class _Scratch(threading.local):

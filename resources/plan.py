@@ -25,7 +25,7 @@ from resources.store import Stamp
 
 #: Raised when an asset's outputs change for the same inputs.
 CODE_VERSIONS = {
-    "raw_counts": "5",
+    "raw_counts": "6",
     "target_counts": "2",
     "importance_estimator": "1",
     "weights": "3",

@@ -147,7 +147,9 @@ def test_bad_texts_are_refused():
 def test_arrow_shares_the_buckets_memory_and_respects_slices():
     features = featurize(pa.array(TEXTS), FeatureSpec())
     batch = features.to_arrow()
-    assert batch.column("buckets").values.to_numpy().ctypes.data == features.buckets.ctypes.data
+    assert (
+        batch.column("counts").values.field("bucket").to_numpy().ctypes.data == features.buckets.ctypes.data
+    )
     again = Features.from_arrow(batch)
     assert same(again, features)
     assert again.buckets.ctypes.data == features.buckets.ctypes.data
@@ -191,11 +193,16 @@ def test_bad_record_batches_are_refused():
     batch = featurize(pa.array(TEXTS), FeatureSpec()).to_arrow()
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     n = len(TEXTS)
+
+    def lists(**types):
+        return pa.array([[]] * n, pa.large_list(pa.struct(types)))
+
     for name, column in [
-        ("buckets", pa.array([[1]] * n, pa.large_list(pa.int16()))),
-        ("buckets", pa.array([[1]] * n, pa.large_list(pa.uint16()))),  # other lengths than the counts
+        ("counts", lists(bucket=pa.int16(), count=pa.uint8())),
+        ("counts", lists(bucket=pa.uint16(), count=pa.uint32())),
         ("counts", batch.column("n_tokens")),
-        ("large_counts", pa.array([[300]] * n, pa.large_list(pa.uint32()))),  # without zeros among the counts
+        ("counts", pa.array([None] * n, columns["counts"].type)),
+        ("large_counts", lists(at=pa.uint32())),
         ("n_tokens", pa.array([None] * n, pa.int64())),
         ("content_hash", pa.array([1] * n, pa.int64())),
     ]:
@@ -208,7 +215,8 @@ def test_bad_record_batches_are_refused():
 def test_large_counts_are_of_their_own_documents_zeros():
     batch = featurize(pa.array(["often " * 1_000, "once"]), FeatureSpec()).to_arrow()
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    assert columns["large_at"].to_pylist() == [[0, 1], []]
+    large = columns["large_counts"]
+    assert large.to_pylist() == [[{"at": 0, "count": 999}, {"at": 1, "count": 1_000}], []]
     for places in (
         [[], [0, 1]],  # of another document
         [[0, 2], []],  # of the next one
@@ -216,9 +224,9 @@ def test_large_counts_are_of_their_own_documents_zeros():
         [[1, 1], []],
         [[0, 2**32 - 1], []],
     ):
-        columns["large_at"] = pa.array(places, pa.large_list(pa.uint32()))
-        columns["large_counts"] = pa.array([[300] * len(each) for each in places], pa.large_list(pa.uint32()))
-        with pytest.raises(ValueError, match="large_at"):
+        counts = [[{"at": at, "count": 300} for at in each] for each in places]
+        columns["large_counts"] = pa.array(counts, large.type)
+        with pytest.raises(ValueError, match="large_counts"):
             Features.from_arrow(pa.record_batch(columns))
 
 
