@@ -22,6 +22,9 @@ from resources.settings import ConfigError, FitSize
 from resources.store import table
 from resources.workspace import Pipeline, Workspace
 
+#: Columns of a file of n-gram totals.
+COUNTS = ("bucket", "count")
+
 
 def build_importance_estimator(
     target_counts: dg.AssetsDefinition, pinned: str | None
@@ -130,7 +133,7 @@ def fitted_totals(workspace: Workspace, plan: Plan, pool: np.ndarray) -> np.ndar
     wanted = workspace.settings.estimator.fit
     if plan.raw_distribution:
         path = workspace.store.path("raw_distribution", plan.raw_distribution.partition)
-        counts = workspace.store.read_table(path, plan.raw_distribution.stamp)
+        counts = workspace.store.read_table(path, plan.raw_distribution.stamp, COUNTS)
         totals = np.zeros_like(pool)
         totals[counts["bucket"].to_numpy()] = counts["count"].to_numpy()
         return totals
@@ -247,7 +250,7 @@ def raw_totals(workspace: Workspace, plan: Plan, shards: list[str] | None = None
     totals = np.zeros(workspace.settings.features.buckets, dtype=np.int64)
     for shard in plan.counted if shards is None else shards:
         path = workspace.store.path("raw_counts", shard)
-        counts = workspace.store.read_table(path, plan.raw_counts(shard).stamp)
+        counts = workspace.store.read_table(path, plan.raw_counts(shard).stamp, COUNTS)
         totals[counts["bucket"].to_numpy()] += counts["count"].to_numpy()
     return totals
 
@@ -276,7 +279,7 @@ def sampled_totals(workspace: Workspace, plan: Plan, pool_ngrams: int, wanted: i
 def target_totals(workspace: Workspace, plan: Plan, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a target's totals and those of its holdout: two ndarrays of int64, shape (buckets,)."""
     path = workspace.store.path("target_counts", target)
-    counts = workspace.store.read_table(path, plan.target_counts(target).stamp)
+    counts = workspace.store.read_table(path, plan.target_counts(target).stamp, [*COUNTS, "holdout_count"])
     totals = np.zeros((2, workspace.settings.features.buckets), dtype=np.int64)
     totals[0, counts["bucket"].to_numpy()] = counts["count"].to_numpy()
     totals[1, counts["bucket"].to_numpy()] = counts["holdout_count"].to_numpy()
@@ -286,7 +289,9 @@ def target_totals(workspace: Workspace, plan: Plan, target: str) -> tuple[np.nda
 def validation_totals(workspace: Workspace, plan: Plan, target: str) -> np.ndarray:
     """Return the totals of the part of a target that matching does not fit on: ndarray of int64, shape (buckets,)."""
     path = workspace.store.path("target_counts", target)
-    counts = workspace.store.read_table(path, plan.target_counts(target).stamp)
+    counts = workspace.store.read_table(
+        path, plan.target_counts(target).stamp, ["bucket", "validation_count"]
+    )
     totals = np.zeros(workspace.settings.features.buckets, dtype=np.int64)
     totals[counts["bucket"].to_numpy()] = counts["validation_count"].to_numpy()
     return totals
@@ -297,5 +302,5 @@ def read_log_ratios(workspace: Workspace, plan: Plan) -> tuple[list[str], np.nda
     path = workspace.store.path("importance_estimator", "log_ratios")
     ratios: pa.Table = workspace.store.read_table(path, plan.importance_estimator.stamp)
     buckets = workspace.settings.features.buckets
-    targets = ratios["target"].to_pylist()[::buckets]
+    targets = ratios["target"].take(pa.array(range(0, len(ratios), buckets))).to_pylist()
     return targets, ratios["log_ratio"].to_numpy().reshape(len(targets), buckets)

@@ -125,7 +125,6 @@ def _collect(
 
     def offers(documents: Documents) -> tuple[Documents, list[list[np.ndarray]]]:
         """Return what is to be added to each top: the eligible documents that may still be among the best."""
-        log_weights = np.array([documents.log_weights[target] for target in selection.targets])
         eligible = documents.eligible
         offered = []
         for epoch, each_epoch in enumerate(tops, start=1):
@@ -134,9 +133,10 @@ def _collect(
                 key = ranking.keys(documents, draw, noise_stream(selection, draw, epoch), top.floor)
                 at = np.flatnonzero(eligible & (key >= top.floor))
                 some = documents.candidates(at)
-                target = log_weights[:, at].argmax(axis=0) if joint else np.full(len(at), place)
-                some["key"], some["target"] = key[at], target
-                some["log_weight"] = log_weights[target, at]
+                targets = selection.targets if joint else [draw]
+                log_weights = np.array([documents.log_weights[target][at] for target in targets])
+                some["key"], some["log_weight"] = key[at], log_weights.max(axis=0)
+                some["target"] = log_weights.argmax(axis=0) if joint else place
                 offered[-1].append(some)
         return documents, offered
 
