@@ -45,8 +45,14 @@ PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
 #: A string that many rows have: in memory as in the file, a number for each row, and every string once.
 REPEATED = pa.dictionary(pa.int32(), pa.string())
 
+
+def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
+    """Only what tells of a piece may be null. Parquet keeps and reads a bit for every value that may be."""
+    return pa.schema([pa.field(name, type_, nullable=name in PIECE) for name, type_ in columns.items()])
+
+
 SCHEMAS = {
-    "documents": pa.schema(
+    "documents": _schema(
         {
             "shard": pa.string(),
             "row": pa.int64(),
@@ -63,11 +69,11 @@ SCHEMAS = {
             "single_digits": pa.int64(),
         }
     ),
-    "quarantine": pa.schema(
+    "quarantine": _schema(
         {"shard": pa.string(), "row": pa.int64(), "reason": pa.string(), "excerpt": pa.string()}
     ),
-    "raw_counts": pa.schema({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
-    "target_counts": pa.schema(
+    "raw_counts": _schema({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
+    "target_counts": _schema(
         {
             "target": pa.string(),
             "bucket": pa.int32(),
@@ -76,13 +82,11 @@ SCHEMAS = {
             "holdout_count": pa.int64(),
         }
     ),
-    "raw_distribution": pa.schema({"name": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
-    "importance_estimator": pa.schema(
-        {"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}
-    ),
+    "raw_distribution": _schema({"name": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
+    "importance_estimator": _schema({"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}),
     # Of one target, which the folder names: files of other targets are not even opened for a query of this one.
-    "weights": pa.schema({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),
-    "selections": pa.schema(
+    "weights": _schema({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),
+    "selections": _schema(
         {
             "selection": REPEATED,
             "version": REPEATED,
