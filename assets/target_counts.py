@@ -21,6 +21,9 @@ from resources.progress import Progress
 from resources.settings import Reader
 from resources.workspace import Pipeline, Workspace
 
+#: Bytes of a block: most targets are small, and each core is to have some of it.
+BLOCK_BYTES = 1 << 18
+
 
 def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     """Return the asset over the configured targets."""
@@ -135,7 +138,7 @@ def count_files(
     counts = Counts(np.zeros(spec.buckets, dtype=np.int64), np.zeros(spec.buckets, dtype=np.int64))
     for file in expand(uri) if uri else []:
         counts.files.append(file.uri)
-        for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader)):
+        for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
             features.add_totals(counts.totals)
             masked_totals(features, held_back(features.content_hash)[None, :], counts.validation[None, :])
             counts.documents += len(features)

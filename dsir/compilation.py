@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.hashing import gumbel_noise
 from dsir.importance import log_weights
@@ -19,7 +20,7 @@ from dsir.kernel import count_documents
 
 
 def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
-    """Compile what features of `spec`, their log weights and noise need, or load it from Numba's cache on disk.
+    """Compile what features of `spec`, their totals, log weights and noise need, or load it from Numba's cache on disk.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
         announce(message)
     try:
         features = featurize(pa.array(["warm up"]), spec)
+        totals = features.totals(spec.buckets)
+        masked_totals(features, np.ones((1, 1), bool), totals[None, :])
         # As they are stored, for that is what is weighed.
         log_weights(Features.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
         gumbel_noise(features.content_hash, 0, "")

@@ -12,9 +12,11 @@ FIRST_USE = """
 import numpy as np
 import pyarrow as pa
 from dsir.compilation import warm_up
+from dsir.evaluation import _masked_totals, masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.hashing import _gumbel, gumbel_noise
 from dsir.importance import _dot, log_weights
+from dsir.sparse import add_counts
 
 said = []
 spec = FeatureSpec(ngrams=1)
@@ -22,7 +24,10 @@ warm_up(spec, said.append)
 assert len(said) == 1 and "compiling" in said[0], said
 assert warm_up(spec, said.append) < 0.5 and len(said) == 1
 
-batch = featurize(pa.array(["a b a", "c"]), spec).to_arrow()
+features = featurize(pa.array(["a b a", "c"]), spec)
+totals = features.totals(spec.buckets)
+masked_totals(features, (features.n_tokens > 1)[None, :], totals[None, :])
+batch = features.to_arrow()
 sink = pa.BufferOutputStream()
 with pa.ipc.new_file(sink, batch.schema) as file:
     file.write_batch(batch)
@@ -30,7 +35,7 @@ stored = Features.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0))
 log_weights(stored, np.ones((2, spec.buckets)))
 gumbel_noise(stored.content_hash, 1, "name")
 gumbel_noise(stored.content_hash[stored.n_tokens > 1], 1, "name")
-for function in (_dot, _gumbel):
+for function in (_dot, _gumbel, _masked_totals, add_counts):
     assert len(function.signatures) == 1, function.signatures
 """
 
