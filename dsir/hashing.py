@@ -29,12 +29,10 @@ share a 64-bit hash. It is not keyed, and not meant to withstand chosen collisio
 share a bucket, as n-grams in a hashed feature space do anyway.
 """
 
-import math
-
 import numpy as np
 from numba import njit
 
-from dsir.intrinsics import inner, load_u64
+from dsir.intrinsics import inner, inner_float, load_u64
 
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xBF58476D1CE4E5B9)
@@ -188,18 +186,21 @@ def _xxh64_whole(buf, seed):
 
 
 # ---------------------------------------------------------------------------------------------------- noise
-@inner
+@inner_float
 def _log(x):
     """Natural logarithm of a positive normal float64, from IEEE operations alone; error below 1 ulp.
 
     The algorithm and coefficients of fdlibm's ``__ieee754_log`` (Sun Microsystems, 1993). The C library's
-    logarithm, and a vectorised one, may differ in the last bit between machines or positions; this does not.
+    logarithm may differ in the last bit between machines; this does not, though many are computed at once.
     """
-    mantissa, exponent = math.frexp(x)
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits >> 52) - 1022
+    half_to_one = bits & 0x000FFFFFFFFFFFFF | 0x3FE0000000000000
+    mantissa = np.int64(half_to_one).view(np.float64)
     if mantissa < 0.7071067811865476:
         mantissa *= 2.0
         exponent -= 1
-    k = float(exponent)
+    k = np.float64(exponent)
     f = mantissa - 1.0
     s = f / (2.0 + f)
     z = s * s

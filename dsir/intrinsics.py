@@ -14,6 +14,8 @@ from numba.extending import intrinsic
 #: increment and decrement of every array a function touches, ten times the work of the functions here.
 #: Only entry points are cached on disk, and the code of these with them.
 inner = njit(nogil=True, _nrt=False)
+#: The same for floating point: a division by zero is no exception, so that a loop around it can take vectors.
+inner_float = njit(nogil=True, _nrt=False, error_model="numpy")
 
 
 @intrinsic
