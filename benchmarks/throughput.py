@@ -241,19 +241,19 @@ def measure_new_target(pipeline: Pipeline, corpus: Corpus, counting: float) -> t
         Seconds of the whole process, with records.
     dict
         Seconds: ``counting`` the pool; ``to_picks`` and ``to_records``, from the start of the
-        process to the end of the selection; ``to_picks_reading`` and ``to_records_reading``, of it in the assets that
-        read the pool. To the picks, the least of several runs, each with a target of its own.
+        process to the end of the selection; ``to_picks_assets`` and ``to_records_assets``, of it in the assets, from
+        ``target_counts`` to ``selections``. To the picks, the least of several runs, each with a target of its own.
     """
     seconds = {"counting": counting}
     for name, output, attempts in (("to_picks", "none", ATTEMPTS), ("to_records", "jsonl", 1)):
-        ended, reading = [], []
+        ended, working = [], []
         for attempt in range(attempts):
             pipeline.add_target(f"{name}_{attempt}", (corpus.holdout, corpus.target)[attempt % 2], output)
             process = pipeline.run()
             now = pipeline.stages(process)
             ended.append(now["selections"]["ended"])
-            reading.append(now["weights"]["wall"] + now["selections"]["wall"])
-        seconds[name], seconds[f"{name}_reading"] = min(ended), min(reading)
+            working.append(sum(stage["wall"] for asset, stage in now.items() if asset != "evaluations"))
+        seconds[name], seconds[f"{name}_assets"] = min(ended), min(working)
     return process.wall, seconds
 
 
@@ -338,9 +338,9 @@ def show_end_to_end(figures: dict, console: Console) -> None:
     for name, label in (
         ("counting", "counting the pool again"),
         ("to_picks", "from the target's file to the picks, as a process"),
-        ("to_picks_reading", "  of it in weights and selections"),
+        ("to_picks_assets", "  of it in the assets"),
         ("to_records", "from the target's file to the records, as a process"),
-        ("to_records_reading", "  of it in weights and selections"),
+        ("to_records_assets", "  of it in the assets"),
     ):
         table.add_row(label, *(f"{seconds[name]:,.2f}" for seconds in sizes.values()))
         if name != "counting":

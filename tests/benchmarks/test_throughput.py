@@ -34,8 +34,8 @@ def test_the_last_line_is_all_figures(output):
     assert ours["nothing_due_wall"] < ours["wall"]
     for seconds in (ours["new_target"][pool] for pool in ("whole", "quarter", "sha256")):
         assert seconds["counting"] > 0
-        assert 0 < seconds["to_picks_reading"] < seconds["to_picks"]
-        assert 0 < seconds["to_records_reading"] < seconds["to_records"]
+        assert 0 < seconds["to_picks_assets"] < seconds["to_picks"]
+        assert 0 < seconds["to_records_assets"] < seconds["to_records"]
     assert ours["new_target"]["whole"]["to_records"] < ours["one_target_more_wall"]
     assert reference["selected"] == int(reference["eligible"] * 0.1)
     assert figures["functions"]["ours"]["featurize_fast"] > figures["functions"]["reference"]["featurize"]
