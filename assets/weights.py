@@ -16,8 +16,8 @@ import pyarrow as pa
 from assets.importance_estimator import read_log_ratios
 from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
 from dagster_project.partitions import shards
-from dsir.features import Features
 from dsir.importance import log_weights
+from dsir.packed import PackedFeatures
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.store import table
@@ -193,7 +193,7 @@ def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarra
     out = np.empty((len(ratios), n_documents))
     done = 0
     while done < n_documents:
-        features = Features.from_arrow(next(batches))
+        features = PackedFeatures.from_arrow(next(batches))
         out[:, done : done + len(features)] = log_weights(features, ratios)
         done += len(features)
         del features  # so that the next batch takes its place, in the processor's cache too

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.evaluation import masked_totals
-from dsir.features import Features, FeatureSpec, featurize
+from dsir.features import FeatureSpec, featurize
 from dsir.hashing import gumbel_noise
 from dsir.importance import log_weights
 from dsir.kernel import count_documents
+from dsir.packed import PackedFeatures
 
 
 def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
@@ -46,7 +47,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
         totals = features.totals(spec.buckets)
         masked_totals(features, np.ones((1, 1), bool), totals[None, :])
         # As they are stored, for that is what is weighed.
-        log_weights(Features.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
+        log_weights(PackedFeatures.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
         gumbel_noise(features.content_hash, 0, "")
     finally:
         late.cancel()

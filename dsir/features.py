@@ -14,8 +14,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ import pyarrow as pa
 from dsir.hashing import xxh64_ranges
 from dsir.kernel import count_documents, room_for_words
 from dsir.memo import new_memo
+from dsir.packed import PackedFeatures
 from dsir.quality import WordCounts
 from dsir.sparse import add_counts, new_counts
 from dsir.unicode_tables import code_point_table
@@ -99,10 +99,6 @@ class FeatureSpec:
         return np.dtype(np.uint16 if self.buckets <= 2**16 else np.uint32)
 
 
-def _none(dtype: type) -> Callable[[], np.ndarray]:
-    return lambda: np.empty(0, dtype)
-
-
 @dataclass(frozen=True, eq=False)
 class Features:
     """Sparse n-gram counts of a batch of n documents, in compressed sparse rows.
@@ -112,41 +108,27 @@ class Features:
     offsets : int64[n + 1]
         The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
     buckets : uint16[nnz] or uint32[nnz]
-        Ascending and unique within a document; uint16 for at most 65,536 buckets.
-    small_counts : uint32[nnz] or uint8[nnz]
-        `counts`; but 0, where these come from Arrow, for those above 255.
+        Unique within a document; uint16 for at most 65,536 buckets. Ascending, but where the features come from Arrow
+        in the order of `PackedFeatures`.
+    counts : uint32[nnz] or uint8[nnz]
+        Bytes where the features come from Arrow and none is above 255.
     n_tokens : int64[n]
         Words of each document.
     content_hash : uint64[n]
         XXH64, seed 0, of the UTF-8 bytes of each document as it was given.
     word_counts : WordCounts, optional
         What the quality filter needs. No part of the Arrow form: None for features that come from it.
-    large_at : int64[m]
-        The entries for which `small_counts` has a 0, ascending; mostly none.
-    large_counts : uint32[m]
-        Their counts.
     """
 
     offsets: np.ndarray
     buckets: np.ndarray
-    small_counts: np.ndarray
+    counts: np.ndarray
     n_tokens: np.ndarray
     content_hash: np.ndarray
     word_counts: WordCounts | None = None
-    large_at: np.ndarray = field(default_factory=_none(np.int64))
-    large_counts: np.ndarray = field(default_factory=_none(np.uint32))
 
     def __len__(self) -> int:
         return len(self.n_tokens)
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Counts of all entries: uint32[nnz], or uint8[nnz] where they come from Arrow and none is above 255."""
-        if not len(self.large_at):
-            return self.small_counts
-        counts = self.small_counts.astype(np.uint32)
-        counts[self.large_at] = self.large_counts
-        return counts
 
     @property
     def n_ngrams(self) -> np.ndarray:
@@ -195,99 +177,19 @@ class Features:
             raise IndexError(f"bucket {self.buckets.max()} of {len(totals)}")
         add_counts(self.buckets, self.counts, totals)
 
-    def to_arrow(self) -> pa.RecordBatch:
-        """The features as one record batch, in which a count takes a byte.
+    def packed(self) -> PackedFeatures:
+        """The features as they are stored and weighed; of ascending buckets."""
+        return PackedFeatures.pack(self.offsets, self.buckets, self.counts, self.n_tokens, self.content_hash)
 
-        Columns: ``counts`` (large_list of struct: ``bucket``, uint16 or uint32, and ``count``, uint8); ``large_counts``
-        (large_list of struct: ``at`` and ``count``, uint32): in order, those of the document's counts that are above
-        255, for which ``counts`` has a zero, and where in the document's list these are, from zero; ``n_tokens``
-        (int64); ``content_hash`` (uint64).
-        """
-        large = np.flatnonzero(self.counts > _LARGEST_BYTE)
-        counts = self.counts.astype(np.uint8)
-        counts[large] = 0
-        first = np.searchsorted(large, self.offsets)
-        large_at = (large - np.repeat(self.offsets[:-1], np.diff(first))).astype(np.uint32)
-        columns = [
-            _lists(self.offsets, bucket=self.buckets, count=counts),
-            _lists(first, at=large_at, count=self.counts[large].astype(np.uint32)),
-            pa.array(self.n_tokens),
-            pa.array(self.content_hash),
-        ]
-        return pa.record_batch(columns, schema=_SCHEMAS[self.buckets.dtype.name])
+    def to_arrow(self) -> pa.RecordBatch:
+        """The features as one record batch: `PackedFeatures.to_arrow`."""
+        return self.packed().to_arrow()
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
-        """Features from the record batch of `to_arrow`, or a slice of it.
-
-        Nothing is copied but the offsets, if the batch is a slice; counts are not looked at.
-
-        Raises
-        ------
-        ValueError
-            If the batch has other columns or nulls, or a large count stands for none of the document's zeros.
-        """
-        if not any(batch.schema.equals(schema) for schema in _SCHEMAS.values()):
-            found, *expected = map(_in_words, (batch.schema, *_SCHEMAS.values()))
-            raise ValueError(f"features have the columns {found}; expected {' or '.join(expected)}")
-        columns = batch.columns
-        for name, column in zip(batch.schema.names, columns, strict=True):
-            if column.null_count:
-                raise ValueError(f"column {name!r} has {column.null_count} nulls; expected none")
-        offsets, buckets, counts = _list_parts(columns[0])
-        large_offsets, large_at, large_counts = _list_parts(columns[1])
-        if len(large_at):
-            n_large = np.diff(large_offsets)
-            large_at = large_at + np.repeat(offsets[:-1], n_large)
-            within = large_at < np.repeat(offsets[1:], n_large)
-            if not within.all() or counts[large_at].any() or (np.diff(large_at) <= 0).any():
-                raise ValueError(
-                    "'large_counts' is not, in order, of those of the document's counts that are zeros"
-                )
-        return cls(
-            offsets,
-            buckets,
-            counts,
-            columns[2].to_numpy(),
-            columns[3].to_numpy(),
-            large_at=large_at.astype(np.int64, copy=False),
-            large_counts=large_counts,
-        )
-
-
-_LARGEST_BYTE = 255
-
-
-def _schema(bucket: pa.DataType) -> pa.Schema:
-    return pa.schema(
-        {
-            "counts": pa.large_list(pa.struct({"bucket": bucket, "count": pa.uint8()})),
-            "large_counts": pa.large_list(pa.struct({"at": pa.uint32(), "count": pa.uint32()})),
-            "n_tokens": pa.int64(),
-            "content_hash": pa.uint64(),
-        }
-    )
-
-
-#: What features are in Arrow, by the type of their buckets.
-_SCHEMAS = {str(bucket): _schema(bucket) for bucket in (pa.uint16(), pa.uint32())}
-
-
-def _in_words(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
-
-
-def _lists(offsets: np.ndarray, **values: np.ndarray) -> pa.Array:
-    """A column of lists of structs."""
-    entries = pa.StructArray.from_arrays(list(map(pa.array, values.values())), names=list(values))
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), entries)
-
-
-def _list_parts(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Offsets from zero (int64[n + 1]), and both fields of the structs, of a column of lists; it may be a slice."""
-    offsets, entries = column.offsets.to_numpy(), column.values
-    first, second = (entries.field(i).to_numpy()[offsets[0] : offsets[-1]] for i in range(2))
-    return offsets - offsets[0] if offsets[0] else offsets, first, second
+        """Features from the record batch of `to_arrow`, or a slice of it; errors as `PackedFeatures.from_arrow`."""
+        packed = PackedFeatures.from_arrow(batch)
+        return cls(packed.offsets, packed.buckets, packed.counts(), packed.n_tokens, packed.content_hash)
 
 
 class _Scratch(threading.local):

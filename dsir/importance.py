@@ -13,6 +13,7 @@ import numpy as np
 
 from dsir.features import Features
 from dsir.intrinsics import four_sums, inner
+from dsir.packed import PackedFeatures
 
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8
@@ -53,7 +54,7 @@ def log_ratios(
     return np.log(target / target.sum() + EPSILON) - np.log(raw_counts / raw_counts.sum() + EPSILON)
 
 
-def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
+def log_weights(features: Features | PackedFeatures, ratios: np.ndarray) -> np.ndarray:
     """Log importance weight of every document under every target.
 
     The sum over buckets of count times log ratio (paper, equation 1; reference,
@@ -62,7 +63,7 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    features : Features
+    features : Features or PackedFeatures
         Sparse counts of n documents.
     ratios : ndarray of float64, shape (targets, buckets)
         From :func:`log_ratios`.
@@ -74,26 +75,44 @@ def log_weights(features: Features, ratios: np.ndarray) -> np.ndarray:
     """
     ratios = np.ascontiguousarray(ratios, dtype=np.float64)
     out = np.empty((len(ratios), len(features)), dtype=np.float64)
-    counts = features.small_counts, features.large_at, features.large_counts
+    packed = features.packed() if isinstance(features, Features) else features
+    counts = packed.repeat_offsets, packed.repeats, packed.large_at, packed.large_counts
     for of_target, weights in zip(ratios, out, strict=True):
-        _dot(features.offsets, features.buckets, *counts, of_target, weights)
+        _dot(packed.offsets, packed.buckets, *counts, of_target, weights)
     return out
 
 
 @numba.njit(cache=True, nogil=True)
-def _dot(offsets, buckets, counts, large_at, large_counts, ratios, out):
+def _dot(offsets, buckets, repeat_offsets, repeats, large_at, large_counts, ratios, out):
     large = 0
     for document in range(offsets.size - 1):
-        first, last = offsets[document], offsets[document + 1]
-        of_document, times = buckets[first:last], counts[first:last]
-        if large < large_at.size and large_at[large] < last:
+        last, first, end = offsets[document + 1], repeat_offsets[document], repeat_offsets[document + 1]
+        middle = last - (end - first)
+        once = _sum_once(buckets[offsets[document] : middle], ratios)
+        repeated, times = buckets[middle:last], repeats[first:end]
+        if large < large_at.size and large_at[large] < end:
             exact = times.astype(np.uint32)
-            while large < large_at.size and large_at[large] < last:
+            while large < large_at.size and large_at[large] < end:
                 exact[large_at[large] - first] = large_counts[large]
                 large += 1
-            out[document] = _sum(of_document, exact, ratios)
+            out[document] = once + _sum(repeated, exact, ratios)
         else:
-            out[document] = _sum(of_document, times, ratios)
+            out[document] = once + _sum(repeated, times, ratios)
+
+
+@inner
+def _sum_once(of_document, ratios):
+    n = len(of_document)
+    in_fours = n - n % 4
+    a = b = c = d = 0.0
+    for i in range(0, in_fours, 4):
+        a += ratios[of_document[i]]
+        b += ratios[of_document[i + 1]]
+        c += ratios[of_document[i + 2]]
+        d += ratios[of_document[i + 3]]
+    for i in range(in_fours, n):
+        a += ratios[of_document[i]]
+    return (a + b) + (c + d)
 
 
 @inner

@@ -28,7 +28,7 @@ CODE_VERSIONS = {
     "raw_counts": "6",
     "target_counts": "2",
     "importance_estimator": "1",
-    "weights": "3",
+    "weights": "4",
     "selections": "3",
     "evaluations": "2",
 }

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 from dsir.compilation import warm_up
 from dsir.evaluation import _masked_totals, masked_totals
-from dsir.features import Features, FeatureSpec, featurize
+from dsir.features import FeatureSpec, featurize
 from dsir.hashing import _gumbel, gumbel_noise
 from dsir.importance import _dot, log_weights
+from dsir.packed import PackedFeatures, _pack
 from dsir.sparse import add_counts
 
 said = []
@@ -31,11 +32,11 @@ batch = features.to_arrow()
 sink = pa.BufferOutputStream()
 with pa.ipc.new_file(sink, batch.schema) as file:
     file.write_batch(batch)
-stored = Features.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0))
+stored = PackedFeatures.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0))
 log_weights(stored, np.ones((2, spec.buckets)))
 gumbel_noise(stored.content_hash, 1, "name")
 gumbel_noise(stored.content_hash[stored.n_tokens > 1], 1, "name")
-for function in (_dot, _gumbel, _masked_totals, add_counts):
+for function in (_dot, _gumbel, _pack, _masked_totals, add_counts):
     assert len(function.signatures) == 1, function.signatures
 """
 
