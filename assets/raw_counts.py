@@ -84,11 +84,12 @@ def count_shard(
     source = workspace.settings.source(source_name)
     shard = output.partition
 
-    def work(block: Block) -> tuple[TextBatch, Features]:
+    def work(block: Block) -> tuple[TextBatch, Features, pa.RecordBatch]:
         batch = block.parse()
         if source.chunk_words is not None:
             batch = batch.cut(source.chunk_words)
-        return batch, featurize(batch.texts, spec)
+        features = featurize(batch.texts, spec)
+        return batch, features, features.to_arrow()
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
     tally = Tally()
@@ -104,12 +105,12 @@ def count_shard(
 
         features_file = files.enter_context(store.features_writer(features_path, schema, output.stamp))
         document_rows, quarantine_rows = row_groups(documents_path, "documents"), None
-        for batch, features in workspace.engine.map_blocks(work, read_blocks(uri, source)):
+        for batch, features, packed in workspace.engine.map_blocks(work, read_blocks(uri, source)):
             if batch.rejected:
                 quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine")
                 quarantine_rows.add(rejected_table(shard, batch.rejected))
                 reasons.update(row.reason for row in batch.rejected)
-            features_file.write_batch(features.to_arrow())
+            features_file.write_batch(packed)
             features.add_totals(totals)
             documents = documents_table(shard, source.name, batch, features, tally.documents)
             tally.add(documents, batch.n_bytes)

@@ -157,25 +157,29 @@ def _pack(
     large_counts,
 ):
     repeated = large = 0
+    one = np.uint64(1)
     for document in range(offsets.size - 1):
         repeat_offsets[document] = repeated
-        at, spare = offsets[document], 0
-        for i in range(offsets[document], offsets[document + 1]):
+        first, last = offsets[document], offsets[document + 1]
+        mine, times, out = buckets[first:last], counts[first:last], ordered[first:last]
+        at = spare = np.uint64(0)
+        for i in range(times.size):
             # To both places, and one of them is kept: one entry in four is repeated, too often to foresee.
-            ordered[at] = spare_buckets[spare] = buckets[i]
-            spare_counts[spare] = counts[i]
-            once = np.int64(counts[i] == 1)
+            out[at] = spare_buckets[spare] = mine[i]
+            spare_counts[spare] = times[i]
+            once = np.uint64(times[i] == 1)
             at += once
-            spare += 1 - once
-        for i in range(spare):
-            ordered[at + i] = spare_buckets[i]
+            spare += one - once
+        n = np.int64(spare)
+        out[out.size - n :] = spare_buckets[:n]
+        for i in range(n):
             count = spare_counts[i]
             if count > _LARGEST_BYTE:
                 large_at[large], large_counts[large] = repeated + i, count
                 large += 1
                 count = 0
             repeats[repeated + i] = count
-        repeated += spare
+        repeated += n
     repeat_offsets[offsets.size - 1] = repeated
 
 
