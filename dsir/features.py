@@ -178,7 +178,7 @@ class Features:
         add_counts(self.buckets, self.counts, totals)
 
     def packed(self) -> PackedFeatures:
-        """The features as they are stored and weighed; of ascending buckets."""
+        """The features as they are stored and weighed: `PackedFeatures.pack`."""
         return PackedFeatures.pack(self.offsets, self.buckets, self.counts, self.n_tokens, self.content_hash)
 
     def to_arrow(self) -> pa.RecordBatch:

@@ -63,7 +63,7 @@ class PackedFeatures:
         n_tokens: np.ndarray,
         content_hash: np.ndarray,
     ) -> PackedFeatures:
-        """Pack counts, unsigned integers that are at least 1, one for each bucket; buckets are ascending."""
+        """Pack what `dsir.features.Features` holds: counts of at least 1; entries of a kind keep their order."""
         ordered, repeats = np.empty_like(buckets), np.empty(len(counts), np.uint8)
         repeat_offsets = np.empty(len(offsets), np.int64)
         n_large = np.count_nonzero(counts > _LARGEST_BYTE)
