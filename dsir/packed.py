@@ -120,23 +120,17 @@ class PackedFeatures:
                 raise ValueError(f"column {name!r} has {column.null_count} nulls; expected none")
         offsets, [buckets] = _list_parts(columns[0], columns[0].values)
         repeat_offsets, [repeats] = _list_parts(columns[1], columns[1].values)
-        if (np.diff(repeat_offsets) > np.diff(offsets)).any():
-            raise ValueError("a document has more 'repeats' than 'buckets'")
-        large_offsets, [large_at, large_counts] = _list_parts(columns[2], *columns[2].values.flatten())
-        if len(large_at):
-            n_large = np.diff(large_offsets)
-            large_at = large_at + np.repeat(repeat_offsets[:-1], n_large)
-            within = large_at < np.repeat(repeat_offsets[1:], n_large)
-            if not within.all() or repeats[large_at].any() or (np.diff(large_at) <= 0).any():
-                raise ValueError(
-                    "'large' is not, in order, of those of the document's repeats that are zeros"
-                )
+        large_offsets, [at, large_counts] = _list_parts(columns[2], *columns[2].values.flatten())
+        large_at = np.empty(len(at), np.int64)
+        wrong = _place_large(offsets, repeat_offsets, repeats, large_offsets, at, large_at)
+        if wrong:
+            raise ValueError(_WRONG[wrong])
         return cls(
             offsets,
             buckets,
             repeat_offsets,
             repeats,
-            large_at.astype(np.int64, copy=False),
+            large_at,
             large_counts,
             columns[3].to_numpy(),
             columns[4].to_numpy(),
@@ -181,6 +175,33 @@ def _pack(
             repeats[repeated + i] = count
         repeated += n
     repeat_offsets[offsets.size - 1] = repeated
+
+
+_MANY_REPEATS, _LARGE_NOWHERE = 1, 2
+_WRONG = {
+    _MANY_REPEATS: "a document has more 'repeats' than 'buckets'",
+    _LARGE_NOWHERE: "'large' is not, in order, of those of the document's repeats that are zeros",
+}
+
+
+@njit(cache=True, nogil=True)
+def _place_large(offsets, repeat_offsets, repeats, large_offsets, at, large_at):
+    """Fill `large_at` from places within documents; return what is wrong, 0 if nothing is.
+
+    Compiled, since every block goes through it before it is weighed.
+    """
+    for document in range(offsets.size - 1):
+        first, end = repeat_offsets[document], repeat_offsets[document + 1]
+        if end - first > offsets[document + 1] - offsets[document]:
+            return _MANY_REPEATS
+        before = -1
+        for i in range(large_offsets[document], large_offsets[document + 1]):
+            place = np.int64(at[i])
+            if place <= before or place >= end - first or repeats[first + place]:
+                return _LARGE_NOWHERE
+            large_at[i] = first + place
+            before = place
+    return 0
 
 
 @njit(cache=True, nogil=True)

@@ -182,13 +182,18 @@ class Plan:
 
     def raw_counts(self, shard: str) -> Output:
         """Return the counts of one shard; KeyError where no file has this key."""
-        file = self.shards[shard]
-        source = self.settings.source(file.source)
-        return self._output(
-            "raw_counts",
-            shard,
-            {"file": file.stamp, **self._reading(source), "source": source.source or source.name},
-        )
+        return self._raw_counts[shard]
+
+    @cached_property
+    def _raw_counts(self) -> dict[str, Output]:
+        """The counts of every shard: all else is made of them, so each is put together, and hashed, once."""
+        reading = {source.name: self._reading(source) for source in self.settings.raw}
+        outputs = {}
+        for shard, file in self.shards.items():
+            source = self.settings.source(file.source)
+            of = {"file": file.stamp, **reading[source.name], "source": source.source or source.name}
+            outputs[shard] = self._output("raw_counts", shard, of)
+        return outputs
 
     def target_counts(self, target: str) -> Output:
         """Return the counts of one target."""
