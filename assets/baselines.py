@@ -112,8 +112,8 @@ def survey_pool(
             offered[-1]["key"] = key[above]
         return documents, lengths, sources, found, offered
 
-    stream = candidates.stream(columns=[*CANDIDATE_COLUMNS, "source"])
-    for documents, lengths, sources, found, offered in candidates.workspace.engine.map_blocks(look, stream):
+    columns = [*CANDIDATE_COLUMNS, "source"]
+    for documents, lengths, sources, found, offered in candidates.map(look, columns=columns):
         for counter, counted in ((pool.lengths, lengths), (pool.sources, sources)):
             counter.update(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
         for target in targets:

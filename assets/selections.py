@@ -21,11 +21,11 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pydantic
 
-from assets.candidates import CRITERIA, Candidates
+from assets.candidates import CRITERIA, Candidates, Documents
 from assets.materialize import Result, RunOptions, markdown_table, materialize_one
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
-from dsir.selection import Budget, joined, pack_position, positions_of
+from dsir.selection import Budget, joined
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.records import (
@@ -192,18 +192,28 @@ class Pool:
 
 def survey(candidates: Candidates) -> Pool:
     """Count the eligible documents, and the others by the first criterion that they do not meet."""
-    pool = Pool()
     named = isinstance(candidates.selection.source_caps, dict)
-    for documents in candidates.stream(targets=[], columns=["source"] if named else []):
+
+    def look(documents: Documents) -> Pool:
         n_tokens = documents.n_tokens
         eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
-        pool.documents += len(n_tokens)
-        pool.eligible += eligible
-        pool.eligible_tokens += int(n_tokens[documents.eligible].sum())
-        pool.longest = max(pool.longest, int(n_tokens.max(initial=0)))
-        pool.excluded.update(dict(zip(CRITERIA, excluded, strict=True)))
-        if named:
-            pool.sources.update(pc.unique(documents.table["source"]).to_pylist())
+        return Pool(
+            len(n_tokens),
+            eligible,
+            int(n_tokens[documents.eligible].sum()),
+            int(n_tokens.max(initial=0)),
+            Counter(dict(zip(CRITERIA, excluded, strict=True))),
+            set(pc.unique(documents.table["source"]).to_pylist()) if named else set(),
+        )
+
+    pool = Pool()
+    for part in candidates.map(look, targets=[], columns=["source"] if named else []):
+        pool.documents += part.documents
+        pool.eligible += part.eligible
+        pool.eligible_tokens += part.eligible_tokens
+        pool.longest = max(pool.longest, part.longest)
+        pool.excluded.update(part.excluded)
+        pool.sources |= part.sources
     return pool
 
 
@@ -356,23 +366,23 @@ def picks_table(
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
     rows = joined(epochs)
-    positions = positions_of(rows)
-    order = np.argsort(positions, kind="stable")
-    ordered = positions[order]
+    # Small numbers are sorted in one pass.
+    shards = rows["shard"].astype(np.min_scalar_type(len(plan.counted)))
+    order = np.argsort(shards, kind="stable")
+    there, first = np.unique(shards[order], return_index=True)
+    picked_rows = np.split(rows["row"][order], first[1:])
     chunked = any(source.chunk_words is not None for source in workspace.settings.raw)
     columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
 
-    def look_up(index: int) -> pa.Table:
+    def look_up(index: int, wanted: np.ndarray) -> pa.Table:
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp, ["source"]) as file:
             documents = file.read(columns=columns, use_threads=False)
-        first, last = np.searchsorted(ordered, pack_position([index, index + 1], 0))
-        wanted = ordered[first:last] - pack_position(index, 0)  # as often as it was picked
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
         return documents.drop_columns("row").take(pa.array(at))
 
-    ids = list(workspace.engine.map_shards(look_up, np.unique(rows["shard"]).tolist()))
+    ids = list(workspace.engine.map_shards(lambda each: look_up(*each), zip(there, picked_rows, strict=True)))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))

@@ -148,7 +148,8 @@ def rank(candidates: np.ndarray) -> np.ndarray:
     key = -candidates["key"]
     order = np.argsort(key)
     # Few keys are equal, and sorting by all fields is ten times as slow.
-    same = key[order][1:] == key[order][:-1]
+    ordered = key[order]
+    same = ordered[1:] == ordered[:-1]
     tied = np.flatnonzero(np.append(False, same) | np.append(same, False))
     if len(tied):
         some = candidates[order[tied]]
@@ -253,7 +254,7 @@ class TopK:
 
     def _keep(self, parts: list[np.ndarray]) -> None:
         self._held, self._n_held = parts, sum(map(len, parts))
-        self._limit = 2 * self._n_held + self.SLACK
+        self._limit = self._n_held + max(self._n_held // 2, self.SLACK)
 
     def candidates(self) -> np.ndarray:
         """Return all that is held, ranked: the picked documents and perhaps some beyond them."""

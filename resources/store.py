@@ -278,7 +278,8 @@ class Store:
             mapped = pa.memory_map(str(path))
         except FileNotFoundError:
             raise StaleInput(f"{path}: not there; materialize {expected.output} first") from None
-        file = pq.ParquetFile(mapped, read_dictionary=list(dictionaries))
+        # Nothing to fetch ahead of a mapped file: that would copy it, in another thread.
+        file = pq.ParquetFile(mapped, read_dictionary=list(dictionaries), pre_buffer=False)
         expected.check(path, file.schema_arrow.metadata)
         return file
 

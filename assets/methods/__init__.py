@@ -109,8 +109,9 @@ def pick(
     else:
         epochs, dropped = [choose(each) for each in pools(reserve=0)], 0
     rows = [joined(picks) for picks in epochs]
-    by_target = [each.take(np.argsort(each["target"], kind="stable")) for each in rows]
-    return Picked(by_target, ranking, dropped)
+    if selection.method in JOINT:  # all of its targets' picks are ranked together
+        rows = [each.take(np.argsort(each["target"], kind="stable")) for each in rows]
+    return Picked(rows, ranking, dropped)
 
 
 def _collect(
@@ -123,8 +124,8 @@ def _collect(
     selection = candidates.selection
     joint, draws = selection.method in JOINT, draws_of(selection)
 
-    def offers(documents: Documents) -> tuple[Documents, list[list[np.ndarray]]]:
-        """Return what is to be added to each top: the eligible documents that may still be among the best."""
+    def offers(documents: Documents) -> tuple[int, list[list[np.ndarray]]]:
+        """Return how many documents there are, and those to be added to each top: which may be among the best."""
         eligible = documents.eligible
         offered = []
         for epoch, each_epoch in enumerate(tops, start=1):
@@ -138,18 +139,17 @@ def _collect(
                 some["key"], some["log_weight"] = key[at], log_weights.max(axis=0)
                 some["target"] = log_weights.argmax(axis=0) if joint else place
                 offered[-1].append(some)
-        return documents, offered
+        return len(eligible), offered
 
     columns = [*CANDIDATE_COLUMNS, *ranking.columns]
     if any(top.caps for each_epoch in tops for top in each_epoch):
         columns.append("source")
-    stream = candidates.stream(features=ranking.needs_features, columns=columns)
-    for documents, offered in candidates.workspace.engine.map_blocks(offers, stream):
+    for n_documents, offered in candidates.map(offers, features=ranking.needs_features, columns=columns):
         for each_epoch, each_offered in zip(tops, offered, strict=True):
             for top, some in zip(each_epoch, each_offered, strict=True):
                 top.add(some)
         if progress:
-            progress.add(documents=len(documents.n_tokens))
+            progress.add(documents=n_documents)
 
 
 def shares_of(candidates: Candidates) -> np.ndarray:

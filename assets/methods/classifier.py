@@ -40,7 +40,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         A target or the pool is too small to fit on and to hold a part back.
     """
     selection = candidates.selection
-    eligible = sum(int(documents.eligible.sum()) for documents in candidates.stream([], columns=[]))
+    eligible = sum(candidates.map(lambda documents: int(documents.eligible.sum()), targets=[], columns=[]))
     classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
     noisy = selection.method == "classifier"
 
@@ -80,8 +80,7 @@ def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
         batch = documents.batch.filter(pa.array(documents.eligible))
         return pool_sample(Features.from_arrow(batch), eligible, wanted)
 
-    stream = candidates.stream(targets=[], features=True)
-    negative = list(workspace.engine.map_blocks(sampled_pool, stream))
+    negative = list(candidates.map(sampled_pool, targets=[], features=True))
     try:
         return fit_classifier(positive, negative, spec.buckets)
     except ValueError as error:

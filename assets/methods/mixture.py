@@ -116,8 +116,7 @@ def count_sources(candidates: Candidates) -> Sources:
             out[source] = totals[0], np.array([mask.sum(), documents.n_tokens[mask].sum()])
         return out
 
-    stream = candidates.stream(targets=[], features=True)
-    for counted in workspace.engine.map_blocks(count, stream):
+    for counted in candidates.map(count, targets=[], features=True):
         for source, (totals, size) in counted.items():
             if source in found:
                 found[source][0][:] += totals
