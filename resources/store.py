@@ -286,7 +286,7 @@ class Store:
     def read_table(self, path: Path, expected: Stamp, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file, or some of its columns, after checking its stamp; see :meth:`open_table`."""
         with self.open_table(path, expected) as file:
-            return file.read(columns=columns)
+            return file.read(columns=columns, use_threads=False)
 
     @contextlib.contextmanager
     def features_writer(self, path: Path, schema: pa.Schema, stamp: Stamp) -> Iterator[pa.RecordBatchWriter]:
