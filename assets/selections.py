@@ -295,7 +295,7 @@ def select(
             files = write_records(workspace, plan, picks, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
-    by_target = [picked.take(np.flatnonzero(picked["target"] == i)) for i in range(len(selection.targets))]
+    by_target = [picked[["n_tokens", "key"]][picked["target"] == i] for i in range(len(selection.targets))]
     result = Result(
         rows=len(picks),
         files=sorted(folder.iterdir()),

@@ -180,7 +180,7 @@ def _weigh_new(
                 columns = {"shard": shard, "row": rows, "log_weight": pa.array(values)}
                 writer.write_table(table("weights", columns), row_group_size=len(rows))
             sums += log_weight.sum(axis=1)
-            squares += (log_weight**2).sum(axis=1)
+            squares += np.einsum("ij,ij->i", log_weight, log_weight)
             n_documents += len(rows)
             progress.add(documents=len(rows))
     mean = sums / max(n_documents, 1)
