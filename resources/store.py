@@ -280,7 +280,7 @@ class Store:
             raise StaleInput(f"{path}: not there; materialize {expected.output} first") from None
         # Nothing to fetch ahead of a mapped file: that would copy it, in another thread.
         file = pq.ParquetFile(mapped, read_dictionary=list(dictionaries), pre_buffer=False)
-        expected.check(path, file.schema_arrow.metadata)
+        expected.check(path, file.metadata.metadata)
         return file
 
     def read_table(self, path: Path, expected: Stamp, columns: Sequence[str] | None = None) -> pa.Table:
