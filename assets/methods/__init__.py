@@ -8,6 +8,7 @@ A module has a function ``fit`` from candidates and a budget to a :class:`Rankin
 in `METHODS`, and its name and options in ``resources/settings/selection.py``.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -123,13 +124,12 @@ def _collect(
     """Offer every eligible document to the top of every epoch and draw, in one pass over the pool."""
     selection = candidates.selection
     joint, draws = selection.method in JOINT, draws_of(selection)
+    adding = threading.Lock()
 
-    def offers(documents: Documents) -> tuple[int, list[list[np.ndarray]]]:
-        """Return how many documents there are, and those to be added to each top: which may be among the best."""
+    def offer(documents: Documents) -> int:
+        """Add the eligible documents that may still be among the best; return how many were looked at."""
         eligible = documents.eligible
-        offered = []
         for epoch, each_epoch in enumerate(tops, start=1):
-            offered.append([])
             for place, (draw, top) in enumerate(zip(draws, each_epoch, strict=True)):
                 key = ranking.keys(documents, draw, noise_stream(selection, draw, epoch), top.floor)
                 at = np.flatnonzero(eligible & (key >= top.floor))
@@ -138,16 +138,14 @@ def _collect(
                 log_weights = np.array([documents.log_weights[target][at] for target in targets])
                 some["key"], some["log_weight"] = key[at], log_weights.max(axis=0)
                 some["target"] = log_weights.argmax(axis=0) if joint else place
-                offered[-1].append(some)
-        return len(eligible), offered
+                with adding:  # in whatever order: a top does not depend on it
+                    top.add(some)
+        return len(eligible)
 
     columns = [*CANDIDATE_COLUMNS, *ranking.columns]
     if any(top.caps for each_epoch in tops for top in each_epoch):
         columns.append("source")
-    for n_documents, offered in candidates.map(offers, features=ranking.needs_features, columns=columns):
-        for each_epoch, each_offered in zip(tops, offered, strict=True):
-            for top, some in zip(each_epoch, each_offered, strict=True):
-                top.add(some)
+    for n_documents in candidates.map(offer, features=ranking.needs_features, columns=columns):
         if progress:
             progress.add(documents=n_documents)
 
