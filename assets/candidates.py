@@ -173,7 +173,11 @@ class Candidates:
         features: bool = False,
         columns: Sequence[str] = COLUMNS,
     ) -> Iterator[T]:
-        """Yield ``function(documents)`` for what :meth:`stream` yields, in the same order, computed in threads."""
+        """Yield ``function(documents)`` for what :meth:`stream` yields, in the same order, computed in threads.
+
+        These are the ones that read the shards, so ``function`` may not wait for others of them; with features, those
+        for blocks.
+        """
         engine = self.workspace.engine
         if features:  # so much work that the threads share that of one shard
             return engine.map_blocks(function, self.stream(targets, features, columns))

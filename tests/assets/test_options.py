@@ -251,3 +251,6 @@ def test_documents_are_the_same_with_and_without_their_features(pipeline, monkey
     assert flat(True) == flat(False)
     assert len(flat(True)) == 60 and {row[-1] for row in flat(True)} > {0, 1}
     assert len(list(candidates.stream(features=True))) > len(list(candidates.stream())) > 6
+    for features in (True, False):
+        mapped = list(candidates.map(lambda each: each.content_hash.tolist(), features=features))
+        assert mapped == [each.content_hash.tolist() for each in candidates.stream(features=features)]
