@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from assets.importance_estimator import read_log_ratios
-from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
+from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate, reasons
 from dagster_project.partitions import shards
 from dsir.importance import log_weights
 from dsir.packed import PackedFeatures
@@ -56,12 +56,14 @@ def weigh_shards(
 ) -> Iterator[dg.AssetMaterialization]:
     """Bring the weights of some shards up to date, as :func:`assets.materialize.materialize_many` does."""
     plan = workspace.plan()
-    unready = [key for key in keys if key not in plan.counted]
-    if unready:
-        context.log.warning(f"not counted, so not weighed: {', '.join(unready[:20])}")
+    unready = [plan.raw_counts(key) for key in keys if key not in plan.counted]
     ready = [key for key in keys if key in plan.counted]
     if not ready:
-        raise dg.Failure("none of these shards is counted; materialize raw_counts first")
+        raise dg.Failure(f"none of these shards is counted; materialize raw_counts first\n{reasons(unready)}")
+    if unready:
+        context.log.warning(
+            f"{len(unready)} of {len(keys)} shards are not counted, so not weighed:\n{reasons(unready)}"
+        )
     if plan.importance_estimator.state != "fresh":
         raise dg.Failure(
             f"importance_estimator is {plan.importance_estimator.state} "

@@ -156,7 +156,7 @@ def test_downstream_assets_say_what_has_to_be_materialized_first(pipeline):
     pipeline.instance.add_dynamic_partitions("shards", ["pool.law"])
     for asset, partition, words in (
         ("importance_estimator", None, "materialize raw_counts first"),
-        ("weights", "pool.law", "materialize raw_counts first"),
+        ("weights", "pool.law", "raw_counts first\nraw_counts[pool.law]: missing, never materialized"),
         ("evaluations", "picked", "never materialized"),
     ):
         result = pipeline.materialize(asset, partition=partition)
