@@ -16,7 +16,7 @@ from dsir.evaluation import _masked_totals, masked_totals
 from dsir.features import FeatureSpec, featurize
 from dsir.hashing import _gumbel, gumbel_noise
 from dsir.importance import _dot, log_weights
-from dsir.packed import PackedFeatures, _pack
+from dsir.packed import PackedFeatures, _pack, _place_large
 from dsir.sparse import add_counts
 
 said = []
@@ -36,7 +36,7 @@ stored = PackedFeatures.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0
 log_weights(stored, np.ones((2, spec.buckets)))
 gumbel_noise(stored.content_hash, 1, "name")
 gumbel_noise(stored.content_hash[stored.n_tokens > 1], 1, "name")
-for function in (_dot, _gumbel, _pack, _masked_totals, add_counts):
+for function in (_dot, _gumbel, _pack, _place_large, _masked_totals, add_counts):
     assert len(function.signatures) == 1, function.signatures
 """
 
