@@ -16,7 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_events,
+    bring_up_to_date,
+    markdown_table,
+    rate,
+)
 from dagster_project.partitions import shards
 from dsir.evaluation import duplicates
 from dsir.features import Features, featurize, hash_strings
@@ -46,16 +55,13 @@ ROW_GROUP = 1 << 17
 def raw_counts(
     context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
 ) -> Iterator[dg.AssetMaterialization]:
-    yield from count_shards(context, pipeline.workspace, context.partition_keys, config)
+    yield from as_events(
+        context, [], count_shards(context, pipeline.workspace, context.partition_keys, config)
+    )
 
 
-def count_shards(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
-    workspace: Workspace,
-    keys: Sequence[str],
-    options: RunOptions,
-) -> Iterator[dg.AssetMaterialization]:
-    """Bring the counts of some shards up to date, as :func:`assets.materialize.materialize_many` does."""
+def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
+    """Bring the counts of some shards up to date, as :func:`assets.materialize.bring_up_to_date` does."""
     plan = workspace.plan()
     gone = {
         f"raw_counts[{key}]": CorpusError(
@@ -71,7 +77,7 @@ def count_shards(
         return count_shard(workspace, output, shard.source, shard.uri, progress)
 
     outputs = [plan.raw_counts(key) for key in keys if key in plan.shards]
-    yield from materialize_many(context, workspace, "raw_counts", outputs, compute, options, gone)
+    yield from bring_up_to_date(context, workspace, "raw_counts", outputs, compute, options, gone)
 
 
 def count_shard(

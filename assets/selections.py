@@ -9,8 +9,9 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -22,7 +23,16 @@ import pyarrow.parquet as pq
 import pydantic
 
 from assets.candidates import CRITERIA, Candidates, Documents
-from assets.materialize import Result, RunOptions, markdown_table, materialize_one
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_result,
+    bring_up_to_date,
+    markdown_table,
+    one_by_one,
+)
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
 from dsir.selection import Budget, joined
@@ -111,34 +121,7 @@ def build_selections(
     def selections(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: SelectionOptions
     ) -> dg.MaterializeResult:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-        configured = workspace.settings.selection(context.partition_key)
-        selection = config.apply(configured)
-        unknown = [name for name in selection.targets if name not in plan.counted_targets]
-        if unknown:
-            raise dg.Failure(
-                f"selection '{selection.name}': the targets {', '.join(unknown)} are not counted; "
-                "materialize target_counts, importance_estimator and weights first",
-                allow_retries=False,
-            )
-        if plan.uncounted:
-            context.log.warning(
-                f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
-                + ", ".join(plan.uncounted[:10])
-            )
-
-        def compute(output: Output, progress: Progress) -> Result:
-            result = select(workspace, plan, selection, output, progress)
-            if selection != configured:
-                then, now = configured.model_dump(), selection.model_dump()
-                changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
-                result.metadata["launchpad"] = json.dumps(changed)
-            if "note" in result.metadata:
-                context.log.warning(f"{output.name}: {result.metadata['note']}")
-            return result
-
-        return materialize_one(context, workspace, plan.selections(selection), compute, config)
+        return as_result(make_selections(context, pipeline.workspace, [context.partition_key], config))
 
     @dg.asset_check(
         asset=selections,
@@ -149,33 +132,77 @@ def build_selections(
     def size_and_uniqueness(
         context: dg.AssetCheckExecutionContext, pipeline: Pipeline
     ) -> dg.AssetCheckResult:
-        workspace = pipeline.workspace
-        name = context.partition_key
-        latest = workspace.catalog.latest()["selections", name]
-        folder = workspace.store.selection_folder(name, latest["fingerprint"])
-        picks = pq.read_table(folder / "picks.parquet", columns=["epoch", "shard", "row", "n_tokens"])
-        unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
-        expected = latest["metadata"]
-        tokens = pc.sum(picks["n_tokens"]).as_py() or 0
-        numbers = {
-            "documents": picks.num_rows,
-            "documents_expected": expected["documents"],
-            "distinct_documents": unique,
-            "records_written": expected["records"],
-            "tokens": tokens,
-            "tokens_expected": expected["tokens"],
-        }
-        largest = picks.group_by("epoch").aggregate([("n_tokens", "sum"), ("n_tokens", "count")])
-        budgets = {"n_tokens_sum": "token_budget", "n_tokens_count": "document_budget"}
-        passed = (
-            picks.num_rows == unique == expected["documents"]
-            and expected["records"] == (0 if expected["output"] == "none" else picks.num_rows)
-            and tokens == expected["tokens"]
-            and all(pc.max(largest[c]).as_py() <= expected[b] for c, b in budgets.items() if b in expected)
-        )
-        return dg.AssetCheckResult(passed=passed, metadata=numbers)
+        return check_selection(pipeline.workspace, context.partition_key)
 
     return selections, size_and_uniqueness
+
+
+def make_selections(
+    context: Context, workspace: Workspace, names: Sequence[str], options: SelectionOptions
+) -> Made:
+    """Bring some selections up to date, as :func:`assets.materialize.one_by_one` does."""
+    yield from one_by_one(
+        "selections", {name: partial(_make_selection, context, workspace, name, options) for name in names}
+    )
+
+
+def _make_selection(context: Context, workspace: Workspace, name: str, options: SelectionOptions) -> Made:
+    plan = workspace.plan()
+    configured = workspace.settings.selection(name)
+    selection = options.apply(configured)
+    unknown = [name for name in selection.targets if name not in plan.counted_targets]
+    if unknown:
+        raise dg.Failure(
+            f"selection '{selection.name}': the targets {', '.join(unknown)} are not counted; "
+            "materialize target_counts, importance_estimator and weights first",
+            allow_retries=False,
+        )
+    if plan.uncounted:
+        context.log.warning(
+            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
+            + ", ".join(plan.uncounted[:10])
+        )
+
+    def compute(output: Output, progress: Progress) -> Result:
+        result = select(workspace, plan, selection, output, progress)
+        if selection != configured:
+            then, now = configured.model_dump(), selection.model_dump()
+            changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
+            result.metadata["launchpad"] = json.dumps(changed)
+        if "note" in result.metadata:
+            context.log.warning(f"{output.name}: {result.metadata['note']}")
+        return result
+
+    yield from bring_up_to_date(
+        context, workspace, "selections", [plan.selections(selection)], compute, options
+    )
+
+
+def check_selection(workspace: Workspace, name: str) -> dg.AssetCheckResult:
+    """Say whether the newest version of a selection is what its metadata say it is."""
+    latest = workspace.catalog.latest()["selections", name]
+    folder = workspace.store.selection_folder(name, latest["fingerprint"])
+    picks = pq.read_table(folder / "picks.parquet", columns=["epoch", "shard", "row", "n_tokens"])
+    unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
+    expected = latest["metadata"]
+    tokens = pc.sum(picks["n_tokens"]).as_py() or 0
+    numbers = {
+        "documents": picks.num_rows,
+        "documents_expected": expected["documents"],
+        "distinct_documents": unique,
+        "records_written": expected["records"],
+        "tokens": tokens,
+        "tokens_expected": expected["tokens"],
+    }
+    largest = picks.group_by("epoch").aggregate([("n_tokens", "sum"), ("n_tokens", "count")])
+    budgets = {"n_tokens_sum": "token_budget", "n_tokens_count": "document_budget"}
+    passed = (
+        picks.num_rows == unique == expected["documents"]
+        and expected["records"] == (0 if expected["output"] == "none" else picks.num_rows)
+        and tokens == expected["tokens"]
+        and all(pc.max(largest[c]).as_py() <= expected[b] for c, b in budgets.items() if b in expected)
+    )
+    return dg.AssetCheckResult(passed=passed, metadata=numbers)
 
 
 @dataclass

@@ -5,13 +5,22 @@ What belongs here: from a target's files to its totals. What does not: the log r
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
 import numpy as np
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_events,
+    bring_up_to_date,
+    markdown_table,
+    rate,
+)
 from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.matching import held_back
@@ -43,16 +52,21 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
     def target_counts(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
     ) -> Iterator[dg.AssetMaterialization]:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-
-        def compute(output: Output, progress: Progress) -> Result:
-            return count_target(workspace, output, progress)
-
-        outputs = list(map(plan.target_counts, context.partition_keys))
-        yield from materialize_many(context, workspace, "target_counts", outputs, compute, config)
+        yield from as_events(
+            context, [], count_targets(context, pipeline.workspace, context.partition_keys, config)
+        )
 
     return target_counts
+
+
+def count_targets(context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions) -> Made:
+    """Bring the counts of some targets up to date, as :func:`assets.materialize.bring_up_to_date` does."""
+
+    def compute(output: Output, progress: Progress) -> Result:
+        return count_target(workspace, output, progress)
+
+    outputs = list(map(workspace.plan().target_counts, names))
+    yield from bring_up_to_date(context, workspace, "target_counts", outputs, compute, options)
 
 
 @dataclass

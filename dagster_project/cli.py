@@ -6,7 +6,8 @@ The commands: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``d
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
 run (``dagster_project/runs.py``), the report's figures (``sql/``).
 
-Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid.
+Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid, 130 stopped by
+Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -29,12 +31,16 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_project.changes import print_changes
-from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
+from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME
 from dagster_project.doctor import examine
 from dagster_project.doctor.printing import print_doctor
+from dagster_project.instance import open_instance
+from dagster_project.partitions import register_shards
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
+from dagster_project.refresh import Stage
 from dagster_project.report import print_report
-from dagster_project.runs import Stage, open_instance, register_shards, run_all
+from dagster_project.runs import Interrupted, run_refresh
+from dagster_project.signals import Signals
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
@@ -99,6 +105,16 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
     options = parser.parse_args(arguments)
+    with Signals() as signals:
+        try:
+            return call(options)
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError, Interrupted):
+            err.print("stopped; what was done stays, and `dsir run` goes on from there", style="yellow")
+            return signals.exit_code
+
+
+def call(options: argparse.Namespace) -> int:
+    """Run a command; return the exit code. What is wrong is said in a line."""
     try:
         return options.function(options)
     except ConfigError as error:
@@ -140,10 +156,9 @@ def run(options: argparse.Namespace) -> int:
     warnings: list[str] = []
     failed = recomputed = 0
     with open_instance(workspace.home) as instance:
-        defs = build_defs(options.config, options.home, {"console": quiet_logger(warnings)})
         with live_progress():
-            for stage in run_all(defs, instance, workspace, say=lambda text: out.print(text, style="dim")):
-                failed += len(stage.errors)
+            for stage in run_refresh(workspace, instance, {"console": quiet_logger(warnings)}):
+                failed += len(stage.failed)
                 recomputed += len(stage.due)
                 out.print(stage_line(stage, workspace))
                 for text in warnings:
@@ -155,7 +170,7 @@ def run(options: argparse.Namespace) -> int:
     if failed:
         err.print(
             Text(
-                f"{failed} runs failed after {seconds:.1f} s; what was done stays, and "
+                f"{failed} outputs failed after {seconds:.1f} s; what was done stays, and "
                 "`dsir run` again does only the rest",
                 style="red",
             )
@@ -170,18 +185,24 @@ def run(options: argparse.Namespace) -> int:
 
 def stage_line(stage: Stage, workspace: Workspace) -> Text:
     """Write what became of one asset."""
+    if stage.waited_for:
+        return Text(
+            f"- {stage.asset:<21}not begun: nothing to go on with after {', '.join(stage.waited_for)}", "dim"
+        )
     done = {}
     if stage.due:
         latest = workspace.catalog.latest()
         for output in stage.due:
             row = latest.get((output.asset, output.partition))
-            if row and row["run_id"] in stage.run_ids:
+            if row and row["run_id"] == stage.run_id:
                 done[output.partition] = row
     parts = [f"{len(done)} recomputed"] if stage.due else []
     if stage.fresh:
         parts.append(f"{stage.fresh} fresh")
-    if len(done) < len(stage.due):
-        parts.append(f"{len(stage.due) - len(done)} failed")
+    if stage.failed:
+        parts.append(f"{len(stage.failed)} failed")
+    if stage.left_out:
+        parts.append(f"{len(stage.left_out)} left out ({'; '.join(dict.fromkeys(stage.left_out.values()))})")
     metadata = [row["metadata"] for row in done.values()]
     documents = sum(entry.get("documents", 0) for entry in metadata)
     if documents and stage.asset != "evaluations":
@@ -196,7 +217,7 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
     rejected = sum(entry.get("quarantined_rows", 0) for entry in metadata)
     if rejected:
         parts.append(f"{rejected:,} rows quarantined")
-    mark, style = ("✗", "red") if stage.errors else ("✓", "green")
+    mark, style = ("✗", "red") if stage.failed else ("✓", "green")
     return Text.assemble((mark, style), f" {stage.asset:<21}", ", ".join(parts) or "nothing to do")
 
 

@@ -180,6 +180,15 @@ class Plan:
         self.features = asdict(settings.features.spec())
         self._estimators: dict[str, str] = {}
 
+    @cached_property
+    def cause(self) -> str:
+        """Fingerprint of all that outputs follow from: the files, the configuration, the code."""
+        files = {shard: file.stamp for shard, file in self.shards.items()}
+        targets = {f"target {name}": stamp for name, stamp in self._target_stamps.items()}
+        return fingerprint(
+            {**files, **targets, **CODE_VERSIONS, "configuration": self.settings.model_dump_json()}
+        )
+
     def raw_counts(self, shard: str) -> Output:
         """Return the counts of one shard; KeyError where no file has this key."""
         return self._raw_counts[shard]

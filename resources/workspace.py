@@ -67,6 +67,7 @@ class Workspace:
         self.store = Store(self.home)
         self.catalog = Catalog(self.home)
         self.engine = Engine(threads)
+        self._held: IO | None = None
 
     def discover(self) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
@@ -129,6 +130,14 @@ class Workspace:
 
     @contextmanager
     def exclusive(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Hold the home while the body runs; see :meth:`hold`."""
+        self.hold(say)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def hold(self, say: Callable[[str], None]) -> bool:
         """Hold the home against other runs of the whole graph; wait for one that has it.
 
         The system lets go of it when the process ends, however it ends.
@@ -137,12 +146,30 @@ class Workspace:
         ----------
         say : callable
             Takes a line of text, where there is something to wait for.
+
+        Returns
+        -------
+        bool
+            False where this workspace held it already.
         """
-        with (self.home / "run.lock").open("a") as file:
+        if self._held:
+            return False
+        file = (self.home / "run.lock").open("a")
+        try:
             if not _lock(file):
                 say(f"another run is bringing {self.home} up to date; waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        except BaseException:  # whoever waits may be told to stop
+            file.close()
+            raise
+        self._held = file
+        return True
+
+    def release(self) -> None:
+        """Let go of the home, if it is held."""
+        if self._held:
+            self._held.close()
+            self._held = None
 
     def busy(self) -> bool:
         """Return whether a run of the whole graph has the home, in any process."""
@@ -209,6 +236,11 @@ class Pipeline(dg.ConfigurableResource):
     def workspace(self) -> Workspace:
         """The workspace, opened at first use."""
         return Workspace(Path(self.config), Path(self.home), self.threads or None)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Let go of the home at the end of a run that held it."""
+        if "workspace" in self.__dict__:
+            self.workspace.release()
 
 
 def _lock(file: IO) -> bool:
