@@ -238,7 +238,12 @@ def bring_up_to_date(
         unrecorded.clear()
 
     try:
-        for output, result, files, started in workspace.engine.map_outputs(attempt, due):
+        for attempted in workspace.engine.map_outputs(attempt, due, RECORD_SECONDS):
+            if attempted is None:  # long work is under way: what is done need not wait for it
+                yield from record()
+                recorded_at = time.monotonic()
+                continue
+            output, result, files, started = attempted
             progress.add(partitions=1)
             if isinstance(result, Exception):
                 failures[output.name] = result

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import islice
 from queue import Full, Queue
@@ -60,10 +60,30 @@ class Engine:
         self._stopped.set()
         wait(list(self._running), timeout=seconds)
 
-    def map_outputs(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield ``function(item)`` in the order of items; it may call all of the methods below."""
-        # Results are small, and whoever takes them may be busy recording.
-        return self._ordered_map(self._outputs, function, items, 8 * self.threads)
+    def map_outputs(
+        self, function: Callable[[T], R], items: Iterable[T], patience: float = 0.5
+    ) -> Iterator[R | None]:
+        """Yield ``function(item)`` as they are done, and None whenever none was for ``patience`` seconds.
+
+        ``function`` may call all of the methods below.
+        """
+        remaining = iter(items)
+        running: set[Future[R]] = set()
+        try:
+            while True:
+                # Results are small, and whoever takes them may be busy recording.
+                for item in islice(remaining, 8 * self.threads - len(running)):
+                    running.add(self._submit(self._outputs, function, item))
+                if not running:
+                    return
+                done, running = wait(running, timeout=patience, return_when=FIRST_COMPLETED)
+                self._go_on()
+                yield from (future.result() for future in done)
+                if not done:
+                    yield None
+        finally:
+            for future in running:
+                future.cancel()
 
     def map_shards(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The same for shards; ``function`` may itself call :meth:`map_blocks`."""
