@@ -202,7 +202,7 @@ def documents_table(
             **piece,
             "doc_id": ids,
             "id_hash": hash_strings(ids),
-            "source": source if batch.sources is None else batch.sources,
+            "source": source if batch.sources is None else batch.sources.fill_null(source),
             "n_tokens": features.n_tokens,
             "n_ngrams": features.n_ngrams,
             "n_bytes": text_bytes(batch.texts),
