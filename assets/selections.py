@@ -113,6 +113,8 @@ def build_selections(
     ) -> dg.MaterializeResult:
         workspace = pipeline.workspace
         plan = workspace.plan()
+        if not plan.counted:
+            raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
         configured = workspace.settings.selection(context.partition_key)
         selection = config.apply(configured)
         unknown = [name for name in selection.targets if name not in plan.counted_targets]
@@ -263,6 +265,8 @@ def select(
     pool = survey(candidates)
     excluded = {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
     if pool.eligible == 0:
+        if not pool.documents:
+            raise ConfigError(f"selection '{selection.name}': the counted shards hold no document")
         by = ", ".join(f"{name} {n:,}" for name, n in excluded.items() if n)
         raise ConfigError(
             f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "

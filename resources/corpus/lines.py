@@ -38,6 +38,7 @@ from resources.corpus.files import corpus_errors, file_format, open_stream
 
 MAX_LINE_BYTES = 1 << 30
 LONG_LINE = "longer than 1 GiB"
+BLANK_LINE = "blank line"
 
 _BOM = b"\xef\xbb\xbf"
 _NUMBER = re.compile(r"Column\(/(.+)\) changed from string to number")
@@ -278,7 +279,7 @@ def _parse_lines(lines, fields: RecordFields, skipped_excerpt: str = "") -> Text
 def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str | None]:
     """Parse one line with the standard library."""
     if not line.strip(b" \t\r"):
-        raise BadRecord("blank line")
+        raise BadRecord(BLANK_LINE)
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError:
