@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
 from resources.corpus.files import CorpusError, FileInfo, Shard, content_stamp, discover, expand, file_format
-from resources.corpus.jsontext import parse_record
+from resources.corpus.jsontext import json_values, parse_record
 from resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
 from resources.corpus.tables import TableBlock, table_blocks
 
@@ -71,21 +71,29 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
         The file is missing, cut off, damaged, of an unknown format, or lacks a column. It may come
         after blocks were yielded; nothing of the file is to be used then.
     """
+    return _blocks(uri, reader, block_bytes)
+
+
+def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = False) -> Iterator[Block]:
     fields = RecordFields.of(reader)
     if reader.reader is None and file_format(uri)[0] == "jsonl":
         return line_blocks(uri, fields, block_bytes)
-    return table_blocks(uri, reader.reader, fields, block_bytes)
+    return table_blocks(uri, reader.reader, fields, block_bytes, all_columns)
 
 
 def fields_of_file(uri: str, reader: Reader) -> list[str]:
     """Return the fields that a file's first records have, dotted where they are nested; none of damaged records."""
     names: dict[str, None] = {}
-    for block in islice(read_blocks(uri, reader, 1 << 16), 1):
+    for block in islice(_blocks(uri, reader, 1 << 16, all_columns=True), 1):
         if isinstance(block, LineBlock):
-            lines = bytes(block.data[: 1 << 20]).splitlines()[:20]
-            records = map(_as_record, lines)
+            records = map(_as_record, block.data[: 1 << 20].splitlines()[:20])
         else:
-            records = block.batch.slice(0, 5).to_pylist()
+            columns = {
+                name: json_values(block.batch.slice(0, 5).column(name)) for name in block.batch.schema.names
+            }
+            records = (
+                dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+            )
         for record in records:
             names.update(dict.fromkeys(field_names(record)))
     return list(names)
