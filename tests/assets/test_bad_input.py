@@ -164,12 +164,14 @@ def test_more_than_a_tenth_of_quarantined_rows_is_told_with_numbers(pipeline):
     assert of_target.startswith("target_counts[medicine]: 8 of 68 rows are quarantined (11.8%)")
 
 
-def test_the_check_on_quarantined_rows_runs_on_its_own(pipeline):
+def test_the_check_on_quarantined_rows_is_judged_by_every_run_and_on_its_own(pipeline):
     pipeline.write_pool()
     pipeline.write_bytes("pool/bad.jsonl", b"{bad\n" + lines(sentences("law", 1, 8))[0])
     pipeline.run()
     defs = build_defs(pipeline.config_path, pipeline.home, {"console": silent})
     key = dg.AssetCheckKey(dg.AssetKey("raw_counts"), "few_rows_quarantined")
+    [by_the_run] = pipeline.instance.event_log_storage.get_asset_check_execution_history(key, 10)
+    assert by_the_run.status.value == "FAILED"  # though the step of the check itself is skipped
     job = dg.define_asset_job("only_the_check", dg.AssetSelection.checks(key))
     job = job.resolve(asset_graph=defs.resolve_asset_graph())
     result = job.execute_in_process(
