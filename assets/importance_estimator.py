@@ -118,6 +118,8 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
     """Add up the totals, compute the log ratios, write them."""
     settings = workspace.settings.estimator
     pool = raw_totals(workspace, plan)
+    if not pool.any() and not plan.raw_distribution:
+        raise ConfigError(f"there is no text in the {len(plan.counted):,} shards that are counted")
     raw = fitted_totals(workspace, plan, pool)
     path = workspace.store.path("importance_estimator", "log_ratios")
     divergences = {}

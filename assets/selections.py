@@ -148,6 +148,8 @@ def make_selections(
 
 def _make_selection(context: Context, workspace: Workspace, name: str, options: SelectionOptions) -> Made:
     plan = workspace.plan()
+    if not plan.counted:
+        raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
     configured = workspace.settings.selection(name)
     selection = options.apply(configured)
     unknown = [name for name in selection.targets if name not in plan.counted_targets]
@@ -290,6 +292,8 @@ def select(
     pool = survey(candidates)
     excluded = {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
     if pool.eligible == 0:
+        if not pool.documents:
+            raise ConfigError(f"selection '{selection.name}': the counted shards hold no document")
         by = ", ".join(f"{name} {n:,}" for name, n in excluded.items() if n)
         raise ConfigError(
             f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "

@@ -5,6 +5,7 @@ What belongs here: from a target's files to its totals. What does not: the log r
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -21,10 +22,11 @@ from assets.materialize import (
     markdown_table,
     rate,
 )
+from assets.raw_counts import by_reason
 from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.matching import held_back
-from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
+from resources.corpus import BLANK_LINE, Block, CorpusError, TextBatch, expand, no_usable_row, read_blocks
 from resources.plan import CODE_VERSIONS, Output
 from resources.progress import Progress
 from resources.settings import Reader
@@ -78,7 +80,7 @@ class Counts:
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
-    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
 
 
@@ -89,16 +91,16 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
     spec = workspace.settings.features.spec()
     train = count_files(workspace, target.uri, target, spec, progress)
     holdout = count_files(workspace, target.holdout, target, spec, progress)
-    if train.tokens == 0:
+    for uri, part in ((target.uri, train), (target.holdout, holdout)):
+        if not uri or part.tokens:
+            continue
+        if not part.documents and (error := no_usable_row(part.files[0], target, part.reasons, uri)):
+            raise error
         raise CorpusError(
-            f"target '{target.name}': no tokens in {target.uri} ({train.documents} documents, "
-            f"{train.rejected} rows rejected); check the files and the field {target.text!r}"
+            f"target '{target.name}': no tokens in {uri} ({part.documents} documents, {part.reasons.total()} rows "
+            f"quarantined); check the files and the field {target.text!r}"
         )
-    if target.holdout and holdout.tokens == 0:
-        raise CorpusError(
-            f"target '{target.name}': no tokens in the holdout {target.holdout} "
-            f"({holdout.documents} documents, {holdout.rejected} rows rejected)"
-        )
+    reasons = train.reasons + holdout.reasons
     used = np.flatnonzero(train.totals + holdout.totals)
     path = workspace.store.path("target_counts", target.name)
     workspace.store.write_table(
@@ -122,7 +124,8 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "ngrams": int(train.totals.sum()),
             "text_bytes": train.bytes + holdout.bytes,
             "MB_per_s": rate(train.bytes + holdout.bytes, started),
-            "quarantined_rows": train.rejected + holdout.rejected,
+            "quarantined_rows": reasons.total(),
+            **({"blank_lines": reasons[BLANK_LINE]} if reasons[BLANK_LINE] else {}),
             "holdout_documents": holdout.documents,
             "holdout_tokens": holdout.tokens,
             "empty_buckets": int(spec.buckets - np.count_nonzero(train.totals)),
@@ -135,7 +138,8 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
                     (name, part.documents, part.tokens, int(part.totals.sum()))
                     for name, part in (("train", train), ("holdout", holdout))
                 ],
-            )
+            ),
+            **({"quarantined rows by reason": by_reason(reasons)} if reasons else {}),
         },
     )
 
@@ -158,6 +162,6 @@ def count_files(
             counts.documents += len(features)
             counts.tokens += int(features.n_tokens.sum())
             counts.bytes += batch.n_bytes
-            counts.rejected += len(batch.rejected)
+            counts.reasons.update(row.reason for row in batch.rejected)
             progress.add(documents=len(features), bytes=batch.n_bytes)
     return counts

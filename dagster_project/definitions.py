@@ -14,7 +14,7 @@ import dagster as dg
 
 from assets.evaluations import build_evaluations
 from assets.importance_estimator import build_importance_estimator
-from assets.raw_counts import raw_counts
+from assets.raw_counts import few_rows_quarantined, raw_counts
 from assets.selections import build_selections
 from assets.target_counts import build_target_counts
 from assets.weights import build_weights
@@ -87,7 +87,7 @@ def build_defs(
             lambda spec: spec.replace_attributes(group_name=GROUPS[spec.key.to_user_string()], owners=OWNERS),
             assets,
         ),
-        asset_checks=[*drift_checks, size_and_uniqueness, kl_reduction_beats_random],
+        asset_checks=[few_rows_quarantined, *drift_checks, size_and_uniqueness, kl_reduction_beats_random],
         jobs=[refresh, build_materialize_shards(weights)],
         sensors=sensors,
         schedules=[schedule],

@@ -39,11 +39,12 @@ from assets.materialize import (
     parent_tags,
     told,
 )
-from assets.raw_counts import count_shards
+from assets.raw_counts import count_shards, report_quarantine, too_many_quarantined
 from assets.selections import SelectionOptions, check_selection, make_selections
 from assets.target_counts import count_targets
 from assets.weights import weigh_shards
 from dagster_project.partitions import register_shards
+from resources.corpus import CorpusError
 from resources.plan import Output, Plan
 from resources.workspace import Pipeline, Workspace
 
@@ -209,6 +210,9 @@ def refresh_asset(
         except OutputsFailed as failure:
             stage.failed |= failure.errors
         plan = workspace.plan()
+        if stage.due and asset in ("raw_counts", "target_counts"):
+            report_quarantine(context, workspace)
+        stage.failed |= quarantined(workspace, plan, asset)
         for name, evaluation in evaluate_checks(context, workspace, plan, stage):
             context.log_event(evaluation)
             if evaluation.blocking and not evaluation.passed:
@@ -231,6 +235,12 @@ def refresh_asset(
     if stage.failed:
         show_failed(context, stage)
         raise dg.Failure("\n".join(stage.errors), allow_retries=False)
+
+
+def quarantined(workspace: Workspace, plan: Plan, asset: str) -> dict[str, Exception]:
+    """Return the outputs of an asset that are there, but without too many of their rows: a failure until it is mended."""
+    found = [each for each in too_many_quarantined(workspace, plan) if each.output.startswith(f"{asset}[")]
+    return {each.output: CorpusError(str(each)) for each in found}
 
 
 def make_due(context: dg.OpExecutionContext, workspace: Workspace, plan: Plan, stage: Stage) -> Made:

@@ -21,6 +21,7 @@ from dagster_project.refresh import (
     REFRESH,
     Stage,
     due_tag,
+    quarantined,
     stage_of,
 )
 from resources.workspace import Workspace
@@ -62,7 +63,9 @@ def run_refresh(
     stages = [stage_of(plan, asset) for asset in AFTER]
     due = [output for stage in stages for output in stage.due]
     if not due:
-        yield from stages
+        for stage in stages:
+            stage.failed = quarantined(workspace, plan, stage.asset)
+            yield stage
         return
     told: list[Stage] = []
     defs = build_defs(workspace.config, workspace.home, loggers, threads, told.append)

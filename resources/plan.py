@@ -25,8 +25,8 @@ from resources.store import Stamp
 
 #: Raised when an asset's outputs change for the same inputs.
 CODE_VERSIONS = {
-    "raw_counts": "6",
-    "target_counts": "2",
+    "raw_counts": "7",
+    "target_counts": "3",
     "importance_estimator": "1",
     "weights": "4",
     "selections": "3",

@@ -52,7 +52,9 @@ def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Cur
         findings += checks.check_leakage(target, pool)
         if not target.train.n_tokens.sum() or not raw.sum():
             continue
-        if curve := checks.curve_of(settings, target, raw):
+        too_few = list(checks.check_number(target))
+        findings += too_few
+        if not too_few and (curve := checks.curve_of(settings, target, raw)):
             curves.append(curve)
             findings.append(checks.check_size(curve))
         findings.append(checks.check_empty_buckets(settings, target, raw))

@@ -68,8 +68,7 @@ class Sample:
         self.features.append(features)
         self.rows += len(batch.rows) + len(batch.rejected)
         self.without_id += batch.ids.null_count if batch.ids is not None else 0
-        if batch.sources is not None:
-            self.without_source += batch.sources.to_pylist().count(self.name)
+        self.without_source += batch.sources.null_count if batch.sources is not None else 0
         self.rejected += [(uri, each) for each in batch.rejected]
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,19 +25,23 @@ import pyarrow.json
 from resources.corpus.fields import (
     INVALID_UTF8,
     BadRecord,
+    Located,
     RecordFields,
     Rejected,
     TextBatch,
     excerpt,
     is_utf8,
     text_bytes,
+    whole_numbers,
 )
 from resources.corpus.files import corpus_errors, file_format, open_stream
 
 MAX_LINE_BYTES = 1 << 30
 LONG_LINE = "longer than 1 GiB"
+BLANK_LINE = "blank line"
 
 _BOM = b"\xef\xbb\xbf"
+_NUMBER = re.compile(r"Column\(/(.+)\) changed from string to number")
 _NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
 
 
@@ -168,7 +173,8 @@ def _arrow_columns(
     if not is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))):
         return None
     options = pa.json.ReadOptions(use_threads=False, block_size=min(len(data) + 16, 2**31 - 1))
-    for schema in _schemas(fields):
+    numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings is what is tried first
+    while (schema := _schema(fields, tuple(numbers.items()))) is not None:
         try:
             table = pa.json.read_json(
                 pa.BufferReader(data),
@@ -177,43 +183,56 @@ def _arrow_columns(
                     explicit_schema=schema, unexpected_field_behavior="ignore"
                 ),
             )
-        except pa.ArrowInvalid:
-            continue  # a bad line, or ids of the other type
+        except pa.ArrowInvalid as error:
+            if not _are_numbers(str(error), fields, numbers):
+                return None  # a bad line, or ids of several types
+            continue
         if table.num_rows != len(ends):
             return None
-        texts = fields.join_texts([_column(table, name) for name in fields.text])
-        if texts.null_count:
+        columns = {name: _column(table, name) for name in fields.names}
+        if any(c.type == pa.float64() and whole_numbers(c) is None for c in columns.values()):
+            return None  # an integer may have lost digits
+        texts, missing = fields.texts_of([Located(columns[name]) for name in fields.text], len(ends))
+        if missing:
             return None
-        ids = _column(table, fields.id).cast(pa.string()) if fields.id else None
-        sources = fields.fill_sources(_column(table, fields.source)) if fields.source else None
+        ids, sources = (
+            Located(columns[name]).names() if name else None for name in (fields.id, fields.source)
+        )
         return texts, ids, sources
     return None
 
 
+def _are_numbers(error: str, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
+    """Learn from Arrow's error which fields hold numbers; False where it says nothing of the kind."""
+    if found := _NUMBER.search(error):
+        name = found[1].replace("/", ".")
+        if name in (fields.id, fields.source) and name not in (*fields.text, *numbers):
+            numbers[name] = pa.int64()
+            return True
+    elif "Failed to convert JSON to int64" in error and pa.int64() in numbers.values():
+        numbers.update(dict.fromkeys(numbers, pa.float64()))
+        return True
+    return False
+
+
 @functools.cache
-def _schemas(fields: RecordFields) -> tuple[pa.Schema, ...]:
-    """Return the schemas to try: string ids, integer ids; none if fields contradict each other."""
-    kinds = [pa.string()]
-    if fields.id and fields.id not in (*fields.text, fields.source):
-        kinds.append(pa.int64())
-    schemas = []
-    for kind in kinds:
-        tree: dict = {}
-        for name in fields.names:
-            type_ = kind if name == fields.id else pa.string()
-            *parents, leaf = name.split(".")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-                if not isinstance(node, dict):
-                    return ()
-            if leaf in node:
-                return ()
-            node[leaf] = type_
-            if parents:
-                tree[name] = type_
-        schemas.append(pa.schema(_struct(tree)))
-    return tuple(schemas)
+def _schema(fields: RecordFields, numbers: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema | None:
+    """Return the types to parse the fields as; None if fields contradict each other."""
+    types, tree = dict(numbers), {}
+    for name in fields.names:
+        type_ = types.get(name, pa.string())
+        *parents, leaf = name.split(".")
+        node: dict = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                return None
+        if leaf in node:
+            return None
+        node[leaf] = type_
+        if parents:
+            tree[name] = type_
+    return pa.schema(_struct(tree))
 
 
 def _struct(tree: dict) -> list[pa.Field]:
@@ -224,7 +243,7 @@ def _struct(tree: dict) -> list[pa.Field]:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    """Take a field that was parsed by one of :func:`_schemas`."""
+    """Take a field that was parsed by :func:`_schema`."""
     top, *parts = name.split(".")
     column = table.column(top).combine_chunks()
     if not parts:
@@ -260,7 +279,7 @@ def _parse_lines(lines, fields: RecordFields, skipped_excerpt: str = "") -> Text
 def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str | None]:
     """Parse one line with the standard library."""
     if not line.strip(b" \t\r"):
-        raise BadRecord("blank line")
+        raise BadRecord(BLANK_LINE)
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError:

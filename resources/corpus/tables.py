@@ -21,12 +21,17 @@ from fsspec.implementations.local import LocalFileSystem
 
 from resources.corpus.fields import (
     INVALID_UTF8,
+    Located,
     RecordFields,
     Rejected,
     TextBatch,
+    as_strings,
     excerpt,
+    is_list,
     is_utf8,
+    put,
     text_bytes,
+    without_views,
 )
 from resources.corpus.files import (
     CorpusError,
@@ -58,6 +63,8 @@ class TableBlock:
         n rows, with at least the columns that the fields need.
     rejected : list of Rejected
         Records of this stretch that could not be put into columns.
+    one_text : bool
+        A record is one text (CSV): one that is not UTF-8 in any column is refused.
     """
 
     uri: str
@@ -65,6 +72,7 @@ class TableBlock:
     rows: np.ndarray
     batch: pa.RecordBatch
     rejected: list[Rejected] = field(default_factory=list)
+    one_text: bool = False
 
     def parse(self) -> TextBatch:
         """Extract the texts; pure, thread-safe, mostly without the GIL.
@@ -75,16 +83,13 @@ class TableBlock:
             A column is missing, has another type or is damaged.
         """
         fields, batch = self.fields, self.batch
-        parts = [c for c in (_column(batch, name) for name in fields.text) if c is not None]
-        texts = fields.join_texts(parts)
-        ids = _column(batch, fields.id).cast(pa.string()) if fields.id else None
-        sources = _column(batch, fields.source).cast(pa.string()) if fields.source else None
-        bad: dict[int, str] = {}
-        if texts.null_count:
-            reason = fields.no_text(list(fields.text))
-            bad.update((i, reason) for i in np.flatnonzero(np.asarray(texts.is_null())).tolist())
-        for column in (texts, ids, sources, *batch.columns):  # CSV: the record is one text, all columns count
-            if column is not None and column.type in (pa.string(), pa.large_string()):
+        texts, bad = fields.texts_of([_column(batch, name) for name in fields.text], len(batch))
+        nothing = Located(pa.nulls(len(batch)))
+        ids, sources = (
+            (_column(batch, name) or nothing).names() if name else None for name in (fields.id, fields.source)
+        )
+        for column in (texts, *(batch.columns if self.one_text else ())):
+            if column.type in (pa.string(), pa.large_string()):
                 bad.update((i, INVALID_UTF8) for i in self._invalid(column))
         rejected = [
             Rejected(int(self.rows[i]), reason, excerpt(pc.cast(texts[i], pa.large_binary()).as_py() or b""))
@@ -97,8 +102,6 @@ class TableBlock:
             keep[list(bad)] = False
             rows, mask = rows[keep], pa.array(keep)
             texts, ids, sources = (c if c is None else c.filter(mask) for c in (texts, ids, sources))
-        if sources is not None:
-            sources = fields.fill_sources(sources)
         return TextBatch(rows, texts, ids, sources, rejected, text_bytes(texts))
 
     def _invalid(self, column: pa.Array) -> list[int]:
@@ -140,6 +143,7 @@ def table_blocks(
     CorpusError
         The file is missing, damaged or of an unknown format, or lacks a column.
     """
+    kind = None
     if reader is not None:
         blocks = _numbered(_custom(uri, reader))
     else:
@@ -156,7 +160,7 @@ def table_blocks(
             if schema is None or not batch.schema.equals(schema):
                 schema = batch.schema
                 _check_schema(uri, schema, fields)
-            yield TableBlock(uri, fields, rows, batch, rejected)
+            yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv")
 
 
 def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
@@ -332,48 +336,95 @@ def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:
 
 
 def _path(schema: pa.Schema, name: str) -> list[str] | None:
-    """Return the steps to a field: nested if there is such a path, else a column spelled like it."""
+    """Return the steps to a field: nested if there is such a path, else a column spelled like it.
+
+    Else, where a step on the way is a text, the path below it: the text may be JSON.
+    """
     path = name.split(".")
     node: pa.Schema | pa.DataType = schema
     for part in path:
-        nested = isinstance(node, pa.Schema) or pa.types.is_struct(node)
-        if not nested or node.get_field_index(part) < 0:
+        if not isinstance(node, pa.Schema):
+            node = _of_elements(node)
+            if not pa.types.is_struct(node):
+                break
+        if node.get_field_index(part) < 0:
             return [name] if name in schema.names else None
         node = node.field(part).type
-    return path
+    else:
+        return path
+    if name in schema.names:
+        return [name]
+    return path if _is_text(node) else None
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    """Take a field as string, large_string or (ids) integers."""
+def _of_elements(type_: pa.DataType) -> pa.DataType:
+    """Return the type of a list's elements, or of those of the lists in it; another type as it is."""
+    while is_list(type_):
+        type_ = type_.value_type
+    return type_
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    if isinstance(type_, pa.BaseExtensionType):
+        type_ = type_.storage_type
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return as_strings(pa.array([], type_)) is not None
+
+
+def _column(batch: pa.RecordBatch, name: str) -> Located | None:
+    """Find a field; None where there is no column for it."""
     path = _path(batch.schema, name)
     if path is None:
         return None
     column = batch.column(path[0])
-    if path[1:]:
-        column = pc.struct_field(column, path[1:])
+    for depth, part in enumerate(path[1:], 1):
+        if not pa.types.is_struct(column.type):
+            return Located(column, tuple(path[depth:]))
+        column = pc.struct_field(column, part)
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if column.type == pa.string_view() or column.type == pa.null():
-        return column.cast(pa.string())
-    return column
+        column = column.dictionary_decode()
+    return Located(column)
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [without_views(column) for column in batch.columns]
+    if all(new is old for new, old in zip(columns, batch.columns, strict=True)):
+        return batch
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """Put another column in the place of the one that a field is taken from."""
+    """Put another column in the place of the one that a field is taken from; a list is one element then."""
 
-    def replaced(parent: pa.RecordBatch | pa.StructArray, path: list[str]) -> list[pa.Array]:
-        fields = parent.schema if isinstance(parent, pa.RecordBatch) else parent.type
-        columns = parent.columns if isinstance(parent, pa.RecordBatch) else parent.flatten()
-        at = fields.get_field_index(path[0])
-        columns[at] = struct(columns[at], path[1:]) if path[1:] else column
-        return columns
+    def replaced(node: pa.Array, path: list[str]) -> pa.Array:
+        if not path:
+            return column
+        if is_list(node.type):
+            return pa.ListArray.from_arrays(pa.array(range(len(node) + 1), pa.int32()), nested(path))
+        if not pa.types.is_struct(node.type):  # JSON
+            return pa.array(
+                map(_put_in, node.to_pylist(), [path] * len(node), column.to_pylist()), pa.string()
+            )
+        children, names = node.flatten(), [field.name for field in node.type]
+        at = node.type.get_field_index(path[0])
+        children[at] = replaced(children[at], path[1:])
+        return pa.StructArray.from_arrays(children, names=names, mask=node.is_null())
 
-    def struct(parent: pa.StructArray, path: list[str]) -> pa.StructArray:
-        names = [field.name for field in parent.type]
-        return pa.StructArray.from_arrays(replaced(parent, path), names=names, mask=parent.is_null())
+    def nested(path: list[str]) -> pa.Array:
+        return pa.StructArray.from_arrays([nested(path[1:])], names=path[:1]) if path else column
 
-    columns = replaced(batch, _path(batch.schema, name))
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    top, *path = _path(batch.schema, name)
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns[top] = replaced(columns[top], path)
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _put_in(text: str | None, path: list[str], value: str | None) -> str | None:
+    """Put a value into a text that is JSON; a text that is not stays."""
+    record = {"": text}
+    put(record, ".".join(["", *path]), value or "")
+    return record[""]
 
 
 def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
@@ -382,32 +433,29 @@ def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
     if twice:
         raise CorpusError(f"{uri}: columns named twice: {', '.join(sorted(twice))}; rename one of each")
     if not any(_path(schema, name) for name in fields.text):
-        raise _no_column(uri, schema, "text", " or ".join(f"'{name}'" for name in fields.text))
-    for role, name in (("id", fields.id), ("source", fields.source)):
-        if name and _path(schema, name) is None:
-            raise _no_column(uri, schema, role, f"'{name}'")
-    for role, name in (
-        *(("text", name) for name in fields.text),
-        ("id", fields.id),
-        ("source", fields.source),
-    ):
-        path = _path(schema, name) if name else None
+        names = " or ".join(f"'{name}'" for name in fields.text)
+        raise CorpusError(
+            f"{uri}: no column {names}; the columns are: {', '.join(schema.names)}; set `text:` to one of them"
+        )
+    for name in fields.text:
+        path = _path(schema, name)
         if path is None:
             continue
-        type_ = schema.field(path[0]).type
-        for part in path[1:]:
-            type_ = type_.field(part).type
-        value = type_.value_type if pa.types.is_dictionary(type_) else type_
-        strings = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
-        if not (value in strings or (role == "id" and pa.types.is_integer(value))):
-            expected = "string or integer" if role == "id" else "string"
+        node: pa.Schema | pa.DataType = schema
+        for part in path:
+            node = node if isinstance(node, pa.Schema) else _of_elements(node)
+            if not isinstance(node, pa.Schema) and not pa.types.is_struct(node):
+                break  # a text that may be JSON
+            node = node.field(part).type
+        elements = _of_elements(node)
+        if pa.types.is_struct(elements):
+            such = [f"'{name}.{field.name}'" for field in elements]
             raise CorpusError(
-                f"{uri}: the {role} column '{name}' has the type {type_}, expected {expected}; name another "
-                f"column under `{role}:`, or convert the file"
+                f"{uri}: the text column '{name}' holds {'lists of ' if is_list(node) else ''}objects, expected "
+                f"strings; name a field of theirs under `text:`: {', '.join(such)}"
             )
-
-
-def _no_column(uri: str, schema: pa.Schema, role: str, names: str) -> CorpusError:
-    return CorpusError(
-        f"{uri}: no column {names}; the columns are: {', '.join(schema.names)}; set `{role}:` to one of them"
-    )
+        if not _is_text(elements):
+            raise CorpusError(
+                f"{uri}: the text column '{name}' has the type {node}, expected string; name another "
+                "column under `text:`, or convert the file"
+            )

@@ -23,10 +23,13 @@ class Reader(Model):
     ----------
     text : str or list of str
         Field that holds the text: a name, a dotted path into nested records, or a list of these,
-        whose texts are joined by a newline.
+        whose texts are joined by a newline, as are those of a list. A path goes through objects, lists of
+        objects and texts that are JSON.
     id : str, optional
-        Field that holds the document's id (a string or an integer). Without it a document is
-        called ``<shard>:<row>``.
+        Field that holds the document's id: a string, or a number or boolean, which becomes one. Without it
+        a document is called ``<shard>:<row>``.
+    max_quarantined : float
+        Share of the rows of a shard, or of the target, that may be quarantined before a run fails.
     reader : str, optional
         ``package.module:function``, called with the file's URI, yields Arrow record batches. Without
         it the file's suffix decides: .jsonl/.json/.ndjson (plain, .gz, .zst), .parquet,
@@ -35,6 +38,7 @@ class Reader(Model):
 
     text: Fields = "text"
     id: str | None = None
+    max_quarantined: Annotated[Number, pydantic.Field(ge=0, le=1)] = 0.1
     reader: Annotated[str, pydantic.Field(pattern=r"^[\w.]+:\w+$")] | None = None
 
 

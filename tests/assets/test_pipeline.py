@@ -157,6 +157,7 @@ def test_downstream_assets_say_what_has_to_be_materialized_first(pipeline):
     for asset, partition, words in (
         ("importance_estimator", None, "materialize raw_counts first"),
         ("weights", "pool.law", "raw_counts first\nraw_counts[pool.law]: missing, never materialized"),
+        ("selections", "picked", "no shard is counted yet; materialize raw_counts first"),
         ("evaluations", "picked", "never materialized"),
     ):
         result = pipeline.materialize(asset, partition=partition)
@@ -164,13 +165,13 @@ def test_downstream_assets_say_what_has_to_be_materialized_first(pipeline):
         assert words in event.step_failure_data.user_failure_data.description
 
 
-def test_both_checks_judge_numbers_and_pass(done):
+def test_the_checks_judge_numbers_and_pass(done):
     evaluations = {}
     kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
     for record in done.instance.get_event_records(dg.EventRecordsFilter(kind)):
         evaluation = record.event_log_entry.dagster_event.event_specific_data
         evaluations[evaluation.check_name] = evaluation
-    assert evaluations.keys() == {"size_and_uniqueness", "kl_reduction_beats_random"}
+    assert evaluations.keys() == {"few_rows_quarantined", "size_and_uniqueness", "kl_reduction_beats_random"}
     assert all(evaluation.passed for evaluation in evaluations.values())
     size = evaluations["size_and_uniqueness"].metadata
     assert size["documents"].value == size["distinct_documents"].value == size["records_written"].value == 20
