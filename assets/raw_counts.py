@@ -210,8 +210,8 @@ class Quarantined:
     def __str__(self) -> str:
         return (
             f"{self.output}: {self.quarantined:,} of {self.rows:,} rows are quarantined "
-            f"({self.quarantined / self.rows:.1%}), and max_quarantined is {self.allowed:g}: name the right fields, repair "
-            "the file, or allow more; `FROM quarantine` has the rows of shards with their reasons"
+            f"({self.quarantined / self.rows:.1%}), and max_quarantined is {self.allowed:g}: name the right fields, "
+            "repair the file, or allow more; `FROM quarantine` has the rows of shards with their reasons"
         )
 
 

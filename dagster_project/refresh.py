@@ -238,7 +238,7 @@ def refresh_asset(
 
 
 def quarantined(workspace: Workspace, plan: Plan, asset: str) -> dict[str, Exception]:
-    """Return the outputs of an asset that are there, but without too many of their rows: a failure until it is mended."""
+    """Return the outputs that are there, but without too many of their rows: failures until someone mends them."""
     found = [each for each in too_many_quarantined(workspace, plan) if each.output.startswith(f"{asset}[")]
     return {each.output: CorpusError(str(each)) for each in found}
 

@@ -84,6 +84,7 @@ def test_bad_rows_are_quarantined_with_their_reason_and_counted(pipeline):
         good[2],
     ]
     pipeline.write_bytes("pool/mixed.jsonl", b"\n".join(rows) + b"\n")
+    pipeline.config["raw"][0]["max_quarantined"] = 0.9
     stages = pipeline.run()
     assert stages["raw_counts"].errors == []
     found = {row: reason for shard, row, reason in quarantined(pipeline) if shard == "pool.mixed"}
@@ -110,7 +111,7 @@ def test_a_shard_without_a_usable_row_fails_and_says_why_and_what_its_records_ha
     other = [{"id": i, "body": {"content": "a b", "n": 1}} for i in range(5)]
     path = pipeline.write("pool/other.jsonl", [*other, {"text": None}])
     [message] = pipeline.errors()
-    assert "1 of 4 outputs" in message
+    assert message.startswith(f"raw_counts[pool.other]: {path}: none of its 6 rows")
     assert f"{path}: none of its 6 rows can be used; 5 since: no field 'text'" in message
     assert "the records have: id, body.content, body.n, text; set `text:` to one of them" in message
     assert [row[2] for row in quarantined(pipeline)] == [*["no field 'text'"] * 5, "field 'text' is null"]
@@ -143,7 +144,7 @@ def test_more_than_a_tenth_of_quarantined_rows_is_told_with_numbers(pipeline):
     good = lines(sentences("law", 18, 8))
     pipeline.write_bytes("pool/bad.jsonl", b"\n".join([*good, b"{bad", b'{"id": 1}', b"{", b"", b""]) + b"\n")
     pipeline.write_bytes("pool/spaced.jsonl", b"\n\n".join(good))
-    assert pipeline.errors() == []
+    [error] = pipeline.errors()
 
     def told():
         workspace = pipeline.workspace()
@@ -153,14 +154,17 @@ def test_more_than_a_tenth_of_quarantined_rows_is_told_with_numbers(pipeline):
         assert result.severity.value == "WARN"
         return list(map(str, found)), result.description
 
-    says = "raw_counts[pool.bad]: 3 of 21 rows are quarantined (14.3%); max_quarantined is 0.1"
-    assert told() == ([says], says)
+    assert error.startswith(
+        "raw_counts[pool.bad]: 3 of 21 rows are quarantined (14.3%), and max_quarantined is 0.1: "
+    )
+    assert told() == ([error], error)
+    assert pipeline.errors() == [error] and len(pipeline.picks()) == 20  # until someone mends it
     pipeline.config["raw"][0]["max_quarantined"] = 0.2
     assert told() == ([], None)
     assert [stage.due for stage in pipeline.run().values()] == [[]] * 6  # nothing is counted anew for it
     pipeline.write("medicine.jsonl", [*sentences("medicine", 30, 100), *[{"id": "x"}] * 8])
-    assert pipeline.errors() == []
-    [of_target], _ = told()
+    [of_target] = pipeline.errors()
+    assert told()[0] == [of_target]
     assert of_target.startswith("target_counts[medicine]: 8 of 68 rows are quarantined (11.8%)")
 
 
@@ -170,7 +174,7 @@ def test_the_check_on_quarantined_rows_is_judged_by_every_run_and_on_its_own(pip
     pipeline.run()
     defs = build_defs(pipeline.config_path, pipeline.home, {"console": silent})
     key = dg.AssetCheckKey(dg.AssetKey("raw_counts"), "few_rows_quarantined")
-    [by_the_run] = pipeline.instance.event_log_storage.get_asset_check_execution_history(key, 10)
+    [by_the_run, *_] = pipeline.instance.event_log_storage.get_asset_check_execution_history(key, 10)
     assert by_the_run.status.value == "FAILED"  # though the step of the check itself is skipped
     job = dg.define_asset_job("only_the_check", dg.AssetSelection.checks(key))
     job = job.resolve(asset_graph=defs.resolve_asset_graph())
