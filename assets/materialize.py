@@ -71,7 +71,8 @@ class OutputsFailed(dg.Failure):
         self.errors = dict(errors)
         rest = f"; the other {total - len(errors)} are materialized and stay" if total > len(errors) else ""
         super().__init__(
-            f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n" + "\n".join(told(errors)),
+            f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n"
+            + "\n".join(first_of(told(errors))),
             allow_retries=not all(is_input_error(error) for error in errors.values()),
         )
 
@@ -82,12 +83,18 @@ def is_input_error(error: BaseException) -> bool:
 
 
 def told(errors: Mapping[str, Exception]) -> list[str]:
-    """Write a line for each error; it begins with the output's name, which the error may already say."""
-    lines = {
-        name: error.description if isinstance(error, dg.Failure) else str(error)
-        for name, error in errors.items()
-    }
-    return [text if text.startswith(name) else f"{name}: {text}" for name, text in lines.items()]
+    """Write a line for each error, by the outputs' names; it begins with the name, which the error may already say."""
+    lines = []
+    for name, error in sorted(errors.items()):
+        text = str(error.description if isinstance(error, dg.Failure) else error)
+        lines.append(text if text.startswith(name) else f"{name}: {text}")
+    return lines
+
+
+def first_of(lines: Sequence[str], shown: int = 20) -> list[str]:
+    """Return the first of many lines, and how many more there are."""
+    more = len(lines) - shown
+    return [*lines[:shown], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 @dataclass
@@ -323,8 +330,7 @@ def newest_materialization(instance: dg.DagsterInstance, output: Output) -> dg.E
 
 def reasons(due: Sequence[Output]) -> str:
     """Say of outputs what state they are in and why, a line each, in one event of the log; of the first twenty."""
-    lines = [f"{output.name}: {output.state}, {output.why or 'forced'}" for output in due[:20]]
-    return "\n".join([*lines, *([f"and {len(due) - 20} more"] if len(due) > 20 else [])])
+    return "\n".join(first_of([f"{output.name}: {output.state}, {output.why or 'forced'}" for output in due]))
 
 
 def tell_of_waiting(log: dg.DagsterLogManager) -> None:

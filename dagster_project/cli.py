@@ -30,6 +30,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from assets.materialize import first_of
 from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME
 from dagster_project.doctor import examine
@@ -164,7 +165,7 @@ def run(options: argparse.Namespace) -> int:
                 for text in warnings:
                     err.print(Text(f"  {text}", style="yellow"))
                 warnings.clear()
-                for text in stage.errors:
+                for text in first_of(stage.errors):
                     err.print(Text(f"  {text}", style="red"))
     seconds = time.monotonic() - started
     if failed:

@@ -33,6 +33,7 @@ from assets.materialize import (
     OutputsFailed,
     RunOptions,
     as_events,
+    first_of,
     is_input_error,
     kept_report,
     newest_materialization,
@@ -234,7 +235,7 @@ def refresh_asset(
         yield dg.Output(None, "done")
     if stage.failed:
         show_failed(context, stage)
-        raise dg.Failure("\n".join(stage.errors), allow_retries=False)
+        raise dg.Failure("\n".join(first_of(stage.errors)), allow_retries=False)
 
 
 def quarantined(workspace: Workspace, plan: Plan, asset: str) -> dict[str, Exception]:
