@@ -286,10 +286,9 @@ def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
     tags = context.run.tags
     asked_by = tags.get("dagster/sensor_name") or tags.get("dagster/schedule_name") or "the Dagster UI"
     due = [output for output in plan.outputs() if output.state != "fresh"]
-    told = {ASKED_BY_TAG: asked_by, DUE_TAG: due_tag(due)}
-    context.instance.add_run_tags(
-        context.run_id, {key: text for key, text in told.items() if key not in tags}
-    )
+    missing = {ASKED_BY_TAG: asked_by, DUE_TAG: due_tag(due)}
+    missing = {key: text for key, text in missing.items() if key not in tags}
+    context.instance.add_run_tags(context.run_id, {**missing, CAUSE_TAG: plan.cause})
 
 
 def end_killed_runs(instance: dg.DagsterInstance, workspace: Workspace, but: str = "") -> None:

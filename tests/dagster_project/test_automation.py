@@ -168,10 +168,10 @@ def test_a_refresh_that_was_terminated_is_not_started_again_for_the_same(pipelin
     pipeline.write_pool()
     automation = Automation(pipeline)
     automation.settle()
-    job = definitions(pipeline).resolve_job_def("refresh")
-    cause = pipeline.workspace().plan().cause
-    stopped = pipeline.instance.create_run_for_job(job, tags={"dsir/cause": cause})
-    pipeline.instance.report_run_canceled(stopped)
+    run, _ = pipeline.refresh()
+    (pipeline.home / "importance_estimator/log_ratios.parquet").unlink()  # as if it had ended before that
+    pipeline.instance.report_run_canceled(run)
+    stopped = pipeline.instance.get_run_by_id(run.run_id)
     assert automation.tick() == 0
     assert f"run {stopped.run_id} was started for this, and was terminated" in automation.message
     pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
