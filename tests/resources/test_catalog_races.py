@@ -1,0 +1,184 @@
+"""The catalog under many processes: killed ones, readers, DuckDB shells, and a lock that comes late.
+
+What belongs here: that no recorded transaction is lost and the file is never unreadable, whoever else has it open. What
+does not: one process (``test_catalog.py``), making a lost catalog again (``test_rebuild.py``).
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from resources.catalog import Catalog, CatalogDamaged
+from resources.store import Store
+
+#: Records one row a transaction and says so after each, as a run does that is asked what it has finished.
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from resources.catalog import Catalog, Lineage
+home, who, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+with open(sys.argv[5], "a", buffering=1) as said:
+    for i in range(first, last):
+        now = datetime.now(UTC)
+        Catalog(home).record([Lineage(who, str(i), "f", "run", {}, now, now, 0, 0, {}, {})])
+        said.write(f"{i}\\n")
+"""
+
+READER = """
+import sys
+from pathlib import Path
+from resources.catalog import Catalog
+while True:
+    Catalog(Path(sys.argv[1])).latest()
+    print("read", flush=True)
+"""
+
+#: A DuckDB shell for writing, again and again: it takes no lock but DuckDB's own.
+SHELL = """
+import sys, duckdb
+while True:
+    try:
+        with duckdb.connect(sys.argv[1]) as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS scratch (i INTEGER)")
+            connection.execute("INSERT INTO scratch VALUES (1)")
+    except duckdb.IOException as error:
+        if "lock" not in str(error):
+            raise
+"""
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    Store(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def start(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [*prefix, sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen) -> str:
+    process.kill()
+    return process.communicate()[1]
+
+
+def recorded(home: Path) -> set[tuple[str, str]]:
+    return set(Catalog(home).latest())
+
+
+@pytest.mark.parametrize(
+    ("writers", "transactions", "kills"),
+    [(3, 25, 2), pytest.param(8, 500, 40, marks=pytest.mark.slow)],
+)
+def test_nothing_that_was_recorded_is_lost_whoever_is_killed_and_readers_never_fail(
+    home, tmp_path, writers, transactions, kills
+):
+    chance = random.Random(0)
+    said = [tmp_path / f"{who}.txt" for who in range(writers)]
+
+    def written(who: int) -> list[int]:
+        return [int(line) for line in said[who].read_text().splitlines()] if said[who].exists() else []
+
+    def begin(who: int) -> subprocess.Popen:
+        first = max(written(who), default=-1) + 1
+        return start(WRITER, home, f"w{who}", first, transactions, said[who])
+
+    running = {who: begin(who) for who in range(writers)}
+    reader = start(READER, home)
+    reader_said = []
+    killed = 0
+    while running:
+        time.sleep(0.02)
+        for who, process in list(running.items()):
+            if process.poll() is None:
+                if killed < kills and len(written(who)) > transactions * killed / kills * 0.8:
+                    time.sleep(chance.uniform(0, 0.02))
+                    process.kill()
+                    killed += process.wait() < 0
+                    process.communicate()
+                    running[who] = begin(who)
+            else:
+                assert process.returncode == 0, process.communicate()[1]
+                del running[who]
+    assert reader.poll() is None, reader.communicate()[1]
+    reader.kill()
+    reader_said, errors = reader.communicate()
+    assert reader_said.count("read") > 5 and not errors
+    assert killed == kills
+    expected = {(f"w{who}", str(i)) for who in range(writers) for i in range(transactions)}
+    assert {(f"w{who}", str(i)) for who in range(writers) for i in written(who)} <= expected
+    assert recorded(home) == expected
+    with duckdb.connect(home / "catalog.duckdb", read_only=True) as connection:
+        # A transaction that was recorded by a process that was killed before it could say so is done again.
+        [(rows, numbers)] = connection.execute(
+            "SELECT count(*), count(DISTINCT sequence) FROM lineage"
+        ).fetchall()
+    assert len(expected) <= rows <= len(expected) + kills and numbers == rows
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed: no lock can be delayed")
+@pytest.mark.parametrize("script", ["writer", "reader"])
+def test_a_lock_that_comes_seconds_after_the_headers_were_read_costs_nothing(home, tmp_path, script):
+    said = tmp_path / "said.txt"
+    for i in range(3):  # the catalog is there, and has been checkpointed
+        assert start(WRITER, home, "before", i, i + 1, said).wait() == 0
+    delayed = ("strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-P", str(home / "catalog.duckdb"))
+    delayed += ("-e", "trace=fcntl", "-e", "inject=fcntl:delay_enter=3000000")
+    if script == "writer":
+        slow = start(WRITER, home, "slow", 0, 1, said, prefix=delayed)
+    else:
+        slow = start(READER, home, prefix=delayed)
+    deadline = time.monotonic() + 60
+    while "fcntl" not in ((tmp_path / "trace").read_text() if (tmp_path / "trace").exists() else ""):
+        assert time.monotonic() < deadline and slow.poll() is None, slow.communicate()[1]
+        time.sleep(0.02)
+    quick = [start(WRITER, home, f"quick{k}", 0, 20, said) for k in range(2)]
+    for process in quick:
+        assert process.wait() == 0, process.communicate()[1]
+    if script == "writer":
+        assert slow.wait() == 0, slow.communicate()[1]
+    else:
+        assert slow.poll() is None
+        end(slow)
+    expected = {("before", str(i)) for i in range(3)} | {
+        (f"quick{k}", str(i)) for k in range(2) for i in range(20)
+    }
+    assert recorded(home) == expected | ({("slow", "0")} if script == "writer" else set())
+
+
+@pytest.mark.slow
+def test_what_shells_for_writing_overwrite_is_noticed_and_made_again(home, tmp_path):
+    said = [tmp_path / f"{who}.txt" for who in range(2)]
+    assert start(WRITER, home, "w", 0, 1, said[0]).wait() == 0
+    shells = [start(SHELL, home / "catalog.duckdb") for _ in range(2)]
+    first, noticed = 1, 0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and first < 200:
+        writer = start(WRITER, home, "w", first, 200, said[0])
+        errors = writer.communicate()[1]
+        first = max(map(int, said[0].read_text().splitlines())) + 1
+        shells = [each if each.poll() is None else start(SHELL, home / "catalog.duckdb") for each in shells]
+        if writer.returncode:
+            assert "CatalogDamaged" in errors or "CatalogLocked" in errors, errors
+            noticed += 1
+            Catalog(home).rebuild(lambda outputs: [True] * len(outputs))
+    for shell in shells:
+        end(shell)
+    try:
+        found = recorded(home)
+    except CatalogDamaged:
+        Catalog(home).rebuild(lambda outputs: [True] * len(outputs))
+        found = recorded(home)
+    print(f"{first} transactions, {noticed} times noticed")
+    assert found >= {("w", str(i)) for i in range(first)}
