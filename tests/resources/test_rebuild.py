@@ -21,6 +21,7 @@ import pytest
 from dagster_project import cli
 from resources import catalog as catalog_module
 from resources.catalog import VERSION, Catalog, CatalogDamaged
+from tests.pipeline import sentences
 from tests.resources.test_catalog import START, lineage
 
 
@@ -85,6 +86,20 @@ def test_both_versions_of_a_selection_and_the_newest_evaluation_are_taken_from_s
     done.workspace().rebuild()
     assert [done.rows(question) for question in (compared, versions, EVALUATIONS)] == before
     assert not any(stage.due for stage in done.run().values())
+
+
+def test_changes_are_named_though_the_weights_behind_an_old_version_are_not_known_any_more(done):
+    done.write("pool/more.jsonl", sentences("medicine", 40, seed=7))
+    assert done.errors() == []
+    moved = "SELECT change, doc_id FROM selection_changes('picked') ORDER BY ALL"
+    before = done.rows(moved)
+    assert before
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    done.workspace().rebuild()
+    assert done.rows(moved) == before
+    reasons = {row[0] for row in done.rows("SELECT why FROM selection_changes('picked')")}
+    assert "not known: how its shard was weighed is not in the catalog any more" in reasons
 
 
 def test_an_output_whose_file_is_not_what_was_written_is_not_taken_from_its_stamp(done):
