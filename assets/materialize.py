@@ -212,7 +212,7 @@ def bring_up_to_date(
     due = []
     for output in outputs:
         if output.state == "fresh" and not options.force:
-            yield output, kept_report(context.instance, output)
+            yield output, kept_report(context.instance, workspace, output)
         else:
             due.append(output)
     if len(due) < len(outputs):
@@ -241,7 +241,7 @@ def bring_up_to_date(
         metrics = {each.partition: result.metrics for each, _, result in unrecorded if result.metrics}
         workspace.catalog.record([lineage for _, lineage, _ in unrecorded], metrics)
         for each, _, result in unrecorded:
-            yield each, _report(each, result.metadata, result.tables, each.why or "forced")
+            yield each, _report(workspace, each, result.metadata, result.tables, each.why or "forced")
         unrecorded.clear()
 
     try:
@@ -310,15 +310,13 @@ def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:
         raise OutputsFailed(asset, errors, len(steps))
 
 
-def kept_report(instance: dg.DagsterInstance, output: Output) -> dict[str, object]:
+def kept_report(instance: dg.DagsterInstance, workspace: Workspace, output: Output) -> dict[str, object]:
     """Return what Dagster shows of an output that is fresh: what it showed when it was made, plots and tables too."""
-    why = "fresh, not recomputed"
+    report = _report(workspace, output, output.found["metadata"], {}, "fresh, not recomputed")
     record = newest_materialization(instance, output)
-    if record:
-        shown = record.asset_materialization.metadata
-        if shown["fingerprint"].value == output.fingerprint:
-            return {**shown, "why": why}
-    return _report(output, output.found["metadata"], {}, why)
+    shown = record.asset_materialization.metadata if record else {}
+    made = shown.get("fingerprint")
+    return {**shown, **report} if made and made.value == output.fingerprint else report
 
 
 def newest_materialization(instance: dg.DagsterInstance, output: Output) -> dg.EventLogRecord | None:
@@ -341,13 +339,15 @@ def tell_of_waiting(log: dg.DagsterLogManager) -> None:
         log.warning(f"waited {_told:.1f} s for the catalog: an open DuckDB shell?")
 
 
-def _report(output: Output, metadata: dict, tables: dict[str, str], why: str) -> dict[str, object]:
+def _report(
+    workspace: Workspace, output: Output, metadata: dict, tables: dict[str, str], why: str
+) -> dict[str, object]:
     """Build Dagster's metadata: floats rounded for reading, tables as markdown."""
     shown: dict[str, object] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
-        if key == "report":
-            shown[key] = dg.MetadataValue.path(value)
+        if key in ("folder", "report"):  # paths below the home, which may have been moved
+            shown[key] = dg.MetadataValue.path(str(workspace.home / value))
     return shown | {key: dg.MetadataValue.md(str(text)) for key, text in tables.items()}
 
 

@@ -153,7 +153,7 @@ def add_report(
     with workspace.store.replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     result.files.append(path)
-    result.metadata["report"] = str(path)
+    result.metadata["report"] = str(path.relative_to(workspace.home))
 
 
 def page_of(
@@ -215,7 +215,7 @@ def page_of(
         "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
         "n_files": len(plan.counted),
         "versions": {**CODE_VERSIONS, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
-        "folder": made["folder"],
+        "folder": workspace.home / made["folder"],
     }
 
 

@@ -220,7 +220,7 @@ def refresh_asset(
                 stage.failed[name] = dg.Failure(
                     f"the check {evaluation.check_name} failed", allow_retries=False
                 )
-        yield from as_events(context, parents, left_behind(context, plan, stage, parents))
+        yield from as_events(context, parents, left_behind(context, workspace, plan, stage, parents))
         errors = stage.failed.values()
         goes_on = all(map(is_input_error, errors)) and (not errors or stage_of(plan, asset).fresh > 0)
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
@@ -363,7 +363,11 @@ def _newest(
 
 
 def left_behind(
-    context: dg.OpExecutionContext, plan: Plan, stage: Stage, parents: Sequence[dg.AssetKey]
+    context: dg.OpExecutionContext,
+    workspace: Workspace,
+    plan: Plan,
+    stage: Stage,
+    parents: Sequence[dg.AssetKey],
 ) -> Made:
     """Report what is fresh although its inputs were made again, so that Dagster does not take it for *Unsynced*.
 
@@ -379,7 +383,7 @@ def left_behind(
             record = newest_materialization(context.instance, output)
             then = record.asset_materialization.tags if record else {}
             if any(then.get(tag) != value for tag, value in now.items()):
-                yield output, kept_report(context.instance, output)
+                yield output, kept_report(context.instance, workspace, output)
 
 
 def show_failed(context: dg.OpExecutionContext, stage: Stage) -> None:

@@ -5,8 +5,8 @@ WITH measured AS (
         l.metadata->>'method'                   AS method,
         (l.metadata->>'documents')::BIGINT      AS documents,
         (l.metadata->>'tokens')::BIGINT         AS tokens,
-        l.metadata->>'folder'                   AS folder,
-        v.metadata->>'report'                   AS report,
+        getvariable('dsir_home') || '/' || (l.metadata->>'folder') AS folder,
+        getvariable('dsir_home') || '/' || (v.metadata->>'report') AS report,
         max(e.value) FILTER (e.metric = 'effective_sample_size')   AS effective_sample_size
     FROM latest AS l
     LEFT JOIN evaluations AS e ON e.selection = l.partition AND e.version = l.fingerprint AND e.target = ''

@@ -17,7 +17,16 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
-from resources.corpus.files import CorpusError, FileInfo, Shard, content_stamp, discover, expand, file_format
+from resources.corpus.files import (
+    CorpusError,
+    FileInfo,
+    Shard,
+    content_stamp,
+    discover,
+    expand,
+    file_exists,
+    file_format,
+)
 from resources.corpus.jsontext import json_values, parse_record
 from resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
 from resources.corpus.tables import TableBlock, table_blocks
@@ -39,6 +48,7 @@ __all__ = [
     "discover",
     "expand",
     "fields_of_file",
+    "file_exists",
     "no_usable_row",
     "read_blocks",
 ]
