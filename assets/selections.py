@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
-import pyarrow.parquet as pq
 import pydantic
 
 from assets.candidates import CRITERIA, Candidates, Documents
@@ -26,7 +25,7 @@ from assets.materialize import Result, RunOptions, markdown_table, materialize_o
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
 from dsir.selection import Budget, joined
-from resources.plan import CODE_VERSIONS, Output, Plan
+from resources.plan import CODE_VERSIONS, Output, Plan, output_name
 from resources.progress import Progress
 from resources.records import (
     PROVENANCE,
@@ -38,7 +37,7 @@ from resources.records import (
     read_records,
 )
 from resources.settings import OPTIONS, ConfigError, Selection, Size
-from resources.store import PIECE, parquet_options, table
+from resources.store import PIECE, Stamp, sealed_writer, table
 from resources.workspace import Pipeline, Workspace
 
 
@@ -153,7 +152,9 @@ def build_selections(
         name = context.partition_key
         latest = workspace.catalog.latest()["selections", name]
         folder = workspace.store.selection_folder(name, latest["fingerprint"])
-        picks = pq.read_table(folder / "picks.parquet", columns=["epoch", "shard", "row", "n_tokens"])
+        stamp = Stamp(output_name("selections", name), latest["fingerprint"], {})
+        columns = ["epoch", "shard", "row", "n_tokens"]
+        picks = workspace.store.read_table(folder / "picks.parquet", stamp, columns)
         unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
         expected = latest["metadata"]
         tokens = pc.sum(picks["n_tokens"]).as_py() or 0
@@ -284,12 +285,8 @@ def select(
     with workspace.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
         picks = picks_table(workspace, plan, selection, output, found.epochs)
-        metadata = output.stamp.metadata()
-        pq.write_table(
-            picks.replace_schema_metadata(metadata),
-            temporary / "picks.parquet",
-            **parquet_options(picks.schema),
-        )
+        with sealed_writer(temporary / "picks.parquet", "selections", output.stamp) as writer:
+            writer.write_table(picks)
         files = []
         if selection.output != "none":
             files = write_records(workspace, plan, picks, temporary, selection.output)
@@ -378,7 +375,7 @@ def picks_table(
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp, ["source"]) as file:
-            documents = file.read(columns=columns, use_threads=False)
+            documents = file.read(columns=columns)
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
         return documents.drop_columns("row").take(pa.array(at))
 

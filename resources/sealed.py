@@ -209,7 +209,7 @@ def _seal_of_batch(message: pa.ipc.Message, made_of: str, index: int) -> tuple[b
 
 
 def _seal(data: bytes, about: bytes = b"") -> tuple[bytes, bytes, int]:
-    """Return the seal that bytes have (none where there is no place for it), the one they should have, and its place."""
+    """Return the seal that bytes have, b"" where there is none, the one they should have, and where it stands."""
     at = data.rfind(_MARK) + len(_MARK)
     if at < len(_MARK):
         return b"", b"?", 0
@@ -241,7 +241,7 @@ def _check_footer(file: pa.NativeFile, path: Path, end: bytes) -> None:
             footer = file.read()
     found, digits, _ = _seal(footer)
     if found != digits or not footer.endswith(end):
-        raise DamagedFile(path, "checksum of its footer")
+        raise DamagedFile(path, "checksum of its footer" if found else "no checksum in its footer")
     file.seek(0)
 
 

@@ -18,8 +18,8 @@ of the fingerprint. What does not: how damage is noticed (``resources/sealed.py`
 =========================================  ========================================================
 
 Every file carries, in its schema's metadata, the fingerprint it was written under and the feature
-configuration behind it. A reader says which fingerprint it expects and is refused otherwise. A damaged file is refused in any
-case.
+configuration behind it. A reader says which fingerprint it expects and is refused otherwise. A damaged file is
+refused in any case.
 """
 
 from __future__ import annotations
@@ -254,9 +254,7 @@ class Store:
     @contextlib.contextmanager
     def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
         """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
-        schema = SCHEMAS[kind].with_metadata(stamp.metadata())
-        options = parquet_options(schema)
-        with self.replacing(path) as temporary, parquet_writer(temporary, schema, **options) as writer:
+        with self.replacing(path) as temporary, sealed_writer(temporary, kind, stamp) as writer:
             yield writer
 
     def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> None:
@@ -344,6 +342,14 @@ class Stamp:
             + (f" ({'; '.join(differences)})" if differences else "")
             + f"; materialize {self.output} again"
         )
+
+
+@contextlib.contextmanager
+def sealed_writer(path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
+    """Write a Parquet file of this kind in pieces, in place: whoever calls it renames it, or a folder around it."""
+    schema = SCHEMAS[kind].with_metadata(stamp.metadata())
+    with parquet_writer(path, schema, **parquet_options(schema)) as writer:
+        yield writer
 
 
 def _has_schema(path: Path, schema: pa.Schema) -> bool:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import Features, FeatureSpec, featurize
-from resources.sealed import BatchWriter, DamagedFile, ParquetFile, parquet_writer, read_batches
-from resources.store import SCHEMAS, StaleInput, Stamp, Store, parquet_options, table
+from resources.sealed import DamagedFile
+from resources.store import SCHEMAS, Stamp, Store, table
 
 STAMP = Stamp("raw_counts[pool.a]", "0123456789abcdef", {"buckets": 1000})
 KINDS = sorted(SCHEMAS)
