@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -33,6 +34,7 @@ from resources.records import (
     Part,
     Records,
     RecordWriter,
+    counted_texts,
     read_pieces,
     read_records,
 )
@@ -289,7 +291,8 @@ def select(
             writer.write_table(picks)
         files = []
         if selection.output != "none":
-            files = write_records(workspace, plan, picks, temporary, selection.output)
+            content_hash = picked["content_hash"]
+            files = write_records(workspace, plan, picks, content_hash, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
     by_target = [picked[["n_tokens", "key"]][picked["target"] == i] for i in range(len(selection.targets))]
@@ -405,10 +408,17 @@ def picks_table(
     )
 
 
-def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Path, output: str) -> list[Part]:
+def write_records(
+    workspace: Workspace, plan: Plan, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
+) -> list[Part]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
     Of a piece: its record, with the piece in the place of the text.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing, damaged, or a text in it is not the one that was counted.
     """
     epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
     shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
@@ -417,7 +427,7 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
     whole = picks["record"].null_count == len(picks)
     provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
     provenance = provenance.to_struct_array().combine_chunks()
-    epochs, shards = epochs[order], shards[order]
+    epochs, shards, content_hash = epochs[order], shards[order], content_hash[order]
     starts = np.flatnonzero(
         np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
     )
@@ -427,8 +437,13 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
         source = workspace.settings.source(file.source)
         wanted = ordered.slice(start, stop - start)
         if source.chunk_words is None:
-            return lambda: read_records(file.uri, source, wanted["row"].to_numpy())
-        return lambda: read_pieces(file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+            rows = wanted["row"].to_numpy()
+            read = partial(read_records, file.uri, source, rows)
+        else:
+            rows = wanted["record"].to_numpy()
+            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
+        return lambda: same(read())
 
     streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
     done = 0
