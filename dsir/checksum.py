@@ -11,38 +11,31 @@ _ODD = np.uint64(0x9E3779B185EBCA87)
 _SHIFT = np.uint64(32)
 
 
-def checksum(data: np.ndarray) -> int:
+def checksum(words: np.ndarray) -> int:
     """64 bits that change with every flipped bit.
 
     Sums of 1,024 bytes each, taken up one after the other by a bijection: damage that lies in one such block is noticed
     for certain if it changes the block's sum, as a single flipped bit does. Blocks that are swapped, zeros in the
-    place of bytes and lost ends are noticed but for one chance in 2**64. Not noticed: eight-byte words that are
-    swapped within a block, and changes in it that cancel each other out. No protection from someone who means to
-    deceive.
+    place of bytes and lost ends are noticed but for one chance in 2**64. Not noticed: words that are swapped within a
+    block, and changes in it that cancel each other out. No protection from someone who means to deceive.
 
     Parameters
     ----------
-    data : uint8[n]
-        Contiguous; quickest where it begins at a multiple of eight.
+    words : uint64[n]
+        Aligned and contiguous.
 
     Returns
     -------
     int
         0 .. 2**64 - 1.
     """
-    whole = len(data) // 8 * 8
-    rest = np.zeros(8, np.uint8)
-    rest[: len(data) - whole] = data[whole:]
-    words = data[:whole].view(np.uint64)
-    if not words.flags.aligned:
-        words = words.copy()
     words.flags.writeable = False  # one type for the compiler, whoever owns the bytes
-    return int(_checksum(words, rest.view(np.uint64)[0], np.uint64(len(data))))
+    return int(_checksum(words))
 
 
 @njit(cache=True, nogil=True)
-def _checksum(words, rest, n_bytes):
-    total = _taken_up(n_bytes, rest)
+def _checksum(words):
+    total = np.uint64(words.size)
     n_blocks = words.size // _BLOCK
     for i in range(n_blocks):
         block = words[i * _BLOCK : (i + 1) * _BLOCK]

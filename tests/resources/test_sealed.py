@@ -74,10 +74,10 @@ def read(store: Store, kind: str, path: Path) -> list:
         ]
 
 
-def flips(content: bytes, chance: random.Random | None, n: int) -> Iterator[bytes]:
-    """Flip one bit: every one in turn, or so many of them by chance."""
+def flips(content: bytes, chance: random.Random, n: int) -> Iterator[bytes]:
+    """Flip one bit, so many times; all of them where there are fewer."""
     every = range(8 * len(content))
-    for at in every if chance is None else chance.sample(every, min(n, len(every))):
+    for at in chance.sample(every, min(n, len(every))):
         damaged = bytearray(content)
         damaged[at // 8] ^= 1 << at % 8
         yield bytes(damaged)
@@ -125,18 +125,13 @@ def test_a_damaged_file_is_refused_or_read_as_it_was_written(tmp_path, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "features"])
-def test_every_flipped_bit_of_a_file_is_refused_or_makes_no_difference(tmp_path, kind):
+def test_most_flipped_bits_are_refused_and_the_others_make_no_difference(tmp_path, kind):
     store = Store(tmp_path)
     path = write(store, kind)
     content = path.read_bytes()
-    assert check(store, kind, path, content, flips(content, None, 0)) > 4 * len(content)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS, "features"])
-def test_damage_to_larger_files_is_refused(tmp_path, kind):
-    store = Store(tmp_path)
-    path = write(store, kind, scale=300)  # several pages a column, several sums a batch
+    assert check(store, kind, path, content, flips(content, random.Random(kind), 8000)) > 6000
+    large = Store(tmp_path / "large")
+    path = write(large, kind, scale=100)  # several pages a column, several sums a batch
     content, chance = path.read_bytes(), random.Random(kind)
-    assert check(store, kind, path, content, flips(content, chance, 1500)) > 1200
-    assert check(store, kind, path, content, larger_damage(content, chance, 150)) > 600
+    assert check(large, kind, path, content, flips(content, chance, 200)) > 150
+    assert check(large, kind, path, content, larger_damage(content, chance, 20)) > 80
