@@ -186,20 +186,24 @@ def read_batches(path: Path, made_of: str, check: Callable[[dict | None], None])
         with _damage_named(path):
             source.seek(_IPC_BEGIN)
             pa.ipc.read_message(source)  # the schema, which the footer has too
+        schema = file.schema
         for index in range(file.num_record_batches):
             # No name of it is kept, so that its memory is free for the next one.
-            yield _read_batch(source, path, file.schema, made_of, index)
+            yield _read_batch(source, path, schema, made_of, index)
 
 
 def _read_batch(
     source: pa.NativeFile, path: Path, schema: pa.Schema, made_of: str, index: int
 ) -> pa.RecordBatch:
-    with _damage_named(path):
+    # As few steps as can be: after a batch was weighed, the processor's cache holds nothing of the interpreter.
+    try:
         message = pa.ipc.read_message(source)
         found, digits, _ = _seal_of_batch(message, made_of, index)
-        if found != digits:
-            raise DamagedFile(path, f"checksum of batch {index}")
-        return pa.ipc.read_record_batch(message, schema)
+        if found == digits:
+            return pa.ipc.read_record_batch(message, schema)
+    except _UNREADABLE as error:
+        raise _damage(path, error) from None
+    raise DamagedFile(path, f"checksum of batch {index}")
 
 
 def _seal_of_batch(message: pa.ipc.Message, made_of: str, index: int) -> tuple[bytes, bytes, int]:
@@ -245,12 +249,20 @@ def _check_footer(file: pa.NativeFile, path: Path, end: bytes) -> None:
     file.seek(0)
 
 
+#: What Arrow says of bytes that it cannot read.
+_UNREADABLE = (OSError, ValueError, EOFError, pa.ArrowException)
+
+
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Turn what Arrow says of bytes that it can not read into :class:`DamagedFile`; let the system's errors through."""
+    """Turn what Arrow says of bytes that it cannot read into :class:`DamagedFile`; let the system's errors through."""
     try:
         yield
-    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise DamagedFile(path, str(error).partition("\n")[0]) from error
+    except _UNREADABLE as error:
+        raise _damage(path, error) from None
+
+
+def _damage(path: Path, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return DamagedFile(path, str(error).partition("\n")[0])
