@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
-import pyarrow.parquet as pq
 import pydantic
 
 from assets.candidates import CRITERIA, Candidates, Documents
@@ -36,7 +35,7 @@ from assets.materialize import (
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
 from dsir.selection import Budget, joined
-from resources.plan import CODE_VERSIONS, Output, Plan
+from resources.plan import CODE_VERSIONS, Output, Plan, output_name
 from resources.progress import Progress
 from resources.records import (
     PROVENANCE,
@@ -44,11 +43,12 @@ from resources.records import (
     Part,
     Records,
     RecordWriter,
+    counted_texts,
     read_pieces,
     read_records,
 )
 from resources.settings import OPTIONS, ConfigError, Selection, Size
-from resources.store import PIECE, parquet_options, table
+from resources.store import PIECE, Stamp, sealed_writer, table
 from resources.workspace import Pipeline, Workspace
 
 
@@ -184,7 +184,9 @@ def check_selection(workspace: Workspace, name: str) -> dg.AssetCheckResult:
     """Say whether the newest version of a selection is what its metadata say it is."""
     latest = workspace.catalog.latest()["selections", name]
     folder = workspace.store.selection_folder(name, latest["fingerprint"])
-    picks = pq.read_table(folder / "picks.parquet", columns=["epoch", "shard", "row", "n_tokens"])
+    stamp = Stamp(output_name("selections", name), latest["fingerprint"], {})
+    columns = ["epoch", "shard", "row", "n_tokens"]
+    picks = workspace.store.read_table(folder / "picks.parquet", stamp, columns)
     unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
     expected = latest["metadata"]
     tokens = pc.sum(picks["n_tokens"]).as_py() or 0
@@ -315,15 +317,12 @@ def select(
     with workspace.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
         picks = picks_table(workspace, plan, selection, output, found.epochs)
-        metadata = output.stamp.metadata()
-        pq.write_table(
-            picks.replace_schema_metadata(metadata),
-            temporary / "picks.parquet",
-            **parquet_options(picks.schema),
-        )
+        with sealed_writer(temporary / "picks.parquet", "selections", output.stamp) as writer:
+            writer.write_table(picks)
         files = []
         if selection.output != "none":
-            files = write_records(workspace, plan, picks, temporary, selection.output)
+            content_hash = picked["content_hash"]
+            files = write_records(workspace, plan, picks, content_hash, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
     by_target = [picked[["n_tokens", "key"]][picked["target"] == i] for i in range(len(selection.targets))]
@@ -409,7 +408,7 @@ def picks_table(
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp, ["source"]) as file:
-            documents = file.read(columns=columns, use_threads=False)
+            documents = file.read(columns=columns)
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
         return documents.drop_columns("row").take(pa.array(at))
 
@@ -439,10 +438,17 @@ def picks_table(
     )
 
 
-def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Path, output: str) -> list[Part]:
+def write_records(
+    workspace: Workspace, plan: Plan, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
+) -> list[Part]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
     Of a piece: its record, with the piece in the place of the text.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing, damaged, or a text in it is not the one that was counted.
     """
     epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
     shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
@@ -451,7 +457,7 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
     whole = picks["record"].null_count == len(picks)
     provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
     provenance = provenance.to_struct_array().combine_chunks()
-    epochs, shards = epochs[order], shards[order]
+    epochs, shards, content_hash = epochs[order], shards[order], content_hash[order]
     starts = np.flatnonzero(
         np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
     )
@@ -461,8 +467,13 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
         source = workspace.settings.source(file.source)
         wanted = ordered.slice(start, stop - start)
         if source.chunk_words is None:
-            return lambda: read_records(file.uri, source, wanted["row"].to_numpy())
-        return lambda: read_pieces(file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+            rows = wanted["row"].to_numpy()
+            read = partial(read_records, file.uri, source, rows)
+        else:
+            rows = wanted["record"].to_numpy()
+            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
+        return lambda: same(read())
 
     streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
     done = 0

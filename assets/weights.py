@@ -182,7 +182,7 @@ def _weigh_new(
             for target in targets
         ]
         for group in range(documents.num_row_groups):
-            rows = documents.read_row_group(group, columns=["row"], use_threads=False)["row"].combine_chunks()
+            rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
             log_weight = _weigh_documents(batches, len(rows), ratios)
             for writer, values in zip(writers, log_weight, strict=True):
                 columns = {"shard": shard, "row": rows, "log_weight": pa.array(values)}

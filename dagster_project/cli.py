@@ -47,13 +47,17 @@ from dsir.compilation import warm_up
 from resources import progress
 from resources.catalog import CatalogError, Rebuilt
 from resources.corpus import CorpusError
-from resources.plan import Output
+from resources.plan import Output, output_name
+from resources.sealed import DamagedFile
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
 # Into a file or a pipe, lines are as long as they need to be.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+#: Damaged files that are named.
+SHOWN = 20
 
 STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
@@ -130,7 +134,7 @@ def call(options: argparse.Namespace) -> int:
     except dg.Failure as error:
         err.print(Text(error.description, style="red"))
         return 1
-    except (CorpusError, CatalogError, OSError) as error:
+    except (CorpusError, CatalogError, DamagedFile, OSError) as error:
         err.print(Text(str(error), style="red"))
         return 1
 
@@ -309,22 +313,33 @@ def shorten(names: list[str]) -> str:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read every output again; name what is damaged and move it aside. With --rebuild, make the catalog again first."""
+    """Read every output again; name what is damaged, move it and what was made from it aside.
+
+    With --rebuild, make the catalog again first.
+    """
     workspace = Workspace(options.config, options.home)
-    if options.rebuild:
-        with workspace.exclusive(lambda text: out.print(text, style="dim")):
+    with workspace.exclusive(lambda text: out.print(text, style="dim")):
+        if options.rebuild:
             print_rebuilt(workspace.rebuild(), workspace)
-    damaged = workspace.damaged()
-    for each in damaged:
+        verified = workspace.verify()
+    damages = verified.damages
+    if not damages:
+        out.print("every file is as it was written")
+        return 0
+    for each in damages[:SHOWN]:
         err.print(Text(f"{each.output}: {workspace.home / each.file} {each.what}", style="red"))
-    if damaged:
-        err.print(
-            f"{len(damaged)} files are damaged; what was there is in {workspace.home / 'damaged'}, and "
-            "`dsir run` makes them again"
-        )
-        return 1
-    out.print("every file is as it was written")
-    return 0
+    if len(damages) > SHOWN:
+        err.print(Text(f"and {len(damages) - SHOWN} more", style="red"))
+    for asset in dict.fromkeys(asset for asset, _ in verified.followers):
+        names = [output_name(*key) for key in verified.followers if key[0] == asset]
+        err.print(Text(f"made from damaged files, so set aside too: {shorten(names)}", style="yellow"))
+    total = f"{len(damages)} files are" if len(damages) > 1 else "1 file is"
+    err.print(
+        f"{total} damaged or gone; what was there is in {workspace.home / 'damaged'}, and "
+        "`dsir run` makes all of it again",
+        markup=False,
+    )
+    return 1
 
 
 def print_rebuilt(rebuilt: Rebuilt, workspace: Workspace) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,21 @@ class Damage:
     output: str
     file: str
     what: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What became of all files when they were compared with their checksums.
+
+    Attributes
+    ----------
+    damages : list of Damage
+    followers : list of (str, str)
+        Outputs, by asset and partition, that were made from damaged files and set aside with them; sorted.
+    """
+
+    damages: list[Damage]
+    followers: list[tuple[str, str]]
 
 
 class Workspace:
@@ -198,29 +214,42 @@ class Workspace:
         with (self.home / "run.lock").open("a") as file:
             return not _lock(file)
 
-    def damaged(self) -> list[Damage]:
+    def verify(self) -> Verified:
         """Read every file that the newest lineage names, and compare it with its checksum.
 
-        A file that differs is moved to ``damaged/``, so that the next run makes it again; the reader of a
-        damaged file is never told that it is fresh.
+        A file that differs is moved to ``damaged/``, and so are the files of all that was made from it, directly or
+        not: nobody knows what was read of it. The next run makes all of it again.
         """
-        rows = self.latest()
+        latest = self.latest()
         named = [
-            (output_name(*output), name, checksum)
-            for output, row in sorted(rows.items())
+            (key, name, checksum)
+            for key, row in sorted(latest.items())
             for name, checksum in row["files"].items()
         ]
-        found = []
+        damages, read_from = [], []
         stamps = self.engine.map_shards(lambda item: self._checksum(item[1]), named)
-        for (output, name, checksum), stamp in zip(named, stamps, strict=True):
-            if stamp == checksum:
-                continue
-            found.append(Damage(output, name, "is gone" if stamp is None else "is not what was written"))
-            if stamp is not None:
-                aside = self.home / "damaged" / name
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                (self.home / name).replace(aside)
-        return found
+        for (key, name, checksum), stamp in zip(named, stamps, strict=True):
+            if stamp != checksum:
+                what = "is gone" if stamp is None else "is not what was written"
+                damages.append(Damage(output_name(*key), name, what))
+                if stamp is not None and is_read_by_others(name):
+                    read_from.append(key)
+        followers = made_from(latest, read_from)
+        # What was made from a damaged file goes first: as long as that one is there, it is found again.
+        for name in [name for key in followers for name in latest[key]["files"]]:
+            self._set_aside(name)
+        for damage in damages:
+            self._set_aside(damage.file)
+        return Verified(damages, [key for key in sorted(latest) if key in followers])
+
+    def _set_aside(self, name: str) -> None:
+        aside = self._aside(name)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.move(self.home / name, aside)  # a kind of files may be on a disk of its own
+
+    def _aside(self, name: str) -> Path:
+        return self.home / "damaged" / name
 
     def _checksum(self, name: str) -> str | None:
         path = self.home / name
@@ -265,7 +294,10 @@ class Workspace:
         return max(names, key=len, default=shard.split(".")[0])
 
     def latest(self) -> dict[tuple[str, str], dict]:
-        """Return the newest lineage of every output, each with its files that are not there (``absent``)."""
+        """Return the newest lineage of every output.
+
+        Each with its files that are not there (``absent``), and whether :meth:`verify` took one of them (``aside``).
+        """
         latest = self.catalog.latest()
         for row in latest.values():
             # The files of weights carry the fingerprint of their target's.
@@ -276,7 +308,46 @@ class Workspace:
                 for name in row["files"]
                 if not self.store.is_there(name, made, row["modified"].get(name))
             ]
+            row["aside"] = any(
+                aside.exists() and aside.stat().st_ctime >= row["finished_at"].timestamp()
+                for aside in map(self._aside, row["absent"])
+            )
         return latest
+
+
+def is_read_by_others(name: str) -> bool:
+    """Whether other outputs are made from a file: not from quarantined rows, chosen records or reports."""
+    path = Path(name)
+    chosen = path.parts[0] == "selections" and path.name != "picks.parquet"
+    return path.suffix in (".arrow", ".parquet") and path.parts[0] != "quarantine" and not chosen
+
+
+def made_from(
+    latest: Mapping[tuple[str, str], dict], outputs: Iterable[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Return the outputs that were made from some outputs as these are now, or from what was made from them.
+
+    Parameters
+    ----------
+    latest : mapping of (asset, partition) to dict
+        fingerprint and inputs of each.
+    outputs : iterable of (asset, partition)
+    """
+    inputs = {key: json.loads(row["inputs"]) for key, row in latest.items()}
+    found = set(outputs)
+    new, followers = found, set()
+    while new:
+        names = {output_name(*key): latest[key]["fingerprint"] for key in new}
+        new = {
+            key
+            for key, made_of in inputs.items()
+            if key not in found
+            # A file of weights stays as it is, under another fingerprint of its output, when there are other targets.
+            and any(made_of[n] == names[n] or n.startswith("weights[") for n in names.keys() & made_of.keys())
+        }
+        found |= new
+        followers |= new
+    return followers
 
 
 class Pipeline(dg.ConfigurableResource):

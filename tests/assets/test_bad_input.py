@@ -128,7 +128,7 @@ def test_a_shard_that_loses_all_its_rows_keeps_what_was_written_before(done):
     done.write("pool/law.jsonl", [{"id": "x"}])
     assert "no field 'text'" in done.run()["raw_counts"].errors[0]
     assert done.rows("SELECT * FROM documents ORDER BY ALL") == before
-    assert done.workspace().damaged() == []
+    assert done.workspace().verify().damages == []
 
 
 def test_a_target_without_a_usable_row_says_what_its_records_have(pipeline):
