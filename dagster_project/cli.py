@@ -32,9 +32,10 @@ from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
 from dagster_project.doctor import examine
 from dagster_project.doctor.printing import print_doctor
+from dagster_project.instance import open_instance
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.report import print_report
-from dagster_project.runs import Stage, open_instance, register_shards, run_all
+from dagster_project.runs import Stage, register_shards, run_all
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress

@@ -6,36 +6,14 @@ Dagster instance as the UI. What does not: what is printed (``dagster_project/cl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import dagster as dg
 
 from dagster_project.partitions import shards
-from dagster_project.quick_events import record_events_quickly
 from resources.plan import Output, Plan
 from resources.workspace import Workspace
-
-#: The instance's settings, written once into a new DAGSTER_HOME.
-INSTANCE_SETTINGS = """\
-telemetry:
-  enabled: false
-run_launcher:
-  module: dagster_project.launcher
-  class: MonitoredRunLauncher
-run_monitoring:
-  enabled: true
-  poll_interval_seconds: 10
-run_retries:
-  enabled: true
-  max_retries: 2
-  retry_on_asset_or_op_failure: false
-concurrency:
-  runs:
-    max_concurrent_runs: 4
-"""
 
 #: Tag of the runs of one home.
 HOME_TAG = "dsir/home"
@@ -53,17 +31,6 @@ MEASURE_DRIFT = "measure_drift"
 
 #: Ranges of adjacent shards that are run one by one; if there are more, one run of `materialize_shards` does all.
 MOST_RANGES = 5
-
-
-def open_instance(home: Path) -> dg.DagsterInstance:
-    """Open the Dagster instance of a home folder, in DAGSTER_HOME or ``<home>/dagster``."""
-    folder = Path(os.environ.setdefault("DAGSTER_HOME", str((home / "dagster").resolve())))
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "dagster.yaml"
-    if not settings.exists():
-        settings.write_text(INSTANCE_SETTINGS)
-    record_events_quickly()
-    return dg.DagsterInstance.from_config(str(folder))
 
 
 def register_shards(instance: dg.DagsterInstance, plan: Plan) -> list[str]:

@@ -6,6 +6,7 @@ not: what is done with them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 from collections.abc import Callable, Iterator
@@ -64,6 +65,7 @@ class Workspace:
         self.config = config
         self.settings: Settings = load_settings(config)
         self.home = home.resolve()
+        private_folder(self.home)
         self.store = Store(self.home)
         self.catalog = Catalog(self.home)
         self.engine = Engine(threads)
@@ -209,6 +211,13 @@ class Pipeline(dg.ConfigurableResource):
     def workspace(self) -> Workspace:
         """The workspace, opened at first use."""
         return Workspace(Path(self.config), Path(self.home), self.threads or None)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner can look into; one that is there stays as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
 
 
 def _lock(file: IO) -> bool:
