@@ -18,6 +18,7 @@ from types import MappingProxyType
 import dagster as dg
 import pyarrow as pa
 
+from resources.borders import markdown
 from resources.catalog import Catalog, Lineage
 from resources.corpus import content_stamp
 from resources.plan import Output
@@ -230,16 +231,16 @@ def _report(output: Output, metadata: dict, tables: dict[str, str], why: str) ->
 
 
 def markdown_table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
-    """Write a markdown table; numbers get thousands separators."""
+    """Write a markdown table; numbers get thousands separators, text stands in it as it is, whatever it is."""
 
     def cell(value: object) -> str:
         if isinstance(value, float):
             return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
         if isinstance(value, int):
             return f"{value:,}"
-        return str(value).replace("|", "\\|").replace("\n", " ")
+        return markdown(str(value))
 
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines = ["| " + " | ".join(map(cell, header)) + " |", "|" + " --- |" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(cell(value) for value in row) + " |" for row in rows)])
 
 

@@ -22,11 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
@@ -36,6 +33,7 @@ from dagster_project.instance import open_instance
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.report import print_report
 from dagster_project.runs import Stage, register_shards, run_all
+from dagster_project.terminal import Terminal, Text, lines, write_anything
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
@@ -46,8 +44,8 @@ from resources.settings import ConfigError
 from resources.workspace import Workspace
 
 # Into a file or a pipe, lines are as long as they need to be.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Terminal(width=None if sys.stdout.isatty() else 120)
+err = Terminal(stderr=True, soft_wrap=True)
 
 STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
@@ -99,17 +97,18 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--yes", action="store_true", help="remove them")
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
+    write_anything(sys.stdout, sys.stderr)
     options = parser.parse_args(arguments)
     try:
         return options.function(options)
     except ConfigError as error:
-        err.print(Text(str(error), style="red"))
+        err.print(lines(str(error), "red"))
         return 2
     except dg.Failure as error:
-        err.print(Text(error.description, style="red"))
+        err.print(lines(error.description, "red"))
         return 1
     except (CorpusError, CatalogLocked, OSError) as error:
-        err.print(Text(str(error), style="red"))
+        err.print(lines(str(error), "red"))
         return 1
 
 
@@ -126,7 +125,7 @@ def init(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     """Look for what is likely to go wrong; warnings are no failure."""
     workspace = Workspace(options.config, options.home)
-    warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+    warm_up(workspace.settings.features.spec(), lambda text: out.print(text, style="dim"))
     print_doctor(*examine(workspace), out)
     return 0
 
@@ -137,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
     workspace = Workspace(options.config, options.home)
     plan = workspace.plan()
     if plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
-        warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+        warm_up(workspace.settings.features.spec(), lambda text: out.print(text, style="dim"))
     warnings: list[str] = []
     failed = recomputed = 0
     with open_instance(workspace.home) as instance:
@@ -148,10 +147,10 @@ def run(options: argparse.Namespace) -> int:
                 recomputed += len(stage.due)
                 out.print(stage_line(stage, workspace))
                 for text in warnings:
-                    err.print(Text(f"  {text}", style="yellow"))
+                    err.print(lines(f"  {text}", "yellow"))
                 warnings.clear()
                 for text in stage.errors:
-                    err.print(Text(f"  {text}", style="red"))
+                    err.print(lines(f"  {text}", "red"))
     seconds = time.monotonic() - started
     if failed:
         err.print(
@@ -261,7 +260,7 @@ def status(options: argparse.Namespace) -> int:
             table.add_row(asset, f"{counts['fresh']}{more}", Text("fresh", style=STYLES["fresh"]), "")
         for output, state, why in rows:
             if state != "fresh" or options.all:
-                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), Text(why))
+                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), why)
     out.print(table)
     vanished = workspace.vanished()
     if vanished:

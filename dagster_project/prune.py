@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dagster_project.partitions import shards
+from dagster_project.terminal import Terminal
 from resources.workspace import Workspace
 
 #: Kinds of files in the store that a shard has.
@@ -110,13 +109,13 @@ def remove_leftovers(
         instance.delete_dynamic_partition(shards.name, key)
 
 
-def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Console) -> None:
+def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Terminal) -> None:
     """Show the leftovers by kind and reason, with what they take."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for header in ("what", "why", "MB"):
         table.add_column(header, justify="right" if header == "MB" else "left", overflow="fold")
     for each in leftovers[:SHOWN]:
-        table.add_row(Text(str(each.path.relative_to(home))), each.why, f"{each.bytes / 1e6:,.1f}")
+        table.add_row(str(each.path.relative_to(home)), each.why, f"{each.bytes / 1e6:,.1f}")
     console.print(table)
     if len(leftovers) > SHOWN:
         console.print(f"and {len(leftovers) - SHOWN} more")

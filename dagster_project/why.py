@@ -8,12 +8,11 @@ it. What does not: its key, the threshold and the verdict (``sql/macros_why.sql`
 from __future__ import annotations
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from assets.evaluations import current_selection
 from assets.importance_estimator import read_log_ratios
+from dagster_project.terminal import Terminal, Text
 from dsir.explain import Contribution, explain
 from resources.corpus import CorpusError, read_blocks
 from resources.plan import Plan, output_name
@@ -24,7 +23,7 @@ from resources.workspace import Workspace
 SHOWN = 10
 
 
-def print_why(workspace: Workspace, doc_id: str, name: str, console: Console) -> None:
+def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -> None:
     """Explain a document's place in a selection.
 
     Parameters
@@ -34,7 +33,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Console) ->
         Every document of this id is explained; ids need not be unique.
     name : str
         Name of the selection.
-    console : rich.console.Console
+    console : Terminal
 
     Raises
     ------
@@ -98,28 +97,28 @@ def _row_in_file(document: dict) -> int:
     return document["row"] if document["record"] is None else document["record"]
 
 
-def _print_document(row: dict, console: Console) -> None:
+def _print_document(row: dict, console: Terminal) -> None:
     console.print(Text(f"{row['doc_id']!r}", style="bold"), Text(f"of source {row['source']}"))
     place = f"{row['uri']}, row {_row_in_file(row)} (from 0)"
     if row["record"] is not None:
         place += f", bytes {row['begin_byte']:,} to {row['end_byte']:,} of its text"
-    console.print(f"  file       {place}", soft_wrap=True, markup=False)
-    console.print(f"  tokens     {row['n_tokens']:,}", markup=False)
+    console.print(f"  file       {place}", soft_wrap=True)
+    console.print(f"  tokens     {row['n_tokens']:,}")
 
 
-def _print_target(row: dict, console: Console) -> None:
+def _print_target(row: dict, console: Terminal) -> None:
     known = [
         f"{name.replace('_', ' ')} {row[name]:{form}}"
         for name, form in (("log_weight", ",.3f"), ("noise", "+.3f"), ("key", ",.3f"))
         if row[name] is not None
     ]
     epoch = f", epoch {row['epoch']}" if row["epoch"] > 1 else ""
-    console.print(f"  target     {row['target']}{epoch}: {', '.join(known) or 'not known'}", markup=False)
+    console.print(f"  target     {row['target']}{epoch}: {', '.join(known) or 'not known'}")
     style = "green" if row["picked_for"] else "yellow"
     console.print(Text(f"  verdict    {row['verdict']}", style=style), soft_wrap=True)
 
 
-def _print_ngrams(contributions: list[Contribution], console: Console) -> None:
+def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for header in ("  speaks for it", "nats", "speaks against it", "nats"):
         table.add_column(header, justify="right" if header == "nats" else "left", no_wrap=True)
@@ -138,7 +137,7 @@ def _print_ngrams(contributions: list[Contribution], console: Console) -> None:
     console.print(table)
 
 
-def _print_chain(steps: list[dict], console: Console) -> None:
+def _print_chain(steps: list[dict], console: Terminal) -> None:
     """Show every step between the raw file and the selection: fingerprint, run, time."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for header in ("  made by", "fingerprint", "Dagster run", "at"):
@@ -153,4 +152,4 @@ def _print_chain(steps: list[dict], console: Console) -> None:
     console.print(table)
     for step in steps:
         if step["sha256"]:
-            console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True, markup=False)
+            console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True)

@@ -17,10 +17,10 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 import numpy as np
 import pytest
-from rich.console import Console
 
 import sql
 from dagster_project.changes import print_changes
+from dagster_project.terminal import Terminal
 from dsir.hashing import gumbel_noise, noise_key
 from resources.catalog import Catalog, Lineage
 from resources.settings import ConfigError
@@ -548,7 +548,7 @@ def test_what_is_newer_than_the_selection_is_not_used(copy):
 def shown(
     pipeline: SmallPipeline, selection: str = "picked", old: str | None = None, new: str | None = None
 ) -> str:
-    console = Console(file=io.StringIO(), width=140)
+    console = Terminal(file=io.StringIO(), width=140)
     print_changes(pipeline.workspace(), selection, old, new, console)
     return console.file.getvalue()
 
