@@ -6,7 +6,7 @@ The commands: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``d
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
 run (``dagster_project/runs.py``), the report's figures (``sql/``).
 
-Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid.
+Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ from dagster_project.terminal import Terminal, Text, lines, write_anything
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
-from resources.catalog import CatalogLocked
-from resources.corpus import CorpusError
+from resources.errors import explained
 from resources.plan import Output
 from resources.settings import ConfigError
 from resources.workspace import Workspace
@@ -107,8 +106,14 @@ def main(arguments: list[str] | None = None) -> int:
     except dg.Failure as error:
         err.print(lines(error.description, "red"))
         return 1
-    except (CorpusError, CatalogLocked, OSError) as error:
-        err.print(lines(str(error), "red"))
+    except KeyboardInterrupt:
+        err.print("interrupted", style="red")
+        return 130
+    except Exception as error:
+        said = explained(error)
+        if said is None:  # a fault of the code: where it is helps whoever mends it
+            raise
+        err.print(lines(said, "red"))
         return 1
 
 
