@@ -138,7 +138,7 @@ def bring_up_to_date(
     due = []
     for output in outputs:
         if output.state == "fresh" and not options.force:
-            yield output, _report(output, output.found["metadata"], {}, "fresh, not recomputed")
+            yield output, _report(workspace, output, output.found["metadata"], {}, "fresh, not recomputed")
         else:
             due.append(output)
     if len(due) < len(outputs):
@@ -167,7 +167,7 @@ def bring_up_to_date(
         metrics = {each.partition: result.metrics for each, _, result in unrecorded if result.metrics}
         workspace.catalog.record([lineage for _, lineage, _ in unrecorded], metrics)
         for each, _, result in unrecorded:
-            yield each, _report(each, result.metadata, result.tables, each.why or "forced")
+            yield each, _report(workspace, each, result.metadata, result.tables, each.why or "forced")
         unrecorded.clear()
 
     for output, result, files, started in workspace.engine.map_outputs(attempt, due):
@@ -220,13 +220,15 @@ def tell_of_waiting(log: dg.DagsterLogManager) -> None:
         log.warning(f"waited {_told:.1f} s for the catalog: an open DuckDB shell?")
 
 
-def _report(output: Output, metadata: dict, tables: dict[str, str], why: str) -> dict[str, object]:
+def _report(
+    workspace: Workspace, output: Output, metadata: dict, tables: dict[str, str], why: str
+) -> dict[str, object]:
     """Build Dagster's metadata: floats rounded for reading, tables as markdown."""
     shown: dict[str, object] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
-        if key == "report":
-            shown[key] = dg.MetadataValue.path(value)
+        if key in ("folder", "report"):  # paths below the home, which may have been moved
+            shown[key] = dg.MetadataValue.path(str(workspace.home / value))
     return shown | {key: dg.MetadataValue.md(str(text)) for key, text in tables.items()}
 
 

@@ -158,7 +158,7 @@ def add_report(
         # What UTF-8 has no bytes for, as in the name of a file that is not UTF-8, is written as an escape.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     result.files.append(path)
-    result.metadata["report"] = str(path)
+    result.metadata["report"] = str(path.relative_to(workspace.home))
 
 
 def page_of(
@@ -220,7 +220,7 @@ def page_of(
         "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
         "n_files": len(plan.counted),
         "versions": {**CODE_VERSIONS, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
-        "folder": made["folder"],
+        "folder": workspace.home / made["folder"],
     }
 
 

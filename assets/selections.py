@@ -323,7 +323,7 @@ def select(
             **found.ranking.numbers,
             "seconds": time.monotonic() - started,
             "files": len(files),
-            "folder": str(folder),
+            "folder": str(folder.relative_to(workspace.home)),
         },
         tables={
             **found.ranking.tables,

@@ -37,6 +37,7 @@ from dagster_project.terminal import Terminal, Text, lines, write_anything
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
+from resources.catalog import Rebuilt
 from resources.errors import explained
 from resources.plan import Output
 from resources.settings import ConfigError
@@ -94,6 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("new", nargs="?", help="number or fingerprint (default: the newest)")
         if name == "prune":
             command.add_argument("--yes", action="store_true", help="remove them")
+        if name == "verify":
+            command.add_argument(
+                "--rebuild",
+                action="store_true",
+                help="first make the catalog again, from its last copy and the stamps of the outputs",
+            )
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
     write_anything(sys.stdout, sys.stderr)
@@ -286,8 +293,11 @@ def shorten(names: list[str]) -> str:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read every output again; name what is damaged and move it aside."""
+    """Read every output again; name what is damaged and move it aside. With --rebuild, make the catalog again first."""
     workspace = Workspace(options.config, options.home)
+    if options.rebuild:
+        with workspace.exclusive(lambda text: out.print(text, style="dim")):
+            print_rebuilt(workspace.rebuild(), workspace)
     damaged = workspace.damaged()
     for each in damaged:
         err.print(Text(f"{each.output}: {workspace.home / each.file} {each.what}", style="red"))
@@ -299,6 +309,24 @@ def verify(options: argparse.Namespace) -> int:
         return 1
     out.print("every file is as it was written")
     return 0
+
+
+def print_rebuilt(rebuilt: Rebuilt, workspace: Workspace) -> None:
+    """Say what the catalog was made again from."""
+    source = (
+        f"{rebuilt.kept} materializations from {rebuilt.source}" if rebuilt.source else "none from a copy"
+    )
+    text = f"{workspace.catalog.path} was made again: {source}, {rebuilt.added} from stamps"
+    if rebuilt.aside:
+        text += f"; the damaged one is {rebuilt.aside}"
+    out.print(Text(text), soft_wrap=True)
+    if rebuilt.source is None and rebuilt.added:
+        out.print(
+            "there was no copy: of what was made before the newest outputs, nothing is known", style="yellow"
+        )
+    for path in rebuilt.rejected:
+        text = f"{path}: its files are gone or not what was written; `dsir run` makes them again"
+        err.print(Text(text, style="yellow"))
 
 
 def why(options: argparse.Namespace) -> int:

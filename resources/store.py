@@ -31,7 +31,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -182,11 +181,11 @@ class Store:
         """Return where the report of one evaluation of a selection is, or will be."""
         return self.home / "evaluations" / selection / fingerprint / "report.html"
 
-    def is_there(self, name: str, fingerprints: Collection[str], finished_at: datetime) -> bool:
+    def is_there(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
         """Whether a file of the lineage is there, and no other one in its place.
 
         A run that ends between writing a file and recording it leaves the lineage of the file before. So a file
-        that is newer than its lineage is asked for its stamp.
+        that was not written when the lineage says is asked for its stamp.
 
         Parameters
         ----------
@@ -194,12 +193,12 @@ class Store:
             Path below the home folder.
         fingerprints : collection of str
             Under which its output's files were written.
-        finished_at : datetime
-            As the lineage has them.
+        modified : int or None
+            When it was written, as the lineage has it: nanoseconds, by the file system's clock.
         """
         path = self.home / name
         try:
-            if path.stat().st_mtime <= finished_at.timestamp() or path.parent.name in fingerprints:
+            if path.stat().st_mtime_ns == modified or path.parent.name in fingerprints:
                 return True
             if path.suffix == ".parquet":
                 metadata = pq.read_schema(path).metadata

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO
@@ -19,8 +19,8 @@ from typing import IO
 import dagster as dg
 import pyarrow as pa
 
-from resources.catalog import Catalog
-from resources.corpus import CorpusError, content_stamp, discover, expand
+from resources.catalog import Catalog, Rebuilt
+from resources.corpus import CorpusError, content_stamp, discover, expand, file_exists
 from resources.engine import Engine
 from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
@@ -74,8 +74,9 @@ class Workspace:
         """Find the files of every source and stamp those that are new or changed.
 
         A file whose size and modification time are those of the last time keeps its stamp; any other
-        is read once to hash it. What is found, and what is not found any more, is recorded in the table
-        ``shards``.
+        is read once to hash it. A new file with the content of a shard whose own file is gone was renamed: it is
+        this shard from now on, unless a file comes whose name stands for the shard. What is found, and what is
+        gone, is recorded in the table ``shards`` where the home can be written to.
 
         Raises
         ------
@@ -83,7 +84,6 @@ class Workspace:
             A source matches no file, or two files have the same key.
         """
         rows = self.catalog.query("known_shards").to_pylist()
-        known = {(row["shard"], row["uri"], row["size"], row["modified"]): row["stamp"] for row in rows}
         found = [shard for source in self.settings.raw for shard in discover(source)]
         by_key: dict[str, str] = {}
         for shard in found:
@@ -92,17 +92,11 @@ class Workspace:
                     f"{by_key[shard.key]} and {shard.uri}: both files have the shard key '{shard.key}'; "
                     "rename one of their sources"
                 )
-        sources = {source.name for source in self.settings.raw}
-        gone = [
-            row["shard"]
-            for row in rows
-            if row["source"] in sources and row["shard"] not in by_key and not row["vanished"]
-        ]
-        back = [row["shard"] for row in rows if row["shard"] in by_key and row["vanished"]]
-        if gone or back:
-            self.catalog.record_vanished(gone, back)
-        new = [shard for shard in found if (shard.key, shard.uri, shard.size, shard.modified) not in known]
-        stamps = dict(zip(new, self.engine.map_blocks(_stamp, [shard.uri for shard in new]), strict=True))
+        known = {(row["uri"], row["size"], row["modified"]): row["stamp"] for row in rows}
+        new = list(
+            dict.fromkeys(each.uri for each in found if (each.uri, each.size, each.modified) not in known)
+        )
+        stamps = dict(zip(new, self.engine.map_blocks(_stamp, new), strict=True))
         files = [
             ShardFile(
                 shard.key,
@@ -110,14 +104,42 @@ class Workspace:
                 shard.uri,
                 shard.size,
                 shard.modified,
-                stamps.get(shard) or known[shard.key, shard.uri, shard.size, shard.modified],
+                stamps.get(shard.uri) or known[shard.uri, shard.size, shard.modified],
             )
             for shard in found
         ]
-        read = {shard.key for shard, stamp in stamps.items() if not stamp.startswith(UNREADABLE)}
-        if read:
-            self.catalog.record_shards(pa.Table.from_pylist([vars(f) for f in files if f.shard in read]))
+        missing = self._without_file(rows, files)
+        files = renamed(files, rows, missing)
+        if self.catalog.writable:
+            self._record(rows, files, missing)
         return files
+
+    def _without_file(self, rows: list[dict], files: list[ShardFile]) -> set[str]:
+        """Return the recorded shards of the configured sources that no file is named for, and whose file is gone."""
+        sources = {source.name for source in self.settings.raw}
+        there, named = {file.uri for file in files}, {file.shard for file in files}
+        unnamed = [row for row in rows if row["source"] in sources and row["shard"] not in named]
+        # Another configuration of this home may have a source of the same name with other files.
+        doubtful = [row["uri"] for row in unnamed if not row["vanished"] and row["uri"] not in there]
+        exists = dict(zip(doubtful, self.engine.map_blocks(file_exists, doubtful), strict=True))
+        return {row["shard"] for row in unnamed if not exists.get(row["uri"], False)}
+
+    def _record(self, rows: list[dict], files: list[ShardFile], missing: set[str]) -> None:
+        """Record what is new, changed, gone or back in the table ``shards``; nothing, where nothing is."""
+        recorded = {row["shard"]: row for row in rows}
+        there = {file.shard for file in files}
+        gone = [shard for shard in sorted(missing - there) if not recorded[shard]["vanished"]]
+        back = sorted(shard for shard in there & recorded.keys() if recorded[shard]["vanished"])
+        if gone or back:
+            self.catalog.record_vanished(gone, back)
+        changed = [
+            vars(file)
+            for file in files
+            if not file.stamp.startswith(UNREADABLE)
+            and any(recorded.get(file.shard, {}).get(name) != value for name, value in vars(file).items())
+        ]
+        if changed:
+            self.catalog.record_shards(pa.Table.from_pylist(changed))
 
     def vanished(self) -> list[str]:
         """Return the shards of the configured sources whose files are not found any more, sorted."""
@@ -179,14 +201,56 @@ class Workspace:
         path = self.home / name
         return content_stamp(str(path)) if path.exists() else None
 
+    def rebuild(self) -> Rebuilt:
+        """Make the catalog again from its last copy and the stamps of the outputs; nothing is computed.
+
+        Raises
+        ------
+        CatalogVersion
+            A newer version of this project wrote the catalog.
+        """
+
+        def holds(files: Mapping[str, str]) -> bool:
+            return all(self._checksum(name) == checksum for name, checksum in files.items())
+
+        rebuilt = self.catalog.rebuild(lambda outputs: list(self.engine.map_shards(holds, outputs)))
+        # Of shards that only their stamps tell of, the file is read again when it is looked for.
+        recorded = set(self.catalog.query("known_shards")["shard"].to_pylist())
+        shards = [
+            ShardFile(
+                shard,
+                self._source_of(shard),
+                row["metadata"]["file"],
+                -1,
+                0.0,
+                json.loads(row["inputs"])["file"],
+            )
+            for (asset, shard), row in self.catalog.latest().items()
+            if asset == "raw_counts" and shard not in recorded
+        ]
+        if shards:
+            self.catalog.record_shards(pa.Table.from_pylist([vars(shard) for shard in shards]))
+            there = self.engine.map_blocks(file_exists, [shard.uri for shard in shards])
+            gone = [shard.shard for shard, exists in zip(shards, there, strict=True) if not exists]
+            self.catalog.record_vanished(gone, [])
+        return rebuilt
+
+    def _source_of(self, shard: str) -> str:
+        names = [each.name for each in self.settings.raw if shard.startswith(f"{each.name}.")]
+        return max(names, key=len, default=shard.split(".")[0])
+
     def latest(self) -> dict[tuple[str, str], dict]:
         """Return the newest lineage of every output, each with its files that are not there (``absent``)."""
         latest = self.catalog.latest()
         for row in latest.values():
             # The files of weights carry the fingerprint of their target's.
             of_targets = json.loads(row["metadata"].get("log_weights", "{}")).values()
-            made = {row["fingerprint"], *of_targets}, row["finished_at"]
-            row["absent"] = [name for name in row["files"] if not self.store.is_there(name, *made)]
+            made = {row["fingerprint"], *of_targets}
+            row["absent"] = [
+                name
+                for name in row["files"]
+                if not self.store.is_there(name, made, row["modified"].get(name))
+            ]
         return latest
 
 
@@ -227,6 +291,43 @@ def _lock(file: IO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def renamed(files: list[ShardFile], rows: Sequence[Mapping], missing: Collection[str]) -> list[ShardFile]:
+    """Give files that were renamed the keys of the shards that they are.
+
+    Parameters
+    ----------
+    files : list of ShardFile
+        As they are called now, with the keys that their names stand for.
+    rows : sequence of mapping
+        The shards that are recorded: shard, source, uri, stamp.
+    missing : collection of str
+        Those of them that no file is named for, and whose file is gone or has another name now.
+
+    Returns
+    -------
+    list of ShardFile
+        In the same order. Which file is which shard does not depend on it.
+    """
+    recorded = {row["shard"] for row in rows}
+    free = sorted((row for row in rows if row["shard"] in missing), key=lambda row: row["shard"])
+    at = {(row["source"], row["uri"]): row["shard"] for row in free}  # renamed before, to this name
+    taken = {(file.source, file.uri) for file in files} & at.keys()
+    keys: dict[tuple[str, str], str] = {name: at[name] for name in taken}
+    of_content: dict[tuple[str, str], list[str]] = {}
+    for row in free:
+        if (row["source"], row["uri"]) not in taken:
+            of_content.setdefault((row["source"], row["stamp"]), []).append(row["shard"])
+    for file in sorted(files, key=lambda file: file.shard):
+        name = file.source, file.uri
+        if (
+            name not in keys
+            and file.shard not in recorded
+            and (same := of_content.get((file.source, file.stamp)))
+        ):
+            keys[name] = same.pop(0)
+    return [replace(file, shard=keys.get((file.source, file.uri), file.shard)) for file in files]
 
 
 def _stamp(uri: str) -> str:

@@ -1,4 +1,5 @@
-INSERT INTO lineage
-SELECT asset, partition, fingerprint, run_id, CAST(inputs::JSON AS MAP(VARCHAR, VARCHAR)), started_at,
-       finished_at, "rows", bytes, CAST(files::JSON AS MAP(VARCHAR, VARCHAR)), metadata::JSON, NULL
+INSERT INTO lineage BY NAME
+SELECT "sequence", asset, partition, fingerprint, run_id, CAST(inputs::JSON AS MAP(VARCHAR, VARCHAR)) AS inputs,
+       started_at, finished_at, "rows", bytes, CAST(files::JSON AS MAP(VARCHAR, VARCHAR)) AS files,
+       CAST(modified::JSON AS MAP(VARCHAR, BIGINT)) AS modified, metadata::JSON AS metadata
 FROM "rows";

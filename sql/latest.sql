@@ -1,5 +1,5 @@
 -- What is known of every output: for the plan and for `dsir status`.
 SELECT asset, partition, fingerprint, run_id, to_json(inputs)::VARCHAR AS inputs, started_at,
        finished_at, rows, bytes,
-       to_json(files)::VARCHAR AS files, metadata::VARCHAR AS metadata
+       to_json(files)::VARCHAR AS files, to_json(modified)::VARCHAR AS modified, metadata::VARCHAR AS metadata
 FROM latest;

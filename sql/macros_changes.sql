@@ -49,13 +49,13 @@ WITH asked AS (
     WHERE v.selection = asked.selection
       AND CASE WHEN asked.new IS NULL THEN v.on_disk
                ELSE asked.new IN (v.version, CAST(v.number AS VARCHAR)) END
-    ORDER BY v.finished_at DESC LIMIT 1
+    ORDER BY v.sequence DESC LIMIT 1
 ), older AS (
     SELECT v.* FROM selection_versions AS v, newer AS n, asked
     WHERE v.selection = asked.selection
-      AND CASE WHEN asked.old IS NULL THEN v.on_disk AND v.finished_at < n.finished_at
+      AND CASE WHEN asked.old IS NULL THEN v.on_disk AND v.sequence < n.sequence
                ELSE asked.old IN (v.version, CAST(v.number AS VARCHAR)) END
-    ORDER BY v.finished_at DESC LIMIT 1
+    ORDER BY v.sequence DESC LIMIT 1
 )
 SELECT 'old' AS side, o.* FROM older AS o UNION ALL SELECT 'new', n.* FROM newer AS n;
 

@@ -33,7 +33,7 @@ WITH RECURSIVE asked AS (
 )
 SELECT o.asset, o.partition, o.fingerprint, o.run_id, o.finished_at
 FROM outputs AS o SEMI JOIN affected AS a ON a.name = o.name
-ORDER BY o.finished_at, o.asset, o.partition;
+ORDER BY o.sequence, o.asset, o.partition;
 
 -- chain(version, shard): how a selected record came to be, from its `_dsir` object alone: every output between
 -- the selection and the shard's file, by fingerprint, so that old versions are answered for too. Step 1 is
@@ -47,7 +47,7 @@ WITH RECURSIVE asked AS (
     FROM lineage AS l, asked
     WHERE l.asset NOT IN ('raw_counts', 'weights') OR l.partition = asked.shard
     QUALIFY row_number() OVER (
-        PARTITION BY l.asset, l.partition, l.fingerprint ORDER BY l.finished_at DESC, l.started_at DESC
+        PARTITION BY l.asset, l.partition, l.fingerprint ORDER BY l.sequence DESC, l.finished_at DESC
     ) = 1
 ), steps(step, name, fingerprint, inputs) AS (
     SELECT 1, m.name, m.fingerprint, m.inputs FROM made AS m, asked

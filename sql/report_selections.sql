@@ -6,7 +6,7 @@ WITH asked AS (
     SELECT l.* FROM asked AS a
     JOIN lineage AS l ON l.asset = 'selections' AND l.partition = a.selection AND l.fingerprint = a.wanted
     WHERE l.pruned_at IS NULL
-    QUALIFY row_number() OVER (PARTITION BY l.partition ORDER BY l.finished_at DESC, l.started_at DESC) = 1
+    QUALIFY row_number() OVER (PARTITION BY l.partition ORDER BY l.sequence DESC) = 1
 ), shown AS (
     SELECT a.selection, coalesce(w.fingerprint, l.fingerprint) AS version, version = l.fingerprint AS current,
            coalesce(w.metadata, l.metadata) AS metadata, coalesce(w.inputs, l.inputs) AS inputs
@@ -17,15 +17,15 @@ WITH asked AS (
     SELECT l.partition AS selection, l.metadata->>'selection_version' AS version, l.metadata->>'report' AS report
     FROM lineage AS l
     WHERE l.asset = 'evaluations' AND l.pruned_at IS NULL
-    QUALIFY row_number() OVER (PARTITION BY selection, version ORDER BY l.finished_at DESC, l.started_at DESC) = 1
+    QUALIFY row_number() OVER (PARTITION BY selection, version ORDER BY l.sequence DESC) = 1
 )
 SELECT
     s.selection, s.version, s.current,
     s.metadata->>'method'                  AS method,
     (s.metadata->>'documents')::BIGINT     AS documents,
     (s.metadata->>'tokens')::BIGINT        AS tokens,
-    s.metadata->>'folder'                  AS folder,
-    r.report,
+    getvariable('dsir_home') || '/' || (s.metadata->>'folder')  AS folder,
+    getvariable('dsir_home') || '/' || r.report                 AS report,
     s.inputs['configuration']              AS configuration,
     map_keys(s.inputs)                     AS inputs,
     (SELECT max(e.value) FROM evaluations AS e

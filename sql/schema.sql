@@ -1,6 +1,13 @@
--- Tables of the catalog: small rows only. Bulk rows are Parquet files behind the views of views.sql.
+-- Tables of the catalog: small rows only. Bulk rows are Parquet files behind the views of views.sql. Whoever changes
+-- a column raises `VERSION` in resources/catalog.py and says in upgrade_lineage.sql how old rows become new ones.
 
-CREATE TABLE IF NOT EXISTS shards (
+CREATE TABLE about (                -- one row
+    version INTEGER NOT NULL,       -- of these tables
+    commits BIGINT NOT NULL,        -- transactions that were recorded so far
+    views   VARCHAR NOT NULL        -- fingerprint of the text of views and macros, which are made again when it changes
+);
+
+CREATE TABLE shards (
     shard    VARCHAR PRIMARY KEY,   -- partition key
     source   VARCHAR NOT NULL,      -- name of the entry under `raw:`
     uri      VARCHAR NOT NULL,
@@ -11,7 +18,8 @@ CREATE TABLE IF NOT EXISTS shards (
     vanished_at TIMESTAMPTZ         -- when it was first not found any more; NULL while it is there
 );
 
-CREATE TABLE IF NOT EXISTS lineage (
+CREATE TABLE lineage (
+    sequence    BIGINT NOT NULL,    -- number of the transaction that recorded it: the newest has the largest
     asset       VARCHAR NOT NULL,
     partition   VARCHAR NOT NULL,   -- '' for an asset without partitions
     fingerprint VARCHAR NOT NULL,   -- of the inputs, the configuration and the code that made it
@@ -22,11 +30,12 @@ CREATE TABLE IF NOT EXISTS lineage (
     rows        BIGINT NOT NULL,
     bytes       BIGINT NOT NULL,    -- written
     files       MAP(VARCHAR, VARCHAR) NOT NULL,  -- path below DSIR_HOME -> SHA-256
+    modified    MAP(VARCHAR, BIGINT) NOT NULL,   -- path -> when the file was written, as the file system says: ns
     metadata    JSON NOT NULL,      -- the figures that Dagster shows for the materialization
     pruned_at   TIMESTAMPTZ         -- when `dsir prune` removed the files; the row stays, as history
 );
 
-CREATE TABLE IF NOT EXISTS evaluations (
+CREATE TABLE evaluations (
     selection VARCHAR NOT NULL,
     version   VARCHAR NOT NULL,     -- fingerprint of the selection that was measured
     target    VARCHAR NOT NULL,     -- '' where the metric does not belong to one target
@@ -36,10 +45,7 @@ CREATE TABLE IF NOT EXISTS evaluations (
 );
 
 -- The newest materialization of every partition of every asset, but for those that were pruned.
-CREATE OR REPLACE VIEW latest AS
+CREATE VIEW latest AS
 SELECT * EXCLUDE (pruned_at) FROM lineage
 WHERE pruned_at IS NULL
-QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY finished_at DESC, started_at DESC) = 1;
-
--- Fingerprint of the text of views.sql that the views were made of: they are made again when it changes.
-CREATE TABLE IF NOT EXISTS view_version (fingerprint VARCHAR NOT NULL);
+QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY sequence DESC, finished_at DESC) = 1;

@@ -4,4 +4,5 @@ WHERE pruned_at IS NULL AND (
     len(list_filter(map_keys(files), lambda file: list_contains($names, file)
                     OR list_contains($names, parse_dirpath(file)))) > 0
     OR (asset = 'evaluations' AND list_contains($selections, partition))
-);
+)
+RETURNING asset, partition, fingerprint;

@@ -1,8 +1,9 @@
 -- Views over the Parquet files of the store, and over the lineage. What belongs here: rows as they are.
 -- What does not: answers that need an argument (macros_*.sql), tables (schema.sql).
 --
--- DuckDB can not bind a parameter in CREATE VIEW, so the catalog replaces $home by the quoted path of
--- DSIR_HOME, here and nowhere else.
+-- DuckDB can not bind a parameter in CREATE VIEW, so the catalog replaces $home by an expression, here and nowhere
+-- else: the variable `dsir_home` where it is set, as this project's own connections do, else the path of DSIR_HOME
+-- when the views were made. $files is the same, to be followed by a pattern.
 --
 -- Every column has its table's name before it: in a macro that uses a view, a bare one would clash with an
 -- argument of that name.
@@ -13,37 +14,37 @@ CREATE OR REPLACE VIEW documents AS
 SELECT d.shard, d."row", d.record, d.begin_byte, d.end_byte, d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes,
        d.content_hash, d.most_frequent_word, d.informative_words, d.single_digits
 -- By name: older files have fewer columns. They are read as NULL.
-FROM read_parquet($home || '/documents/*.parquet', union_by_name = true) AS d
+FROM read_parquet($files || '/documents/*.parquet', union_by_name = true) AS d
 WHERE d.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW quarantine AS
 SELECT q.shard, q."row", q.reason, q.excerpt
-FROM read_parquet($home || '/quarantine/*.parquet') AS q
+FROM read_parquet($files || '/quarantine/*.parquet') AS q
 WHERE q.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW raw_counts AS
 SELECT c.shard, c.bucket, c.count
-FROM read_parquet($home || '/raw_counts/*.parquet') AS c
+FROM read_parquet($files || '/raw_counts/*.parquet') AS c
 WHERE c.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW target_counts AS
 SELECT c.target, c.bucket, c.count
-FROM read_parquet($home || '/target_counts/*.parquet') AS c;
+FROM read_parquet($files || '/target_counts/*.parquet') AS c;
 
 CREATE OR REPLACE VIEW log_ratios AS
 SELECT r.target, r.bucket, r.log_ratio
-FROM read_parquet($home || '/importance_estimator/*.parquet') AS r;
+FROM read_parquet($files || '/importance_estimator/*.parquet') AS r;
 
 CREATE OR REPLACE VIEW weights AS
 SELECT w.shard, w."row", w.target, w.log_weight
-FROM read_parquet($home || '/weights/*/*.parquet', hive_partitioning = true, hive_types = {target: VARCHAR}) AS w
+FROM read_parquet($files || '/weights/*/*.parquet', hive_partitioning = true, hive_types = {target: VARCHAR}) AS w
 WHERE w.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 -- Every version of every selection whose files are there.
 CREATE OR REPLACE VIEW picks AS
 SELECT p.selection, p.shard, p."row", p.record, p.begin_byte, p.end_byte, p.doc_id, p.source, p.target, p.log_weight,
        p.key, p.rank, coalesce(p.epoch, 1) AS epoch, p.n_tokens, p.version
-FROM read_parquet($home || '/selections/*/*/picks.parquet', union_by_name = true) AS p;
+FROM read_parquet($files || '/selections/*/*/picks.parquet', union_by_name = true) AS p;
 
 -- Only the version that was materialized last.
 CREATE OR REPLACE VIEW selections AS
@@ -56,26 +57,27 @@ JOIN latest AS l
 CREATE OR REPLACE VIEW selection_versions AS
 WITH made AS (
     SELECT l.*, l.inputs['configuration'] AS configuration,
-           min(l.finished_at) OVER (PARTITION BY l.partition, l.fingerprint) AS first_finished_at
+           min(l.sequence) OVER (PARTITION BY l.partition, l.fingerprint) AS first_sequence
     FROM lineage AS l
     WHERE l.asset = 'selections'
     QUALIFY row_number() OVER (
-        PARTITION BY l.partition, l.fingerprint ORDER BY l.finished_at DESC, l.started_at DESC
+        PARTITION BY l.partition, l.fingerprint ORDER BY l.sequence DESC, l.finished_at DESC
     ) = 1
 ), files AS (
     SELECT string_split(g.file, '/')[-3] AS selection, string_split(g.file, '/')[-2] AS version
-    FROM glob($home || '/selections/*/*/picks.parquet') AS g
+    FROM glob($files || '/selections/*/*/picks.parquet') AS g
 )
 SELECT
     m.partition                                                                 AS selection,
-    row_number() OVER (PARTITION BY m.partition ORDER BY m.first_finished_at)   AS number,
+    row_number() OVER (PARTITION BY m.partition ORDER BY m.first_sequence)      AS number,
     m.fingerprint                                                               AS version,
     m.run_id,
+    m.sequence,
     m.finished_at,
     (m.metadata->>'documents')::BIGINT                                          AS documents,
     (m.metadata->>'tokens')::BIGINT                                             AS tokens,
     (m.metadata->>'threshold')::DOUBLE                                          AS threshold,
-    m.metadata->>'folder'                                                       AS folder,
+    $home || '/' || (m.metadata->>'folder')                                     AS folder,
     l.fingerprint IS NOT NULL                                                   AS current,
     m.configuration::JSON                                                       AS configuration,
     f.version IS NOT NULL                                                       AS on_disk,
@@ -88,4 +90,4 @@ LEFT JOIN latest AS l
 -- The distributions of the pool that estimators are pinned to, by name.
 CREATE OR REPLACE VIEW raw_distributions AS
 SELECT d.name, d.bucket, d.count
-FROM read_parquet($home || '/raw_distribution/*.parquet') AS d;
+FROM read_parquet($files || '/raw_distribution/*.parquet') AS d;

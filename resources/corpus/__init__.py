@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resources.corpus.fields import RecordFields, Rejected, TextBatch
-from resources.corpus.files import CorpusError, FileInfo, Shard, content_stamp, discover, expand, file_format
+from resources.corpus.files import (
+    CorpusError,
+    FileInfo,
+    Shard,
+    content_stamp,
+    discover,
+    expand,
+    file_exists,
+    file_format,
+)
 from resources.corpus.lines import LineBlock, line_blocks
 from resources.corpus.tables import TableBlock, table_blocks
 
@@ -34,6 +43,7 @@ __all__ = [
     "content_stamp",
     "discover",
     "expand",
+    "file_exists",
     "read_blocks",
 ]
 

@@ -127,6 +127,15 @@ def expand(uri: str) -> list[FileInfo]:
     return sorted((info for _, info in _find(uri, "a target")), key=lambda info: info.uri)
 
 
+def file_exists(uri: str) -> bool:
+    """Return whether there is a file; True where that cannot be found out."""
+    try:
+        filesystem, path = file_system(uri)
+        return filesystem.exists(path)
+    except Exception:  # file systems raise whatever their libraries do
+        return True
+
+
 def content_stamp(uri: str) -> str:
     """Return the SHA-256 of the file's bytes, as 64 hexadecimal digits; streams.
 

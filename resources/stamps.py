@@ -1,0 +1,92 @@
+"""Stamps: the lineage of every output once more, as a small JSON file each, for a catalog that is damaged or gone.
+
+What belongs here: where a stamp is, writing, reading and removing it. What does not: the catalog, which is asked for
+everything else (``resources/catalog.py``), what a file says of its own origin (``resources/store.py``).
+
+=====================================================  ==================================================
+``lineage/<asset>/<partition>.json``                   the newest materialization; ``~`` without partitions
+``lineage/<asset>/<selection>/<fingerprint>.json``     of selections and evaluations, every version
+=====================================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+#: Assets whose old versions stay.
+VERSIONED = ("selections", "evaluations")
+
+
+class Stamps:
+    """The stamps of one home folder.
+
+    Parameters
+    ----------
+    home : Path
+        DSIR_HOME.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home / "lineage"
+
+    def path(self, asset: str, partition: str, fingerprint: str) -> Path:
+        """Return where the stamp of an output is, or will be."""
+        if asset in VERSIONED:
+            return self.folder / asset / partition / f"{fingerprint}.json"
+        return self.folder / asset / f"{partition or '~'}.json"
+
+    def write(self, rows: Iterable[dict]) -> None:
+        """Write the stamps of rows of lineage; each appears whole or not at all.
+
+        Parameters
+        ----------
+        rows : iterable of dict
+            Columns of the table ``lineage`` but for ``pruned_at``; of an evaluation also ``metrics``, its rows of the
+            table ``evaluations``. Only one process may write at a time: whoever has the catalog's lock.
+
+        Raises
+        ------
+        OSError
+            A stamp could not be written.
+        """
+        for row in rows:
+            path = self.path(row["asset"], row["partition"], row["fingerprint"])
+            new = self.folder / ".writing"
+            text = json.dumps(row, default=datetime.isoformat, ensure_ascii=False)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                new.write_text(text, encoding="utf-8")
+                os.replace(new, path)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    new.unlink()
+                raise OSError(error.errno, f"{error.strerror}; nothing was recorded", str(path)) from error
+
+    def read(self) -> Iterator[dict]:
+        """Yield the rows of all stamps that can be read, in order of their paths."""
+        for path in sorted(self.folder.glob("*/**/*.json")):
+            try:
+                row = json.loads(path.read_text(encoding="utf-8"))
+                if self.path(row["asset"], row["partition"], row["fingerprint"]) == path:
+                    times = {
+                        name: datetime.fromisoformat(row[name]) for name in ("started_at", "finished_at")
+                    }
+                    yield row | times
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # no stamp; its output is then computed again
+
+    def exist(self) -> bool:
+        """Return whether there is a stamp at all: something was recorded in this home."""
+        return any(self.folder.glob("*/**/*.json"))
+
+    def remove(self, asset: str, partition: str, fingerprint: str) -> None:
+        """Remove the stamp of an output, unless it is that of a later materialization."""
+        path = self.path(asset, partition, fingerprint)
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
+                path.unlink()

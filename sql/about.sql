@@ -1,0 +1,1 @@
+SELECT version, commits, views FROM about;

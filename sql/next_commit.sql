@@ -1,0 +1,1 @@
+UPDATE about SET commits = commits + 1 RETURNING commits;

@@ -1,2 +1,0 @@
-DELETE FROM view_version;
-INSERT INTO view_version VALUES ($fingerprint);

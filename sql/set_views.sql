@@ -1,0 +1,1 @@
+UPDATE about SET views = $views;

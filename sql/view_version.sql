@@ -1,1 +1,0 @@
-SELECT fingerprint FROM view_version;
