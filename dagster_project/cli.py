@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -33,7 +33,7 @@ from dagster_project.instance import open_instance
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.report import print_report
 from dagster_project.runs import Stage, register_shards, run_all
-from dagster_project.terminal import Terminal, Text, lines, write_anything
+from dagster_project.terminal import Terminal, Text, absences, lines, write_anything
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
@@ -249,7 +249,9 @@ def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
 def status(options: argparse.Namespace) -> int:
     """List the outputs that are not fresh, with the reason, and count the rest."""
     workspace = Workspace(options.config, options.home)
-    plan = workspace.plan()
+    plan, absent = workspace.known_plan()
+    for line in absences(absent):
+        out.print(line, soft_wrap=True)
     waiting = [f"raw_counts[{shard}]" for shard in plan.uncounted]
     table = Table("asset", "partition", "state", "why", box=None, header_style="bold", pad_edge=False)
     by_asset: dict[str, list[tuple[Output, str, str]]] = {}
@@ -345,8 +347,14 @@ def prune(options: argparse.Namespace) -> int:
     """Show what may go; with --yes remove it, while no run is in progress."""
     workspaces = [Workspace(config, options.home) for config in options.config]
     workspace = workspaces[0]
-    with workspace.exclusive(lambda text: out.print(text, style="dim")):
-        leftovers = find_leftovers(workspaces)
+    # What is only shown may be out of date a moment later; what is removed is looked for while nobody writes.
+    alone = workspace.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
+    with alone:
+        leftovers, absent = find_leftovers(workspaces)
+        for line in absences(absent):
+            out.print(line, soft_wrap=True)
+        if absent:
+            out.print("nothing of it is removed as long as it is not there")
         if not leftovers:
             out.print("there is nothing to remove: every output belongs to a configuration")
             return 0

@@ -149,9 +149,10 @@ def fault(path: Path) -> str:
                 return ""
             return "was not made to the end"
     except sqlite3.DatabaseError as error:
-        if "locked" in str(error):
-            return ""  # whoever uses it found it whole
-        return f"cannot be read ({error})"
+        # All else, a disk that is full or read-only, another process that has it locked, says nothing against it.
+        if any(damage in str(error) for damage in ("not a database", "malformed")):
+            return f"cannot be read ({error})"
+        return ""
 
 
 def _databases(base: Path) -> list[Path]:

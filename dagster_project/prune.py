@@ -48,15 +48,17 @@ class Leftover:
     bytes: int
 
 
-def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
-    """Return what the configurations of one home do not refer to, in order of paths.
+def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dict[str, str]]:
+    """Return what the configurations of one home do not refer to, in order of paths, and which sources are absent.
 
-    Raises
-    ------
-    resources.corpus.CorpusError
-        A source matches no file at all: more likely a disk that is not there than a pool that is empty.
+    Of a source that matches no file at all nothing may go: that is more likely a disk that is not there than a pool
+    that is empty. Absent ones are named as in :meth:`resources.workspace.Workspace.known_plan`.
     """
-    plans = [workspace.plan() for workspace in workspaces]
+    known = [workspace.known_plan() for workspace in workspaces]
+    plans, absent = (
+        [plan for plan, _ in known],
+        {name: why for _, each in known for name, why in each.items()},
+    )
     home = workspaces[0].home
     latest = workspaces[0].latest()
     vanished = {shard for workspace in workspaces for shard in workspace.vanished()}
@@ -81,7 +83,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
     found += [
         (path, "it was damaged and set aside") for path in (home / "damaged").rglob("*") if path.is_file()
     ]
-    return [Leftover(path, why, _size(path)) for path, why in sorted(found)]
+    return [Leftover(path, why, _size(path)) for path, why in sorted(found)], absent
 
 
 def remove_leftovers(

@@ -10,7 +10,7 @@ import json
 from rich.table import Table
 
 from assets.importance_estimator import measure_drift
-from dagster_project.terminal import Terminal, Text, header
+from dagster_project.terminal import Terminal, Text, absences, header
 from resources.plan import Plan, output_name
 from resources.workspace import Workspace
 
@@ -48,7 +48,9 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
     console : Terminal
     """
     catalog = workspace.catalog
-    plan = workspace.plan()
+    plan, absent = workspace.known_plan()
+    for line in absences(absent):
+        console.print(line, soft_wrap=True)
     pool = catalog.query("report_pool", shards=sorted(plan.shards)).to_pylist()[0]
     if not pool["shards"]:
         console.print("Nothing is computed yet; `dsir run` does that.")

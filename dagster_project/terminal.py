@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -44,6 +44,12 @@ def lines(text: str, style: str = "") -> rich.text.Text:
 def header(text: str) -> rich.text.Text:
     """Return a column's header, which may have two lines."""
     return rich.text.Text("\n".join(map(visible, text.split("\n"))))
+
+
+def absences(absent: Mapping[str, str]) -> Iterator[Text]:
+    """Yield a line for each source and target whose files are all absent, by name; see `Workspace.known_plan`."""
+    for name, why in absent.items():
+        yield Text(f"{name} is not there, and shown as it was when it was: {why}", "yellow")
 
 
 class Terminal(Console):

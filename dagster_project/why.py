@@ -12,14 +12,14 @@ from rich.table import Table
 
 from assets.evaluations import current_selection
 from assets.importance_estimator import read_log_ratios
-from dagster_project.terminal import Terminal, Text
+from dagster_project.terminal import Terminal, Text, absences
 from dsir.explain import Contribution, explain
 from resources.corpus import CorpusError, read_blocks
 from resources.plan import Plan, output_name
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
-#: N-grams shown for a document, and as many against it.
+#: N-grams shown for a document, and as many against it; pieces of a record.
 SHOWN = 10
 
 
@@ -30,7 +30,8 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     ----------
     workspace : Workspace
     doc_id : str
-        Every document of this id is explained; ids need not be unique.
+        Every document of this id is explained; ids need not be unique. Of a record that was cut into pieces, they are
+        listed.
     name : str
         Name of the selection.
     console : Terminal
@@ -38,17 +39,23 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     Raises
     ------
     ConfigError
-        No selection or no document has this name.
+        No selection has this name, or no document or record this id.
     dagster.Failure
         The selection is not materialized, or not from the inputs of today.
     """
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
         raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
-    plan = workspace.plan()
+    plan, absent = workspace.known_plan()
+    for line in absences(absent):
+        console.print(line, soft_wrap=True)
     current_selection(plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()
     if not rows:
+        query = {"doc_id": doc_id, "selection": name, "shown": SHOWN}
+        if pieces := workspace.catalog.query("why_pieces", **query).to_pylist():
+            _print_pieces(doc_id, pieces, name, console)
+            return
         raise ConfigError(
             f"no document has the id {doc_id!r}; look for it with: "
             "SELECT doc_id FROM documents WHERE doc_id LIKE '%…%'"
@@ -57,7 +64,8 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
         _print_document(mine[0], console)
-        text = read_text(workspace, plan, mine[0]) if mine[0]["log_weight"] is not None else None
+        there = f"source {plan.shards[shard].source}" not in absent
+        text = read_text(workspace, plan, mine[0]) if there and mine[0]["log_weight"] is not None else None
         for each in mine:
             _print_target(each, console)
             if text is not None:
@@ -104,6 +112,25 @@ def _print_document(row: dict, console: Terminal) -> None:
         place += f", bytes {row['begin_byte']:,} to {row['end_byte']:,} of its text"
     console.print(f"  file       {place}", soft_wrap=True)
     console.print(f"  tokens     {row['n_tokens']:,}")
+
+
+def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Terminal) -> None:
+    """Show what a record was cut into: the pieces that are picked first, then the others."""
+    n, picked = pieces[0]["pieces"], pieces[0]["picked"]
+    console.print(
+        f"{doc_id!r} is the id of a record that was cut into {n:,} documents, of which {picked:,} are picked; "
+        f"name one, as in `dsir why '{pieces[0]['doc_id']}' --selection {selection}`",
+        soft_wrap=True,
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("  document", "tokens", "rank"):
+        table.add_column(name, justify="left" if name == "  document" else "right", no_wrap=True)
+    for piece in pieces:
+        rank = "not picked" if piece["rank"] is None else f"{piece['rank']:,}"
+        table.add_row(f"  {piece['doc_id']}", f"{piece['n_tokens']:,}", rank)
+    console.print(table)
+    if n > len(pieces):
+        console.print(f"  and {n - len(pieces):,} more")
 
 
 def _print_target(row: dict, console: Terminal) -> None:

@@ -151,6 +151,8 @@ class Store:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        if home.is_dir() and not os.access(home, os.W_OK):
+            return  # another user's, or on a read-only disk: what is there can be read
         for kind, schema in SCHEMAS.items():
             # A view over a glob fails where nothing matches, so each kind has one file without rows.
             folder = home / kind

@@ -20,7 +20,7 @@ def dsir(done, monkeypatch):
 
 
 def leftovers(pipeline):
-    found = find_leftovers([pipeline.workspace()])
+    found, _ = find_leftovers([pipeline.workspace()])
     return {str(each.path.relative_to(pipeline.home)): each.why for each in found}
 
 
