@@ -114,8 +114,8 @@ def remove_leftovers(
 def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Terminal) -> None:
     """Show the leftovers by kind and reason, with what they take."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("what", "why", "MB"):
-        table.add_column(header, justify="right" if header == "MB" else "left", overflow="fold")
+    for name in ("what", "why", "MB"):
+        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
     for each in leftovers[:SHOWN]:
         table.add_row(str(each.path.relative_to(home)), each.why, f"{each.bytes / 1e6:,.1f}")
     console.print(table)

@@ -119,7 +119,9 @@ def _choose(workspace: Workspace, plan: Plan) -> tuple[list[dict], list[str]]:
             )
             continue
         shown.append(row)
-        if row["version"] != output.fingerprint:
+        if row["version"] != output.fingerprint and row["overridden"]:
+            notes.append(f"{name} was overridden in the launchpad, `dsir run` goes back: {output.why}")
+        elif row["version"] != output.fingerprint:
             notes.append(f"{name} is stale: {output.why}")
         elif not row["current"]:
             notes.append(

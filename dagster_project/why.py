@@ -7,6 +7,8 @@ it. What does not: its key, the threshold and the verdict (``sql/macros_why.sql`
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 from rich.table import Table
 
@@ -118,8 +120,8 @@ def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Term
     """Show what a record was cut into: the pieces that are picked first, then the others."""
     n, picked = pieces[0]["pieces"], pieces[0]["picked"]
     console.print(
-        f"{doc_id!r} is the id of a record that was cut into {n:,} documents, of which {picked:,} are picked; "
-        f"name one, as in `dsir why '{pieces[0]['doc_id']}' --selection {selection}`",
+        f"{doc_id!r} is the id of a record that was cut into {n:,} documents, {picked:,} of them picked; "
+        f"name one, as in `dsir why {shlex.quote(pieces[0]['doc_id'])} --selection {selection}`",
         soft_wrap=True,
     )
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -147,8 +149,8 @@ def _print_target(row: dict, console: Terminal) -> None:
 
 def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("  speaks for it", "nats", "speaks against it", "nats"):
-        table.add_column(header, justify="right" if header == "nats" else "left", no_wrap=True)
+    for name in ("  speaks for it", "nats", "speaks against it", "nats"):
+        table.add_column(name, justify="right" if name == "nats" else "left", no_wrap=True)
     best = [each for each in contributions if each.nats > 0][:SHOWN]
     worst = [each for each in contributions[::-1] if each.nats < 0][:SHOWN]
     for i in range(max(len(best), len(worst))):
@@ -167,8 +169,8 @@ def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
 def _print_chain(steps: list[dict], console: Terminal) -> None:
     """Show every step between the raw file and the selection: fingerprint, run, time."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("  made by", "fingerprint", "Dagster run", "at"):
-        table.add_column(header)
+    for name in ("  made by", "fingerprint", "Dagster run", "at"):
+        table.add_column(name, overflow="fold")
     for step in steps:
         table.add_row(
             Text(f"  {output_name(step['asset'], step['partition'])}"),

@@ -335,7 +335,7 @@ class Stamp:
         return {_METADATA_KEY: json.dumps(vars(self), sort_keys=True).encode()}
 
     def check(self, path: Path, metadata: dict[bytes, bytes] | None) -> None:
-        """Raise :class:`StaleInput` if a file's metadata is not this stamp; name each mismatch."""
+        """Raise :class:`StaleInput` if a file's metadata is not this stamp; say what became of it."""
         found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
         if found.get("fingerprint") == self.fingerprint:
             return
@@ -345,11 +345,11 @@ class Stamp:
             for key in sorted({*theirs, *self.features})
             if theirs.get(key) != self.features.get(key)
         ]
-        raise StaleInput(
-            f"{path}: written under fingerprint {found.get('fingerprint')}, expected {self.fingerprint}"
-            + (f" ({'; '.join(differences)})" if differences else "")
-            + f"; materialize {self.output} again"
-        )
+        if differences:
+            what = f"the configuration changed since it was made, or meanwhile ({'; '.join(differences)})"
+        else:
+            what = "other inputs than these made it: it is stale, or was made again meanwhile"
+        raise StaleInput(f"{path}: {what}; materialize {self.output} again")
 
 
 def _has_schema(path: Path, schema: pa.Schema) -> bool:

@@ -1,11 +1,12 @@
--- One row for each selection that was made: of the version that its configuration asks for, if that is one of them, else
--- of the one made last. `current`: it is the one made last.
+-- One row for each selection that was made: of the version that its configuration asks for, if that is one of them and
+-- the launchpad did not ask for another one since; else of the one made last. `current`: it is the one made last.
 WITH asked AS (
     SELECT unnest($selections) AS selection, unnest($wanted) AS wanted
 ), wanted AS (
     SELECT l.* FROM asked AS a
     JOIN lineage AS l ON l.asset = 'selections' AND l.partition = a.selection AND l.fingerprint = a.wanted
-    WHERE l.pruned_at IS NULL
+    JOIN latest AS n ON n.asset = 'selections' AND n.partition = a.selection
+    WHERE l.pruned_at IS NULL AND (n.metadata->'launchpad') IS NULL
     QUALIFY row_number() OVER (PARTITION BY l.partition ORDER BY l.sequence DESC) = 1
 ), shown AS (
     SELECT a.selection, coalesce(w.fingerprint, l.fingerprint) AS version, version = l.fingerprint AS current,
@@ -26,6 +27,7 @@ SELECT
     (s.metadata->>'tokens')::BIGINT        AS tokens,
     getvariable('dsir_home') || '/' || (s.metadata->>'folder')  AS folder,
     getvariable('dsir_home') || '/' || r.report                 AS report,
+    (s.metadata->'launchpad') IS NOT NULL  AS overridden,
     s.inputs['configuration']              AS configuration,
     map_keys(s.inputs)                     AS inputs,
     (SELECT max(e.value) FROM evaluations AS e

@@ -1,12 +1,15 @@
 """The commands that read: whatever is not there, may not be written or has a hostile name, they show what there is."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from benchmarks.pool import REPOSITORY
 from dagster_project import cli
@@ -107,10 +110,8 @@ def test_a_source_that_is_absent_as_a_whole_is_shown_as_it_was(done, dsir):
     code, _, err = dsir(done, "run")
     assert code == 1 and "no file matches" in err
     (done.data / "elsewhere").rename(done.data / "pool")
-    assert (
-        dsir(done, "status")[:2] == (0, dsir(done, "status")[1])
-        and "not there" not in dsir(done, "status")[1]
-    )
+    code, out, _ = dsir(done, "status")
+    assert code == 0 and "not there" not in out
 
 
 def test_a_target_that_is_absent_is_shown_as_it_was(done, dsir):
@@ -170,8 +171,6 @@ def test_hostile_names_in_what_dagster_and_the_page_show(hostile):
     page = (hostile.home / selection[0]).read_text(encoding="utf-8")
     assert "<script" not in page and not set("\x1b\x00\x9b\u202e\u2028") & set(page)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and r"\x1b[2K\x1b[1A✓ forged" in page
-    import dagster as dg
-
     shown = []
     for key in hostile.instance.get_asset_keys():
         for record in hostile.instance.fetch_materializations(key, limit=20).records:
@@ -193,14 +192,140 @@ def test_the_id_of_a_record_that_was_cut_lists_its_pieces(pipeline, dsir):
     pipeline.config["selections"][0]["min_tokens"] = 10
     pipeline.write("pool/a.jsonl", sentences("medicine", 10, seed=1, length=600))
     assert pipeline.errors() == []
-    code, out, _ = dsir(pipeline, "why", "medicine-1-3", "--selection", "picked")
-    assert code == 0
+    code, out, err = dsir(pipeline, "why", "medicine-1-3", "--selection", "picked")
+    assert (code, err) == (0, "")
     [n] = pipeline.rows("SELECT count(*) FROM documents WHERE doc_id LIKE 'medicine-1-3#%'")[0]
     picks = pipeline.rows("SELECT doc_id FROM selections WHERE doc_id LIKE 'medicine-1-3#%' ORDER BY rank")
-    assert f"a record that was cut into {n} documents, of which {len(picks)} are picked" in out
+    assert f"a record that was cut into {n} documents, {len(picks)} of them picked" in out
     assert f"and {n - 10} more" in out
     listed = [line.split()[0] for line in out.splitlines() if line.startswith("  medicine-1-3#")]
     assert len(listed) == 10 and listed[: len(picks)] == [doc_id for (doc_id,) in picks][:10]
     assert dsir(pipeline, "why", listed[0], "--selection", "picked")[0] == 0
     code, _, err = dsir(pipeline, "why", "medicine-1", "--selection", "picked")
     assert code == 2 and "no document has the id" in err
+
+
+# --- foreign errors -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_where_the_terminal_has_no_check_mark(done, dsir, monkeypatch):
+    """As with PYTHONIOENCODING=ascii: marks are ASCII, other characters escapes, and the run goes on to its end."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    code, _, err = dsir(done, "run")
+    assert (code, err) == (0, "")
+    stream.flush()
+    assert b"+ raw_counts           3 fresh" in stream.buffer.getvalue()
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_dagsters_history(pipeline, dsir, monkeypatch):
+    pipeline.write_pool()
+    assert dsir(pipeline, "init")[0] == 0
+
+    def full(connection, record):
+        connection.execute("PRAGMA max_page_count = 1")  # or what it has
+
+    sa.event.listen(sa.Engine, "connect", full)
+    try:
+        code, _, err = dsir(pipeline, "run")
+    finally:
+        sa.event.remove(sa.Engine, "connect", full)
+    assert code == 1 and "database or disk is full; what is done stays: make room and start again" in err
+    assert len(err.splitlines()) == 1 and str(pipeline.home / "dagster") in err
+    assert dsir(pipeline, "run")[0] == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 10_000])
+def test_garbage_in_the_catalog(done, dsir, content):
+    (done.home / "catalog.duckdb").write_bytes(content)
+    for arguments in (("status",), ("report",), ("changes", "picked"), ("run",)):
+        code, _, err = dsir(done, *arguments)
+        assert code == 1 and len(err.splitlines()) == 1 and "dsir verify --rebuild" in err
+
+
+@pytest.mark.parametrize("text", ["raw: " + "[" * 2000, "raw: &a [*a]"])
+def test_a_configuration_nested_without_end(pipeline, capsys, text):
+    path = pipeline.config_path
+    path.write_text(text)
+    assert cli.main(["status", "--config", str(path), "--home", str(pipeline.home)]) == 2
+    assert capsys.readouterr().err == f"{path}: nested too deeply; a configuration takes a few levels\n"
+
+
+def test_an_interrupt_is_one_line(done, dsir, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Workspace, "known_plan", interrupted)
+    assert dsir(done, "status") == (130, "", "interrupted\n")
+
+
+# --- several configurations, and overrides --------------------------------------------------------------------------
+
+
+def shares(out):
+    """Return the sources and shares of the composition that a report shows."""
+    rows = out.split("Where the documents come from")[1].split("Files")[0].splitlines()[2:]
+    return {row.split()[0]: row.split()[2] for row in rows if row}
+
+
+@pytest.fixture
+def two(pipeline, tmp_path):
+    """A configuration that ran, and another one of the same home whose selection has the same name."""
+    pipeline.write_pool()
+    pipeline.config["raw"][0]["source"] = "domain"
+    other = SmallPipeline(tmp_path / "other")
+    other.home = pipeline.home
+    other.instance = pipeline.instance
+    other.data = pipeline.data
+    other.write("law-target.jsonl", sentences("law", 30, seed=100))
+    other.config["raw"] = [{**pipeline.config["raw"][0], "uri": str(pipeline.data / "pool/*")}]
+    other.config["targets"] = [{"name": "law", "uri": str(pipeline.data / "law-target.jsonl")}]
+    [picked] = other.config["selections"]
+    other.config["selections"] = [{**picked, "targets": ["law"], "size": {"documents": 10}}]
+    assert other.errors() == []
+    return pipeline, other
+
+
+def test_report_shows_only_its_own_configurations_versions(two, dsir):
+    pipeline, other = two
+    code, out, _ = dsir(pipeline, "report")
+    assert (
+        code == 0 and "of another configuration; `dsir run` makes this one's" in out and "resample" not in out
+    )
+    assert pipeline.errors() == []
+    _, out, _ = dsir(pipeline, "report")
+    assert "another configuration" not in out and "stale" not in out
+    assert shares(out)["medicine"] == "100.0%"
+    assert other.errors() == []
+    _, out, _ = dsir(other, "report")
+    assert shares(out)["law"] == "100.0%"
+    # Mine again: not the newest, and what was measured of it was replaced, so nothing of the other's is shown for it.
+    _, out, _ = dsir(pipeline, "report")
+    assert "configured otherwise was made since" in out and "Where the documents come from" not in out
+    [mine] = pipeline.rows(
+        "SELECT (metadata->>'tokens')::BIGINT FROM lineage WHERE asset = 'selections' "
+        "AND (metadata->>'documents')::BIGINT = 20"
+    )
+    assert f"{mine[0]:,}" in out
+
+
+def test_report_marks_what_is_stale_and_shows_an_override_with_its_own_composition(done, dsir):
+    _, out, _ = dsir(done, "report")
+    assert "stale" not in out
+    assert done.materialize("selections", partition="picked", documents=7).success
+    _, out, _ = dsir(done, "report")
+    assert "picked was overridden in the launchpad, `dsir run` goes back: changed: configuration (size" in out
+    assert "Where the documents come from" not in out  # what was measured is of the version before
+    assert done.materialize("evaluations", partition="picked").success
+    _, out, _ = dsir(done, "report")
+    assert "overridden in the launchpad" in out and "Where the documents come from" in out
+    [(tokens,)] = done.rows("SELECT sum(n_tokens)::BIGINT FROM selections")
+    assert f"{tokens:,}" in out
+    assert done.errors() == []
+    assert "overridden" not in dsir(done, "report")[1]
+    done.config["selections"][0]["seed"] = 5
+    _, out, _ = dsir(done, "report")
+    assert "picked is stale: changed: configuration (seed 0 -> 5)" in out
+    done.write("pool/new.jsonl", sentences("law", 5, seed=7))
+    assert "1 of 4 shards are not counted yet" in dsir(done, "report")[1]
