@@ -138,7 +138,9 @@ def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
             f"{row['rank']:,}",
             row["target"],
             *(_number(row[name]) for name in ("old_key", "new_key", "old_threshold", "new_threshold")),
-            Text(row["why"], no_wrap=True, overflow="ellipsis"),
+            Text(
+                row["why"], no_wrap=True, overflow="ellipsis"
+            ),  # the whole of it stands above, with the numbers
         )
     console.print()
     console.print(table)
@@ -149,9 +151,10 @@ def _number(value: float | None) -> str:
 
 
 def _table(*headers: str) -> Table:
-    """Make a table; a column whose header begins with ``>`` is aligned to the right, `why` takes what is left."""
+    """Make a table; a column whose header begins with ``>`` is of numbers, the others share what these leave."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for name in headers:
-        justify = "right" if name.startswith(">") else "left"
-        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=name != "why")
+        number = name.startswith(">")
+        justify = "right" if number else "left"
+        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=number, overflow="fold")
     return table

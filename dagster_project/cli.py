@@ -23,7 +23,7 @@ from pathlib import Path
 
 import dagster as dg
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from dagster_project.changes import print_changes
 from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
@@ -253,7 +253,8 @@ def status(options: argparse.Namespace) -> int:
     for line in absences(absent):
         out.print(line, soft_wrap=True)
     waiting = [f"raw_counts[{shard}]" for shard in plan.uncounted]
-    table = Table("asset", "partition", "state", "why", box=None, header_style="bold", pad_edge=False)
+    columns = (Column(name, overflow="fold") for name in ("asset", "partition", "state", "why"))
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     by_asset: dict[str, list[tuple[Output, str, str]]] = {}
     stale: set[str] = set()
     first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"

@@ -216,9 +216,9 @@ def _print_compositions(workspace: Workspace, selections: list[dict], console: T
 def _table(*headers: str) -> Table:
     """Make a plain table; a header that begins with > is right-aligned."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in headers:
+    for i, name in enumerate(headers):
         justify = "right" if name.startswith(">") else "left"
-        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=True)
+        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=i > 0, overflow="fold")
     return table
 
 
