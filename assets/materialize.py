@@ -21,6 +21,7 @@ import pyarrow as pa
 from resources.borders import markdown
 from resources.catalog import Catalog, Lineage
 from resources.corpus import content_stamp
+from resources.errors import explained
 from resources.plan import Output
 from resources.progress import Progress
 from resources.workspace import Workspace
@@ -201,7 +202,7 @@ def bring_up_to_date(
         raise dg.Failure(
             f"{len(failures)} of {len(outputs) + len(failed)} outputs of {asset} failed; "
             f"the other {len(outputs) + len(failed) - len(failures)} are materialized and stay.\n"
-            + "\n".join(f"{name}: {error}" for name, error in failures.items()),
+            + "\n".join(f"{name}: {explained(error) or error}" for name, error in failures.items()),
             allow_retries=not all(isinstance(error, ValueError) for error in failures.values()),
         )
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from benchmarks.pool import REPOSITORY
 from dagster_project import cli
+from resources.store import Store
 from tests.pipeline import SmallPipeline, sentences
 from tests.resources.test_borders import HOSTILE
 
@@ -250,6 +251,18 @@ def test_a_configuration_nested_without_end(pipeline, capsys, text):
     path.write_text(text)
     assert cli.main(["status", "--config", str(path), "--home", str(pipeline.home)]) == 2
     assert capsys.readouterr().err == f"{path}: nested too deeply; a configuration takes a few levels\n"
+
+
+def test_a_step_that_runs_out_of_memory_says_so(pipeline, monkeypatch):
+    """Its own words are none: the name of the partition would stand alone."""
+
+    def fails(*_):
+        raise MemoryError
+
+    pipeline.write_pool()
+    monkeypatch.setattr(Store, "table_writer", fails)
+    [error, *_] = pipeline.errors()
+    assert "raw_counts[pool.code]: not enough memory; end other programs" in error
 
 
 def test_an_interrupt_is_one_line(done, dsir, monkeypatch):
