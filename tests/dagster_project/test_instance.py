@@ -30,11 +30,11 @@ with open_instance(Path(sys.argv[1])) as instance:
 """
 
 
-def opener(home, name):
+def opener(home, name, code=OPEN):
     """Start a process that opens the instance of a home when it is given a line."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        [sys.executable, "-c", OPEN, str(home), name],
+        [sys.executable, "-c", code, str(home), name],
         text=True,
         cwd=REPOSITORY,
         start_new_session=True,
@@ -81,7 +81,7 @@ def test_three_at_once_on_a_new_home(tmp_path):
 
 @pytest.mark.slow
 def test_three_at_once_on_many_new_homes(tmp_path, monkeypatch):
-    for round_ in range(20):
+    for round_ in range(15):
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
         at_once(tmp_path / str(round_))
 
@@ -90,7 +90,7 @@ def test_three_at_once_on_many_new_homes(tmp_path, monkeypatch):
 def test_a_kill_while_a_home_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("dagster_project.instance.BEING_MADE_SECONDS", 0)
     chance = random.Random(5)
-    for round_ in range(25):
+    for round_ in range(12):
         home = tmp_path / str(round_)
         monkeypatch.delenv("DAGSTER_HOME", raising=False)
         process = opener(home, "killed")
@@ -103,6 +103,38 @@ def test_a_kill_while_a_home_is_made(tmp_path, monkeypatch):
         with open_instance(home, pytest.fail) as instance:  # nothing is waited for, nothing to be mended
             instance.add_dynamic_partitions("shards", ["a"])
             assert "a" in instance.get_dynamic_partitions("shards")
+
+
+DAGSTER_OPENS = """
+import sys, dagster as dg
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+print("ready", flush=True)
+sys.stdin.readline()
+DagsterSqliteStorage(sys.argv[1] + "/dagster")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_dagster_itself_makes_a_home(tmp_path, monkeypatch):
+    """As of the first `dg dev`: what it left is mended, and each mended database is told of in a line."""
+    monkeypatch.setattr("dagster_project.instance.BEING_MADE_SECONDS", 0)
+    chance, said = random.Random(6), []
+    for round_ in range(12):
+        home = tmp_path / str(round_)
+        monkeypatch.delenv("DAGSTER_HOME", raising=False)
+        (home / "dagster").mkdir(parents=True)
+        process = opener(home, "killed", DAGSTER_OPENS)
+        process.stdout.readline()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(chance.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        with open_instance(home, said.append) as instance:
+            instance.add_dynamic_partitions("shards", ["a"])
+            assert instance.get_dynamic_partitions("shards") == ["a"]
+            assert not instance.get_runs() and not instance.all_instigator_state()
+    assert said and all("set aside" in line and "\n" not in line for line in said)
 
 
 @pytest.fixture
