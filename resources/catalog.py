@@ -615,9 +615,7 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, st
     try:
         [(version, _, views)] = connection.execute(sql.load("about")).fetchall()
     except duckdb.CatalogException:
-        columns = {
-            row[0] for row in connection.execute("SELECT column_name FROM duckdb_columns()").fetchall()
-        }
+        columns = {row[0] for row in connection.execute(sql.load("columns")).fetchall()}
         if not {"pruned_at", "vanished_at", "files"} <= columns:
             raise CatalogVersion(
                 f"{path}: a version of dsir made it that is too old; give another home with --home, and run again"

@@ -82,19 +82,22 @@ WITH asked AS (
 ), inputs AS (
     SELECT s.side, unnest(map_entries(s.inputs)) AS input FROM sides AS s
 ), weighed AS (
-    SELECT DISTINCT i.side, w.partition AS shard, w.metadata->>'log_weights' AS weights,  -- by target
+    SELECT DISTINCT i.side, regexp_extract(i.input.key, '^weights\[(.*)\]$', 1) AS shard,
+           w.metadata->>'log_weights' AS weights,  -- by target
            w.inputs[output_name('raw_counts', w.partition)] AS counts,
            w.inputs['importance_estimator'] AS estimator
     FROM inputs AS i
-    JOIN lineage AS w
+    LEFT JOIN lineage AS w  -- it lacks old rows where the catalog was made again without a copy
       ON w.asset = 'weights' AND w.fingerprint = i.input.value
      AND output_name(w.asset, w.partition) = i.input.key
+    WHERE starts_with(i.input.key, 'weights[')
 ), pairs AS (  -- the shards: what each was on either side; NULL where it took no part
     SELECT w.shard,
            any_value(w.counts)  FILTER (w.side = 'old') AS old_counts,
            any_value(w.counts)  FILTER (w.side = 'new') AS new_counts,
            any_value(w.weights) FILTER (w.side = 'old') AS old_weights,
            any_value(w.weights) FILTER (w.side = 'new') AS new_weights,
+           bool_or(w.counts IS NULL)                    AS lost,
            coalesce(old_counts = new_counts, false) AS stayed
     FROM weighed AS w GROUP BY w.shard
 ), reread AS (  -- shards that were counted again, and why
@@ -111,7 +114,7 @@ WITH asked AS (
 ), circumstances AS (  -- one row: what else is different
     SELECT
         CASE WHEN eo.fingerprint = en.fingerprint THEN ''
-             ELSE ' (importance_estimator ' || inputs_changed(eo.inputs, en.inputs) || ')' END AS estimator,
+             ELSE coalesce(' (importance_estimator ' || inputs_changed(eo.inputs, en.inputs) || ')', '') END AS estimator,
         concat_ws(', ',
             nullif(keys_changed(json_merge_patch(o.configuration, '{"output": null}'),
                                 json_merge_patch(n.configuration, '{"output": null}')), ''),
@@ -125,8 +128,10 @@ WITH asked AS (
                 ) IS NULL AS same_noise,
         (o.configuration->'size'->>'fraction') IS NOT NULL
             AND (n.configuration->'size'->>'fraction') IS NOT NULL AS a_share
-    FROM sides AS o, sides AS n, estimators AS eo, estimators AS en
-    WHERE o.side = 'old' AND n.side = 'new' AND eo.side = 'old' AND en.side = 'new'
+    FROM sides AS o
+    JOIN sides AS n ON o.side = 'old' AND n.side = 'new'
+    LEFT JOIN estimators AS eo ON eo.side = 'old'
+    LEFT JOIN estimators AS en ON en.side = 'new'
 ), picked AS (
     SELECT s.side, p.*, h.* EXCLUDE (shard, old_weights, new_weights),
            h.old_weights->>p.target AS old_weights, h.new_weights->>p.target AS new_weights,
@@ -174,6 +179,7 @@ SELECT
     t.old_threshold,
     t.new_threshold,
     CASE
+        WHEN k.lost THEN 'not known: how its shard was weighed is not in the catalog any more'
         WHEN k.old_counts IS NULL THEN 'new shard'
         WHEN k.new_counts IS NULL AND s.vanished_at IS NOT NULL THEN 'the shard is gone'
         WHEN k.new_counts IS NULL THEN 'the shard is not counted any more'

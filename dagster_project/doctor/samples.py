@@ -206,13 +206,16 @@ def sampled_pool(samples: list[Sample]) -> Pool:
 
 def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
     """Return the pool, if the counts of every file are there and fresh; no file is read to find out."""
-    rows = {row["shard"]: row for row in workspace.catalog.query("known_shards").to_pylist()}
+    # A file that was renamed is still the shard that it was.
+    rows = {(row["source"], row["uri"]): row for row in workspace.catalog.query("known_shards").to_pylist()}
     files = []
     for shard in shards:
-        row = rows.get(shard.key)
-        if not row or (row["uri"], row["size"], row["modified"]) != (shard.uri, shard.size, shard.modified):
+        row = rows.get((shard.source, shard.uri))
+        if not row or (row["size"], row["modified"]) != (shard.size, shard.modified):
             return None
-        files.append(ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, row["stamp"]))
+        files.append(
+            ShardFile(row["shard"], shard.source, shard.uri, shard.size, shard.modified, row["stamp"])
+        )
     plan = Plan(workspace.settings, files, {}, workspace.latest())
     if plan.uncounted:
         return None

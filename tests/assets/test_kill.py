@@ -38,13 +38,14 @@ def start(small):
 
 
 def outputs(home):
-    """Return every output file but the catalog, Dagster's own, and reports, which name runs and their times."""
+    """Return every output file but those that name runs and their times: the catalog, stamps, reports, Dagster's own."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in home.rglob("*")
         if path.is_file()
-        and path.name not in ("catalog.duckdb", "catalog.duckdb.wal", "report.html")
-        and not {"dagster", ".tmp"} & set(path.relative_to(home).parts)
+        and path.name != "report.html"
+        and not path.name.startswith("catalog.")
+        and not {"dagster", ".tmp", "lineage"} & set(path.relative_to(home).parts)
     }
 
 
