@@ -31,8 +31,10 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.errors import DagsterExecutionInterruptedError
 
+from resources.borders import markdown
 from resources.catalog import Catalog, Lineage
 from resources.corpus import content_stamp
+from resources.errors import explained
 from resources.plan import CODE_VERSIONS, Output, output_name
 from resources.progress import Progress
 from resources.workspace import Workspace
@@ -86,9 +88,17 @@ def told(errors: Mapping[str, Exception]) -> list[str]:
     """Write a line for each error, by the outputs' names; it begins with the name, which the error may already say."""
     lines = []
     for name, error in sorted(errors.items()):
-        text = str(error.description if isinstance(error, dg.Failure) else error)
+        text = in_words(error)
         lines.append(text if text.startswith(name) else f"{name}: {text}")
     return lines
+
+
+def in_words(error: Exception) -> str:
+    """Say what an error is, whoever raised it."""
+    if isinstance(error, dg.Failure):
+        return error.description
+    own = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return explained(error) or own
 
 
 def first_of(lines: Sequence[str], shown: int = 20) -> list[str]:
@@ -254,7 +264,7 @@ def bring_up_to_date(
             progress.add(partitions=1)
             if isinstance(result, Exception):
                 failures[output.name] = result
-                context.log.error(f"{output.name}: {result}", exc_info=result)
+                context.log.error(f"{output.name}: {in_words(result)}", exc_info=result)
                 continue
             lineage = Lineage(
                 output.asset,
@@ -352,16 +362,16 @@ def _report(
 
 
 def markdown_table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
-    """Write a markdown table; numbers get thousands separators."""
+    """Write a markdown table; numbers get thousands separators, text stands in it as it is, whatever it is."""
 
     def cell(value: object) -> str:
         if isinstance(value, float):
             return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
         if isinstance(value, int):
             return f"{value:,}"
-        return str(value).replace("|", "\\|").replace("\n", " ")
+        return markdown(str(value))
 
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines = ["| " + " | ".join(map(cell, header)) + " |", "|" + " --- |" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(cell(value) for value in row) + " |" for row in rows)])
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsir.matching import Round
+from resources.borders import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -314,5 +315,5 @@ def of_many(what: str, shown: int, n: int) -> str:
 
 def shortened(name: str, length: int) -> str:
     """Return a name as a label: on one line, not too long, its dollar signs no formula."""
-    line = " ".join(name.split())
+    line = visible(name)
     return (line if len(line) <= length else line[: length - 1] + "…").replace("$", r"\$")

@@ -31,6 +31,7 @@ from dsir.evaluation import contained, distinct
 from dsir.explain import Contribution, explain
 from dsir.hashing import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, pack_position
+from resources.borders import from_markdown, visible
 from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.settings import Selection
 from resources.workspace import Workspace
@@ -51,6 +52,9 @@ EXCERPT, EXCERPT_LONG = 320, 6_000
 LOG_WEIGHTS, LENGTHS = "log weights, plot", "lengths, plot"
 #: Files that are listed.
 FILES = 1_000
+#: What the page keeps though it does not print: the ends of a text's lines, joiners and spaces that scripts are
+#: written with. Marks that turn the order of letters act within their element alone.
+LETTERS = "\n\t\r\xa0\xad\u200b\u200c\u200d\u200e\u200f\u202f\u3000\ufeff"
 
 
 @dataclass
@@ -151,7 +155,8 @@ def add_report(
     result.tables = drawn | result.tables
     page = template().render(page_of(workspace, plan, selection, source, output, result, picks, look))
     with workspace.store.replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        # What UTF-8 has no bytes for, as in the name of a file that is not UTF-8, is written as an escape.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     result.files.append(path)
     result.metadata["report"] = str(path.relative_to(workspace.home))
 
@@ -477,8 +482,8 @@ def html_table(markdown: str, turned: bool = False) -> "Markup":
     from markupsafe import Markup, escape
 
     header, _, *rows = [
-        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in markdown.splitlines()
+        [from_markdown(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in markdown.split("\n")
     ]
     if turned:
         header, *rows = map(list, zip(header, *rows, strict=True))
@@ -558,7 +563,11 @@ def template() -> "Template":
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: visible(value, keep=LETTERS) if type(value) is str else value,
     )
     environment.filters["nats"] = lambda value: f"{value:+,.2f}"
     environment.filters["number"] = lambda value: (

@@ -6,10 +6,9 @@ What belongs here: naming what there is to compare, and layout. What does not: t
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from dagster_project.terminal import Terminal, Text, header
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
@@ -18,7 +17,7 @@ SHOWN = 10
 
 
 def print_changes(
-    workspace: Workspace, selection: str, old: str | None, new: str | None, console: Console
+    workspace: Workspace, selection: str, old: str | None, new: str | None, console: Terminal
 ) -> None:
     """Show the changes between two versions of a selection.
 
@@ -29,7 +28,7 @@ def print_changes(
     old, new : str or None
         Number or fingerprint of a version. Without `new` it is the one made last, without `old` the one made
         before `new`, of those whose files are there.
-    console : rich.console.Console
+    console : Terminal
 
     Raises
     ------
@@ -49,7 +48,6 @@ def print_changes(
     if len(compared) < 2:
         console.print(
             f"there is nothing to compare: of selection '{selection}' there is {_listed(versions)}",
-            markup=False,
             soft_wrap=True,
         )
         return
@@ -97,7 +95,7 @@ def _listed(versions: list[dict]) -> str:
     )
 
 
-def _print_versions(selection: str, compared: list[dict], console: Console) -> None:
+def _print_versions(selection: str, compared: list[dict], console: Terminal) -> None:
     table = _table(f"selection {selection}", ">version", "fingerprint", "made at", ">documents", ">tokens")
     for row in compared:
         table.add_row(
@@ -110,10 +108,10 @@ def _print_versions(selection: str, compared: list[dict], console: Console) -> N
         )
     console.print(table)
     if compared[1]["configured"]:
-        console.print(f"configured otherwise: {compared[1]['configured']}", markup=False, soft_wrap=True)
+        console.print(f"configured otherwise: {compared[1]['configured']}", soft_wrap=True)
 
 
-def _print_counts(counts: list[dict], console: Console) -> None:
+def _print_counts(counts: list[dict], console: Terminal) -> None:
     table = _table("change", ">documents", "why")
     for row in counts:
         style = "green" if row["change"] == "entered" else "yellow"
@@ -122,7 +120,7 @@ def _print_counts(counts: list[dict], console: Console) -> None:
     console.print(table)
 
 
-def _print_documents(change: str, rows: list[dict], console: Console) -> None:
+def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
     """Show documents with their keys on both sides; a key that is not known any more is a dash."""
     table = _table(
         f"{change}, the best",
@@ -140,7 +138,9 @@ def _print_documents(change: str, rows: list[dict], console: Console) -> None:
             f"{row['rank']:,}",
             row["target"],
             *(_number(row[name]) for name in ("old_key", "new_key", "old_threshold", "new_threshold")),
-            Text(row["why"], no_wrap=True, overflow="ellipsis"),
+            Text(
+                row["why"], no_wrap=True, overflow="ellipsis"
+            ),  # the whole of it stands above, with the numbers
         )
     console.print()
     console.print(table)
@@ -151,9 +151,10 @@ def _number(value: float | None) -> str:
 
 
 def _table(*headers: str) -> Table:
-    """Make a table; a column whose header begins with ``>`` is aligned to the right, `why` takes what is left."""
+    """Make a table; a column whose header begins with ``>`` is of numbers, the others share what these leave."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in headers:
-        justify = "right" if header.startswith(">") else "left"
-        table.add_column(header.removeprefix(">"), justify=justify, no_wrap=header != "why")
+    for name in headers:
+        number = name.startswith(">")
+        justify = "right" if number else "left"
+        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=number, overflow="fold")
     return table

@@ -19,16 +19,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
 
 from assets.materialize import first_of
 from dagster_project.changes import print_changes
@@ -42,19 +39,19 @@ from dagster_project.refresh import Stage
 from dagster_project.report import print_report
 from dagster_project.runs import Interrupted, run_refresh
 from dagster_project.signals import Signals
+from dagster_project.terminal import Terminal, Text, absences, lines, write_anything
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
-from resources.catalog import CatalogError, Rebuilt
-from resources.corpus import CorpusError
+from resources.catalog import Rebuilt
+from resources.errors import explained
 from resources.plan import Output, output_name
-from resources.sealed import DamagedFile
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
 # Into a file or a pipe, lines are as long as they need to be.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Terminal(width=None if sys.stdout.isatty() else 120)
+err = Terminal(stderr=True, soft_wrap=True)
 
 #: Damaged files that are named.
 SHOWN = 20
@@ -115,6 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
+    write_anything(sys.stdout, sys.stderr)
     options = parser.parse_args(arguments)
     with Signals() as signals:
         try:
@@ -129,13 +127,16 @@ def call(options: argparse.Namespace) -> int:
     try:
         return options.function(options)
     except ConfigError as error:
-        err.print(Text(str(error), style="red"))
+        err.print(lines(str(error), "red"))
         return 2
     except dg.Failure as error:
-        err.print(Text(error.description, style="red"))
+        err.print(lines(error.description, "red"))
         return 1
-    except (CorpusError, CatalogError, DamagedFile, OSError) as error:
-        err.print(Text(str(error), style="red"))
+    except Exception as error:
+        said = explained(error)
+        if said is None:  # a fault of the code: where it is helps whoever mends it
+            raise
+        err.print(lines(said, "red"))
         return 1
 
 
@@ -152,7 +153,7 @@ def init(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     """Look for what is likely to go wrong; warnings are no failure."""
     workspace = Workspace(options.config, options.home)
-    warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+    warm_up(workspace.settings.features.spec(), lambda text: out.print(text, style="dim"))
     print_doctor(*examine(workspace), out)
     return 0
 
@@ -163,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
     workspace = Workspace(options.config, options.home)
     plan = workspace.plan()
     if plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
-        warm_up(workspace.settings.features.spec(), lambda text: out.print(f"[dim]{escape(text)}[/]"))
+        warm_up(workspace.settings.features.spec(), lambda text: out.print(text, style="dim"))
     warnings: list[str] = []
     failed = recomputed = 0
     with open_instance(workspace.home) as instance:
@@ -173,10 +174,10 @@ def run(options: argparse.Namespace) -> int:
                 recomputed += len(stage.due)
                 out.print(stage_line(stage, workspace))
                 for text in warnings:
-                    err.print(Text(f"  {text}", style="yellow"))
+                    err.print(lines(f"  {text}", "yellow"))
                 warnings.clear()
                 for text in first_of(stage.errors):
-                    err.print(Text(f"  {text}", style="red"))
+                    err.print(lines(f"  {text}", "red"))
     seconds = time.monotonic() - started
     if failed:
         err.print(
@@ -269,9 +270,12 @@ def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
 def status(options: argparse.Namespace) -> int:
     """List the outputs that are not fresh, with the reason, and count the rest."""
     workspace = Workspace(options.config, options.home)
-    plan = workspace.plan()
+    plan, absent = workspace.known_plan()
+    for line in absences(absent):
+        out.print(line, soft_wrap=True)
     waiting = [f"raw_counts[{shard}]" for shard in plan.uncounted]
-    table = Table("asset", "partition", "state", "why", box=None, header_style="bold", pad_edge=False)
+    columns = (Column(name, overflow="fold") for name in ("asset", "partition", "state", "why"))
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     by_asset: dict[str, list[tuple[Output, str, str]]] = {}
     stale: set[str] = set()
     first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
@@ -292,7 +296,7 @@ def status(options: argparse.Namespace) -> int:
             table.add_row(asset, f"{counts['fresh']}{more}", Text("fresh", style=STYLES["fresh"]), "")
         for output, state, why in rows:
             if state != "fresh" or options.all:
-                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), Text(why))
+                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), why)
     out.print(table)
     vanished = workspace.vanished()
     if vanished:
@@ -376,8 +380,14 @@ def prune(options: argparse.Namespace) -> int:
     """Show what may go; with --yes remove it, while no run is in progress."""
     workspaces = [Workspace(config, options.home) for config in options.config]
     workspace = workspaces[0]
-    with workspace.exclusive(lambda text: out.print(text, style="dim")):
-        leftovers = find_leftovers(workspaces)
+    # What is only shown may be out of date a moment later; what is removed is looked for while nobody writes.
+    alone = workspace.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
+    with alone:
+        leftovers, absent = find_leftovers(workspaces)
+        for line in absences(absent):
+            out.print(line, soft_wrap=True)
+        if absent:
+            out.print("nothing of it is removed as long as it is not there")
         if not leftovers:
             out.print("there is nothing to remove: every output belongs to a configuration")
             return 0

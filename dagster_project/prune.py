@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from dagster_project.partitions import shards
+from dagster_project.terminal import Terminal
 from resources.workspace import Workspace
 
 #: Kinds of files in the store that a shard has.
@@ -49,15 +48,17 @@ class Leftover:
     bytes: int
 
 
-def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
-    """Return what the configurations of one home do not refer to, in order of paths.
+def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dict[str, str]]:
+    """Return what the configurations of one home do not refer to, in order of paths, and which sources are absent.
 
-    Raises
-    ------
-    resources.corpus.CorpusError
-        A source matches no file at all: more likely a disk that is not there than a pool that is empty.
+    Of a source that matches no file at all nothing may go: that is more likely a disk that is not there than a pool
+    that is empty. Absent ones are named as in :meth:`resources.workspace.Workspace.known_plan`.
     """
-    plans = [workspace.plan() for workspace in workspaces]
+    known = [workspace.known_plan() for workspace in workspaces]
+    plans, absent = (
+        [plan for plan, _ in known],
+        {name: why for _, each in known for name, why in each.items()},
+    )
     home = workspaces[0].home
     latest = workspaces[0].latest()
     vanished = {shard for workspace in workspaces for shard in workspace.vanished()}
@@ -82,7 +83,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> list[Leftover]:
     found += [
         (path, "set aside by `dsir verify`") for path in (home / "damaged").rglob("*") if path.is_file()
     ]
-    return [Leftover(path, why, _size(path)) for path, why in sorted(found)]
+    return [Leftover(path, why, _size(path)) for path, why in sorted(found)], absent
 
 
 def remove_leftovers(
@@ -110,13 +111,13 @@ def remove_leftovers(
         instance.delete_dynamic_partition(shards.name, key)
 
 
-def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Console) -> None:
+def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Terminal) -> None:
     """Show the leftovers by kind and reason, with what they take."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("what", "why", "MB"):
-        table.add_column(header, justify="right" if header == "MB" else "left", overflow="fold")
+    for name in ("what", "why", "MB"):
+        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
     for each in leftovers[:SHOWN]:
-        table.add_row(Text(str(each.path.relative_to(home))), each.why, f"{each.bytes / 1e6:,.1f}")
+        table.add_row(str(each.path.relative_to(home)), each.why, f"{each.bytes / 1e6:,.1f}")
     console.print(table)
     if len(leftovers) > SHOWN:
         console.print(f"and {len(leftovers) - SHOWN} more")

@@ -17,6 +17,7 @@ is recomputed does not depend on them: that is decided by the lineage in the cat
 import sqlite3
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 import sqlalchemy as sa
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
@@ -35,6 +36,15 @@ def record_events_quickly() -> None:
     if not sa.event.contains(sa.Engine, "connect", _connected):
         sa.event.listen(sa.Engine, "connect", _connected)
     sqlite_event_log.create_engine = sqlite_run_storage.create_engine = _engine
+
+
+def let_go(folder: Path) -> None:
+    """Close what is held of the databases below a folder: they are about to be moved."""
+    with _lock:
+        for path in [path for path in _held if Path(path).is_relative_to(folder)]:
+            _held.pop(path).close()
+        for url in [url for url in _engines if str(folder) in url]:
+            _engines.pop(url).dispose()
 
 
 def _engine(url: str, **options: object) -> sa.Engine:

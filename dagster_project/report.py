@@ -5,11 +5,13 @@ What belongs here: layout. What does not: the figures (``sql/report_*.sql``).
 
 from __future__ import annotations
 
-from rich.console import Console
+import json
+
 from rich.table import Table
-from rich.text import Text
 
 from assets.importance_estimator import measure_drift
+from dagster_project.terminal import Terminal, Text, absences, header
+from resources.plan import Plan, output_name
 from resources.workspace import Workspace
 
 QUERIES = (
@@ -30,81 +32,165 @@ QUERIES = (
     ),
 )
 
+#: Columns that a narrow terminal has no room for, the first to be left out first.
+FIRST_TO_GO = (">\nnot hashed", ">distinct\nn-grams", ">effective\nsample size", ">over random,\nother hash")
 
-def print_report(workspace: Workspace, console: Console) -> None:
-    """Print the report of the configured selections.
+
+def print_report(workspace: Workspace, console: Terminal) -> None:
+    """Print the report of the configured selections: of each, the version that this configuration asks for.
+
+    Where that was not made, the one made last is shown, and said to be stale. One that cannot be of this configuration,
+    since its targets or all its shards are others, is not shown.
 
     Parameters
     ----------
     workspace : Workspace
-    console : rich.console.Console
+    console : Terminal
     """
     catalog = workspace.catalog
-    plan = workspace.plan()
+    plan, absent = workspace.known_plan()
+    for line in absences(absent):
+        console.print(line, soft_wrap=True)
     pool = catalog.query("report_pool", shards=sorted(plan.shards)).to_pylist()[0]
     if not pool["shards"]:
         console.print("Nothing is computed yet; `dsir run` does that.")
         return
     console.print()
-    console.print(
-        f"[bold]Pool[/]  {pool['documents']:,} documents in {pool['shards']} shards, "
-        f"{pool['tokens']:,} tokens, {pool['megabytes']:,.1f} MB of text, "
-        f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {pool['quarantined']:,} rows quarantined"
-    )
+    _print_pool(pool, plan, console)
     if plan.raw_distribution and plan.raw_distribution.state == "fresh":
         drift = measure_drift(workspace, plan)
         text = str(drift)
         console.print(Text(text[0].upper() + text[1:], style="" if drift.passed else "yellow"))
-    names = [selection.name for selection in workspace.settings.selections]
-    selections = catalog.query("report_selections", selections=names).to_pylist()
-    if not selections:
+    selections, notes = _choose(workspace, plan)
+    if selections:
+        _print_selections(workspace, selections, console)
+    else:
         console.print("No selection is materialized yet; `dsir run` does that.")
+    for note in notes:
+        console.print(Text(note, style="yellow"))
+    if not selections:
         return
+    _print_compositions(workspace, selections, console)
+    console.print()
+    console.print("Files", style="bold")
+    console.print(f"  catalog   {catalog.path}", soft_wrap=True)
+    for row in selections:
+        console.print(f"  {row['selection']}   {row['folder']}", soft_wrap=True)
+        if row["report"]:
+            console.print(f"  {' ' * len(row['selection'])}   {row['report']}", soft_wrap=True)
+    console.print()
+    rest = " with `dsir status`, `make dev` for the Dagster UI, or SQL on the catalog:"
+    console.print(Text.assemble(("Go on", "bold"), rest))
+    for title, query in QUERIES:
+        console.print(f"  -- {title}", style="dim")
+        for line in query.format(selection=selections[0]["selection"]).split("\n"):
+            console.print(f"  {line}", soft_wrap=True)
 
-    table = _table(
-        "selection",
-        "method",
-        ">\ntokens",
-        ">KL\nreduction",
-        ">\n95 % interval",
-        ">over random,\nother hash",
-        ">\nnot hashed",
-        ">distinct\nn-grams",
-        ">same\npicks",
-        ">effective\nsample size",
+
+def _print_pool(pool: dict, plan: Plan, console: Terminal) -> None:
+    text = (
+        f"  {pool['documents']:,} documents in {pool['shards']} shards, "
+        f"{pool['tokens']:,} tokens, {pool['megabytes']:,.1f} MB of text, "
+        f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {pool['quarantined']:,} rows quarantined"
     )
-    measured = catalog.query("report_methods", selections=names).to_pylist()
+    console.print(Text.assemble(("Pool", "bold"), text))
+    if plan.uncounted:
+        waiting = (
+            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted yet, or not as they are now"
+        )
+        console.print(Text(waiting, style="yellow"))
+
+
+def _choose(workspace: Workspace, plan: Plan) -> tuple[list[dict], list[str]]:
+    """Return a row for each selection that is shown, and what there is to say of those that are not up to date."""
+    wanted = {each.name: plan.selections(each) for each in plan.settings.selections}
+    versions = [output.fingerprint for output in wanted.values()]
+    made = workspace.catalog.query("report_selections", selections=list(wanted), wanted=versions).to_pylist()
+    targets = {target.name for target in plan.settings.targets}
+    weights = {output_name("weights", shard) for shard in plan.shards}
+    shown, notes = [], []
+    for row in made:
+        name, output = row["selection"], wanted[row["selection"]]
+        its_targets = set(json.loads(row["configuration"])["targets"])
+        evaluation = plan.evaluations(output)
+        if not its_targets <= targets or weights.isdisjoint(row["inputs"]):
+            notes.append(
+                f"{name}: what is there under this name is of another configuration; `dsir run` makes this one's"
+            )
+            continue
+        shown.append(row)
+        if row["version"] != output.fingerprint and row["overridden"]:
+            notes.append(f"{name} was overridden in the launchpad, `dsir run` goes back: {output.why}")
+        elif row["version"] != output.fingerprint:
+            notes.append(f"{name} is stale: {output.why}")
+        elif not row["current"]:
+            notes.append(
+                f"{name}: a version that is configured otherwise was made since; it is what the catalog's views show, "
+                "and `dsir run` goes back to this one"
+            )
+        elif output.state != "fresh":
+            notes.append(f"{name} is {output.state}: {output.why}")
+        elif evaluation.state != "fresh":
+            notes.append(f"{evaluation.name} is {evaluation.state}: {evaluation.why}")
+    return shown, notes
+
+
+def _print_selections(workspace: Workspace, selections: list[dict], console: Terminal) -> None:
+    """Show each selection, and below it the picks that it was compared with."""
+    names, versions = [row["selection"] for row in selections], [row["version"] for row in selections]
+    measured = workspace.catalog.query("report_methods", selections=names, versions=versions).to_pylist()
+    cells: list[dict[str, str]] = []
     for row in selections:
         mine = [each for each in measured if each["selection"] == row["selection"]]
         for each in mine or [{"pick": None, "tokens": row["tokens"]}]:
             own = each["pick"] is None
-            interval = ""
-            if each.get("low") is not None:
-                interval = f"{each['low']:.3f} to {each['high']:.3f}"
-            table.add_row(
-                row["selection"] if own else "",
-                row["method"] if own else f"  {each['pick']}",
-                f"{each['tokens']:,.0f}",
-                _number(each.get("kl_reduction"), "{:.3f}"),
-                interval,
-                _number(each.get("independent_hash"), "{:.3f}", ""),
-                _number(each.get("unhashed"), "{:.3f}", ""),
-                _number(each.get("distinct_ngrams"), "{:.0f}", ""),
-                "" if own else _number(each.get("agreement"), "{:.0%}"),
-                _number(row["effective_sample_size"], "{:,.1f}") if own else "",
-                style="" if own else "dim",
+            known = each.get("low") is not None
+            cells.append(
+                {
+                    "selection": row["selection"] if own else "",
+                    "method": row["method"] if own else f"  {each['pick']}",
+                    ">\ntokens": f"{each['tokens']:,.0f}",
+                    ">KL\nreduction": _number(each.get("kl_reduction"), "{:.3f}"),
+                    ">\n95 % interval": f"{each['low']:.3f} to {each['high']:.3f}" if known else "",
+                    ">over random,\nother hash": _number(each.get("independent_hash"), "{:.3f}", ""),
+                    ">\nnot hashed": _number(each.get("unhashed"), "{:.3f}", ""),
+                    ">distinct\nn-grams": _number(each.get("distinct_ngrams"), "{:.0f}", ""),
+                    ">same\npicks": "" if own else _number(each.get("agreement"), "{:.0%}"),
+                    ">effective\nsample size": _number(row["effective_sample_size"], "{:,.1f}")
+                    if own
+                    else "",
+                }
             )
     console.print()
-    console.print(
-        "[bold]Selections[/]  and other methods' picks of the same size. KL reduction in nats, on held-out target text "
-        "where there is some"
-    )
+    says = "  and other methods' picks of the same size. KL reduction in nats, on held-out target text where there is "
+    console.print(Text.assemble(("Selections", "bold"), says, "some"))
+    unlimited = console.options.update(width=1_000)
+    for n_left_out in range(len(FIRST_TO_GO) + 1):
+        left_out = FIRST_TO_GO[:n_left_out]
+        table = _table(*(name for name in cells[0] if name not in left_out))
+        for row in cells:
+            shown = [cell for name, cell in row.items() if name not in left_out]
+            table.add_row(*shown, style="" if row["selection"] else "dim")
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
     console.print(table)
+    if left_out:
+        console.print(
+            f"{len(left_out)} columns more in a wider terminal, or in the report's file", style="dim"
+        )
 
+
+def _print_compositions(workspace: Workspace, selections: list[dict], console: Terminal) -> None:
+    """Show the share of each source in the pool and in each selection."""
     compositions = {
-        row["selection"]: catalog.query("report_composition", selection=row["selection"]).to_pylist()
+        row["selection"]: workspace.catalog.query(
+            "report_composition", selection=row["selection"], version=row["version"]
+        ).to_pylist()
         for row in selections
     }
+    compositions = {name: rows for name, rows in compositions.items() if rows}
+    if not compositions:
+        return
     sources = {entry["source"]: entry["pool_share"] for rows in compositions.values() for entry in rows}
     shares = {
         (name, entry["source"]): entry["selection_share"]
@@ -116,38 +202,23 @@ def print_report(workspace: Workspace, console: Console) -> None:
     for source in sorted(sources, key=lambda name: -shares.get((first, name), 0.0)):
         share = shares.get((first, source), 0.0)
         table.add_row(
-            source,
+            source or "(empty)",
             f"{sources[source]:.1%}",
             *(_number(shares.get((name, source)), "{:.1%}") for name in compositions),
             Text("█" * round(share * 30), style="green"),
         )
-    if sources:
-        console.print()
-        console.print("[bold]Where the documents come from[/]  share of the documents: pool → selection")
-        console.print(table)
-
     console.print()
-    console.print("[bold]Files[/]")
-    console.print(f"  catalog   {catalog.path}", soft_wrap=True)
-    for row in selections:
-        console.print(f"  {row['selection']}   {row['folder']}", soft_wrap=True)
-        if row["report"]:
-            console.print(f"  {' ' * len(row['selection'])}   {row['report']}", soft_wrap=True)
-    console.print()
-    console.print("[bold]Go on[/] with `dsir status`, `make dev` for the Dagster UI, or SQL on the catalog:")
-    for title, query in QUERIES:
-        console.print(f"  [dim]-- {title}[/]")
-        text = query.format(selection=selections[0]["selection"])
-        console.print(Text("  " + text.replace("\n", "\n  ")), soft_wrap=True)
+    says = "  share of the documents: pool → selection"
+    console.print(Text.assemble(("Where the documents come from", "bold"), says))
+    console.print(table)
 
 
 def _table(*headers: str) -> Table:
     """Make a plain table; a header that begins with > is right-aligned."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for header in headers:
-        table.add_column(
-            header.removeprefix(">"), justify="right" if header.startswith(">") else "left", no_wrap=True
-        )
+    for i, name in enumerate(headers):
+        justify = "right" if name.startswith(">") else "left"
+        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=i > 0, overflow="fold")
     return table
 
 

@@ -7,50 +7,58 @@ it. What does not: its key, the threshold and the verdict (``sql/macros_why.sql`
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from assets.evaluations import current_selection
 from assets.importance_estimator import read_log_ratios
 from assets.texts import pool_texts
+from dagster_project.terminal import Terminal, Text, absences
 from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
 from resources.plan import Plan, output_name
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
-#: N-grams shown for a document, and as many against it.
+#: N-grams shown for a document, and as many against it; pieces of a record.
 SHOWN = 10
 
 
-def print_why(workspace: Workspace, doc_id: str, name: str, console: Console) -> None:
+def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -> None:
     """Explain a document's place in a selection.
 
     Parameters
     ----------
     workspace : Workspace
     doc_id : str
-        Every document of this id is explained; ids need not be unique.
+        Every document of this id is explained; ids need not be unique. Of a record that was cut into pieces, they are
+        listed.
     name : str
         Name of the selection.
-    console : rich.console.Console
+    console : Terminal
 
     Raises
     ------
     ConfigError
-        No selection or no document has this name.
+        No selection has this name, or no document or record this id.
     dagster.Failure
         The selection is not materialized, or not from the inputs of today.
     """
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
         raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
-    plan = workspace.plan()
+    plan, absent = workspace.known_plan()
+    for line in absences(absent):
+        console.print(line, soft_wrap=True)
     current_selection(plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()
     if not rows:
+        query = {"doc_id": doc_id, "selection": name, "shown": SHOWN}
+        if pieces := workspace.catalog.query("why_pieces", **query).to_pylist():
+            _print_pieces(doc_id, pieces, name, console)
+            return
         raise ConfigError(
             f"no document has the id {doc_id!r}; look for it with: "
             "SELECT doc_id FROM documents WHERE doc_id LIKE '%…%'"
@@ -59,7 +67,8 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Console) ->
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
         _print_document(mine[0], console)
-        text = read_text(workspace, plan, mine[0]) if mine[0]["log_weight"] is not None else None
+        there = f"source {plan.shards[shard].source}" not in absent
+        text = read_text(workspace, plan, mine[0]) if there and mine[0]["log_weight"] is not None else None
         for each in mine:
             _print_target(each, console)
             if text is not None:
@@ -92,31 +101,50 @@ def _row_in_file(document: dict) -> int:
     return document["row"] if document["record"] is None else document["record"]
 
 
-def _print_document(row: dict, console: Console) -> None:
+def _print_document(row: dict, console: Terminal) -> None:
     console.print(Text(f"{row['doc_id']!r}", style="bold"), Text(f"of source {row['source']}"))
     place = f"{row['uri']}, row {_row_in_file(row)} (from 0)"
     if row["record"] is not None:
         place += f", bytes {row['begin_byte']:,} to {row['end_byte']:,} of its text"
-    console.print(f"  file       {place}", soft_wrap=True, markup=False)
-    console.print(f"  tokens     {row['n_tokens']:,}", markup=False)
+    console.print(f"  file       {place}", soft_wrap=True)
+    console.print(f"  tokens     {row['n_tokens']:,}")
 
 
-def _print_target(row: dict, console: Console) -> None:
+def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Terminal) -> None:
+    """Show what a record was cut into: the pieces that are picked first, then the others."""
+    n, picked = pieces[0]["pieces"], pieces[0]["picked"]
+    console.print(
+        f"{doc_id!r} is the id of a record that was cut into {n:,} documents, {picked:,} of them picked; "
+        f"name one, as in `dsir why {shlex.quote(pieces[0]['doc_id'])} --selection {selection}`",
+        soft_wrap=True,
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("  document", "tokens", "rank"):
+        table.add_column(name, justify="left" if name == "  document" else "right", no_wrap=True)
+    for piece in pieces:
+        rank = "not picked" if piece["rank"] is None else f"{piece['rank']:,}"
+        table.add_row(f"  {piece['doc_id']}", f"{piece['n_tokens']:,}", rank)
+    console.print(table)
+    if n > len(pieces):
+        console.print(f"  and {n - len(pieces):,} more")
+
+
+def _print_target(row: dict, console: Terminal) -> None:
     known = [
         f"{name.replace('_', ' ')} {row[name]:{form}}"
         for name, form in (("log_weight", ",.3f"), ("noise", "+.3f"), ("key", ",.3f"))
         if row[name] is not None
     ]
     epoch = f", epoch {row['epoch']}" if row["epoch"] > 1 else ""
-    console.print(f"  target     {row['target']}{epoch}: {', '.join(known) or 'not known'}", markup=False)
+    console.print(f"  target     {row['target']}{epoch}: {', '.join(known) or 'not known'}")
     style = "green" if row["picked_for"] else "yellow"
     console.print(Text(f"  verdict    {row['verdict']}", style=style), soft_wrap=True)
 
 
-def _print_ngrams(contributions: list[Contribution], console: Console) -> None:
+def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("  speaks for it", "nats", "speaks against it", "nats"):
-        table.add_column(header, justify="right" if header == "nats" else "left", no_wrap=True)
+    for name in ("  speaks for it", "nats", "speaks against it", "nats"):
+        table.add_column(name, justify="right" if name == "nats" else "left", no_wrap=True)
     best = [each for each in contributions if each.nats > 0][:SHOWN]
     worst = [each for each in contributions[::-1] if each.nats < 0][:SHOWN]
     for i in range(max(len(best), len(worst))):
@@ -132,11 +160,11 @@ def _print_ngrams(contributions: list[Contribution], console: Console) -> None:
     console.print(table)
 
 
-def _print_chain(steps: list[dict], console: Console) -> None:
+def _print_chain(steps: list[dict], console: Terminal) -> None:
     """Show every step between the raw file and the selection: fingerprint, run, time."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for header in ("  made by", "fingerprint", "Dagster run", "at"):
-        table.add_column(header)
+    for name in ("  made by", "fingerprint", "Dagster run", "at"):
+        table.add_column(name, overflow="fold")
     for step in steps:
         table.add_row(
             Text(f"  {output_name(step['asset'], step['partition'])}"),
@@ -147,4 +175,4 @@ def _print_chain(steps: list[dict], console: Console) -> None:
     console.print(table)
     for step in steps:
         if step["sha256"]:
-            console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True, markup=False)
+            console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True)

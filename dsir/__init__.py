@@ -21,5 +21,10 @@ are fitted). What does not: files, databases, the orchestrator. The steps, in or
 ``doctor``             texts of a target and of a pool to signs that a selection will not be what one hopes for
 ``explain``            one document's log weight to the n-grams it comes from
 ``compilation``        compiled code, made ready before it is needed
+``cache``              a place for compiled code where there is none
 =====================  ===============================================================
 """
+
+from dsir.cache import ensure_cache
+
+ensure_cache()

@@ -155,6 +155,8 @@ class Store:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        if home.is_dir() and not os.access(home, os.W_OK):
+            return  # another user's, or on a read-only disk: what is there can be read
         for kind, schema in SCHEMAS.items():
             # A view over a glob fails where nothing matches, so each kind has one file without rows.
             folder = home / kind
@@ -326,7 +328,7 @@ class Stamp:
         return {_METADATA_KEY: json.dumps(vars(self), sort_keys=True).encode()}
 
     def check(self, path: Path, metadata: dict[bytes, bytes] | None) -> None:
-        """Raise :class:`StaleInput` if a file's metadata is not this stamp; name each mismatch."""
+        """Raise :class:`StaleInput` if a file's metadata is not this stamp; say what became of it."""
         found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
         if found.get("fingerprint") == self.fingerprint:
             return
@@ -336,11 +338,11 @@ class Stamp:
             for key in sorted({*theirs, *self.features})
             if theirs.get(key) != self.features.get(key)
         ]
-        raise StaleInput(
-            f"{path}: written under fingerprint {found.get('fingerprint')}, expected {self.fingerprint}"
-            + (f" ({'; '.join(differences)})" if differences else "")
-            + f"; materialize {self.output} again"
-        )
+        if differences:
+            what = f"the configuration changed since it was made, or meanwhile ({'; '.join(differences)})"
+        else:
+            what = "other inputs than these made it: it is stale, or was made again meanwhile"
+        raise StaleInput(f"{path}: {what}; materialize {self.output} again")
 
 
 @contextlib.contextmanager

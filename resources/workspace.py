@@ -6,6 +6,7 @@ not: what is done with them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shutil
@@ -20,7 +21,7 @@ import dagster as dg
 import pyarrow as pa
 
 from resources.catalog import Catalog, Rebuilt
-from resources.corpus import CorpusError, content_stamp, discover, expand, file_exists
+from resources.corpus import CorpusError, Shard, content_stamp, discover, expand, file_exists
 from resources.engine import Engine
 from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
@@ -80,12 +81,13 @@ class Workspace:
         self.config = config
         self.settings: Settings = load_settings(config)
         self.home = home.resolve()
+        private_folder(self.home)
         self.store = Store(self.home)
         self.catalog = Catalog(self.home)
         self.engine = Engine(threads)
         self._held: IO | None = None
 
-    def discover(self) -> list[ShardFile]:
+    def discover(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
 
         A file whose size and modification time are those of the last time keeps its stamp; any other
@@ -93,13 +95,29 @@ class Workspace:
         this shard from now on, unless a file comes whose name stands for the shard. What is found, and what is
         gone, is recorded in the table ``shards`` where the home can be written to.
 
+        Parameters
+        ----------
+        absent : dict, optional
+            Takes why a source's files are not found, if none of them is, by ``source <name>``; its shards are then
+            those that were there last. Without it, that is an error.
+
         Raises
         ------
         CorpusError
             A source matches no file, or two files have the same key.
         """
         rows = self.catalog.query("known_shards").to_pylist()
-        found = [shard for source in self.settings.raw for shard in discover(source)]
+        found: list[Shard] = []
+        for source in self.settings.raw:
+            try:
+                found += discover(source)
+            except CorpusError as error:
+                if absent is None:
+                    raise
+                absent[f"source {source.name}"] = str(error)
+                last = [row for row in rows if row["source"] == source.name and not row["vanished"]]
+                names = ("shard", "source", "uri", "size", "modified")
+                found += [Shard(*(row[name] for name in names)) for row in last]
         by_key: dict[str, str] = {}
         for shard in found:
             if by_key.setdefault(shard.key, shard.uri) != shard.uri:
@@ -165,6 +183,24 @@ class Workspace:
         """Return the plan over the files that are there now and the lineage as it is now."""
         stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
         return Plan(self.settings, self.discover(), stamps, self.latest())
+
+    def known_plan(self) -> tuple[Plan, dict[str, str]]:
+        """Return the plan, and why the files of sources and targets are not there, by ``source <name>`` and so on.
+
+        For commands that only show: a source or target that is absent as a whole is more likely a disk that is not
+        mounted than a pool that is empty, and is taken for what it was when it was there last.
+        """
+        absent: dict[str, str] = {}
+        shards, latest = self.discover(absent), self.latest()
+        stamps = {}
+        for target in self.settings.targets:
+            stamp = _target_stamp(target)
+            made = latest.get(("target_counts", target.name))
+            if stamp.startswith(UNREADABLE) and made:
+                absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
+                stamp = json.loads(made["inputs"])["file"]
+            stamps[target.name] = stamp
+        return Plan(self.settings, shards, stamps, latest), absent
 
     @contextmanager
     def exclusive(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -376,6 +412,13 @@ class Pipeline(dg.ConfigurableResource):
         """Let go of the home at the end of a run that held it."""
         if "workspace" in self.__dict__:
             self.workspace.release()
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner can look into; one that is there stays as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
 
 
 def _lock(file: IO) -> bool:

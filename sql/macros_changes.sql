@@ -69,7 +69,8 @@ SELECT 'old' AS side, o.* FROM older AS o UNION ALL SELECT 'new', n.* FROM newer
 -- Where new weights were computed, who was displaced and who fell behind is told by ranks, since all weights move
 -- together when the pool's distribution does: of the documents that were there on both sides, those of the old
 -- version that would have had no place in the new one, had they kept their order, are displaced. What is left,
--- left because the order changed. Likewise for those that entered.
+-- left because the order changed. Likewise for those that entered. Where the budget is a share of the eligible documents
+-- and came out larger or smaller, the last of those that so got or lost a place owe that to the pool's size.
 CREATE OR REPLACE MACRO selection_changes(selection, old := NULL, new := NULL) AS TABLE
 WITH asked AS (
     SELECT selection AS selection, old AS old, new AS new
@@ -124,7 +125,9 @@ WITH asked AS (
             AND configured(o.configuration, 'method') IN ('resample', 'top_k')
             AND coalesce(o.configuration->'temperature', o.configuration->'length', o.configuration->'epochs',
                          n.configuration->'temperature', n.configuration->'length', n.configuration->'epochs'
-                ) IS NULL AS same_noise
+                ) IS NULL AS same_noise,
+        (o.configuration->'size'->>'fraction') IS NOT NULL
+            AND (n.configuration->'size'->>'fraction') IS NOT NULL AS a_share
     FROM sides AS o
     JOIN sides AS n ON o.side = 'old' AND n.side = 'new'
     LEFT JOIN estimators AS eo ON eo.side = 'old'
@@ -144,7 +147,9 @@ WITH asked AS (
            min(p.key) FILTER (p.side = 'old')               AS old_threshold,
            min(p.key) FILTER (p.side = 'new')               AS new_threshold,
            count(*)   FILTER (p.side = 'old' AND p.stayed)  AS old_places,
-           count(*)   FILTER (p.side = 'new' AND p.stayed)  AS new_places
+           count(*)   FILTER (p.side = 'new' AND p.stayed)  AS new_places,
+           count(*)   FILTER (p.side = 'old')               AS old_picked,
+           count(*)   FILTER (p.side = 'new')               AS new_picked
     FROM picked AS p GROUP BY p.target, p.epoch
 ), moved AS (
     SELECT p.* FROM picked AS p QUALIFY count(*) OVER (PARTITION BY p.epoch, p.shard, p.document) = 1
@@ -180,6 +185,10 @@ SELECT
         WHEN k.new_counts IS NULL THEN 'the shard is not counted any more'
         WHEN r.why IS NOT NULL THEN r.why
         WHEN c.configured <> '' THEN 'the selection is configured otherwise: ' || c.configured || c.estimator
+        WHEN k.side = 'old' AND c.a_share AND k.place > greatest(t.new_places, t.old_places - (t.old_picked - t.new_picked))
+            THEN 'the pool shrank, and the budget with it'
+        WHEN k.side = 'new' AND c.a_share AND k.place > greatest(t.old_places, t.new_places - (t.new_picked - t.old_picked))
+            THEN 'the pool grew, and the budget with it'
         WHEN k.side = 'old' AND (k.old_weights = k.new_weights OR k.place > t.new_places)
             THEN 'displaced by better documents'
         WHEN k.side = 'new' AND (k.old_weights = k.new_weights OR k.place > t.old_places)

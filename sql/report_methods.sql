@@ -1,10 +1,11 @@
--- Each selection beside the picks that it is compared with, one row each, itself first: the means over its targets.
+-- Versions of selections, each beside the picks that it is compared with, one row each, itself first: the means over its targets.
 -- `pick` is NULL for the selection itself. The figures of `over_random` are those of a sample.
 WITH measured AS (
     SELECT e.selection, map_from_entries(list((e.metric, e.value))) AS value
     FROM evaluations AS e
-    JOIN latest AS l ON l.asset = 'selections' AND l.partition = e.selection AND l.fingerprint = e.version
-    WHERE e.target = '' AND e.source = '' AND list_contains($selections, e.selection)
+    JOIN (SELECT unnest($selections) AS selection, unnest($versions) AS version) AS a
+      ON a.selection = e.selection AND a.version = e.version
+    WHERE e.target = '' AND e.source = ''
     GROUP BY e.selection
 ), picks AS (
     SELECT m.selection, m.value, nullif(regexp_extract(k.metric, '^kl_reduction_?(.*)$', 1), '') AS pick

@@ -1,18 +1,37 @@
--- One row a selection: its size, where it is, the effective sample size of its weights.
-WITH measured AS (
-    SELECT
-        l.partition                             AS selection,
-        l.metadata->>'method'                   AS method,
-        (l.metadata->>'documents')::BIGINT      AS documents,
-        (l.metadata->>'tokens')::BIGINT         AS tokens,
-        getvariable('dsir_home') || '/' || (l.metadata->>'folder') AS folder,
-        getvariable('dsir_home') || '/' || (v.metadata->>'report') AS report,
-        max(e.value) FILTER (e.metric = 'effective_sample_size')   AS effective_sample_size
-    FROM latest AS l
-    LEFT JOIN evaluations AS e ON e.selection = l.partition AND e.version = l.fingerprint AND e.target = ''
-    LEFT JOIN latest AS v
-      ON v.asset = 'evaluations' AND v.partition = l.partition AND v.metadata->>'selection_version' = l.fingerprint
-    WHERE l.asset = 'selections' AND list_contains($selections, l.partition)
-    GROUP BY ALL
+-- One row for each selection that was made: of the version that its configuration asks for, if that is one of them and
+-- the launchpad did not ask for another one since; else of the one made last. `current`: it is the one made last.
+WITH asked AS (
+    SELECT unnest($selections) AS selection, unnest($wanted) AS wanted
+), wanted AS (
+    SELECT l.* FROM asked AS a
+    JOIN lineage AS l ON l.asset = 'selections' AND l.partition = a.selection AND l.fingerprint = a.wanted
+    JOIN latest AS n ON n.asset = 'selections' AND n.partition = a.selection
+    WHERE l.pruned_at IS NULL AND (n.metadata->'launchpad') IS NULL
+    QUALIFY row_number() OVER (PARTITION BY l.partition ORDER BY l.sequence DESC) = 1
+), shown AS (
+    SELECT a.selection, coalesce(w.fingerprint, l.fingerprint) AS version, version = l.fingerprint AS current,
+           coalesce(w.metadata, l.metadata) AS metadata, coalesce(w.inputs, l.inputs) AS inputs
+    FROM asked AS a
+    JOIN latest AS l ON l.asset = 'selections' AND l.partition = a.selection
+    LEFT JOIN wanted AS w ON w.partition = a.selection
+), reports AS (
+    SELECT l.partition AS selection, l.metadata->>'selection_version' AS version, l.metadata->>'report' AS report
+    FROM lineage AS l
+    WHERE l.asset = 'evaluations' AND l.pruned_at IS NULL
+    QUALIFY row_number() OVER (PARTITION BY selection, version ORDER BY l.sequence DESC) = 1
 )
-SELECT * FROM measured ORDER BY list_position($selections, selection);
+SELECT
+    s.selection, s.version, s.current,
+    s.metadata->>'method'                  AS method,
+    (s.metadata->>'documents')::BIGINT     AS documents,
+    (s.metadata->>'tokens')::BIGINT        AS tokens,
+    getvariable('dsir_home') || '/' || (s.metadata->>'folder')  AS folder,
+    getvariable('dsir_home') || '/' || r.report                 AS report,
+    (s.metadata->'launchpad') IS NOT NULL  AS overridden,
+    s.inputs['configuration']              AS configuration,
+    map_keys(s.inputs)                     AS inputs,
+    (SELECT max(e.value) FROM evaluations AS e
+     WHERE e.selection = s.selection AND e.version = s.version AND e.target = '' AND e.metric = 'effective_sample_size')
+                                           AS effective_sample_size
+FROM shown AS s LEFT JOIN reports AS r ON r.selection = s.selection AND r.version = s.version
+ORDER BY list_position($selections, s.selection);

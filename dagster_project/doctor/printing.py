@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from dagster_project.doctor.checks import Curve, Finding
+from dagster_project.terminal import Terminal, Text, header
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -21,11 +20,11 @@ OF_TARGETS = {
     "size of the target": "last doubling,\nof the way",
     "empty buckets": "pool's n-grams on\nempty buckets",
     "collisions": "n-grams\ncrowded out",
-    "likeness of the pool": "documents\nas much like it",
+    "likeness of the pool": "documents\nas like it",
 }
 
 
-def print_doctor(findings: list[Finding], curves: list[Curve], console: Console) -> None:
+def print_doctor(findings: list[Finding], curves: list[Curve], console: Terminal) -> None:
     """Print the warnings with advice, what is well in the pool, and every number of the targets."""
     warnings = [each for each in findings if each.warning]
     for each in warnings:
@@ -53,9 +52,8 @@ def print_doctor(findings: list[Finding], curves: list[Curve], console: Console)
         console.print(table)
     if curves:
         console.print()
-        console.print(
-            "[bold]Learning curves[/]  KL(held out‖fit) in nats, on parts of the target, each twice the last"
-        )
+        says = "  KL(held out‖fit) in nats, on parts of the target, each twice the last"
+        console.print(Text.assemble(("Learning curves", "bold"), says))
         table = _table("target", "documents", "", "KL", "of the pool")
         for curve in curves:
             kls = [point.kl for point in curve.points]
@@ -77,7 +75,7 @@ def print_doctor(findings: list[Finding], curves: list[Curve], console: Console)
 
 
 def _table(*headers: str) -> Table:
-    columns = (Column(header, no_wrap=True) for header in headers)
+    columns = (Column(header(each), no_wrap=True) for each in headers)
     return Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
 
 

@@ -130,6 +130,8 @@ def load_settings(path: str | Path) -> Settings:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply; a configuration takes a few levels") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
     if not isinstance(content, dict):
@@ -163,8 +165,23 @@ def absolute_uri(uri: str, base: Path) -> str:
     return os.path.normpath(base / Path(uri).expanduser())
 
 
+#: Values that a configuration may have, what aliases stand for counted each time.
+MOST_VALUES = 100_000
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML, but a key that is written twice is an error rather than the last of them."""
+    """YAML, but a key that is written twice is an error rather than the last of them, and aliases do not multiply."""
+
+    def construct_document(self, node: yaml.Node) -> object:
+        values = _values_in(node, {})
+        if values > MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"more than {MOST_VALUES:,} values, aliases resolved; write it without them",
+                node.start_mark,
+            )
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         merge = "tag:yaml.org,2002:merge"  # `<<` may stand beside keys that it brings
@@ -175,6 +192,15 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"the key '{key}' is written {keys.count(key)} times", node.start_mark
                 )
         return super().construct_mapping(node, deep)
+
+
+def _values_in(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
+    """Count the values of a node; RecursionError where an alias is within what it stands for."""
+    if node not in known:
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+        known[node] = 1 + sum(_values_in(part, known) for part in parts)
+    return known[node]
 
 
 def _key(item: dict, content: object) -> str:

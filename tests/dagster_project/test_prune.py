@@ -20,7 +20,7 @@ def dsir(done, monkeypatch):
 
 
 def leftovers(pipeline):
-    found = find_leftovers([pipeline.workspace()])
+    found, _ = find_leftovers([pipeline.workspace()])
     return {str(each.path.relative_to(pipeline.home)): each.why for each in found}
 
 
@@ -81,9 +81,10 @@ def test_what_another_configuration_names_stays_if_it_is_given(done, dsir, tmp_p
     assert len(done.picks()) == 20
 
 
-def test_a_pool_that_is_not_there_at_all_removes_nothing(done, dsir, capsys):
+def test_of_a_pool_that_is_not_there_at_all_nothing_is_removed(done, dsir, capsys):
     for file in (done.data / "pool").iterdir():
         file.unlink()
-    assert dsir("prune", "--yes") == 1
-    assert "data/pool" in capsys.readouterr().err
+    assert dsir("prune", "--yes") == 0
+    out = capsys.readouterr().out
+    assert "data/pool" in out and "nothing of it is removed" in out
     assert (done.home / "raw_counts/pool.law.parquet").exists()

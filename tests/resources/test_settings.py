@@ -433,3 +433,17 @@ def test_settings_can_not_be_changed_after_loading(tmp_path):
     settings = load(tmp_path, SMALLEST)
     with pytest.raises(ValueError, match="frozen"):
         settings.selections[0].seed = 1
+
+
+@pytest.mark.parametrize("again", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_that_multiply_are_refused_at_once(tmp_path, again):
+    lines = ["a0: &a0 {k: [x, x, x, x, x, x, x, x, x, x]}"]
+    for i in range(9):
+        lines.append(f"a{i + 1}: &a{i + 1} " + again.format(", ".join([f"*a{i}"] * 10)))
+    with pytest.raises(ConfigError, match=r"more than 100,000 values, aliases resolved"):
+        load(tmp_path, "\n".join(lines))
+
+
+def test_an_alias_within_what_it_stands_for_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"nested too deeply"):
+        load(tmp_path, "raw: &a [*a]")

@@ -17,10 +17,10 @@ from datetime import UTC, datetime, timedelta
 import duckdb
 import numpy as np
 import pytest
-from rich.console import Console
 
 import sql
 from dagster_project.changes import print_changes
+from dagster_project.terminal import Terminal
 from dsir.hashing import gumbel_noise, noise_key
 from resources.catalog import Catalog, Lineage
 from resources.settings import ConfigError
@@ -542,13 +542,36 @@ def test_what_is_newer_than_the_selection_is_not_used(copy):
     assert law["verdict"].startswith("not known: its shard was counted or weighed again")
 
 
+def test_a_share_of_a_pool_that_grew_or_shrank_says_so(pipeline):
+    """What gets a place since there are more of them did not move up, and what loses one was not displaced."""
+    pipeline.write_pool()
+    pipeline.config["selections"][0]["size"] = {"fraction": 0.2}
+    assert pipeline.errors() == []
+    more = pipeline.write("pool/more.jsonl", sentences("code", 40, seed=9))
+    assert pipeline.errors() == []
+
+    def changes() -> Counter:
+        rows = ask(pipeline, "FROM selection_changes('picked')")
+        return Counter((row["change"], row["why"]) for row in rows if row["why"].startswith("the pool"))
+
+    def others() -> set[str]:
+        return {row["why"] for row in ask(pipeline, "FROM selection_changes('picked')")}
+
+    assert changes().keys() == {("entered", "the pool grew, and the budget with it")}
+    assert 0 < changes().total() <= 8 and "moved up: a place came free" not in others()
+    more.unlink()
+    assert pipeline.errors() == []
+    assert changes().keys() == {("left", "the pool shrank, and the budget with it")}
+    assert 0 < changes().total() <= 8 and "displaced by better documents" not in others()
+
+
 # --- versions that are gone, and `dsir changes` ------------------------------------------------------
 
 
 def shown(
     pipeline: SmallPipeline, selection: str = "picked", old: str | None = None, new: str | None = None
 ) -> str:
-    console = Console(file=io.StringIO(), width=140)
+    console = Terminal(file=io.StringIO(), width=140)
     print_changes(pipeline.workspace(), selection, old, new, console)
     return console.file.getvalue()
 

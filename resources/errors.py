@@ -1,0 +1,110 @@
+"""Foreign errors, each in one line with what to do.
+
+What belongs here: what DuckDB, SQLite, Dagster, the system and Python itself raise, in words. What does not: this
+project's own errors, which say it themselves where they are raised.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+
+import duckdb
+
+from resources.store import DISK_FULL
+
+#: Packages whose exceptions are messages to whoever runs this.
+OURS = ("resources", "assets", "dsir", "dagster_project")
+
+_NO_WRITING = "it is read-only or another user's: name another folder, or have its owner do this"
+_NO_MEMORY = (
+    "not enough memory; end other programs, or let this one use fewer cores, each of which holds a batch of documents "
+    "(`taskset -c 0 dsir …`)"
+)
+_REBUILD = "`dsir verify --rebuild` makes the catalog again from the files"
+
+
+def explained(error: BaseException) -> str | None:
+    """Say in one line what a foreign error is and what to do.
+
+    Parameters
+    ----------
+    error : BaseException
+        What it was raised from is looked at where it says nothing itself.
+
+    Returns
+    -------
+    str or None
+        None where the error is neither foreign nor one of :data:`OURS`: a fault of the code, whose traceback is wanted.
+    """
+    if type(error).__module__.split(".")[0] in OURS:
+        return str(error)
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
+        said = _first_line(error)
+        return f"{_NO_MEMORY}: {said}" if said else _NO_MEMORY
+    if isinstance(error, RecursionError):
+        return (
+            "something is nested deeper than Python can follow: a record, or the configuration; nest it less"
+        )
+    if isinstance(error, UnicodeEncodeError):
+        bad = error.object[error.start : error.end]
+        return f"{bad!r} has no place in {error.encoding}: a name that is not UTF-8? Rename the file"
+    if isinstance(error, UnicodeError):
+        return f"text that is not UTF-8: {error}; write it again as UTF-8"
+    if isinstance(error, duckdb.Error):
+        return _of_duckdb(error)
+    module = type(error).__module__.split(".")[0]
+    if isinstance(error, sqlite3.Error) or module == "sqlalchemy":
+        return _of_sqlite(error)
+    cause = error.__cause__ and explained(error.__cause__)
+    if module == "dagster":
+        return cause or f"Dagster: {_first_line(error)}"
+    if module == "rich":
+        return f"the terminal cannot show it: {_first_line(error)}"
+    return cause
+
+
+def _of_system(error: OSError) -> str:
+    text = error.strerror or str(error)
+    if error.filename is not None:
+        text = f"{os.fsdecode(error.filename)}: {text}"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{text}; {_NO_WRITING}"
+    if error.errno in DISK_FULL and "make room" not in text:
+        return f"{text}; what is done stays: make room and start again"
+    return text
+
+
+def _of_duckdb(error: duckdb.Error) -> str:
+    text = _first_line(error)
+    if any(os.strerror(number) in text for number in (errno.EACCES, errno.EPERM, errno.EROFS)) or (
+        "read-only" in text
+    ):
+        return f"{text}; {_NO_WRITING}"
+    if any(os.strerror(number) in text for number in DISK_FULL):
+        return f"{text}; what is done stays: make room and start again"
+    damage = duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException
+    if isinstance(error, damage) or "not a valid DuckDB database" in text or "orrupt" in text:
+        return f"{text} If it stays so, the catalog is damaged: {_REBUILD}"
+    return text
+
+
+def _of_sqlite(error: Exception) -> str:
+    text = _first_line(getattr(error, "orig", None) or error)
+    where = f"{os.environ.get('DAGSTER_HOME', 'DAGSTER_HOME')}, where Dagster keeps its history: {text}"
+    if "is full" in text:
+        return f"{where}; what is done stays: make room and start again"
+    if "readonly" in text or "unable to open" in text:
+        return f"{where}; {_NO_WRITING}"
+    if "locked" in text:
+        return f"{where}; another process has held it for long: end it and start again"
+    if "malformed" in text or "not a database" in text or "disk I/O" in text:
+        return f"{where}; move the folder away, a new one is made: outputs and the catalog are not in it"
+    return where
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
