@@ -19,7 +19,7 @@ import dagster as dg
 import pyarrow as pa
 
 from resources.catalog import Catalog
-from resources.corpus import CorpusError, content_stamp, discover, expand
+from resources.corpus import CorpusError, FileInfo, Shard, content_stamp, discover, expand
 from resources.engine import Engine
 from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
@@ -71,9 +71,8 @@ class Workspace:
     def discover(self) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
 
-        A file whose size and modification time are those of the last time keeps its stamp; any other
-        is read once to hash it. What is found, and what is not found any more, is recorded in the table
-        ``shards``.
+        A file keeps its stamp as :meth:`kept_stamp` says; any other is read once to hash it. What is found, and
+        what is not found any more, is recorded in the table ``shards``. Files in DSIR_HOME are left out.
 
         Raises
         ------
@@ -81,8 +80,8 @@ class Workspace:
             A source matches no file, or two files have the same key.
         """
         rows = self.catalog.query("known_shards").to_pylist()
-        known = {(row["shard"], row["uri"], row["size"], row["modified"]): row["stamp"] for row in rows}
-        found = [shard for source in self.settings.raw for shard in discover(source)]
+        known = {row["shard"]: row for row in rows}
+        found = [shard for source in self.settings.raw for shard in discover(source, self.home)]
         by_key: dict[str, str] = {}
         for shard in found:
             if by_key.setdefault(shard.key, shard.uri) != shard.uri:
@@ -99,23 +98,41 @@ class Workspace:
         back = [row["shard"] for row in rows if row["shard"] in by_key and row["vanished"]]
         if gone or back:
             self.catalog.record_vanished(gone, back)
-        new = [shard for shard in found if (shard.key, shard.uri, shard.size, shard.modified) not in known]
-        stamps = dict(zip(new, self.engine.map_blocks(_stamp, [shard.uri for shard in new]), strict=True))
+        stamps = {shard: self.kept_stamp(shard, known.get(shard.key)) for shard in found}
+        new = [shard for shard, stamp in stamps.items() if stamp is None]
+        stamps |= zip(new, self.engine.map_blocks(_stamp, new), strict=True)
         files = [
-            ShardFile(
-                shard.key,
-                shard.source,
-                shard.uri,
-                shard.size,
-                shard.modified,
-                stamps.get(shard) or known[shard.key, shard.uri, shard.size, shard.modified],
-            )
-            for shard in found
+            ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, stamp)
+            for shard, stamp in stamps.items()
         ]
-        read = {shard.key for shard, stamp in stamps.items() if not stamp.startswith(UNREADABLE)}
-        if read:
-            self.catalog.record_shards(pa.Table.from_pylist([vars(f) for f in files if f.shard in read]))
+        differ = [
+            vars(file)
+            for file in files
+            if not file.stamp.startswith(UNREADABLE)
+            and any(known.get(file.shard, {}).get(name) != value for name, value in vars(file).items())
+        ]
+        if differ:
+            self.catalog.record_shards(pa.Table.from_pylist(differ))
         return files
+
+    @staticmethod
+    def kept_stamp(shard: Shard, row: dict | None) -> str | None:
+        """Return a file's stamp where it need not be read for it.
+
+        Its store's tag, where there is one; else the stamp of the last time, where path, size and modification time
+        are what they were. A file without a time is read every time: its size alone does not say that it is the same.
+
+        Parameters
+        ----------
+        shard : Shard
+            The file as it is now.
+        row : dict or None
+            The shard's row of the table ``shards``.
+        """
+        if shard.tag is not None:
+            return shard.tag
+        same = row and (row["uri"], row["size"], row["modified"]) == (shard.uri, shard.size, shard.modified)
+        return row["stamp"] if same and shard.modified else None
 
     def vanished(self) -> list[str]:
         """Return the shards of the configured sources whose files are not found any more, sorted."""
@@ -124,7 +141,7 @@ class Workspace:
 
     def plan(self) -> Plan:
         """Return the plan over the files that are there now and the lineage as it is now."""
-        stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
+        stamps = {target.name: _target_stamp(target, self.home) for target in self.settings.targets}
         return Plan(self.settings, self.discover(), stamps, self.latest())
 
     @contextmanager
@@ -220,21 +237,21 @@ def _lock(file: IO) -> bool:
     return True
 
 
-def _stamp(uri: str) -> str:
-    """Hash a file; where it can not be read, say so in the stamp: its own partition will fail on it."""
+def _stamp(file: FileInfo) -> str:
+    """Stamp a file by its tag or its content; where it cannot be read, the stamp says so: its partition will fail."""
     try:
-        return content_stamp(uri)
+        return file.tag or content_stamp(file.uri)
     except (CorpusError, OSError) as error:
         return f"{UNREADABLE}: {error}"
 
 
-def _target_stamp(target: Target) -> str:
+def _target_stamp(target: Target, home: Path) -> str:
     """Hash a target's files and its held-out files, in order."""
     parts = {}
     for role, uri in (("train", target.uri), ("holdout", target.holdout)):
         try:
-            files = expand(uri) if uri else []
+            files = expand(uri, home) if uri else []
         except CorpusError as error:
             return f"{UNREADABLE}: {error}"
-        parts |= {f"{role} {index}": _stamp(file.uri) for index, file in enumerate(files)}
+        parts |= {f"{role} {index}": _stamp(file) for index, file in enumerate(files)}
     return fingerprint(parts)
