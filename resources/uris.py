@@ -21,7 +21,7 @@ _USER = re.compile(r"(://)(?:[^\s/@:]*:(?:[^\s/]*@|(?!\d+/)[^\s@]*@))")
 _HTTP_USER = re.compile(r"(https?://)[^\s/@]+@", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(
     r"([?&;](?:[\w.-]*(?:signature|credential|token|secret|passw(?:or)?d|pwd|api[-_]?key|access[-_]?key(?:[-_]?id)?)"
-    r"|sig|auth|authorization)=)[^&;#\s]+",
+    r"|sig|auth|authorization)=)[^&;#\s]*[^&;#\s:,.)]",
     re.IGNORECASE,
 )
 _MASK = "***"
@@ -39,7 +39,7 @@ def masked(text: str) -> str:
     >>> masked("https://host/a.jsonl?version=2&X-Amz-Signature=0f1e")
     'https://host/a.jsonl?version=2&X-Amz-Signature=***'
     """
-    return _URI.sub(lambda match: _mask(match[0]), text)
+    return _URI.sub(lambda match: "::".join(map(_mask, match[0].split("::"))), text)
 
 
 def _mask(uri: str) -> str:

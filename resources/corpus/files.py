@@ -320,6 +320,15 @@ def base_name(uri: str) -> str:
     return shlex.quote(path.rpartition("/")[2])
 
 
+def cat(uri: str) -> str:
+    """Return a shell command that writes a file's text, to be shown in a message."""
+    name = base_name(uri)
+    suffix = name.rstrip("'").rpartition(".")[2].lower()
+    return {"gz": "gzip -dc", "gzip": "gzip -dc", "zst": "zstd -dc", "zstd": "zstd -dc"}.get(
+        suffix, "cat"
+    ) + f" {name}"
+
+
 def _split_suffix(path: str) -> tuple[str, str | None]:
     """Split a path into the part before the known suffixes and the format."""
     stem = path

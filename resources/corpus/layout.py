@@ -90,7 +90,9 @@ def one_a_line(uri: str, chunks: Iterator[bytes], array: bool) -> Iterator[bytes
         at = np.flatnonzero(((signs != 0) | (octets == _COMMA)) & ~strings)
         depths = depth + np.cumsum(signs[at], dtype=np.int64)
         closed = np.flatnonzero((depths <= 0) & (signs[at] < 0))
-        out = np.where(octets == _NEWLINE, np.where(strings, 0, _SPACE), octets).astype(np.uint8)
+        out, newlines = octets.copy(), octets == _NEWLINE
+        out[newlines] = _SPACE
+        out[newlines & strings] = 0
         if array:
             if len(closed):
                 ended, end = True, int(at[closed[0]])

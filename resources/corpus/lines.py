@@ -32,8 +32,7 @@ from resources.corpus.fields import (
     is_utf8,
     text_bytes,
 )
-from resources.corpus.files import CorpusError, base_name, corpus_errors, open_text
-from resources.corpus.jsontext import parse_record
+from resources.corpus.files import CorpusError, cat, corpus_errors, open_text
 from resources.corpus.layout import layout, one_a_line
 from resources.corpus.signatures import HEAD
 
@@ -111,18 +110,17 @@ class LineBlock:
 
     def _refuse_whole(self, reason: str) -> None:
         """Refuse a file whose one value holds records, with the command that writes one a line."""
-        name = base_name(self.uri)
         if reason == SEVERAL:
             within, select = "several JSON values on one line", "."
         else:
-            key = _list_of_objects(self.data)
+            key = _list_of_objects(self.data) if reason.startswith("no") else None  # the field is not there
             if key is None:
                 return
             within = f"one JSON object ({reason}), with a list of objects under '{key}'"
             select = f".[{json.dumps(key)}][]"
         raise CorpusError(
             f"{self.uri}: the file is {within}; expected one object a line, or one array of objects: "
-            f"`jq -c {shlex.quote(select)} {name}` writes them so"
+            f"`{cat(self.uri)} | jq -c {shlex.quote(select)} > new.jsonl` writes them so"
         )
 
 
@@ -317,7 +315,7 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
     except UnicodeDecodeError:
         raise BadRecord(INVALID_UTF8) from None
     except (ValueError, RecursionError) as error:
-        if getattr(error, "msg", "") == "Extra data" and error.doc[error.pos] in "{[":
+        if getattr(error, "msg", "") == "Extra data" and error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
             raise BadRecord(SEVERAL) from None
         columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
         if columns is None:
@@ -330,6 +328,9 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
 
 def _list_of_objects(line: bytes) -> str | None:
     """Return the key of an object under which there is a list of objects."""
-    record = parse_record(line)
-    lists = (key for key, value in record.items() if isinstance(value, list) and value[:1])
-    return next((key for key in lists if isinstance(record[key][0], dict)), None)
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    lists = record.items() if isinstance(record, dict) else ()
+    return next((k for k, v in lists if isinstance(v, list) and v[:1] and isinstance(v[0], dict)), None)

@@ -31,7 +31,7 @@ from resources.corpus.fields import (
 )
 from resources.corpus.files import (
     CorpusError,
-    base_name,
+    cat,
     corpus_errors,
     file_format,
     file_system,
@@ -424,8 +424,7 @@ def _other_delimiter(uri: str, schema: pa.Schema) -> str | None:
     if found is None or file_format(uri) not in _DELIMITERS:
         return None
     called = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}[found]
-    name = base_name(uri)
     convert = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={found!r}))"
     return (
-        f'its header is delimited by {called}: convert it with `python -c "{convert}" < {name} > new-{name}`'
+        f'its header is delimited by {called}: convert it with `{cat(uri)} | python -c "{convert}" > new.csv`'
     )

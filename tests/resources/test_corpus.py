@@ -394,7 +394,7 @@ def test_paths_agree(content):
 @given(st.lists(json_line(), max_size=12), st.sampled_from([1, 3, 17, 64, 300]), st.booleans())
 def test_blocks_do_not_matter(tmp_path_factory, content, block_bytes, final):
     path = tmp_path_factory.mktemp("blocks") / "file.jsonl.gz"
-    path.write_bytes(gzip.compress(b"\n".join(content) + b"\n" * final, 1))
+    path.write_bytes(gzip.compress(b"\n".join([*content, GOOD]) + b"\n" * final, 1))
     reader = RawSource(name="pool", uri="x", text=["text", "m.t"], id="id", source="m.s")
     assert read(path, reader, block_bytes) == read(path, reader)
 
