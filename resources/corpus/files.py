@@ -55,6 +55,9 @@ _CUT_OFF = (
     "the compressed stream ends early; the file was cut off or is still being written: nothing of it is used, get the "
     "whole file"
 )
+#: What zlib says through Arrow, and the standard library, where another gzip member was to begin.
+_NO_MEMBER = ("incorrect header check", "unknown compression method", "Not a gzipped file")
+_PADDING = bytes(4)  # at the end of gzip the length of the text stands, which is zero for none
 _MAX_KEY = 200  # a key becomes a file name; leaves room for suffixes within 255 bytes
 _MODIFIED_KEYS = ("mtime", "modified", "LastModified", "last_modified", "Last-Modified", "updated")
 #: What a store gives as the identity of an object's content, the surest first.
@@ -213,24 +216,21 @@ def corpus_errors(uri: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise CorpusError(f"{uri}: no such file; check the uri, or materialize again if it moved") from error
-    except gzip.BadGzipFile as error:
-        if "Not a gzipped file" not in str(error):
-            raise CorpusError(f"{uri}: can not be read: {error}; {_AGAIN}") from error
-        if "(b'\\x1f')" in str(error):  # half of the mark that begins the next member
-            raise CorpusError(f"{uri}: {_CUT_OFF}") from error
-        name = base_name(uri)
-        raise CorpusError(
-            f"{uri}: after the end of the gzip stream there is something that is neither gzip nor zeros; is the file "
-            f"whole? If so, write it again without: `gzip -dc {name} | gzip > new-{name}`"
-        ) from error
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{uri}: begins as {error.encoding}, and is not: {error.reason}; nothing of it is used, write it as UTF-8"
         ) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         text = " ".join(str(error).split())
-        if "Truncated compressed stream" in text or isinstance(error, EOFError):
+        # Of the mark that begins another gzip member, one byte may be there.
+        if "Truncated compressed stream" in text or isinstance(error, EOFError) or "(b'\\x1f')" in text:
             raise CorpusError(f"{uri}: {_CUT_OFF}") from error
+        if any(words in text for words in _NO_MEMBER):
+            name = base_name(uri)
+            raise CorpusError(
+                f"{uri}: after the end of a gzip stream there is something that is neither gzip nor zeros: nothing of "
+                f"it is used, get the file again, or drop what follows: `gzip -dc {name} | gzip > new-{name}`"
+            ) from error
         if "requires too much memory" in text:
             name = base_name(uri)
             raise CorpusError(
@@ -273,7 +273,10 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
     """
     with open_binary(uri) as raw:
         head = raw.read(HEAD)
+        padded = True
         if isinstance(raw, pa.OSFile):
+            raw.seek(max(raw.size() - len(_PADDING), 0))
+            padded = raw.read() == _PADDING
             raw.seek(0)
         else:  # some stores only read on
             raw = pa.PythonFile(_PutBack(head, raw), mode="r")
@@ -281,22 +284,22 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
         if codec is not None:
             packed, head = head, b""
             with contextlib.suppress(OSError, EOFError, zlib.error):  # damage shows where the whole is read
-                head = decompressed(pa.BufferReader(packed), codec).read(64)
+                head = _decompressed(pa.BufferReader(packed), codec).read(64)
         if (found := container(head)) is not None:
             inside = f"compressed with {codec}, and within it " if codec else ""
             raise CorpusError(
                 f"{uri}: by its first bytes this is {inside}{found}, and its suffix says otherwise; rename it, or "
                 "write it as its suffix says"
             )
-        stream = raw if codec is None else decompressed(raw, codec)
+        stream = raw if codec is None else _decompressed(raw, codec, padded)
         if (encoded := encoding(head)) is not None:
             stream = pa.transcoding_input_stream(stream, encoded.lower(), "utf-8")
         yield stream
 
 
-def decompressed(raw: pa.NativeFile, codec: str) -> pa.NativeFile:
-    """Decompress a stream. gzip is the standard library's, which knows the zeros that tapes and archives pad with."""
-    if codec == "gzip":
+def _decompressed(raw: pa.NativeFile, codec: str, padded: bool = False) -> pa.NativeFile:
+    """Decompress a stream; one that may be padded with zeros, as tapes and archives do, as gzip(1) does."""
+    if codec == "gzip" and padded:
         return pa.PythonFile(gzip.GzipFile(fileobj=raw), mode="r")
     return pa.CompressedInputStream(raw, codec)
 

@@ -7,6 +7,7 @@ does not: JSON Lines (``lines``), the meaning of fields (``fields``), finding a 
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -285,6 +286,26 @@ def _fits(uri: str, block_bytes: int) -> bool:
     return size <= block_bytes
 
 
+@contextlib.contextmanager
+def _native_text(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file of text without Python behind it, copied to a temporary file where there is.
+
+    pyarrow 26 reads CSV ahead in a thread of its pool; where that is in Python code when the reader ends, by an error
+    or early, the thread waits for itself for ever, and after eight of them so does every reader.
+    """
+    with open_text(uri) as stream:
+        local = isinstance(file_system(uri)[0], LocalFileSystem)
+        if local and isinstance(stream, pa.OSFile | pa.CompressedInputStream):
+            yield stream
+            return
+        with tempfile.NamedTemporaryFile(prefix="dsir-") as copy:
+            while chunk := stream.read(1 << 20):
+                copy.write(chunk)
+            copy.flush()
+            with pa.OSFile(copy.name) as text:
+                yield text
+
+
 def _csv_blocks(
     uri: str, delimiter: str, block_bytes: int
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
@@ -295,7 +316,7 @@ def _csv_blocks(
         bad[row] = Rejected(row, WRONG_COLUMNS, excerpt(invalid.text))
         return "skip"
 
-    with open_text(uri) as stream:
+    with _native_text(uri) as stream:
         try:
             reader = pa.csv.open_csv(
                 stream,
