@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import hashlib
 import io
+import os
 import re
 import shlex
 import zlib
@@ -253,7 +254,7 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
     filesystem, path = file_system(uri)
     with contextlib.ExitStack() as stack:
         if isinstance(filesystem, LocalFileSystem):
-            yield stack.enter_context(pa.OSFile(path, "rb"))
+            yield stack.enter_context(pa.OSFile(os.fsencode(path), "rb"))
         else:
             file = stack.enter_context(filesystem.open(path, "rb"))
             yield stack.enter_context(pa.PythonFile(file, mode="r"))

@@ -7,6 +7,7 @@ does not: JSON Lines (``lines``), the meaning of fields (``fields``), finding a 
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -200,7 +201,7 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
     with contextlib.ExitStack() as stack:
         filesystem, path = file_system(uri)
         if isinstance(filesystem, LocalFileSystem):
-            stream = stack.enter_context(pa.memory_map(path))
+            stream = stack.enter_context(pa.memory_map(os.fsencode(path)))
         else:
             stream = stack.enter_context(open_binary(uri))
         _expect(uri, stream, ARROW)
