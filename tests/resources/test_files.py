@@ -13,6 +13,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from resources.corpus import CorpusError, discover, expand
@@ -262,6 +263,7 @@ class Store(MemoryFileSystem):
     tags: ClassVar[bool] = True
     broken: ClassVar[set] = set()
     listings: ClassVar[dict] = {}
+    find = AbstractFileSystem.find
 
     @classmethod
     def _strip_protocol(cls, path):
