@@ -44,7 +44,7 @@ def layout(head: bytes) -> Layout:
         return "lines" if others and _is_json(first) else "array"
     if first.startswith(b"{") and first.endswith((b"{", b"[", b",", b":")):
         second = others.partition(b"\n")[0].rstrip(_BLANK)
-        if second.startswith((b'"', b"}", b"]")):
+        if second.startswith(b'"'):
             return "values"
         if first.endswith((b"[", b":")) and second.endswith((b",", b"{", b"[")):
             return "values"
