@@ -154,7 +154,7 @@ def count_files(
         return batch, featurize(batch.texts, spec)
 
     counts = Counts(np.zeros(spec.buckets, dtype=np.int64), np.zeros(spec.buckets, dtype=np.int64))
-    for file in expand(uri) if uri else []:
+    for file in expand(uri, workspace.home) if uri else []:
         counts.files.append(file.uri)
         for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
             features.add_totals(counts.totals)

@@ -119,7 +119,7 @@ def _map_blocks(
     def work(block: Block) -> R:
         return function(block.parse())
 
-    for file in expand(uri):
+    for file in expand(uri, workspace.home):
         yield from workspace.engine.map_blocks(work, read_blocks(file.uri, target))
 
 

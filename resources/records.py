@@ -127,11 +127,11 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
     if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any()):
         raise ValueError("rows must be ascending, each once, from 0")
     fields = RecordFields.of(reader)
-    is_lines = reader.reader is None and file_format(uri)[0] == "jsonl"
+    is_lines = reader.reader is None and file_format(uri) == "jsonl"
     if is_lines:
         blocks = line_blocks(uri, fields, block_bytes)
     else:
-        blocks = table_blocks(uri, reader.reader, fields, block_bytes, all_columns=True)
+        blocks = table_blocks(uri, reader, fields, block_bytes, all_columns=True)
     done = 0
     with contextlib.closing(blocks):
         while done < len(rows) and (block := next(blocks, None)) is not None:

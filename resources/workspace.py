@@ -21,7 +21,7 @@ import dagster as dg
 import pyarrow as pa
 
 from resources.catalog import Catalog, Rebuilt
-from resources.corpus import CorpusError, Shard, content_stamp, discover, expand, file_exists
+from resources.corpus import CorpusError, FileInfo, Shard, content_stamp, discover, expand, file_exists
 from resources.engine import Engine
 from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
@@ -90,10 +90,10 @@ class Workspace:
     def discover(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
 
-        A file whose size and modification time are those of the last time keeps its stamp; any other
-        is read once to hash it. A new file with the content of a shard whose own file is gone was renamed: it is
-        this shard from now on, unless a file comes whose name stands for the shard. What is found, and what is
-        gone, is recorded in the table ``shards`` where the home can be written to.
+        A file keeps its stamp as :meth:`kept_stamp` says; any other is read once to hash it. A new file with the
+        content of a shard whose own file is gone was renamed: it is this shard from now on, unless a file comes whose
+        name stands for the shard. What is found, and what is gone, is recorded in the table ``shards`` where the home
+        can be written to. Files in DSIR_HOME are left out.
 
         Parameters
         ----------
@@ -110,14 +110,16 @@ class Workspace:
         found: list[Shard] = []
         for source in self.settings.raw:
             try:
-                found += discover(source)
+                found += discover(source, self.home)
             except CorpusError as error:
                 if absent is None:
                     raise
                 absent[f"source {source.name}"] = str(error)
                 last = [row for row in rows if row["source"] == source.name and not row["vanished"]]
-                names = ("shard", "source", "uri", "size", "modified")
-                found += [Shard(*(row[name] for name in names)) for row in last]
+                found += [
+                    Shard(row["uri"], row["size"], row["modified"], row["stamp"], row["shard"], row["source"])
+                    for row in last
+                ]
         by_key: dict[str, str] = {}
         for shard in found:
             if by_key.setdefault(shard.key, shard.uri) != shard.uri:
@@ -125,27 +127,38 @@ class Workspace:
                     f"{by_key[shard.key]} and {shard.uri}: both files have the shard key '{shard.key}'; "
                     "rename one of their sources"
                 )
-        known = {(row["uri"], row["size"], row["modified"]): row["stamp"] for row in rows}
-        new = list(
-            dict.fromkeys(each.uri for each in found if (each.uri, each.size, each.modified) not in known)
-        )
-        stamps = dict(zip(new, self.engine.map_blocks(_stamp, new), strict=True))
+        known = {row["uri"]: row for row in rows}
+        stamps = {shard: self.kept_stamp(shard, known.get(shard.uri)) for shard in found}
+        new = [shard for shard, stamp in stamps.items() if stamp is None]
+        stamps |= zip(new, self.engine.map_blocks(_stamp, new), strict=True)
         files = [
-            ShardFile(
-                shard.key,
-                shard.source,
-                shard.uri,
-                shard.size,
-                shard.modified,
-                stamps.get(shard.uri) or known[shard.uri, shard.size, shard.modified],
-            )
-            for shard in found
+            ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, stamp)
+            for shard, stamp in stamps.items()
         ]
         missing = self._without_file(rows, files)
         files = renamed(files, rows, missing)
         if self.catalog.writable:
             self._record(rows, files, missing)
         return files
+
+    @staticmethod
+    def kept_stamp(shard: Shard, row: Mapping | None) -> str | None:
+        """Return a file's stamp where it need not be read for it.
+
+        Its store's tag, where there is one; else the stamp of the last time, where path, size and modification time
+        are what they were. A file without a time is read every time: its size alone does not say that it is the same.
+
+        Parameters
+        ----------
+        shard : Shard
+            The file as it is now.
+        row : mapping or None
+            The row of the table ``shards`` that has this file.
+        """
+        if shard.tag is not None:
+            return shard.tag
+        same = row and (row["uri"], row["size"], row["modified"]) == (shard.uri, shard.size, shard.modified)
+        return row["stamp"] if same and shard.modified else None
 
     def _without_file(self, rows: list[dict], files: list[ShardFile]) -> set[str]:
         """Return the recorded shards of the configured sources that no file is named for, and whose file is gone."""
@@ -181,7 +194,7 @@ class Workspace:
 
     def plan(self) -> Plan:
         """Return the plan over the files that are there now and the lineage as it is now."""
-        stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
+        stamps = {target.name: _target_stamp(target, self.home) for target in self.settings.targets}
         return Plan(self.settings, self.discover(), stamps, self.latest())
 
     def known_plan(self) -> tuple[Plan, dict[str, str]]:
@@ -194,7 +207,7 @@ class Workspace:
         shards, latest = self.discover(absent), self.latest()
         stamps = {}
         for target in self.settings.targets:
-            stamp = _target_stamp(target)
+            stamp = _target_stamp(target, self.home)
             made = latest.get(("target_counts", target.name))
             if stamp.startswith(UNREADABLE) and made:
                 absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
@@ -467,21 +480,21 @@ def renamed(files: list[ShardFile], rows: Sequence[Mapping], missing: Collection
     return [replace(file, shard=keys.get((file.source, file.uri), file.shard)) for file in files]
 
 
-def _stamp(uri: str) -> str:
-    """Hash a file; where it can not be read, say so in the stamp: its own partition will fail on it."""
+def _stamp(file: FileInfo) -> str:
+    """Stamp a file by its tag or its content; where it cannot be read, the stamp says so: its partition will fail."""
     try:
-        return content_stamp(uri)
+        return file.tag or content_stamp(file.uri)
     except (CorpusError, OSError) as error:
         return f"{UNREADABLE}: {error}"
 
 
-def _target_stamp(target: Target) -> str:
+def _target_stamp(target: Target, home: Path) -> str:
     """Hash a target's files and its held-out files, in order."""
     parts = {}
     for role, uri in (("train", target.uri), ("holdout", target.holdout)):
         try:
-            files = expand(uri) if uri else []
+            files = expand(uri, home) if uri else []
         except CorpusError as error:
             return f"{UNREADABLE}: {error}"
-        parts |= {f"{role} {index}": _stamp(file.uri) for index, file in enumerate(files)}
+        parts |= {f"{role} {index}": _stamp(file) for index, file in enumerate(files)}
     return fingerprint(parts)

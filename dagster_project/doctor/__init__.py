@@ -30,7 +30,7 @@ def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Cur
         A source or a target matches no file.
     """
     settings = workspace.settings
-    shards = {source.name: discover(source) for source in settings.raw}
+    shards = {source.name: discover(source, workspace.home) for source in settings.raw}
     pool_samples = [samples.sample_source(workspace, each, shards[each.name]) for each in settings.raw]
     targets = [samples.sample_target(workspace, each) for each in settings.targets]
     parts = [part for target in targets for part in (target.train, target.holdout) if part]

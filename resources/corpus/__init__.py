@@ -5,8 +5,9 @@ input. What does not: tokens and counts (``dsir``), the catalog and the feature 
 has two stages so that callers can thread the second: :func:`read_blocks` is sequential and cheap,
 :meth:`Block.parse` is pure and may run in any thread, in any order.
 
-Modules: ``files`` (file systems, shards, errors), ``fields`` (what is taken from a record), ``lines``
-(JSON Lines), ``tables`` (Parquet, Arrow IPC, CSV, custom readers), ``jsontext`` (records as JSON text).
+Modules: ``files`` (file systems, shards, errors), ``signatures`` (what first bytes say), ``fields`` (what is taken
+from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC,
+CSV), ``custom`` (readers of one's own), ``jsontext`` (records as JSON text).
 """
 
 from __future__ import annotations
@@ -86,9 +87,9 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
 
 def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = False) -> Iterator[Block]:
     fields = RecordFields.of(reader)
-    if reader.reader is None and file_format(uri)[0] == "jsonl":
+    if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
-    return table_blocks(uri, reader.reader, fields, block_bytes, all_columns)
+    return table_blocks(uri, reader, fields, block_bytes, all_columns)
 
 
 def fields_of_file(uri: str, reader: Reader) -> list[str]:

@@ -1,7 +1,7 @@
 """JSON Lines: cutting a stream into blocks of whole lines, and parsing a block.
 
-What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), formats with
-columns (``tables``).
+What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), JSON that is laid out
+otherwise (``layout`` brings it into lines), formats with columns (``tables``).
 
 A block is parsed by Arrow if every line demonstrably held one good record, else line by line with the
 standard library, which gives every bad line its reason. Both ways give the same result: a line that only
@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,11 +35,14 @@ from resources.corpus.fields import (
     text_bytes,
     whole_numbers,
 )
-from resources.corpus.files import corpus_errors, file_format, open_stream
+from resources.corpus.files import CorpusError, cat, corpus_errors, open_text
+from resources.corpus.layout import layout, one_a_line
+from resources.corpus.signatures import HEAD
 
 MAX_LINE_BYTES = 1 << 30
 LONG_LINE = "longer than 1 GiB"
 BLANK_LINE = "blank line"
+SEVERAL = "several JSON values on one line, expected one object (`jq -c .` writes each on a line of its own)"
 
 _BOM = b"\xef\xbb\xbf"
 _NUMBER = re.compile(r"Column\(/(.+)\) changed from string to number")
@@ -62,6 +66,8 @@ class LineBlock:
         its beginning.
     skipped : bool
         The block stands for one line that was too long.
+    alone : bool
+        There is no other line in the file.
     """
 
     uri: str
@@ -70,6 +76,7 @@ class LineBlock:
     count: int
     data: bytes
     skipped: bool = False
+    alone: bool = False
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return where lines start and end (at their newline), int64[count] each."""
@@ -82,7 +89,13 @@ class LineBlock:
         return starts, ends
 
     def parse(self) -> TextBatch:
-        """Extract the texts; pure, thread-safe, mostly without the GIL."""
+        """Extract the texts; pure, thread-safe, mostly without the GIL.
+
+        Raises
+        ------
+        CorpusError
+            The file is a single value that is no record, but holds records.
+        """
         if self.skipped:
             return _parse_lines([(self.row, None)], self.fields, excerpt(self.data))
         starts, ends = self.bounds()
@@ -92,19 +105,37 @@ class LineBlock:
         if columns is None:
             view = memoryview(self.data)
             bounds = zip(starts.tolist(), ends.tolist(), strict=True)
-            return _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+            batch = _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+            if self.alone and batch.rejected:
+                self._refuse_whole(batch.rejected[0].reason)
+            return batch
         texts, ids, sources = columns
         rows = np.arange(self.row, self.row + self.count, dtype=np.int64)
         return TextBatch(rows, texts, ids, sources, [], text_bytes(texts))
 
+    def _refuse_whole(self, reason: str) -> None:
+        """Refuse a file whose one value holds records, with the command that writes one a line."""
+        if reason == SEVERAL:
+            within, select = "several JSON values on one line", "."
+        else:
+            key = _list_of_objects(self.data) if reason.startswith("no") else None  # the field is not there
+            if key is None:
+                return
+            within = f"one JSON object ({reason}), with a list of objects under '{key}'"
+            select = f".[{json.dumps(key)}][]"
+        raise CorpusError(
+            f"{self.uri}: the file is {within}; expected one object a line, or one array of objects: "
+            f"`{cat(self.uri)} | jq -c {shlex.quote(select)} > new.jsonl` writes them so"
+        )
+
 
 def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[LineBlock]:
-    """Decompress a file and cut it into blocks of whole lines.
+    """Decompress a file and cut it into blocks of whole lines, of one JSON value each.
 
     Parameters
     ----------
     uri : str
-        A JSON Lines file, plain, .gz or .zst.
+        A file of JSON: one object a line, one array of objects, or objects over several lines.
     fields : RecordFields
         Passed on to the blocks.
     block_bytes : int
@@ -115,26 +146,44 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[Li
     CorpusError
         The file is missing, cut off or damaged.
     """
-    _, codec = file_format(uri)
     row = 0
-    with corpus_errors(uri), open_stream(uri, codec) as stream:
-        for data, skipped in _whole_lines(stream, block_bytes):
-            if row == 0 and data.startswith(_BOM):
-                data = data[len(_BOM) :]
-                if not data:
-                    continue
+    with corpus_errors(uri), open_text(uri) as stream:
+        blocks = _whole_lines(_chunks(uri, stream, block_bytes))
+        following = next(blocks, None)
+        while following is not None:
+            data, skipped = following
             count = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
             count = 1 if skipped else count + (not data.endswith(b"\n"))
-            yield LineBlock(uri, fields, row, count, data, skipped)
+            single = row == 0 and count == 1
+            following = next(blocks, None) if single else None
+            yield LineBlock(uri, fields, row, count, data, skipped, alone=single and following is None)
+            following = following if single else next(blocks, None)
             row += count
 
 
-def _whole_lines(stream: pa.NativeFile, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
+def _chunks(uri: str, stream: pa.NativeFile, block_bytes: int) -> Iterator[bytes]:
+    """Read a file so that every value is on a line; how it is laid out does not depend on ``block_bytes``."""
+    parts, held = [], 0
+    while held < HEAD and (part := stream.read(max(HEAD - held, block_bytes))):
+        parts.append(part)
+        held += len(part)
+    head = b"".join(parts).removeprefix(_BOM)
+
+    def chunks() -> Iterator[bytes]:
+        yield from (head[start : start + block_bytes] for start in range(0, len(head), block_bytes))
+        while chunk := stream.read(block_bytes):
+            yield chunk
+
+    how = layout(head[:HEAD])
+    return chunks() if how == "lines" else one_a_line(uri, chunks(), how == "array")
+
+
+def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
     """Yield bytes that end at a newline or the end of the stream, and whether the line was skipped."""
     pending: list[bytes] = []  # the beginning of a line, without a newline
     held = 0
     skipping = False
-    while chunk := stream.read(block_bytes):
+    for chunk in chunks:
         if skipping:
             first = chunk.find(b"\n") + 1
             if not first:
@@ -148,7 +197,7 @@ def _whole_lines(stream: pa.NativeFile, block_bytes: int) -> Iterator[tuple[byte
         if cut < len(chunk):
             pending.append(chunk[cut:])
             held += len(chunk) - cut
-        if held > MAX_LINE_BYTES + len(_BOM):
+        if held > MAX_LINE_BYTES:
             pending, skipping = [b"".join(part[:4096] for part in pending[:4096])[:4096]], True
     if pending:
         yield b"".join(pending), skipping
@@ -284,7 +333,9 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
         record = json.loads(line.decode())
     except UnicodeDecodeError:
         raise BadRecord(INVALID_UTF8) from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if getattr(error, "msg", "") == "Extra data" and error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
+            raise BadRecord(SEVERAL) from None
         columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
         if columns is None:
             raise BadRecord("not JSON") from None
@@ -292,3 +343,13 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
     if not isinstance(record, dict):
         raise BadRecord("not a JSON object")
     return fields.extract(record)
+
+
+def _list_of_objects(line: bytes) -> str | None:
+    """Return the key of an object under which there is a list of objects."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    lists = record.items() if isinstance(record, dict) else ()
+    return next((k for k, v in lists if isinstance(v, list) and v[:1] and isinstance(v[0], dict)), None)

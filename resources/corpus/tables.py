@@ -1,15 +1,17 @@
-"""Formats with columns: Parquet, Arrow IPC, CSV and custom readers.
+"""Formats with columns: Parquet, Arrow IPC, CSV, and what custom readers yield.
 
 What belongs here: turning such files into record batches with row numbers, and a batch into texts. What
-does not: JSON Lines (``lines``), the meaning of fields (``fields``).
+does not: JSON Lines (``lines``), the meaning of fields (``fields``), finding a custom reader (``custom``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from resources.corpus.custom import custom_batches
 from resources.corpus.fields import (
     INVALID_UTF8,
     Located,
@@ -35,17 +38,23 @@ from resources.corpus.fields import (
 )
 from resources.corpus.files import (
     CorpusError,
+    cat,
     corpus_errors,
     file_format,
     file_system,
     open_binary,
-    open_stream,
+    open_text,
 )
+from resources.corpus.signatures import ARROW, PARQUET, container
+
+if TYPE_CHECKING:
+    from resources.settings import Reader
 
 MAX_ROW_BYTES = 1 << 30
 WRONG_COLUMNS = "wrong number of columns"
 
 _MAX_ROWS = 1 << 16
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -121,7 +130,7 @@ class TableBlock:
 
 
 def table_blocks(
-    uri: str, reader: str | None, fields: RecordFields, block_bytes: int, all_columns: bool = False
+    uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool = False
 ) -> Iterator[TableBlock]:
     """Read a file with columns.
 
@@ -129,8 +138,8 @@ def table_blocks(
     ----------
     uri : str
         A Parquet, Arrow IPC or CSV file, or whatever the custom reader takes.
-    reader : str or None
-        ``package.module:function`` that yields record batches.
+    reader : Reader, RawSource or Target
+        Names the custom reader, if there is one.
     fields : RecordFields
         The columns that are needed.
     block_bytes : int
@@ -144,12 +153,12 @@ def table_blocks(
         The file is missing, damaged or of an unknown format, or lacks a column.
     """
     kind = None
-    if reader is not None:
-        blocks = _numbered(_custom(uri, reader))
+    if reader.reader is not None:
+        blocks = _numbered(custom_batches(uri, reader.reader, reader.folder))
     else:
-        kind, codec = file_format(uri)
-        if kind == "csv":
-            blocks = _csv(uri, codec, block_bytes)
+        kind = file_format(uri)
+        if kind in _DELIMITERS:
+            blocks = _csv(uri, _DELIMITERS[kind], block_bytes)
         else:
             roots = None if all_columns else fields
             read = _parquet if kind == "parquet" else _ipc
@@ -172,7 +181,15 @@ def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, p
 
 
 def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
-    with open_binary(uri) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+    with open_binary(uri) as stream:
+        _expect(uri, stream, PARQUET)
+        yield from _parquet_batches(uri, stream, fields, block_bytes)
+
+
+def _parquet_batches(
+    uri: str, stream: pa.NativeFile, fields: RecordFields | None, block_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(stream, pre_buffer=False) as file:
         metadata = file.metadata
         size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
         rows = min(max(block_bytes * metadata.num_rows // max(size, 1), 1), _MAX_ROWS)
@@ -188,9 +205,10 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
     with contextlib.ExitStack() as stack:
         filesystem, path = file_system(uri)
         if isinstance(filesystem, LocalFileSystem):
-            stream = stack.enter_context(pa.memory_map(path))
+            stream = stack.enter_context(pa.memory_map(os.fsencode(path)))
         else:
             stream = stack.enter_context(open_binary(uri))
+        _expect(uri, stream, ARROW)
         open_ = pa.ipc.open_file if stream.read(6) == b"ARROW1" else _open_ipc_stream
         stream.seek(0)
         options = None
@@ -212,6 +230,18 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
                 yield batch.slice(start, min(step, _MAX_ROWS))
 
 
+def _expect(uri: str, stream: pa.NativeFile, kind: str) -> None:
+    """Refuse a file that is recognized as something else; one that is nothing known is left to its reader."""
+    head = stream.read(64)
+    stream.seek(0)
+    found = "JSON text" if head.lstrip()[:1] in (b"{", b"[") else container(head)
+    if found not in (None, kind):
+        raise CorpusError(
+            f"{uri}: by its first bytes this is {found}, by its suffix {kind}; rename it, or write it as its "
+            "suffix says"
+        )
+
+
 def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchStreamReader:
     """Open an IPC stream; one that was cut between two batches shows only in its missing end marker."""
     size = stream.size()
@@ -222,7 +252,7 @@ def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchS
     return pa.ipc.open_stream(stream, options=options)
 
 
-def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
     """Read CSV as text columns that are not checked yet, in larger blocks where a record does not fit.
 
     Rows of the wrong length are numbered by Arrow: 1 is the header, blank lines do not count.
@@ -230,7 +260,7 @@ def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.nda
     delivered = 0
     while True:
         try:
-            for rows, batch, rejected in _csv_blocks(uri, codec, block_bytes):
+            for rows, batch, rejected in _csv_blocks(uri, delimiter, block_bytes):
                 first = int(np.searchsorted(rows, delivered))
                 rows, batch = rows[first:], batch.slice(first)
                 rejected = [item for item in rejected if item.row >= delivered]
@@ -242,7 +272,7 @@ def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.nda
             header = "cannot infer number of columns" in str(error)
             if not header and "straddling" not in str(error):
                 raise
-            if header and _fits(uri, codec, block_bytes):
+            if header and _fits(uri, block_bytes):
                 return  # a header and no record
             if block_bytes >= MAX_ROW_BYTES:
                 raise CorpusError(
@@ -252,17 +282,37 @@ def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.nda
             block_bytes = min(max(8 * block_bytes, 1 << 20), MAX_ROW_BYTES)
 
 
-def _fits(uri: str, codec: str | None, block_bytes: int) -> bool:
+def _fits(uri: str, block_bytes: int) -> bool:
     """Tell whether the whole file is not longer than a block."""
-    with open_stream(uri, codec) as stream:
+    with open_text(uri) as stream:
         size = 0
         while size <= block_bytes and (chunk := stream.read(block_bytes + 1 - size)):
             size += len(chunk)
     return size <= block_bytes
 
 
+@contextlib.contextmanager
+def _native_text(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file of text without Python behind it, copied to a temporary file where there is.
+
+    pyarrow 26 reads CSV ahead in a thread of its pool; where that is in Python code when the reader ends, by an error
+    or early, the thread waits for itself for ever, and after eight of them so does every reader.
+    """
+    with open_text(uri) as stream:
+        local = isinstance(file_system(uri)[0], LocalFileSystem)
+        if local and isinstance(stream, pa.OSFile | pa.CompressedInputStream):
+            yield stream
+            return
+        with tempfile.NamedTemporaryFile(prefix="dsir-") as copy:
+            while chunk := stream.read(1 << 20):
+                copy.write(chunk)
+            copy.flush()
+            with pa.OSFile(copy.name) as text:
+                yield text
+
+
 def _csv_blocks(
-    uri: str, codec: str | None, block_bytes: int
+    uri: str, delimiter: str, block_bytes: int
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
     bad: dict[int, Rejected] = {}
 
@@ -271,13 +321,13 @@ def _csv_blocks(
         bad[row] = Rejected(row, WRONG_COLUMNS, excerpt(invalid.text))
         return "skip"
 
-    with open_stream(uri, codec) as stream:
+    with _native_text(uri) as stream:
         try:
             reader = pa.csv.open_csv(
                 stream,
                 read_options=pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
                 parse_options=pa.csv.ParseOptions(
-                    newlines_in_values=True, invalid_row_handler=on_invalid_row
+                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_invalid_row
                 ),
                 convert_options=pa.csv.ConvertOptions(default_column_type=pa.binary()),
             )
@@ -301,32 +351,6 @@ def _csv_blocks(
 
 def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([c.view(pa.string()) for c in batch.columns], names=batch.schema.names)
-
-
-def _custom(uri: str, reader: str) -> Iterator[pa.RecordBatch]:
-    module, _, name = reader.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise CorpusError(
-            f"{uri}: the reader '{reader}' can not be imported: {error}; install its package, or correct "
-            "`reader: package.module:function`"
-        ) from error
-    try:
-        for batch in function(uri):
-            if not isinstance(batch, pa.RecordBatch):
-                raise CorpusError(
-                    f"{uri}: the reader '{reader}' yielded a {type(batch).__name__}; expected "
-                    "pyarrow.RecordBatch (of a Table: table.to_batches())"
-                )
-            yield batch
-    except CorpusError:
-        raise
-    except Exception as error:
-        raise CorpusError(
-            f"{uri}: the reader '{reader}' failed: {type(error).__name__}: {error}; repair the file or "
-            "the reader"
-        ) from error
 
 
 def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:
@@ -434,9 +458,8 @@ def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
         raise CorpusError(f"{uri}: columns named twice: {', '.join(sorted(twice))}; rename one of each")
     if not any(_path(schema, name) for name in fields.text):
         names = " or ".join(f"'{name}'" for name in fields.text)
-        raise CorpusError(
-            f"{uri}: no column {names}; the columns are: {', '.join(schema.names)}; set `text:` to one of them"
-        )
+        columns = f"the columns are: {', '.join(schema.names)}; set `text:` to one of them"
+        raise CorpusError(f"{uri}: no column {names}; {_other_delimiter(uri, schema) or columns}")
     for name in fields.text:
         path = _path(schema, name)
         if path is None:
@@ -459,3 +482,16 @@ def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
                 f"{uri}: the text column '{name}' has the type {node}, expected string; name another "
                 "column under `text:`, or convert the file"
             )
+
+
+def _other_delimiter(uri: str, schema: pa.Schema) -> str | None:
+    """Say what a file of CSV with a single column seems to be delimited by, and how to convert it."""
+    header = schema.names[0] if len(schema.names) == 1 else ""
+    found = next((c for c in ";\t|," if c in header), None)
+    if found is None or file_format(uri) not in _DELIMITERS:
+        return None
+    called = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}[found]
+    convert = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={found!r}))"
+    return (
+        f'its header is delimited by {called}: convert it with `{cat(uri)} | python -c "{convert}" > new.csv`'
+    )
