@@ -117,7 +117,14 @@ class Workspace:
                 absent[f"source {source.name}"] = str(error)
                 last = [row for row in rows if row["source"] == source.name and not row["vanished"]]
                 found += [
-                    Shard(row["uri"], row["size"], row["modified"], row["stamp"], row["shard"], row["source"])
+                    Shard(
+                        row["uri"],
+                        row["size"],
+                        row["modified"],
+                        row["stamp"],
+                        key=row["shard"],
+                        source=row["source"],
+                    )
                     for row in last
                 ]
         by_key: dict[str, str] = {}
