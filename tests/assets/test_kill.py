@@ -38,7 +38,7 @@ def start(small):
 
 
 def outputs(home):
-    """Return every output file but those that name runs and their times: the catalog, stamps, reports, Dagster's own."""
+    """Return every output file but those that name runs and times: the catalog, stamps, reports, Dagster's own."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in home.rglob("*")
