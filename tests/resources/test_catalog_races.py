@@ -84,7 +84,7 @@ def recorded(home: Path) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("writers", "transactions", "kills"),
-    [(3, 25, 2), pytest.param(8, 500, 40, marks=pytest.mark.slow)],
+    [(2, 20, 1), pytest.param(8, 500, 40, marks=pytest.mark.slow)],
 )
 def test_nothing_that_was_recorded_is_lost_whoever_is_killed_and_readers_never_fail(
     home, tmp_path, writers, transactions, kills
