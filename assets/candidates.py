@@ -14,13 +14,14 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dsir.features import Features, hash_strings
 from dsir.quality import PAPER, WordCounts, failing
 from dsir.selection import CANDIDATE, pack_position
 from resources.plan import Plan
+from resources.sealed import ParquetFile
 from resources.settings import Selection
+from resources.store import SCHEMAS
 from resources.workspace import Workspace
 
 T = TypeVar("T")
@@ -98,9 +99,9 @@ class Documents:
         return candidates
 
 
-def read_log_weights(file: pq.ParquetFile, group: int) -> np.ndarray:
+def read_log_weights(file: ParquetFile, group: int) -> np.ndarray:
     """Read the log weights of a row group of documents: ndarray of float64, shape (documents,)."""
-    found = file.read_row_group(group, columns=["log_weight"], use_threads=False)
+    found = file.read_row_group(group, columns=["log_weight"])
     return found["log_weight"].to_numpy()
 
 
@@ -134,12 +135,22 @@ class Candidates:
         """Rows, by shard, whose text is also that of a document before; empty where they may be picked."""
         if not self.selection.collapse_duplicates:
             return {}
-        files = [str(self.workspace.store.path("documents", shard)) for shard in self.plan.counted]
-        found = self.workspace.catalog.query_files("duplicates", files=files)
+        columns = ["shard", "row", "doc_id", "content_hash"]
+        schema = pa.schema([SCHEMAS["documents"].field(name) for name in columns])
+        documents = pa.RecordBatchReader.from_batches(schema, self._rows_of_documents(columns))
+        found = self.workspace.catalog.query_files("duplicates", documents=documents)
         return {
             shard: rows.values.to_numpy()
             for shard, rows in zip(found["shard"].to_pylist(), found["rows"], strict=True)
         }
+
+    def _rows_of_documents(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield columns of the documents of all shards."""
+        store = self.workspace.store
+        for shard in self.plan.counted:
+            with store.open_table(store.path("documents", shard), self.plan.raw_counts(shard).stamp) as file:
+                for group in range(file.num_row_groups):
+                    yield from file.read_row_group(group, columns=columns).to_batches()
 
     def stream(
         self,
@@ -229,7 +240,7 @@ class Candidates:
             if featurized:
                 batches = store.read_features(store.path("features", shard), counts)
             for group in range(documents.num_row_groups):
-                table = documents.read_row_group(group, columns=columns, use_threads=False)
+                table = documents.read_row_group(group, columns=columns)
                 log_weights = {target: read_log_weights(file, group) for target, file in weights.items()}
                 whole = Documents(index, table, log_weights, self._exclude(shard, table))
                 yield from _cut(whole, batches) if featurized else [whole]

@@ -6,6 +6,8 @@ drawn (``assets/plots.py``).
 """
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from itertools import filterfalse
 
 import dagster as dg
@@ -13,7 +15,16 @@ import dagster as dg
 from assets import plots
 from assets.baselines import Pick, describe, pick_with_another_seed, picks_by_other_methods, survey_pool
 from assets.candidates import Candidates, picked_positions
-from assets.materialize import Result, RunOptions, markdown_table, materialize_one
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_result,
+    bring_up_to_date,
+    markdown_table,
+    one_by_one,
+)
 from assets.measures import (
     Metrics,
     TargetSample,
@@ -57,18 +68,7 @@ def build_evaluations(
     def evaluations(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
     ) -> dg.MaterializeResult:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-        selection, source = current_selection(plan, context.partition_key)
-
-        def compute(output: Output, progress: Progress) -> Result:
-            result = evaluate(workspace, plan, selection, source)
-            add_report(workspace, plan, selection, source, output, result)
-            if "note" in result.metadata:
-                context.log.warning(f"{output.name}: {result.metadata['note']}")
-            return result
-
-        return materialize_one(context, workspace, plan.evaluations(source), compute, config)
+        return as_result(evaluate_selections(context, pipeline.workspace, [context.partition_key], config))
 
     @dg.asset_check(
         asset=evaluations,
@@ -81,17 +81,48 @@ def build_evaluations(
     def kl_reduction_beats_random(
         context: dg.AssetCheckExecutionContext, pipeline: Pipeline
     ) -> dg.AssetCheckResult:
-        found = pipeline.workspace.catalog.latest()["evaluations", context.partition_key]["metadata"]
-        names = ("kl_reduction", "kl_reduction_random", "kl_reduction_random_sd")
-        numbers = {name: found[name] for name in names}
-        bar = found["kl_reduction_random"] + 2 * found["kl_reduction_random_sd"]
-        return dg.AssetCheckResult(
-            passed=bool(found["kl_reduction"] > bar),
-            severity=dg.AssetCheckSeverity.WARN,
-            metadata={**numbers, "bar": bar},
-        )
+        return check_evaluation(pipeline.workspace, context.partition_key)
 
     return evaluations, kl_reduction_beats_random
+
+
+def evaluate_selections(
+    context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions
+) -> Made:
+    """Bring the evaluations of some selections up to date, as :func:`assets.materialize.one_by_one` does."""
+    yield from one_by_one(
+        "evaluations",
+        {name: partial(_evaluate_selection, context, workspace, name, options) for name in names},
+    )
+
+
+def _evaluate_selection(context: Context, workspace: Workspace, name: str, options: RunOptions) -> Made:
+    plan = workspace.plan()
+    selection, source = current_selection(plan, name)
+
+    def compute(output: Output, progress: Progress) -> Result:
+        result = evaluate(workspace, plan, selection, source)
+        add_report(workspace, plan, selection, source, output, result)
+        if "note" in result.metadata:
+            context.log.warning(f"{output.name}: {result.metadata['note']}")
+        return result
+
+    yield from bring_up_to_date(
+        context, workspace, "evaluations", [plan.evaluations(source)], compute, options
+    )
+
+
+def check_evaluation(workspace: Workspace, name: str) -> dg.AssetCheckResult:
+    """Say whether a selection's KL reduction is above that of random picks by more than two standard deviations."""
+    found = workspace.catalog.latest()["evaluations", name]["metadata"]
+    measured = ("kl_reduction", "kl_reduction_random", "kl_reduction_random_sd")
+    numbers = {metric: found[metric] for metric in measured}
+    bar = found["kl_reduction_random"] + 2 * found["kl_reduction_random_sd"]
+    return dg.AssetCheckResult(
+        passed=bool(found["kl_reduction"] > bar),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={**numbers, "bar": bar},
+    )
 
 
 def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:

@@ -4,6 +4,7 @@ What belongs here: from totals to log ratios. What does not: weighing documents 
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.materialize import Result, RunOptions, bring_up_to_date, markdown_table, materialize_one
+from assets.materialize import Context, Made, Result, RunOptions, as_result, bring_up_to_date, markdown_table
 from assets.raw_counts import raw_counts, top_buckets
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
@@ -45,29 +46,7 @@ def build_importance_estimator(
     def importance_estimator(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
     ) -> dg.MaterializeResult:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-        if not plan.counted:
-            raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
-        if not plan.counted_targets:
-            raise dg.Failure("no target is counted yet; materialize target_counts first", allow_retries=False)
-        if plan.uncounted:
-            context.log.warning(
-                f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
-                + ", ".join(plan.uncounted[:10])
-            )
-        if plan.raw_distribution:
-            check_pinned(plan)
-            if plan.raw_distribution.state != "fresh":
-                pin = partial(pin_distribution, workspace, plan)
-                pinned = [plan.raw_distribution]
-                list(bring_up_to_date(context, workspace, "raw_distribution", pinned, pin, RunOptions()))
-                plan = workspace.plan()
-
-        def compute(output: Output, progress: Progress) -> Result:
-            return fit(workspace, plan, output)
-
-        return materialize_one(context, workspace, plan.importance_estimator, compute, config)
+        return as_result(fit_estimator(context, pipeline.workspace, [""], config))
 
     @dg.asset_check(
         asset=importance_estimator,
@@ -79,22 +58,68 @@ def build_importance_estimator(
     def pool_has_not_drifted(
         context: dg.AssetCheckExecutionContext, pipeline: Pipeline
     ) -> dg.AssetCheckResult:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-        measured = measure_drift(workspace, plan)
-        if not measured.passed:
-            context.log.warning(f"{measured}; choose a new name for estimator.fit.pinned to fit it anew")
-        return dg.AssetCheckResult(
-            passed=measured.passed, severity=dg.AssetCheckSeverity.WARN, metadata=vars(measured)
-        )
+        return check_drift(context.log, pipeline.workspace)
 
     return importance_estimator, [pool_has_not_drifted] if pinned else []
+
+
+def fit_estimator(
+    context: Context, workspace: Workspace, partitions: Sequence[str], options: RunOptions
+) -> Made:
+    """Bring the estimator up to date, and the distribution that it is pinned to.
+
+    Parameters
+    ----------
+    context, workspace, options
+    partitions : sequence of str
+        The asset has none: ``[""]``.
+
+    Raises
+    ------
+    dagster.Failure
+        Nothing to fit it on is counted, or the pinned distribution does not fit.
+    """
+    plan = workspace.plan()
+    if not plan.counted:
+        raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
+    if not plan.counted_targets:
+        raise dg.Failure("no target is counted yet; materialize target_counts first", allow_retries=False)
+    if plan.uncounted:
+        context.log.warning(
+            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
+            + ", ".join(plan.uncounted[:10])
+        )
+    if plan.raw_distribution:
+        check_pinned(plan)
+        if plan.raw_distribution.state != "fresh":
+            pin = partial(pin_distribution, workspace, plan)
+            pinned = [plan.raw_distribution]
+            list(bring_up_to_date(context, workspace, "raw_distribution", pinned, pin, RunOptions()))
+            plan = workspace.plan()
+
+    def compute(output: Output, progress: Progress) -> Result:
+        return fit(workspace, plan, output)
+
+    outputs = [plan.importance_estimator]
+    yield from bring_up_to_date(context, workspace, "importance_estimator", outputs, compute, options)
+
+
+def check_drift(log: dg.DagsterLogManager, workspace: Workspace) -> dg.AssetCheckResult:
+    """Say whether the pool has not drifted from the pinned distribution."""
+    measured = measure_drift(workspace, workspace.plan())
+    if not measured.passed:
+        log.warning(f"{measured}; choose a new name for estimator.fit.pinned to fit it anew")
+    return dg.AssetCheckResult(
+        passed=measured.passed, severity=dg.AssetCheckSeverity.WARN, metadata=vars(measured)
+    )
 
 
 def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
     """Add up the totals, compute the log ratios, write them."""
     settings = workspace.settings.estimator
     pool = raw_totals(workspace, plan)
+    if not pool.any() and not plan.raw_distribution:
+        raise ConfigError(f"there is no text in the {len(plan.counted):,} shards that are counted")
     raw = fitted_totals(workspace, plan, pool)
     path = workspace.store.path("importance_estimator", "log_ratios")
     divergences = {}

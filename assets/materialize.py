@@ -1,11 +1,13 @@
 """What all assets do around their own work: skip what is fresh, isolate failures, record, report.
 
-What belongs here: the loop over a run's partitions. What does not: any one asset's work.
+What belongs here: the loop over a run's partitions, and what Dagster is told of each. What does not: any one asset's
+work.
 
-Dagster emits the materializations of a run with many partitions when the step succeeds, and none when it
-fails. So that neither one bad file nor a kill takes the others' record with it, assets of many partitions
-have no output of their own: each partition's materialization is an event, yielded once it is done and in the
-catalog. Assets of one partition a run yield an ordinary result, for which the next asset in the run waits.
+An asset's step is a generator of :data:`Made`: outputs that are done and in the catalog, each with what Dagster shows
+of it. The asset and the job `refresh` run the same step. Dagster emits the materializations of a run with many
+partitions when the step succeeds, and none when it fails. So that neither one bad file nor a kill takes the others'
+record with it, each output's materialization is an event, yielded once it is done. Only assets of one partition a run
+yield an ordinary result, for which the next asset in the run waits.
 """
 
 import time
@@ -17,14 +19,30 @@ from types import MappingProxyType
 
 import dagster as dg
 import pyarrow as pa
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from resources.borders import markdown
 from resources.catalog import Catalog, Lineage
 from resources.corpus import content_stamp
 from resources.errors import explained
-from resources.plan import Output
+from resources.plan import CODE_VERSIONS, Output, output_name
 from resources.progress import Progress
 from resources.workspace import Workspace
+
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
+
+#: Outputs that are done and recorded, each with the metadata that Dagster shows of it.
+Made = Iterator[tuple[Output, dict[str, object]]]
 
 
 class RunOptions(dg.Config):
@@ -37,6 +55,56 @@ class RunOptions(dg.Config):
     """
 
     force: bool = False
+
+
+class OutputsFailed(dg.Failure):
+    """Some outputs of an asset failed; all others are recorded and stay.
+
+    Parameters
+    ----------
+    asset : str
+    errors : mapping of str to Exception
+        By the outputs' names.
+    total : int
+        Outputs that were asked for.
+    """
+
+    def __init__(self, asset: str, errors: Mapping[str, Exception], total: int) -> None:
+        self.errors = dict(errors)
+        rest = f"; the other {total - len(errors)} are materialized and stay" if total > len(errors) else ""
+        super().__init__(
+            f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n"
+            + "\n".join(first_of(told(errors))),
+            allow_retries=not all(is_input_error(error) for error in errors.values()),
+        )
+
+
+def is_input_error(error: BaseException) -> bool:
+    """Whether an error is one of the input or the configuration: it comes again until someone repairs these."""
+    return isinstance(error, ValueError) or (isinstance(error, dg.Failure) and not error.allow_retries)
+
+
+def told(errors: Mapping[str, Exception]) -> list[str]:
+    """Write a line for each error, by the outputs' names; it begins with the name, which the error may already say."""
+    lines = []
+    for name, error in sorted(errors.items()):
+        text = in_words(error)
+        lines.append(text if text.startswith(name) else f"{name}: {text}")
+    return lines
+
+
+def in_words(error: Exception) -> str:
+    """Say what an error is, whoever raised it."""
+    if isinstance(error, dg.Failure):
+        return error.description
+    own = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return explained(error) or own
+
+
+def first_of(lines: Sequence[str], shown: int = 20) -> list[str]:
+    """Return the first of many lines, and how many more there are."""
+    more = len(lines) - shown
+    return [*lines[:shown], *([f"and {more:,} more"] if more > 0 else [])]
 
 
 @dataclass
@@ -77,21 +145,65 @@ RECORD_SECONDS = 0.5
 _told = 1.0
 
 
-def materialize_many(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+def as_events(
+    context: Context, parents: Iterable[dg.AssetKey], made: Made
+) -> Iterator[dg.AssetMaterialization]:
+    """Turn what a step made into events, with the tags that Dagster tells by what is *Unsynced*.
+
+    Parameters
+    ----------
+    context : AssetExecutionContext or OpExecutionContext
+        Of an asset with ``output_required=False``, or of an op.
+    parents : iterable of AssetKey
+        What the asset depends on.
+    made : Made
+    """
+    of_parents = parent_tags(context.instance, parents)
+    for output, report in made:
+        yield dg.AssetMaterialization(
+            output.asset,
+            partition=output.partition or None,
+            metadata=report,
+            tags={
+                **of_parents,
+                DATA_VERSION_TAG: output.fingerprint,
+                DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+                CODE_VERSION_TAG: CODE_VERSIONS[output.asset],
+            },
+        )
+
+
+def parent_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey]) -> dict[str, str]:
+    """Return the tags that tell Dagster which materializations of its parents an asset was made of: the newest."""
+    tags = {}
+    for key in parents:
+        record = instance.get_latest_data_version_record(key)
+        version = record and extract_data_version_from_entry(record.event_log_entry)
+        tags[get_input_data_version_tag(key)] = (version or DEFAULT_DATA_VERSION).value
+        tags[get_input_event_pointer_tag(key)] = str(record.storage_id) if record else NULL_EVENT_POINTER
+    return tags
+
+
+def as_result(made: Made) -> dg.MaterializeResult:
+    """Turn the one output that a step made into the result of an asset."""
+    [(output, report)] = made
+    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(output.fingerprint))
+
+
+def bring_up_to_date(
+    context: Context,
     workspace: Workspace,
     asset: str,
     outputs: Sequence[Output],
     compute: Compute,
     options: RunOptions,
     failed: Mapping[str, Exception] = MappingProxyType({}),
-) -> Iterator[dg.AssetMaterialization]:
-    """Bring the outputs of a run up to date, each on its own; yield an event for each that is.
+) -> Made:
+    """Bring the outputs of a run up to date, each on its own; yield each that is done and recorded.
 
     Parameters
     ----------
     context : AssetExecutionContext or OpExecutionContext
-        Of an asset with ``output_required=False``, or of an op without outputs.
     workspace : Workspace
     asset : str
     outputs : sequence of Output
@@ -104,42 +216,13 @@ def materialize_many(
 
     Raises
     ------
-    dagster.Failure
-        Some outputs failed; the description names each with its error. The others are recorded.
-    """
-    for output, report in bring_up_to_date(context, workspace, asset, outputs, compute, options, failed):
-        yield dg.AssetMaterialization(output.asset, partition=output.partition, metadata=report)
-
-
-def materialize_one(
-    context: dg.AssetExecutionContext,
-    workspace: Workspace,
-    output: Output,
-    compute: Compute,
-    options: RunOptions,
-) -> dg.MaterializeResult:
-    """Bring one output up to date; return its materialization. As :func:`materialize_many`."""
-    [(output, report)] = bring_up_to_date(context, workspace, output.asset, [output], compute, options)
-    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(output.fingerprint))
-
-
-def bring_up_to_date(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
-    workspace: Workspace,
-    asset: str,
-    outputs: Sequence[Output],
-    compute: Compute,
-    options: RunOptions,
-    failed: Mapping[str, Exception] = MappingProxyType({}),
-) -> Iterator[tuple[Output, dict[str, object]]]:
-    """Compute what is due, record it in the catalog, then yield it with what Dagster is to show of it.
-
-    Parameters and errors as those of :func:`materialize_many`.
+    OutputsFailed
+        Some outputs failed; the others are recorded.
     """
     due = []
     for output in outputs:
         if output.state == "fresh" and not options.force:
-            yield output, _report(workspace, output, output.found["metadata"], {}, "fresh, not recomputed")
+            yield output, kept_report(context.instance, workspace, output)
         else:
             due.append(output)
     if len(due) < len(outputs):
@@ -164,53 +247,98 @@ def bring_up_to_date(
     unrecorded: list[tuple[Output, Lineage, Result]] = []
     recorded_at = time.monotonic()
 
-    def record() -> Iterator[tuple[Output, dict[str, object]]]:
+    def record() -> Made:
         metrics = {each.partition: result.metrics for each, _, result in unrecorded if result.metrics}
         workspace.catalog.record([lineage for _, lineage, _ in unrecorded], metrics)
         for each, _, result in unrecorded:
             yield each, _report(workspace, each, result.metadata, result.tables, each.why or "forced")
         unrecorded.clear()
 
-    for output, result, files, started in workspace.engine.map_outputs(attempt, due):
-        progress.add(partitions=1)
-        if isinstance(result, Exception):
-            failures[output.name] = result
-            context.log.error(f"{output.name}: {result}", exc_info=result)
-            continue
-        lineage = Lineage(
-            output.asset,
-            output.partition,
-            output.fingerprint,
-            context.run.run_id,
-            output.inputs,
-            started,
-            datetime.now(UTC),
-            result.rows,
-            result.metadata["bytes_written"],
-            files,
-            result.metadata,
-        )
-        unrecorded.append((output, lineage, result))
-        if time.monotonic() - recorded_at >= RECORD_SECONDS:
-            yield from record()
-            recorded_at = time.monotonic()
-    yield from record()
+    try:
+        for attempted in workspace.engine.map_outputs(attempt, due, RECORD_SECONDS):
+            if attempted is None:  # long work is under way: what is done need not wait for it
+                yield from record()
+                recorded_at = time.monotonic()
+                continue
+            output, result, files, started = attempted
+            progress.add(partitions=1)
+            if isinstance(result, Exception):
+                failures[output.name] = result
+                context.log.error(f"{output.name}: {in_words(result)}", exc_info=result)
+                continue
+            lineage = Lineage(
+                output.asset,
+                output.partition,
+                output.fingerprint,
+                context.run.run_id,
+                output.inputs,
+                started,
+                datetime.now(UTC),
+                result.rows,
+                result.metadata["bytes_written"],
+                files,
+                result.metadata,
+            )
+            unrecorded.append((output, lineage, result))
+            if time.monotonic() - recorded_at >= RECORD_SECONDS:
+                yield from record()
+                recorded_at = time.monotonic()
+        yield from record()
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        workspace.engine.stop()
+        raise
     if due:
         context.log.info(str(progress))
     tell_of_waiting(context.log)
     if failures:
-        raise dg.Failure(
-            f"{len(failures)} of {len(outputs) + len(failed)} outputs of {asset} failed; "
-            f"the other {len(outputs) + len(failed) - len(failures)} are materialized and stay.\n"
-            + "\n".join(f"{name}: {explained(error) or error}" for name, error in failures.items()),
-            allow_retries=not all(isinstance(error, ValueError) for error in failures.values()),
-        )
+        raise OutputsFailed(asset, failures, len(outputs) + len(failed))
+
+
+def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:
+    """Run the steps of some outputs one after the other, so that each has all threads; a failure stops none of them.
+
+    Parameters
+    ----------
+    asset : str
+    steps : mapping of str to callable
+        By the outputs' partitions; each makes one output.
+
+    Raises
+    ------
+    OutputsFailed
+        As :func:`bring_up_to_date`.
+    """
+    errors: dict[str, Exception] = {}
+    for partition, step in steps.items():
+        try:
+            yield from step()
+        except OutputsFailed as failure:
+            errors |= failure.errors
+        except (dg.Failure, ValueError) as error:
+            errors[output_name(asset, partition)] = error
+    if errors:
+        raise OutputsFailed(asset, errors, len(steps))
+
+
+def kept_report(instance: dg.DagsterInstance, workspace: Workspace, output: Output) -> dict[str, object]:
+    """Return what Dagster shows of an output that is fresh: what it showed when it was made, plots and tables too."""
+    report = _report(workspace, output, output.found["metadata"], {}, "fresh, not recomputed")
+    record = newest_materialization(instance, output)
+    shown = record.asset_materialization.metadata if record else {}
+    made = shown.get("fingerprint")
+    return {**shown, **report} if made and made.value == output.fingerprint else report
+
+
+def newest_materialization(instance: dg.DagsterInstance, output: Output) -> dg.EventLogRecord | None:
+    """Return the event of an output's newest materialization that Dagster knows of."""
+    partitions = [output.partition] if output.partition else None
+    of_output = dg.AssetRecordsFilter(dg.AssetKey(output.asset), asset_partitions=partitions)
+    return next(iter(instance.fetch_materializations(of_output, limit=1).records), None)
 
 
 def reasons(due: Sequence[Output]) -> str:
     """Say of outputs what state they are in and why, a line each, in one event of the log; of the first twenty."""
-    lines = [f"{output.name}: {output.state}, {output.why or 'forced'}" for output in due[:20]]
-    return "\n".join([*lines, *([f"and {len(due) - 20} more"] if len(due) > 20 else [])])
+    return "\n".join(first_of([f"{output.name}: {output.state}, {output.why or 'forced'}" for output in due]))
 
 
 def tell_of_waiting(log: dg.DagsterLogManager) -> None:

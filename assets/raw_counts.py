@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -16,12 +17,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_events,
+    bring_up_to_date,
+    markdown_table,
+    rate,
+)
 from dagster_project.partitions import shards
 from dsir.evaluation import duplicates
 from dsir.features import Features, featurize, hash_strings
-from resources.corpus import Block, CorpusError, Rejected, TextBatch, read_blocks
-from resources.plan import CODE_VERSIONS, Output
+from resources.corpus import (
+    BLANK_LINE,
+    Block,
+    CorpusError,
+    Rejected,
+    TextBatch,
+    no_usable_row,
+    read_blocks,
+)
+from resources.plan import CODE_VERSIONS, Output, Plan
 from resources.progress import Progress
 from resources.store import table
 from resources.workspace import Pipeline, Workspace
@@ -39,23 +57,26 @@ ROW_GROUP = 1 << 17
     description=(
         "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
         "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
-        "is cached here. Rows that can not be read go to `quarantine` with their reason; a file that "
-        "can not be read fails its own partition and no other."
+        "is cached here. Rows that can not be used go to `quarantine` with their reason; a file that "
+        "can not be read, or has no row that can be used, fails its own partition and no other."
     ),
 )
 def raw_counts(
     context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
 ) -> Iterator[dg.AssetMaterialization]:
-    yield from count_shards(context, pipeline.workspace, context.partition_keys, config)
+    made = count_shards(context, pipeline.workspace, context.partition_keys, config)
+    failure = None
+    try:
+        yield from as_events(context, [], made)
+    except dg.Failure as error:
+        failure = error
+    report_quarantine(context, pipeline.workspace)
+    if failure:
+        raise failure
 
 
-def count_shards(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
-    workspace: Workspace,
-    keys: Sequence[str],
-    options: RunOptions,
-) -> Iterator[dg.AssetMaterialization]:
-    """Bring the counts of some shards up to date, as :func:`assets.materialize.materialize_many` does."""
+def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
+    """Bring the counts of some shards up to date, as :func:`assets.materialize.bring_up_to_date` does."""
     plan = workspace.plan()
     gone = {
         f"raw_counts[{key}]": CorpusError(
@@ -71,7 +92,7 @@ def count_shards(
         return count_shard(workspace, output, shard.source, shard.uri, progress)
 
     outputs = [plan.raw_counts(key) for key in keys if key in plan.shards]
-    yield from materialize_many(context, workspace, "raw_counts", outputs, compute, options, gone)
+    yield from bring_up_to_date(context, workspace, "raw_counts", outputs, compute, options, gone)
 
 
 def count_shard(
@@ -99,26 +120,34 @@ def count_shard(
     documents_path = store.path("documents", shard)
     quarantine_path = store.path("quarantine", shard)
     with ExitStack() as files:
+        quarantine = files.enter_context(ExitStack())
 
-        def row_groups(path: Path, kind: str) -> RowGroups:
-            return RowGroups(files.enter_context(store.table_writer(path, kind, output.stamp)))
+        def row_groups(path: Path, kind: str, until: ExitStack = files) -> RowGroups:
+            return RowGroups(until.enter_context(store.table_writer(path, kind, output.stamp)))
 
         features_file = files.enter_context(store.features_writer(features_path, schema, output.stamp))
         document_rows, quarantine_rows = row_groups(documents_path, "documents"), None
         for batch, features, packed in workspace.engine.map_blocks(work, read_blocks(uri, source)):
             if batch.rejected:
-                quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine")
+                quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine", quarantine)
                 quarantine_rows.add(rejected_table(shard, batch.rejected))
                 reasons.update(row.reason for row in batch.rejected)
             features_file.write_batch(packed)
             features.add_totals(totals)
             documents = documents_table(shard, source.name, batch, features, tally.documents)
-            tally.add(documents, batch.n_bytes)
+            tally.add(documents, batch)
             document_rows.add(documents)
             progress.add(documents=len(features), bytes=batch.n_bytes)
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()
+        if not tally.documents and (error := no_usable_row(uri, source, reasons)):
+            if (
+                str(quarantine_path.relative_to(workspace.home))
+                not in (output.found or {"files": ()})["files"]
+            ):
+                quarantine.close()  # stays, for whoever looks for the reason
+            raise error
     if not reasons:
         quarantine_path.unlink(missing_ok=True)
     used = np.flatnonzero(totals)
@@ -130,11 +159,16 @@ def count_shard(
         output.stamp,
     )
     n_ngrams = int(totals.sum())
+    rarely = {
+        "blank_lines": reasons[BLANK_LINE],  # of the quarantined rows
+        "ids_replaced": tally.ids_replaced,
+        "sources_replaced": tally.sources_replaced,
+    }
     tables = {"top buckets": top_buckets(totals)}
     if len(tally.sources) > 1:
         tables["documents by source"] = markdown_table(["source", "documents"], tally.sources.most_common(50))
     if reasons:
-        tables["quarantined rows by reason"] = markdown_table(["reason", "rows"], reasons.most_common(50))
+        tables["quarantined rows by reason"] = by_reason(reasons)
     return Result(
         rows=tally.documents,
         files=[features_path, documents_path, counts_path, *([quarantine_path] if reasons else [])],
@@ -146,6 +180,7 @@ def count_shard(
             "text_bytes": tally.bytes,
             "MB_per_s": rate(tally.bytes, started),
             "quarantined_rows": reasons.total(),
+            **{name: n for name, n in rarely.items() if n},
             "duplicate_documents": tally.duplicates,
             "file": uri,
         },
@@ -153,20 +188,111 @@ def count_shard(
     )
 
 
+@dataclass(frozen=True)
+class Quarantined:
+    """An output of which more rows are quarantined than its source or target allows.
+
+    Attributes
+    ----------
+    output : str
+        ``asset[partition]``.
+    quarantined, rows : int
+        Of so many rows; blank lines are in neither.
+    allowed : float
+        ``max_quarantined`` of the source or target.
+    """
+
+    output: str
+    quarantined: int
+    rows: int
+    allowed: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.output}: {self.quarantined:,} of {self.rows:,} rows are quarantined "
+            f"({self.quarantined / self.rows:.1%}), and max_quarantined is {self.allowed:g}: name the right fields, "
+            "repair the file, or allow more; `FROM quarantine` has the rows of shards with their reasons"
+        )
+
+
+def too_many_quarantined(workspace: Workspace, plan: Plan) -> list[Quarantined]:
+    """Return the counted shards, then targets, of whose rows a larger share is quarantined than allowed."""
+    settings = workspace.settings
+    counted = [(plan.raw_counts(key), settings.source(plan.shards[key].source)) for key in plan.counted]
+    counted += [(plan.target_counts(name), settings.target(name)) for name in plan.counted_targets]
+    found = []
+    for output, reader in counted:
+        numbers = output.found["metadata"]
+        bad = numbers["quarantined_rows"] - numbers.get("blank_lines", 0)
+        rows = bad + numbers.get("records", numbers["documents"]) + numbers.get("holdout_documents", 0)
+        if bad > reader.max_quarantined * rows:
+            found.append(Quarantined(output.name, bad, rows, reader.max_quarantined))
+    return found
+
+
+def check_quarantine(workspace: Workspace) -> dg.AssetCheckResult:
+    """Judge the quarantined rows of all counted shards and targets: the result of `few_rows_quarantined`."""
+    found = too_many_quarantined(workspace, workspace.plan())
+    rows = [(each.output, each.quarantined, each.rows, f"{each.allowed:g}") for each in found]
+    worst = markdown_table(["output", "quarantined", "rows", "max_quarantined"], rows[:50])
+    metadata = {"over_the_limit": len(found), "quarantined_rows": sum(each.quarantined for each in found)}
+    return dg.AssetCheckResult(
+        passed=not found,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="\n".join(map(str, found[:10])) or None,
+        metadata=metadata | ({"outputs": dg.MetadataValue.md(worst)} if found else {}),
+    )
+
+
+def report_quarantine(context: Context, workspace: Workspace) -> None:
+    """Record the check's result in this run: without an output of the asset, Dagster skips the check's own step."""
+    result = check_quarantine(workspace)
+    if not result.passed:
+        context.log.warning(result.description)
+    context.log_event(
+        dg.AssetCheckEvaluation(
+            asset_key=raw_counts.key,
+            check_name="few_rows_quarantined",
+            passed=result.passed,
+            severity=result.severity,
+            description=result.description,
+            metadata=result.metadata,
+        )
+    )
+
+
+@dg.asset_check(
+    asset=raw_counts,
+    description=(
+        "Of no shard or target more rows are quarantined than its `max_quarantined` allows. The table `quarantine` "
+        "has the rows of shards with their reasons: name the right fields, repair the files, or allow more."
+    ),
+)
+def few_rows_quarantined(pipeline: Pipeline) -> dg.AssetCheckResult:
+    return check_quarantine(pipeline.workspace)
+
+
 class Tally:
-    """Running totals over a shard's documents; `records` where these are pieces."""
+    """Running totals over a shard's documents; `records` where these are pieces.
+
+    An id is replaced by `<shard>:<row>`, a source by the name of the shard's: where a record has none, or none that
+    can be written as a text.
+    """
 
     def __init__(self) -> None:
         self.documents = self.records = self.tokens = self.bytes = 0
+        self.ids_replaced = self.sources_replaced = 0
         self.sources: Counter[str] = Counter()
         self._hashes: list[np.ndarray] = []
 
-    def add(self, documents: pa.Table, n_bytes: int) -> None:
+    def add(self, documents: pa.Table, batch: TextBatch) -> None:
         """Take a batch of documents into account."""
         self.documents += len(documents)
         self.records += pc.sum(pc.equal(documents["begin_byte"], 0)).as_py() or 0
         self.tokens += int(documents["n_tokens"].to_numpy().sum())
-        self.bytes += n_bytes
+        self.bytes += batch.n_bytes
+        self.ids_replaced += batch.ids.null_count if batch.ids is not None else 0
+        self.sources_replaced += batch.sources.null_count if batch.sources is not None else 0
         for item in documents["source"].value_counts().to_pylist():
             self.sources[item["values"]] += item["counts"]
         self._hashes.append(documents["content_hash"].to_numpy())
@@ -202,7 +328,7 @@ def documents_table(
             **piece,
             "doc_id": ids,
             "id_hash": hash_strings(ids),
-            "source": source if batch.sources is None else batch.sources,
+            "source": source if batch.sources is None else batch.sources.fill_null(source),
             "n_tokens": features.n_tokens,
             "n_ngrams": features.n_ngrams,
             "n_bytes": text_bytes(batch.texts),
@@ -242,6 +368,11 @@ def rejected_table(shard: str, rejected: list[Rejected]) -> pa.Table:
     """Return one row a record that can not be used."""
     rows = zip(*((each.row, each.reason, each.excerpt) for each in rejected), strict=True)
     return table("quarantine", {"shard": shard, **dict(zip(("row", "reason", "excerpt"), rows, strict=True))})
+
+
+def by_reason(reasons: Counter[str]) -> str:
+    """Return a table of the rows that can not be used by their reason."""
+    return markdown_table(["reason", "rows"], reasons.most_common(50))
 
 
 def top_buckets(totals: np.ndarray) -> str:

@@ -9,8 +9,9 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -18,15 +19,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
-import pyarrow.parquet as pq
 import pydantic
 
 from assets.candidates import CRITERIA, Candidates, Documents
-from assets.materialize import Result, RunOptions, markdown_table, materialize_one
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_result,
+    bring_up_to_date,
+    markdown_table,
+    one_by_one,
+)
 from assets.methods import Picked, pick
 from assets.methods.ranking import noise_keys
 from dsir.selection import Budget, joined
-from resources.plan import CODE_VERSIONS, Output, Plan
+from resources.plan import CODE_VERSIONS, Output, Plan, output_name
 from resources.progress import Progress
 from resources.records import (
     PROVENANCE,
@@ -34,11 +43,12 @@ from resources.records import (
     Part,
     Records,
     RecordWriter,
+    counted_texts,
     read_pieces,
     read_records,
 )
 from resources.settings import OPTIONS, ConfigError, Selection, Size
-from resources.store import PIECE, parquet_options, table
+from resources.store import PIECE, Stamp, sealed_writer, table
 from resources.workspace import Pipeline, Workspace
 
 
@@ -111,34 +121,7 @@ def build_selections(
     def selections(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: SelectionOptions
     ) -> dg.MaterializeResult:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-        configured = workspace.settings.selection(context.partition_key)
-        selection = config.apply(configured)
-        unknown = [name for name in selection.targets if name not in plan.counted_targets]
-        if unknown:
-            raise dg.Failure(
-                f"selection '{selection.name}': the targets {', '.join(unknown)} are not counted; "
-                "materialize target_counts, importance_estimator and weights first",
-                allow_retries=False,
-            )
-        if plan.uncounted:
-            context.log.warning(
-                f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
-                + ", ".join(plan.uncounted[:10])
-            )
-
-        def compute(output: Output, progress: Progress) -> Result:
-            result = select(workspace, plan, selection, output, progress)
-            if selection != configured:
-                then, now = configured.model_dump(), selection.model_dump()
-                changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
-                result.metadata["launchpad"] = json.dumps(changed)
-            if "note" in result.metadata:
-                context.log.warning(f"{output.name}: {result.metadata['note']}")
-            return result
-
-        return materialize_one(context, workspace, plan.selections(selection), compute, config)
+        return as_result(make_selections(context, pipeline.workspace, [context.partition_key], config))
 
     @dg.asset_check(
         asset=selections,
@@ -149,33 +132,81 @@ def build_selections(
     def size_and_uniqueness(
         context: dg.AssetCheckExecutionContext, pipeline: Pipeline
     ) -> dg.AssetCheckResult:
-        workspace = pipeline.workspace
-        name = context.partition_key
-        latest = workspace.catalog.latest()["selections", name]
-        folder = workspace.store.selection_folder(name, latest["fingerprint"])
-        picks = pq.read_table(folder / "picks.parquet", columns=["epoch", "shard", "row", "n_tokens"])
-        unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
-        expected = latest["metadata"]
-        tokens = pc.sum(picks["n_tokens"]).as_py() or 0
-        numbers = {
-            "documents": picks.num_rows,
-            "documents_expected": expected["documents"],
-            "distinct_documents": unique,
-            "records_written": expected["records"],
-            "tokens": tokens,
-            "tokens_expected": expected["tokens"],
-        }
-        largest = picks.group_by("epoch").aggregate([("n_tokens", "sum"), ("n_tokens", "count")])
-        budgets = {"n_tokens_sum": "token_budget", "n_tokens_count": "document_budget"}
-        passed = (
-            picks.num_rows == unique == expected["documents"]
-            and expected["records"] == (0 if expected["output"] == "none" else picks.num_rows)
-            and tokens == expected["tokens"]
-            and all(pc.max(largest[c]).as_py() <= expected[b] for c, b in budgets.items() if b in expected)
-        )
-        return dg.AssetCheckResult(passed=passed, metadata=numbers)
+        return check_selection(pipeline.workspace, context.partition_key)
 
     return selections, size_and_uniqueness
+
+
+def make_selections(
+    context: Context, workspace: Workspace, names: Sequence[str], options: SelectionOptions
+) -> Made:
+    """Bring some selections up to date, as :func:`assets.materialize.one_by_one` does."""
+    yield from one_by_one(
+        "selections", {name: partial(_make_selection, context, workspace, name, options) for name in names}
+    )
+
+
+def _make_selection(context: Context, workspace: Workspace, name: str, options: SelectionOptions) -> Made:
+    plan = workspace.plan()
+    if not plan.counted:
+        raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
+    configured = workspace.settings.selection(name)
+    selection = options.apply(configured)
+    unknown = [name for name in selection.targets if name not in plan.counted_targets]
+    if unknown:
+        raise dg.Failure(
+            f"selection '{selection.name}': the targets {', '.join(unknown)} are not counted; "
+            "materialize target_counts, importance_estimator and weights first",
+            allow_retries=False,
+        )
+    if plan.uncounted:
+        context.log.warning(
+            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
+            + ", ".join(plan.uncounted[:10])
+        )
+
+    def compute(output: Output, progress: Progress) -> Result:
+        result = select(workspace, plan, selection, output, progress)
+        if selection != configured:
+            then, now = configured.model_dump(), selection.model_dump()
+            changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
+            result.metadata["launchpad"] = json.dumps(changed)
+        if "note" in result.metadata:
+            context.log.warning(f"{output.name}: {result.metadata['note']}")
+        return result
+
+    yield from bring_up_to_date(
+        context, workspace, "selections", [plan.selections(selection)], compute, options
+    )
+
+
+def check_selection(workspace: Workspace, name: str) -> dg.AssetCheckResult:
+    """Say whether the newest version of a selection is what its metadata say it is."""
+    latest = workspace.catalog.latest()["selections", name]
+    folder = workspace.store.selection_folder(name, latest["fingerprint"])
+    stamp = Stamp(output_name("selections", name), latest["fingerprint"], {})
+    columns = ["epoch", "shard", "row", "n_tokens"]
+    picks = workspace.store.read_table(folder / "picks.parquet", stamp, columns)
+    unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
+    expected = latest["metadata"]
+    tokens = pc.sum(picks["n_tokens"]).as_py() or 0
+    numbers = {
+        "documents": picks.num_rows,
+        "documents_expected": expected["documents"],
+        "distinct_documents": unique,
+        "records_written": expected["records"],
+        "tokens": tokens,
+        "tokens_expected": expected["tokens"],
+    }
+    largest = picks.group_by("epoch").aggregate([("n_tokens", "sum"), ("n_tokens", "count")])
+    budgets = {"n_tokens_sum": "token_budget", "n_tokens_count": "document_budget"}
+    passed = (
+        picks.num_rows == unique == expected["documents"]
+        and expected["records"] == (0 if expected["output"] == "none" else picks.num_rows)
+        and tokens == expected["tokens"]
+        and all(pc.max(largest[c]).as_py() <= expected[b] for c, b in budgets.items() if b in expected)
+    )
+    return dg.AssetCheckResult(passed=passed, metadata=numbers)
 
 
 @dataclass
@@ -263,6 +294,8 @@ def select(
     pool = survey(candidates)
     excluded = {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
     if pool.eligible == 0:
+        if not pool.documents:
+            raise ConfigError(f"selection '{selection.name}': the counted shards hold no document")
         by = ", ".join(f"{name} {n:,}" for name, n in excluded.items() if n)
         raise ConfigError(
             f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "
@@ -284,15 +317,12 @@ def select(
     with workspace.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
         picks = picks_table(workspace, plan, selection, output, found.epochs)
-        metadata = output.stamp.metadata()
-        pq.write_table(
-            picks.replace_schema_metadata(metadata),
-            temporary / "picks.parquet",
-            **parquet_options(picks.schema),
-        )
+        with sealed_writer(temporary / "picks.parquet", "selections", output.stamp) as writer:
+            writer.write_table(picks)
         files = []
         if selection.output != "none":
-            files = write_records(workspace, plan, picks, temporary, selection.output)
+            content_hash = picked["content_hash"]
+            files = write_records(workspace, plan, picks, content_hash, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
     by_target = [picked[["n_tokens", "key"]][picked["target"] == i] for i in range(len(selection.targets))]
@@ -378,7 +408,7 @@ def picks_table(
         shard = plan.counted[index]
         path = workspace.store.path("documents", shard)
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp, ["source"]) as file:
-            documents = file.read(columns=columns, use_threads=False)
+            documents = file.read(columns=columns)
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
         return documents.drop_columns("row").take(pa.array(at))
 
@@ -408,10 +438,17 @@ def picks_table(
     )
 
 
-def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Path, output: str) -> list[Part]:
+def write_records(
+    workspace: Workspace, plan: Plan, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
+) -> list[Part]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
     Of a piece: its record, with the piece in the place of the text.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing, damaged, or a text in it is not the one that was counted.
     """
     epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
     shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
@@ -420,7 +457,7 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
     whole = picks["record"].null_count == len(picks)
     provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
     provenance = provenance.to_struct_array().combine_chunks()
-    epochs, shards = epochs[order], shards[order]
+    epochs, shards, content_hash = epochs[order], shards[order], content_hash[order]
     starts = np.flatnonzero(
         np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
     )
@@ -430,8 +467,13 @@ def write_records(workspace: Workspace, plan: Plan, picks: pa.Table, folder: Pat
         source = workspace.settings.source(file.source)
         wanted = ordered.slice(start, stop - start)
         if source.chunk_words is None:
-            return lambda: read_records(file.uri, source, wanted["row"].to_numpy())
-        return lambda: read_pieces(file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+            rows = wanted["row"].to_numpy()
+            read = partial(read_records, file.uri, source, rows)
+        else:
+            rows = wanted["record"].to_numpy()
+            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
+        return lambda: same(read())
 
     streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
     done = 0

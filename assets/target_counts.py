@@ -5,17 +5,28 @@ What belongs here: from a target's files to its totals. What does not: the log r
 """
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
 import numpy as np
 
-from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_events,
+    bring_up_to_date,
+    markdown_table,
+    rate,
+)
+from assets.raw_counts import by_reason
 from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.matching import held_back
-from resources.corpus import Block, CorpusError, TextBatch, expand, read_blocks
+from resources.corpus import BLANK_LINE, Block, CorpusError, TextBatch, expand, no_usable_row, read_blocks
 from resources.plan import CODE_VERSIONS, Output
 from resources.progress import Progress
 from resources.settings import Reader
@@ -43,16 +54,21 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
     def target_counts(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
     ) -> Iterator[dg.AssetMaterialization]:
-        workspace = pipeline.workspace
-        plan = workspace.plan()
-
-        def compute(output: Output, progress: Progress) -> Result:
-            return count_target(workspace, output, progress)
-
-        outputs = list(map(plan.target_counts, context.partition_keys))
-        yield from materialize_many(context, workspace, "target_counts", outputs, compute, config)
+        yield from as_events(
+            context, [], count_targets(context, pipeline.workspace, context.partition_keys, config)
+        )
 
     return target_counts
+
+
+def count_targets(context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions) -> Made:
+    """Bring the counts of some targets up to date, as :func:`assets.materialize.bring_up_to_date` does."""
+
+    def compute(output: Output, progress: Progress) -> Result:
+        return count_target(workspace, output, progress)
+
+    outputs = list(map(workspace.plan().target_counts, names))
+    yield from bring_up_to_date(context, workspace, "target_counts", outputs, compute, options)
 
 
 @dataclass
@@ -64,7 +80,7 @@ class Counts:
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
-    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
 
 
@@ -75,16 +91,16 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
     spec = workspace.settings.features.spec()
     train = count_files(workspace, target.uri, target, spec, progress)
     holdout = count_files(workspace, target.holdout, target, spec, progress)
-    if train.tokens == 0:
+    for uri, part in ((target.uri, train), (target.holdout, holdout)):
+        if not uri or part.tokens:
+            continue
+        if not part.documents and (error := no_usable_row(part.files[0], target, part.reasons, uri)):
+            raise error
         raise CorpusError(
-            f"target '{target.name}': no tokens in {target.uri} ({train.documents} documents, "
-            f"{train.rejected} rows rejected); check the files and the field {target.text!r}"
+            f"target '{target.name}': no tokens in {uri} ({part.documents} documents, {part.reasons.total()} rows "
+            f"quarantined); check the files and the field {target.text!r}"
         )
-    if target.holdout and holdout.tokens == 0:
-        raise CorpusError(
-            f"target '{target.name}': no tokens in the holdout {target.holdout} "
-            f"({holdout.documents} documents, {holdout.rejected} rows rejected)"
-        )
+    reasons = train.reasons + holdout.reasons
     used = np.flatnonzero(train.totals + holdout.totals)
     path = workspace.store.path("target_counts", target.name)
     workspace.store.write_table(
@@ -108,7 +124,8 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "ngrams": int(train.totals.sum()),
             "text_bytes": train.bytes + holdout.bytes,
             "MB_per_s": rate(train.bytes + holdout.bytes, started),
-            "quarantined_rows": train.rejected + holdout.rejected,
+            "quarantined_rows": reasons.total(),
+            **({"blank_lines": reasons[BLANK_LINE]} if reasons[BLANK_LINE] else {}),
             "holdout_documents": holdout.documents,
             "holdout_tokens": holdout.tokens,
             "empty_buckets": int(spec.buckets - np.count_nonzero(train.totals)),
@@ -121,7 +138,8 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
                     (name, part.documents, part.tokens, int(part.totals.sum()))
                     for name, part in (("train", train), ("holdout", holdout))
                 ],
-            )
+            ),
+            **({"quarantined rows by reason": by_reason(reasons)} if reasons else {}),
         },
     )
 
@@ -136,7 +154,7 @@ def count_files(
         return batch, featurize(batch.texts, spec)
 
     counts = Counts(np.zeros(spec.buckets, dtype=np.int64), np.zeros(spec.buckets, dtype=np.int64))
-    for file in expand(uri) if uri else []:
+    for file in expand(uri, workspace.home) if uri else []:
         counts.files.append(file.uri)
         for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
             features.add_totals(counts.totals)
@@ -144,6 +162,6 @@ def count_files(
             counts.documents += len(features)
             counts.tokens += int(features.n_tokens.sum())
             counts.bytes += batch.n_bytes
-            counts.rejected += len(batch.rejected)
+            counts.reasons.update(row.reason for row in batch.rejected)
             progress.add(documents=len(features), bytes=batch.n_bytes)
     return counts

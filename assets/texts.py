@@ -14,15 +14,12 @@ from dsir.selection import pack_position
 from resources.corpus import Block, TextBatch, expand, read_blocks
 from resources.corpus.fields import RecordFields
 from resources.plan import Plan
-from resources.records import Lines, cut_pieces, read_records, texts_of
+from resources.records import PARSED_BYTES, Lines, cut_pieces, read_records, refuse_other_texts, texts_of
 from resources.settings import ConfigError, Reader, Target
 from resources.store import PIECE
 from resources.workspace import Workspace
 
 R = TypeVar("R")
-
-#: Bytes of JSON Lines that are parsed together, or up to a block more.
-PARSED_BYTES = 1 << 20
 
 
 def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[str]:
@@ -42,20 +39,27 @@ def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[
     Raises
     ------
     CorpusError
-        A file is missing, damaged, or has no such record or piece any more.
+        A file is missing, damaged, has no such record or piece any more, or another text in its place.
     """
 
     def work(item: tuple[str, np.ndarray]) -> list[str]:
         shard, rows = item
         file = plan.shards[shard]
         source = workspace.settings.source(file.source)
+        pieces = () if source.chunk_words is None else tuple(PIECE)
         path = workspace.store.path("documents", shard)
-        if source.chunk_words is None:
-            return list(_texts(file.uri, source, rows))
         with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as documents:
-            table = documents.read(columns=["row", *PIECE])
+            table = documents.read(columns=["row", "content_hash", *pieces])
         mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
-        return list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in PIECE)))
+        if pieces:
+            rows = mine["record"].to_numpy()
+            texts = list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in pieces)))
+        else:
+            texts = list(_texts(file.uri, source, rows))
+        refuse_other_texts(
+            file.uri, shard, rows, pa.array(texts, pa.large_string()), mine["content_hash"].to_numpy()
+        )
+        return texts
 
     shards = []
     for index, shard in enumerate(plan.counted):
@@ -115,7 +119,7 @@ def _map_blocks(
     def work(block: Block) -> R:
         return function(block.parse())
 
-    for file in expand(uri):
+    for file in expand(uri, workspace.home):
         yield from workspace.engine.map_blocks(work, read_blocks(file.uri, target))
 
 

@@ -14,7 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from assets.importance_estimator import read_log_ratios
-from assets.materialize import Result, RunOptions, markdown_table, materialize_many, rate, reasons
+from assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_events,
+    bring_up_to_date,
+    markdown_table,
+    rate,
+    reasons,
+)
 from dagster_project.partitions import shards
 from dsir.importance import log_weights
 from dsir.packed import PackedFeatures
@@ -43,18 +53,14 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
     def weights(
         context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
     ) -> Iterator[dg.AssetMaterialization]:
-        yield from weigh_shards(context, pipeline.workspace, context.partition_keys, config)
+        made = weigh_shards(context, pipeline.workspace, context.partition_keys, config)
+        yield from as_events(context, [importance_estimator.key], made)
 
     return weights
 
 
-def weigh_shards(
-    context: dg.AssetExecutionContext | dg.OpExecutionContext,
-    workspace: Workspace,
-    keys: Sequence[str],
-    options: RunOptions,
-) -> Iterator[dg.AssetMaterialization]:
-    """Bring the weights of some shards up to date, as :func:`assets.materialize.materialize_many` does."""
+def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
+    """Bring the weights of some shards up to date, as :func:`assets.materialize.bring_up_to_date` does."""
     plan = workspace.plan()
     unready = [plan.raw_counts(key) for key in keys if key not in plan.counted]
     ready = [key for key in keys if key in plan.counted]
@@ -79,7 +85,7 @@ def weigh_shards(
     # Large ones first, so that no thread has a large one left at the end.
     ready.sort(key=lambda key: -plan.raw_counts(key).found["metadata"]["text_bytes"])
     outputs = list(map(plan.weights, ready))
-    yield from materialize_many(context, workspace, "weights", outputs, compute, options)
+    yield from bring_up_to_date(context, workspace, "weights", outputs, compute, options)
 
 
 def kept_files(workspace: Workspace, plan: Plan, output: Output) -> dict[str, str]:
@@ -176,7 +182,7 @@ def _weigh_new(
             for target in targets
         ]
         for group in range(documents.num_row_groups):
-            rows = documents.read_row_group(group, columns=["row"], use_threads=False)["row"].combine_chunks()
+            rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
             log_weight = _weigh_documents(batches, len(rows), ratios)
             for writer, values in zip(writers, log_weight, strict=True):
                 columns = {"shard": shard, "row": rows, "log_weight": pa.array(values)}

@@ -1,12 +1,13 @@
 """What happens without anyone asking: finding new shards, refreshing what is due, the nightly refresh.
 
 What belongs here: sensors and the schedule, and how they keep out of each other's way. What does not: the job
-that they start (``dagster_project/jobs.py``), what is due (``resources/plan.py``).
+that they start (``dagster_project/refresh.py``), what is due (``resources/plan.py``).
 
 None of them does another's work. ``discover_shards`` registers partitions and launches nothing.
 ``refresh_when_due`` and ``nightly_refresh`` start the same job, which one process at a time runs for a home, and
 which finds fresh what another one did before. ``refresh_when_due`` starts it once for each thing that is due: what
-fails is not tried again until its file, its configuration or its inputs change.
+fails is not tried again until its file, its configuration or its inputs change. What a person terminated is not started
+again for what it was started for.
 
 Why not Dagster's automation conditions: they know nothing of fingerprints, they stop looking at staleness beyond
 a hundred upstream partitions, and each of the five levels of the graph would wait for a tick of its own. The
@@ -15,12 +16,11 @@ job takes a new file through all levels in one run.
 
 import json
 import time
-from collections.abc import Callable
 
 import dagster as dg
 
-from dagster_project.jobs import build_jobs
-from dagster_project.runs import HOME_TAG, IN_PROGRESS, due_tag, register_shards
+from dagster_project.partitions import register_shards
+from dagster_project.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFRESH, due_tag
 from resources.corpus import CorpusError
 from resources.plan import Output, Plan, fingerprint
 from resources.workspace import Pipeline
@@ -30,24 +30,22 @@ SETTLE_SECONDS = 10.0
 
 
 def build_automation(
-    build_definitions: Callable[[], dg.Definitions], cron: str
-) -> tuple[list[dg.JobDefinition], list[dg.SensorDefinition], dg.ScheduleDefinition]:
-    """Return the jobs, the sensors and the schedule; sensors and schedule start switched off.
+    refresh: dg.JobDefinition, cron: str
+) -> tuple[list[dg.SensorDefinition], dg.ScheduleDefinition]:
+    """Return the sensors and the schedule; they start switched off.
 
     Parameters
     ----------
-    build_definitions : callable
-        Returns the definitions whose assets the jobs run.
+    refresh : JobDefinition
     cron : str
         When the schedule runs, in UTC.
     """
-    refresh, materialize_shards = build_jobs(build_definitions)
 
     @dg.sensor(
         minimum_interval_seconds=60,
         description=(
-            "Finds the files of every source, registers new shards as partitions, tells of changed and vanished "
-            "ones. Launches nothing."
+            "Finds the files of every source, registers new shards as partitions, takes away those of vanished ones, "
+            "tells of changed ones. Launches nothing."
         ),
     )
     def discover_shards(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SkipReason:
@@ -56,10 +54,11 @@ def build_automation(
             plan = workspace.plan()
         except CorpusError as error:
             return dg.SkipReason(f"the pool can not be read: {error}")
-        new = register_shards(context.instance, plan)
+        vanished = workspace.vanished()
+        new = register_shards(context.instance, plan, vanished)
         changed = [shard for shard in plan.uncounted if plan.raw_counts(shard).state == "stale"]
         parts = [f"{len(plan.shards)} shards", *tell("new", new), *tell("changed", changed)]
-        parts += tell("vanished", workspace.vanished())
+        parts += tell("vanished", vanished)
         return dg.SkipReason("; ".join(parts))
 
     @dg.sensor(
@@ -87,13 +86,17 @@ def build_automation(
         settling = [output.name for output in new.values() if not settled(plan, output)]
         if len(settling) == len(new):
             return dg.SkipReason(f"changed less than {SETTLE_SECONDS:.0f} s ago: {', '.join(settling[:5])}")
-        # A run inside of a run of the whole graph is alive only as long as that one has the home.
+        # The run of a `dsir run` is alive only as long as that one has the home.
         runs = context.instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
         if workspace.busy() or any(HOME_TAG not in run.tags for run in runs):
             return dg.SkipReason(f"{len(new)} outputs are due; waiting for the runs in progress to end")
+        if terminated := _terminated(context.instance, plan):
+            return dg.SkipReason(
+                f"{len(new)} outputs are due; {terminated}. Launch `{REFRESH}` to go on, or leave it to the "
+                "schedule; the next change of a file or of the configuration starts it too"
+            )
         request = dg.RunRequest(
-            run_key=fingerprint({key: "" for key in due}),
-            tags={"dsir/due": due_tag(list(new.values()))},
+            run_key=fingerprint({key: "" for key in due}), tags={DUE_TAG: due_tag(list(new.values()))}
         )
         return dg.SensorResult(run_requests=[request], cursor=json.dumps(sorted(due)))
 
@@ -103,7 +106,16 @@ def build_automation(
         cron_schedule=cron,
         description="Runs `refresh`; when, says `refresh_cron` of the configuration.",
     )
-    return [refresh, materialize_shards], [discover_shards, refresh_when_due], schedule
+    return [discover_shards, refresh_when_due], schedule
+
+
+def _terminated(instance: dg.DagsterInstance, plan: Plan) -> str | None:
+    """Say that the newest refresh was terminated, if nothing that it was started for has changed since."""
+    newest = instance.get_runs(dg.RunsFilter(job_name=REFRESH), limit=1)
+    if newest and newest[0].status == dg.DagsterRunStatus.CANCELED:
+        if newest[0].tags.get(CAUSE_TAG) == plan.cause:
+            return f"run {newest[0].run_id} was started for this, and was terminated"
+    return None
 
 
 def tell(what: str, shards: list[str]) -> list[str]:

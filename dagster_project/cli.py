@@ -6,7 +6,8 @@ The commands: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``d
 What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
 run (``dagster_project/runs.py``), the report's figures (``sql/``).
 
-Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid, 130 interrupted.
+Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid, 130 stopped by
+Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -22,30 +23,38 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
 from rich.live import Live
 from rich.table import Column, Table
 
+from assets.materialize import first_of
 from dagster_project.changes import print_changes
-from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME, build_defs
+from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME
 from dagster_project.doctor import examine
 from dagster_project.doctor.printing import print_doctor
 from dagster_project.instance import open_instance
+from dagster_project.partitions import register_shards
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
+from dagster_project.refresh import Stage
 from dagster_project.report import print_report
-from dagster_project.runs import Stage, register_shards, run_all
+from dagster_project.runs import Interrupted, run_refresh
+from dagster_project.signals import Signals
 from dagster_project.terminal import Terminal, Text, absences, lines, write_anything
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
 from resources.catalog import Rebuilt
 from resources.errors import explained
-from resources.plan import Output
+from resources.plan import Output, output_name
 from resources.settings import ConfigError
 from resources.workspace import Workspace
 
 # Into a file or a pipe, lines are as long as they need to be.
 out = Terminal(width=None if sys.stdout.isatty() else 120)
 err = Terminal(stderr=True, soft_wrap=True)
+
+#: Damaged files that are named.
+SHOWN = 20
 
 STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
@@ -105,6 +114,16 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
     write_anything(sys.stdout, sys.stderr)
     options = parser.parse_args(arguments)
+    with Signals() as signals:
+        try:
+            return call(options)
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError, Interrupted):
+            err.print("stopped; what was done stays, and `dsir run` goes on from there", style="yellow")
+            return signals.exit_code
+
+
+def call(options: argparse.Namespace) -> int:
+    """Run a command; return the exit code. What is wrong is said in a line."""
     try:
         return options.function(options)
     except ConfigError as error:
@@ -113,9 +132,6 @@ def main(arguments: list[str] | None = None) -> int:
     except dg.Failure as error:
         err.print(lines(error.description, "red"))
         return 1
-    except KeyboardInterrupt:
-        err.print("interrupted", style="red")
-        return 130
     except Exception as error:
         said = explained(error)
         if said is None:  # a fault of the code: where it is helps whoever mends it
@@ -152,22 +168,21 @@ def run(options: argparse.Namespace) -> int:
     warnings: list[str] = []
     failed = recomputed = 0
     with open_instance(workspace.home) as instance:
-        defs = build_defs(options.config, options.home, {"console": quiet_logger(warnings)})
         with live_progress():
-            for stage in run_all(defs, instance, workspace, say=lambda text: out.print(text, style="dim")):
-                failed += len(stage.errors)
+            for stage in run_refresh(workspace, instance, {"console": quiet_logger(warnings)}):
+                failed += len(stage.failed)
                 recomputed += len(stage.due)
                 out.print(stage_line(stage, workspace))
                 for text in warnings:
                     err.print(lines(f"  {text}", "yellow"))
                 warnings.clear()
-                for text in stage.errors:
+                for text in first_of(stage.errors):
                     err.print(lines(f"  {text}", "red"))
     seconds = time.monotonic() - started
     if failed:
         err.print(
             Text(
-                f"{failed} runs failed after {seconds:.1f} s; what was done stays, and "
+                f"{failed} outputs failed after {seconds:.1f} s; what was done stays, and "
                 "`dsir run` again does only the rest",
                 style="red",
             )
@@ -182,18 +197,24 @@ def run(options: argparse.Namespace) -> int:
 
 def stage_line(stage: Stage, workspace: Workspace) -> Text:
     """Write what became of one asset."""
+    if stage.waited_for:
+        return Text(
+            f"- {stage.asset:<21}not begun: nothing to go on with after {', '.join(stage.waited_for)}", "dim"
+        )
     done = {}
     if stage.due:
         latest = workspace.catalog.latest()
         for output in stage.due:
             row = latest.get((output.asset, output.partition))
-            if row and row["run_id"] in stage.run_ids:
+            if row and row["run_id"] == stage.run_id:
                 done[output.partition] = row
     parts = [f"{len(done)} recomputed"] if stage.due else []
     if stage.fresh:
         parts.append(f"{stage.fresh} fresh")
-    if len(done) < len(stage.due):
-        parts.append(f"{len(stage.due) - len(done)} failed")
+    if stage.failed:
+        parts.append(f"{len(stage.failed)} failed")
+    if stage.left_out:
+        parts.append(f"{len(stage.left_out)} left out ({'; '.join(dict.fromkeys(stage.left_out.values()))})")
     metadata = [row["metadata"] for row in done.values()]
     documents = sum(entry.get("documents", 0) for entry in metadata)
     if documents and stage.asset != "evaluations":
@@ -208,7 +229,7 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
     rejected = sum(entry.get("quarantined_rows", 0) for entry in metadata)
     if rejected:
         parts.append(f"{rejected:,} rows quarantined")
-    mark, style = ("✗", "red") if stage.errors else ("✓", "green")
+    mark, style = ("✗", "red") if stage.failed else ("✓", "green")
     return Text.assemble((mark, style), f" {stage.asset:<21}", ", ".join(parts) or "nothing to do")
 
 
@@ -296,22 +317,33 @@ def shorten(names: list[str]) -> str:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Read every output again; name what is damaged and move it aside. With --rebuild, make the catalog again first."""
+    """Read every output again; name what is damaged, move it and what was made from it aside.
+
+    With --rebuild, make the catalog again first.
+    """
     workspace = Workspace(options.config, options.home)
-    if options.rebuild:
-        with workspace.exclusive(lambda text: out.print(text, style="dim")):
+    with workspace.exclusive(lambda text: out.print(text, style="dim")):
+        if options.rebuild:
             print_rebuilt(workspace.rebuild(), workspace)
-    damaged = workspace.damaged()
-    for each in damaged:
+        verified = workspace.verify()
+    damages = verified.damages
+    if not damages:
+        out.print("every file is as it was written")
+        return 0
+    for each in damages[:SHOWN]:
         err.print(Text(f"{each.output}: {workspace.home / each.file} {each.what}", style="red"))
-    if damaged:
-        err.print(
-            f"{len(damaged)} files are damaged; what was there is in {workspace.home / 'damaged'}, and "
-            "`dsir run` makes them again"
-        )
-        return 1
-    out.print("every file is as it was written")
-    return 0
+    if len(damages) > SHOWN:
+        err.print(Text(f"and {len(damages) - SHOWN} more", style="red"))
+    for asset in dict.fromkeys(asset for asset, _ in verified.followers):
+        names = [output_name(*key) for key in verified.followers if key[0] == asset]
+        err.print(Text(f"made from damaged files, so set aside too: {shorten(names)}", style="yellow"))
+    total = f"{len(damages)} files are" if len(damages) > 1 else "1 file is"
+    err.print(
+        f"{total} damaged or gone; what was there is in {workspace.home / 'damaged'}, and "
+        "`dsir run` makes all of it again",
+        markup=False,
+    )
+    return 1
 
 
 def print_rebuilt(rebuilt: Rebuilt, workspace: Workspace) -> None:

@@ -7,20 +7,21 @@ how any of them works.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from assets.evaluations import build_evaluations
 from assets.importance_estimator import build_importance_estimator
-from assets.raw_counts import raw_counts
+from assets.raw_counts import few_rows_quarantined, raw_counts
 from assets.selections import build_selections
 from assets.target_counts import build_target_counts
 from assets.weights import build_weights
 from dagster_project.automation import build_automation
+from dagster_project.jobs import build_materialize_shards
 from dagster_project.quick_events import record_events_quickly
-from dagster_project.runs import MEASURE_DRIFT
+from dagster_project.refresh import Stage, build_refresh
 from resources.settings import load_settings
 from resources.workspace import Pipeline
 
@@ -44,6 +45,7 @@ def build_defs(
     home: str | Path | None = None,
     loggers: Mapping[str, dg.LoggerDefinition] | None = None,
     threads: int = 0,
+    tell: Callable[[Stage], None] = lambda stage: None,
 ) -> dg.Definitions:
     """Build the definitions of one pipeline.
 
@@ -55,9 +57,10 @@ def build_defs(
         Where outputs go. Default: the environment variable DSIR_HOME, else ``.dsir``.
     loggers : mapping, optional
         Loggers to use in place of Dagster's console logger.
-
     threads : int
         Threads of each run; 0: the cores it may run on.
+    tell : callable
+        Takes each asset's stage of a refresh in this process, when it ends.
 
     Raises
     ------
@@ -76,20 +79,16 @@ def build_defs(
     selections, size_and_uniqueness = build_selections(chosen, weights)
     evaluations, kl_reduction_beats_random = build_evaluations(chosen, selections)
 
-    def same_definitions() -> dg.Definitions:
-        return build_defs(config, home, loggers, threads)
-
-    jobs, sensors, schedule = build_automation(same_definitions, settings.refresh_cron)
-    if drift_checks:
-        jobs.append(dg.define_asset_job(MEASURE_DRIFT, dg.AssetSelection.checks(*drift_checks)))
     assets = [raw_counts, target_counts, importance_estimator, weights, selections, evaluations]
+    refresh = build_refresh(assets, tell)
+    sensors, schedule = build_automation(refresh, settings.refresh_cron)
     return dg.Definitions(
         assets=dg.map_asset_specs(
             lambda spec: spec.replace_attributes(group_name=GROUPS[spec.key.to_user_string()], owners=OWNERS),
             assets,
         ),
-        asset_checks=[*drift_checks, size_and_uniqueness, kl_reduction_beats_random],
-        jobs=jobs,
+        asset_checks=[few_rows_quarantined, *drift_checks, size_and_uniqueness, kl_reduction_beats_random],
+        jobs=[refresh, build_materialize_shards(weights)],
         sensors=sensors,
         schedules=[schedule],
         resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},

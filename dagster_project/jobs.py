@@ -1,19 +1,19 @@
-"""The jobs: bringing everything up to date, and materializing a list of shards in one run.
+"""The job `materialize_shards`: a list of shards in one run.
 
-What belongs here: jobs that the UI, the sensors and the schedule start. What does not: what is due and how it
-is run (``dagster_project/runs.py``), when it is started (``dagster_project/automation.py``).
+What belongs here: which shards are meant. What does not: how they are made (``assets/``), the job that brings
+everything up to date (``dagster_project/refresh.py``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import dagster as dg
 import pydantic
 
-from assets.materialize import RunOptions, reasons
+from assets.materialize import RunOptions, as_events
 from assets.raw_counts import count_shards
 from assets.weights import weigh_shards
-from dagster_project.runs import register_shards, run_all
+from dagster_project.partitions import register_shards
 from resources.workspace import Pipeline
 
 
@@ -32,38 +32,14 @@ class ShardOptions(RunOptions):
     assets: list[str] = pydantic.Field(default=["raw_counts"])
 
 
-def build_jobs(build_definitions: Callable[[], dg.Definitions]) -> list[dg.JobDefinition]:
-    """Return the jobs ``refresh`` and ``materialize_shards``.
+def build_materialize_shards(weights: dg.AssetsDefinition) -> dg.JobDefinition:
+    """Return the job.
 
     Parameters
     ----------
-    build_definitions : callable
-        Returns the definitions whose assets ``refresh`` runs.
+    weights : AssetsDefinition
+        For what it depends on.
     """
-
-    @dg.op(description="Bring everything that is missing or stale up to date, as `dsir run` does.")
-    def bring_up_to_date(context: dg.OpExecutionContext, pipeline: Pipeline) -> None:
-        errors = []
-        for stage in run_all(
-            build_definitions(),
-            context.instance,
-            pipeline.workspace,
-            f"refresh {context.run_id}",
-            context.log.info,
-        ):
-            context.log.info(
-                f"{stage.asset}: {len(stage.due)} were due, {stage.fresh} fresh"
-                + (f"; Dagster runs {', '.join(stage.run_ids)}" if stage.run_ids else "")
-            )
-            if stage.due:
-                context.log.info(reasons(stage.due))
-            errors += stage.errors
-        if errors:
-            raise dg.Failure("\n".join(errors), allow_retries=False)
-
-    @dg.job(description="Bring everything that is missing or stale up to date: new shards, changed files.")
-    def refresh():
-        bring_up_to_date()
 
     @dg.op(
         out={},
@@ -83,7 +59,8 @@ def build_jobs(build_definitions: Callable[[], dg.Definitions]) -> list[dg.JobDe
         context.log.info(f"{len(keys)} of {len(plan.shards)} shards: {', '.join(keys[:20])}")
         for asset, step in steps.items():
             if asset in config.assets:
-                yield from step(context, workspace, keys, config)
+                parents = weights.asset_deps[weights.key] if asset == "weights" else ()
+                yield from as_events(context, sorted(parents), step(context, workspace, keys, config))
 
     @dg.job(
         description=(
@@ -94,7 +71,7 @@ def build_jobs(build_definitions: Callable[[], dg.Definitions]) -> list[dg.JobDe
     def materialize_shards():
         materialize_matching()
 
-    return [refresh, materialize_shards]
+    return materialize_shards
 
 
 def matching(patterns: list[str], keys: list[str]) -> list[str]:

@@ -1,5 +1,33 @@
 """Partitions of the graph: shards are found at run time, targets and selections are configured."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
+from resources.plan import Plan
+
 shards = dg.DynamicPartitionsDefinition(name="shards")
+
+
+def register_shards(instance: dg.DagsterInstance, plan: Plan, vanished: Sequence[str] = ()) -> list[str]:
+    """Let Dagster know the shards that there are as partitions.
+
+    Parameters
+    ----------
+    instance : DagsterInstance
+    plan : Plan
+    vanished : sequence of str
+        Shards whose files are gone: their partitions go. What is known of them stays, and shows again with the file.
+
+    Returns
+    -------
+    list of str
+        Keys of the shards that are new.
+    """
+    known = set(instance.get_dynamic_partitions(shards.name))
+    for key in sorted(known.intersection(vanished)):
+        instance.delete_dynamic_partition(shards.name, key)
+    new = sorted(plan.shards.keys() - known)
+    if new:
+        instance.add_dynamic_partitions(shards.name, new)
+    return new

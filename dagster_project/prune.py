@@ -81,7 +81,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
             elif (kind, name) in latest and latest[kind, name]["fingerprint"] != folder.name:
                 found.append((folder, OLDER_VERSION))
     found += [
-        (path, "it was damaged and set aside") for path in (home / "damaged").rglob("*") if path.is_file()
+        (path, "set aside by `dsir verify`") for path in (home / "damaged").rglob("*") if path.is_file()
     ]
     return [Leftover(path, why, _size(path)) for path, why in sorted(found)], absent
 

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from assets.evaluations import current_selection
 from assets.importance_estimator import read_log_ratios
+from assets.texts import pool_texts
 from dagster_project.terminal import Terminal, Text, absences
 from dsir.explain import Contribution, explain
-from resources.corpus import CorpusError, read_blocks
+from dsir.selection import pack_position
 from resources.plan import Plan, output_name
 from resources.settings import ConfigError
 from resources.workspace import Workspace
@@ -84,23 +85,16 @@ def read_text(workspace: Workspace, plan: Plan, document: dict) -> str:
     ----------
     workspace, plan
     document : dict
-        shard, row, record, begin_byte, end_byte, as in the view `documents`.
+        shard and row, as in the view `documents`.
 
     Raises
     ------
     CorpusError
-        The file has no such row any more.
+        The file has no such row any more, or another text in its place.
     """
-    file = plan.shards[document["shard"]]
-    source = workspace.settings.source(file.source)
-    row = _row_in_file(document)
-    for block in read_blocks(file.uri, source):
-        batch = block.parse()
-        at = np.flatnonzero(batch.rows == row)
-        if len(at):
-            text = batch.texts[int(at[0])].as_py()
-            return text.encode()[document["begin_byte"] : document["end_byte"]].decode()
-    raise CorpusError(f"{file.uri}: no usable record at row {row}; the file changed since it was counted")
+    position = pack_position(plan.counted.index(document["shard"]), document["row"])
+    [text] = pool_texts(workspace, plan, np.array([position]))
+    return text
 
 
 def _row_in_file(document: dict) -> int:

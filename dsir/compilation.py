@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from dsir.checksum import checksum
 from dsir.evaluation import masked_totals
 from dsir.features import FeatureSpec, featurize
 from dsir.hashing import gumbel_noise
@@ -49,6 +50,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
         # As they are stored, for that is what is weighed.
         log_weights(PackedFeatures.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
         gumbel_noise(features.content_hash, 0, "")
+        checksum(np.zeros(1, np.uint64))
     finally:
         late.cancel()
     return time.perf_counter() - begin

@@ -503,8 +503,13 @@ class Catalog:
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
 
     def query_files(self, name: str, **parameters: object) -> pa.Table:
-        """Return the result of ``sql/<name>.sql``, which reads files alone: the catalog stays free for others."""
+        """Return the result of ``sql/<name>.sql``, which reads files alone: the catalog stays free for others.
+
+        A parameter that is a RecordBatchReader is a table of this name; DuckDB reads it once.
+        """
         with _duckdb(self.path).cursor() as connection:
+            for key in [key for key, value in parameters.items() if isinstance(value, pa.RecordBatchReader)]:
+                connection.register(key, parameters.pop(key))
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
 
     def latest(self) -> dict[tuple[str, str], dict]:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import islice
 from queue import Full, Queue
@@ -20,6 +20,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _END = object()  # of a stream, after its last item
+
+#: Seconds that :meth:`Engine.stop` waits for work in hand to end at its next item, and to remove what it was writing.
+STOP_SECONDS = 5.0
+
+
+class Stopped(BaseException):
+    """Work ended before it was done, because :meth:`Engine.stop` was called. No error: nothing is wrong with it."""
 
 
 class Engine:
@@ -39,19 +46,52 @@ class Engine:
         self._outputs = ThreadPoolExecutor(self.threads, thread_name_prefix="output")
         self._shards = ThreadPoolExecutor(self.threads, thread_name_prefix="shard")
         self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
+        self._stopped = threading.Event()
+        self._running: set[Future] = set()
 
-    def map_outputs(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield ``function(item)`` in the order of items; it may call all of the methods below."""
-        # Results are small, and whoever takes them may be busy recording.
-        return _ordered_map(self._outputs, function, items, 8 * self.threads)
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End all work for good: whatever asks for its next item raises :class:`Stopped`.
+
+        Parameters
+        ----------
+        seconds : float
+            How long to wait for work in hand to get that far.
+        """
+        self._stopped.set()
+        wait(list(self._running), timeout=seconds)
+
+    def map_outputs(
+        self, function: Callable[[T], R], items: Iterable[T], patience: float = 0.5
+    ) -> Iterator[R | None]:
+        """Yield ``function(item)`` as they are done, and None whenever none was for ``patience`` seconds.
+
+        ``function`` may call all of the methods below.
+        """
+        remaining = iter(items)
+        running: set[Future[R]] = set()
+        try:
+            while True:
+                # Results are small, and whoever takes them may be busy recording.
+                for item in islice(remaining, 8 * self.threads - len(running)):
+                    running.add(self._submit(self._outputs, function, item))
+                if not running:
+                    return
+                done, running = wait(running, timeout=patience, return_when=FIRST_COMPLETED)
+                self._go_on()
+                yield from (future.result() for future in done)
+                if not done:
+                    yield None
+        finally:
+            for future in running:
+                future.cancel()
 
     def map_shards(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The same for shards; ``function`` may itself call :meth:`map_blocks`."""
-        return _ordered_map(self._shards, function, items, self.threads + 1)
+        return self._ordered_map(self._shards, function, items, self.threads + 1)
 
     def map_blocks(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The same for blocks; few are held at a time."""
-        return _ordered_map(self._blocks, function, items, self.threads + 1)
+        return self._ordered_map(self._blocks, function, items, self.threads + 1)
 
     def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Iterator[T]:
         """Yield the items of several streams, one after the other, while later ones read ahead.
@@ -77,6 +117,7 @@ class Engine:
         def drain(stream: Callable[[], Iterator[T]], queue: Queue) -> None:
             try:
                 for item in stream():
+                    self._go_on()
                     if not put(queue, item):
                         return
             finally:
@@ -84,7 +125,7 @@ class Engine:
 
         def start(stream: Callable[[], Iterator[T]]) -> tuple[Future, Queue]:
             queue: Queue = Queue(held)
-            return self._shards.submit(drain, stream, queue), queue
+            return self._submit(self._shards, drain, stream, queue), queue
 
         remaining = iter(streams)
         running: deque[tuple[Future, Queue]] = deque()
@@ -95,6 +136,7 @@ class Engine:
             while running:
                 future, queue = running[0]
                 while (item := queue.get()) is not _END:
+                    self._go_on()
                     yield item
                 future.result()
                 running.popleft()
@@ -104,27 +146,44 @@ class Engine:
             for future, _ in running:
                 future.cancel()
 
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise Stopped
+
+    def _submit(self, pool: ThreadPoolExecutor, function: Callable[..., R], *arguments: object) -> Future[R]:
+        def run() -> R:
+            self._go_on()
+            return function(*arguments)
+
+        self._go_on()
+        future = pool.submit(run)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    def _ordered_map(
+        self, pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
+    ) -> Iterator[R]:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                if len(waiting) >= window:
+                    yield waiting.popleft().result()
+                waiting.append(self._submit(pool, function, item))
+            while waiting:
+                self._go_on()
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            if isinstance(
+                items, Generator
+            ):  # whoever holds on to an error would keep it, and its threads, alive
+                items.close()
+
 
 def available_cores() -> int:
     """Return the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _ordered_map(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], window: int
-) -> Iterator[R]:
-    waiting: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            if len(waiting) >= window:
-                yield waiting.popleft().result()
-            waiting.append(pool.submit(function, item))
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-        if isinstance(items, Generator):  # whoever holds on to an error would keep it, and its threads, alive
-            items.close()

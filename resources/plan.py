@@ -25,11 +25,11 @@ from resources.store import Stamp
 
 #: Raised when an asset's outputs change for the same inputs.
 CODE_VERSIONS = {
-    "raw_counts": "6",
-    "target_counts": "2",
-    "importance_estimator": "1",
-    "weights": "4",
-    "selections": "3",
+    "raw_counts": "7",
+    "target_counts": "3",
+    "importance_estimator": "2",
+    "weights": "5",
+    "selections": "4",
     "evaluations": "2",
 }
 ASSETS = tuple(CODE_VERSIONS)
@@ -127,7 +127,8 @@ class Output:
         if self.found is None:
             return "never materialized"
         if self.found["absent"]:
-            return f"its file is gone: {self.found['absent'][0]}"
+            aside = "damaged, or made from a damaged file, and set aside by `dsir verify`"
+            return f"{aside if self.found.get('aside') else 'its file is gone'}: {self.found['absent'][0]}"
         if self.state == "fresh":
             return ""
         then = json.loads(self.found["inputs"])
@@ -162,7 +163,7 @@ class Plan:
     target_stamps : mapping of str to str
         Stamp of each target's files, of the holdout's too.
     latest : mapping of (asset, partition) to dict
-        :meth:`resources.catalog.Catalog.latest`, with the list ``absent`` of each row's files that are
+        :meth:`resources.workspace.Workspace.latest`, with the list ``absent`` of each row's files that are
         not there.
     """
 
@@ -179,6 +180,15 @@ class Plan:
         self._latest = latest
         self.features = asdict(settings.features.spec())
         self._estimators: dict[str, str] = {}
+
+    @cached_property
+    def cause(self) -> str:
+        """Fingerprint of all that outputs follow from: the files, the configuration, the code."""
+        files = {shard: file.stamp for shard, file in self.shards.items()}
+        targets = {f"target {name}": stamp for name, stamp in self._target_stamps.items()}
+        return fingerprint(
+            {**files, **targets, **CODE_VERSIONS, "configuration": self.settings.model_dump_json()}
+        )
 
     def raw_counts(self, shard: str) -> Output:
         """Return the counts of one shard; KeyError where no file has this key."""

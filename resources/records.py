@@ -11,7 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dsir.features import hash_strings
 from resources.corpus.fields import RecordFields, put
 from resources.corpus.files import CorpusError, file_format
 from resources.corpus.jsontext import dump_json, json_lines, json_values, parse_record
@@ -45,6 +46,9 @@ PROVENANCE = pa.struct(
 PROVENANCE_OF_PIECES = pa.struct([*PROVENANCE, *PIECE.items()])
 PROVENANCE_FIELD = "_dsir"
 JSON_COLUMNS_KEY = b"dsir_json_columns"
+
+#: Bytes of JSON Lines that are parsed together, or up to a block more.
+PARSED_BYTES = 1 << 20
 
 _CHANGED = "the file changed since it was counted: materialize raw_counts and weights of this shard again"
 _ROW_GROUP = 1 << 16
@@ -123,11 +127,11 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
     if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any()):
         raise ValueError("rows must be ascending, each once, from 0")
     fields = RecordFields.of(reader)
-    is_lines = reader.reader is None and file_format(uri)[0] == "jsonl"
+    is_lines = reader.reader is None and file_format(uri) == "jsonl"
     if is_lines:
         blocks = line_blocks(uri, fields, block_bytes)
     else:
-        blocks = table_blocks(uri, reader.reader, fields, block_bytes, all_columns=True)
+        blocks = table_blocks(uri, reader, fields, block_bytes, all_columns=True)
     done = 0
     with contextlib.closing(blocks):
         while done < len(rows) and (block := next(blocks, None)) is not None:
@@ -222,6 +226,87 @@ def texts_of(uri: str, fields: RecordFields, records: Records | list[bytes]) -> 
     if batch.rejected:
         raise CorpusError(f"{uri}: a chosen record can not be used: {batch.rejected[0].reason}; {_CHANGED}")
     return batch.texts
+
+
+def refuse_other_texts(
+    uri: str, shard: str, rows: np.ndarray, texts: pa.Array, content_hash: np.ndarray
+) -> None:
+    """Compare texts with what was counted.
+
+    Whether a file has changed is told by its size and time, which some tools keep: `rsync -t`, `cp -p`, archives.
+
+    Parameters
+    ----------
+    uri, shard : str
+    rows : ndarray of int64, shape (n,)
+        Of the records in the file.
+    texts : pa.Array of string or large_string, length n
+        Of whole records, or pieces.
+    content_hash : ndarray of uint64, shape (n,)
+        As the table of documents has them.
+
+    Raises
+    ------
+    CorpusError
+        Names the first text that differs.
+    """
+    other = np.flatnonzero(hash_strings(texts) != content_hash)
+    if len(other):
+        raise CorpusError(
+            f"{uri}: the text at row {rows[other[0]]} is not the one that was counted in shard {shard}, although the "
+            "file has the size and time that it had then; `touch` it (or upload it again), and `dsir run` counts it "
+            "again"
+        )
+
+
+def counted_texts(
+    uri: str,
+    shard: str,
+    reader: Reader,
+    rows: np.ndarray,
+    content_hash: np.ndarray,
+    records: Iterable[Records],
+) -> Iterator[Records]:
+    """Pass records on, and compare their texts with what was counted; see :func:`refuse_other_texts`.
+
+    Parameters
+    ----------
+    uri, shard, rows, content_hash
+        As there.
+    reader : Reader
+        What the file was read with.
+    records : iterable of Records
+        Together n records, or pieces of them.
+
+    Yields
+    ------
+    Records
+        As given. Some may be looked at after they were yielded, so what is made of them counts only when all are.
+    """
+    fields = replace(RecordFields.of(reader), id=None, source=None)
+    done = 0
+
+    def compare(some: pa.RecordBatch | list[bytes]) -> None:
+        nonlocal done
+        mine = slice(done, done + len(some))
+        refuse_other_texts(uri, shard, rows[mine], texts_of(uri, fields, some), content_hash[mine])
+        done = mine.stop
+
+    # A block has few of the records, and parsing a few takes about as long as parsing many.
+    lines: list[bytes] = []
+    n_bytes = 0
+    for each in records:
+        if isinstance(each, Lines):
+            lines += each
+            n_bytes += int((each.ends - each.starts).sum())
+            if n_bytes >= PARSED_BYTES:
+                compare(lines)
+                lines, n_bytes = [], 0
+        else:
+            compare(each)
+        yield each
+    if lines:
+        compare(lines)
 
 
 def _pieces_of_lines(

@@ -1,8 +1,8 @@
 """The store: immutable files of bulk rows, one per output and partition, below DSIR_HOME.
 
 What belongs here: paths, schemas, writing to a temporary name and renaming, reading back with a check
-of the fingerprint. What does not: small rows (``resources/catalog.py``), the corpus
-(``resources/corpus/``).
+of the fingerprint. What does not: how damage is noticed (``resources/sealed.py``), small rows
+(``resources/catalog.py``), the corpus (``resources/corpus/``).
 
 =========================================  ========================================================
 ``features/<shard>.arrow``                 sparse counts of every document (Arrow IPC)
@@ -18,7 +18,8 @@ of the fingerprint. What does not: small rows (``resources/catalog.py``), the co
 =========================================  ========================================================
 
 Every file carries, in its schema's metadata, the fingerprint it was written under and the feature
-configuration behind it. A reader says which fingerprint it expects and is refused otherwise.
+configuration behind it. A reader says which fingerprint it expects and is refused otherwise. A damaged file is
+refused in any case.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
 
 #: What a document is that is a piece of a record: the record's row in its file, and where the piece begins and ends
 #: in the UTF-8 bytes of its text. Null where the document is the whole record, the one at `row`.
@@ -207,9 +211,10 @@ class Store:
             else:
                 with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
                     metadata = reader.schema.metadata
-        except (OSError, pa.ArrowInvalid):
+            found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
+        except (OSError, ValueError, pa.ArrowException):
             return False
-        return json.loads((metadata or {}).get(_METADATA_KEY, b"{}")).get("fingerprint") in fingerprints
+        return found.get("fingerprint") in fingerprints
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
@@ -250,9 +255,7 @@ class Store:
     @contextlib.contextmanager
     def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
         """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
-        schema = SCHEMAS[kind].with_metadata(stamp.metadata())
-        options = parquet_options(schema)
-        with self.replacing(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as writer:
+        with self.replacing(path) as temporary, sealed_writer(temporary, kind, stamp) as writer:
             yield writer
 
     def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> None:
@@ -260,7 +263,7 @@ class Store:
         with self.table_writer(path, kind, stamp) as writer:
             writer.write_table(table(kind, columns))
 
-    def open_table(self, path: Path, expected: Stamp, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    def open_table(self, path: Path, expected: Stamp, dictionaries: Sequence[str] = ()) -> ParquetFile:
         """Open a Parquet file for reading after checking its stamp.
 
         Parameters
@@ -274,43 +277,33 @@ class Store:
         ------
         StaleInput
             The file is absent, or was written under another fingerprint.
+        DamagedFile
+            It is not as it was written; here, or where its rows are read.
         """
         try:
-            mapped = pa.memory_map(str(path))
+            file = ParquetFile(path, dictionaries)
         except FileNotFoundError:
             raise StaleInput(f"{path}: not there; materialize {expected.output} first") from None
-        # Nothing to fetch ahead of a mapped file: that would copy it, in another thread.
-        file = pq.ParquetFile(mapped, read_dictionary=list(dictionaries), pre_buffer=False)
         expected.check(path, file.metadata.metadata)
         return file
 
     def read_table(self, path: Path, expected: Stamp, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file, or some of its columns, after checking its stamp; see :meth:`open_table`."""
         with self.open_table(path, expected) as file:
-            return file.read(columns=columns, use_threads=False)
+            return file.read(columns=columns)
 
     @contextlib.contextmanager
-    def features_writer(self, path: Path, schema: pa.Schema, stamp: Stamp) -> Iterator[pa.RecordBatchWriter]:
+    def features_writer(self, path: Path, schema: pa.Schema, stamp: Stamp) -> Iterator[BatchWriter]:
         """Write record batches of features; the file appears at ``path`` when the body ends."""
-        # Not compressed: with a count for every entry, lz4 saved a quarter, and doubled the time to read and weigh.
-        with (
-            self.replacing(path) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, schema.with_metadata(stamp.metadata())) as writer,
-        ):
+        schema = schema.with_metadata(stamp.metadata())
+        with self.replacing(path) as temporary, BatchWriter(temporary, schema, stamp.fingerprint) as writer:
             yield writer
 
     def read_features(self, path: Path, expected: Stamp) -> Iterator[pa.RecordBatch]:
-        """Yield the record batches of a features file after checking its stamp."""
+        """Yield the record batches of a features file after checking its stamp; errors as :meth:`open_table`'s."""
         if not path.exists():
             raise StaleInput(f"{path}: not there; materialize {expected.output} first")
-        # Read, not mapped: a mapped file would count as memory of the process as far as it was read. And whoever
-        # reads has threads of its own.
-        options = pa.ipc.IpcReadOptions(use_threads=False)
-        with pa.OSFile(str(path)) as source, pa.ipc.open_file(source, options=options) as reader:
-            expected.check(path, reader.schema.metadata)
-            for index in range(reader.num_record_batches):
-                yield reader.get_batch(index)
+        yield from read_batches(path, expected.fingerprint, partial(expected.check, path))
 
 
 class Stamp:
@@ -352,11 +345,19 @@ class Stamp:
         raise StaleInput(f"{path}: {what}; materialize {self.output} again")
 
 
+@contextlib.contextmanager
+def sealed_writer(path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
+    """Write a Parquet file of this kind in pieces, in place: whoever calls it renames it, or a folder around it."""
+    schema = SCHEMAS[kind].with_metadata(stamp.metadata())
+    with parquet_writer(path, schema, **parquet_options(schema)) as writer:
+        yield writer
+
+
 def _has_schema(path: Path, schema: pa.Schema) -> bool:
     """Whether a Parquet file is there, can be read and has these columns."""
     try:
         return pq.read_schema(path).equals(schema)
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, ValueError, pa.ArrowException):
         return False
 
 

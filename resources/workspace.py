@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ import dagster as dg
 import pyarrow as pa
 
 from resources.catalog import Catalog, Rebuilt
-from resources.corpus import CorpusError, Shard, content_stamp, discover, expand, file_exists
+from resources.corpus import CorpusError, FileInfo, Shard, content_stamp, discover, expand, file_exists
 from resources.engine import Engine
 from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
@@ -48,6 +49,21 @@ class Damage:
     what: str
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What became of all files when they were compared with their checksums.
+
+    Attributes
+    ----------
+    damages : list of Damage
+    followers : list of (str, str)
+        Outputs, by asset and partition, that were made from damaged files and set aside with them; sorted.
+    """
+
+    damages: list[Damage]
+    followers: list[tuple[str, str]]
+
+
 class Workspace:
     """An open pipeline.
 
@@ -69,14 +85,15 @@ class Workspace:
         self.store = Store(self.home)
         self.catalog = Catalog(self.home)
         self.engine = Engine(threads)
+        self._held: IO | None = None
 
     def discover(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
 
-        A file whose size and modification time are those of the last time keeps its stamp; any other
-        is read once to hash it. A new file with the content of a shard whose own file is gone was renamed: it is
-        this shard from now on, unless a file comes whose name stands for the shard. What is found, and what is
-        gone, is recorded in the table ``shards`` where the home can be written to.
+        A file keeps its stamp as :meth:`kept_stamp` says; any other is read once to hash it. A new file with the
+        content of a shard whose own file is gone was renamed: it is this shard from now on, unless a file comes whose
+        name stands for the shard. What is found, and what is gone, is recorded in the table ``shards`` where the home
+        can be written to. Files in DSIR_HOME are left out.
 
         Parameters
         ----------
@@ -93,14 +110,23 @@ class Workspace:
         found: list[Shard] = []
         for source in self.settings.raw:
             try:
-                found += discover(source)
+                found += discover(source, self.home)
             except CorpusError as error:
                 if absent is None:
                     raise
                 absent[f"source {source.name}"] = str(error)
                 last = [row for row in rows if row["source"] == source.name and not row["vanished"]]
-                names = ("shard", "source", "uri", "size", "modified")
-                found += [Shard(*(row[name] for name in names)) for row in last]
+                found += [
+                    Shard(
+                        row["uri"],
+                        row["size"],
+                        row["modified"],
+                        row["stamp"],
+                        key=row["shard"],
+                        source=row["source"],
+                    )
+                    for row in last
+                ]
         by_key: dict[str, str] = {}
         for shard in found:
             if by_key.setdefault(shard.key, shard.uri) != shard.uri:
@@ -108,27 +134,38 @@ class Workspace:
                     f"{by_key[shard.key]} and {shard.uri}: both files have the shard key '{shard.key}'; "
                     "rename one of their sources"
                 )
-        known = {(row["uri"], row["size"], row["modified"]): row["stamp"] for row in rows}
-        new = list(
-            dict.fromkeys(each.uri for each in found if (each.uri, each.size, each.modified) not in known)
-        )
-        stamps = dict(zip(new, self.engine.map_blocks(_stamp, new), strict=True))
+        known = {row["uri"]: row for row in rows}
+        stamps = {shard: self.kept_stamp(shard, known.get(shard.uri)) for shard in found}
+        new = [shard for shard, stamp in stamps.items() if stamp is None]
+        stamps |= zip(new, self.engine.map_blocks(_stamp, new), strict=True)
         files = [
-            ShardFile(
-                shard.key,
-                shard.source,
-                shard.uri,
-                shard.size,
-                shard.modified,
-                stamps.get(shard.uri) or known[shard.uri, shard.size, shard.modified],
-            )
-            for shard in found
+            ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, stamp)
+            for shard, stamp in stamps.items()
         ]
         missing = self._without_file(rows, files)
         files = renamed(files, rows, missing)
         if self.catalog.writable:
             self._record(rows, files, missing)
         return files
+
+    @staticmethod
+    def kept_stamp(shard: Shard, row: Mapping | None) -> str | None:
+        """Return a file's stamp where it need not be read for it.
+
+        Its store's tag, where there is one; else the stamp of the last time, where path, size and modification time
+        are what they were. A file without a time is read every time: its size alone does not say that it is the same.
+
+        Parameters
+        ----------
+        shard : Shard
+            The file as it is now.
+        row : mapping or None
+            The row of the table ``shards`` that has this file.
+        """
+        if shard.tag is not None:
+            return shard.tag
+        same = row and (row["uri"], row["size"], row["modified"]) == (shard.uri, shard.size, shard.modified)
+        return row["stamp"] if same and shard.modified else None
 
     def _without_file(self, rows: list[dict], files: list[ShardFile]) -> set[str]:
         """Return the recorded shards of the configured sources that no file is named for, and whose file is gone."""
@@ -164,7 +201,7 @@ class Workspace:
 
     def plan(self) -> Plan:
         """Return the plan over the files that are there now and the lineage as it is now."""
-        stamps = {target.name: _target_stamp(target) for target in self.settings.targets}
+        stamps = {target.name: _target_stamp(target, self.home) for target in self.settings.targets}
         return Plan(self.settings, self.discover(), stamps, self.latest())
 
     def known_plan(self) -> tuple[Plan, dict[str, str]]:
@@ -177,7 +214,7 @@ class Workspace:
         shards, latest = self.discover(absent), self.latest()
         stamps = {}
         for target in self.settings.targets:
-            stamp = _target_stamp(target)
+            stamp = _target_stamp(target, self.home)
             made = latest.get(("target_counts", target.name))
             if stamp.startswith(UNREADABLE) and made:
                 absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
@@ -187,6 +224,14 @@ class Workspace:
 
     @contextmanager
     def exclusive(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Hold the home while the body runs; see :meth:`hold`."""
+        self.hold(say)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def hold(self, say: Callable[[str], None]) -> bool:
         """Hold the home against other runs of the whole graph; wait for one that has it.
 
         The system lets go of it when the process ends, however it ends.
@@ -195,41 +240,72 @@ class Workspace:
         ----------
         say : callable
             Takes a line of text, where there is something to wait for.
+
+        Returns
+        -------
+        bool
+            False where this workspace held it already.
         """
-        with (self.home / "run.lock").open("a") as file:
+        if self._held:
+            return False
+        file = (self.home / "run.lock").open("a")
+        try:
             if not _lock(file):
                 say(f"another run is bringing {self.home} up to date; waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        except BaseException:  # whoever waits may be told to stop
+            file.close()
+            raise
+        self._held = file
+        return True
+
+    def release(self) -> None:
+        """Let go of the home, if it is held."""
+        if self._held:
+            self._held.close()
+            self._held = None
 
     def busy(self) -> bool:
         """Return whether a run of the whole graph has the home, in any process."""
         with (self.home / "run.lock").open("a") as file:
             return not _lock(file)
 
-    def damaged(self) -> list[Damage]:
+    def verify(self) -> Verified:
         """Read every file that the newest lineage names, and compare it with its checksum.
 
-        A file that differs is moved to ``damaged/``, so that the next run makes it again; the reader of a
-        damaged file is never told that it is fresh.
+        A file that differs is moved to ``damaged/``, and so are the files of all that was made from it, directly or
+        not: nobody knows what was read of it. The next run makes all of it again.
         """
-        rows = self.latest()
+        latest = self.latest()
         named = [
-            (output_name(*output), name, checksum)
-            for output, row in sorted(rows.items())
+            (key, name, checksum)
+            for key, row in sorted(latest.items())
             for name, checksum in row["files"].items()
         ]
-        found = []
+        damages, read_from = [], []
         stamps = self.engine.map_shards(lambda item: self._checksum(item[1]), named)
-        for (output, name, checksum), stamp in zip(named, stamps, strict=True):
-            if stamp == checksum:
-                continue
-            found.append(Damage(output, name, "is gone" if stamp is None else "is not what was written"))
-            if stamp is not None:
-                aside = self.home / "damaged" / name
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                (self.home / name).replace(aside)
-        return found
+        for (key, name, checksum), stamp in zip(named, stamps, strict=True):
+            if stamp != checksum:
+                what = "is gone" if stamp is None else "is not what was written"
+                damages.append(Damage(output_name(*key), name, what))
+                if stamp is not None and is_read_by_others(name):
+                    read_from.append(key)
+        followers = made_from(latest, read_from)
+        # What was made from a damaged file goes first: as long as that one is there, it is found again.
+        for name in [name for key in followers for name in latest[key]["files"]]:
+            self._set_aside(name)
+        for damage in damages:
+            self._set_aside(damage.file)
+        return Verified(damages, [key for key in sorted(latest) if key in followers])
+
+    def _set_aside(self, name: str) -> None:
+        aside = self._aside(name)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.move(self.home / name, aside)  # a kind of files may be on a disk of its own
+
+    def _aside(self, name: str) -> Path:
+        return self.home / "damaged" / name
 
     def _checksum(self, name: str) -> str | None:
         path = self.home / name
@@ -274,7 +350,10 @@ class Workspace:
         return max(names, key=len, default=shard.split(".")[0])
 
     def latest(self) -> dict[tuple[str, str], dict]:
-        """Return the newest lineage of every output, each with its files that are not there (``absent``)."""
+        """Return the newest lineage of every output.
+
+        Each with its files that are not there (``absent``), and whether :meth:`verify` took one of them (``aside``).
+        """
         latest = self.catalog.latest()
         for row in latest.values():
             # The files of weights carry the fingerprint of their target's.
@@ -285,7 +364,46 @@ class Workspace:
                 for name in row["files"]
                 if not self.store.is_there(name, made, row["modified"].get(name))
             ]
+            row["aside"] = any(
+                aside.exists() and aside.stat().st_ctime >= row["finished_at"].timestamp()
+                for aside in map(self._aside, row["absent"])
+            )
         return latest
+
+
+def is_read_by_others(name: str) -> bool:
+    """Whether other outputs are made from a file: not from quarantined rows, chosen records or reports."""
+    path = Path(name)
+    chosen = path.parts[0] == "selections" and path.name != "picks.parquet"
+    return path.suffix in (".arrow", ".parquet") and path.parts[0] != "quarantine" and not chosen
+
+
+def made_from(
+    latest: Mapping[tuple[str, str], dict], outputs: Iterable[tuple[str, str]]
+) -> set[tuple[str, str]]:
+    """Return the outputs that were made from some outputs as these are now, or from what was made from them.
+
+    Parameters
+    ----------
+    latest : mapping of (asset, partition) to dict
+        fingerprint and inputs of each.
+    outputs : iterable of (asset, partition)
+    """
+    inputs = {key: json.loads(row["inputs"]) for key, row in latest.items()}
+    found = set(outputs)
+    new, followers = found, set()
+    while new:
+        names = {output_name(*key): latest[key]["fingerprint"] for key in new}
+        new = {
+            key
+            for key, made_of in inputs.items()
+            if key not in found
+            # A file of weights stays as it is, under another fingerprint of its output, when there are other targets.
+            and any(made_of[n] == names[n] or n.startswith("weights[") for n in names.keys() & made_of.keys())
+        }
+        found |= new
+        followers |= new
+    return followers
 
 
 class Pipeline(dg.ConfigurableResource):
@@ -309,6 +427,11 @@ class Pipeline(dg.ConfigurableResource):
     def workspace(self) -> Workspace:
         """The workspace, opened at first use."""
         return Workspace(Path(self.config), Path(self.home), self.threads or None)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Let go of the home at the end of a run that held it."""
+        if "workspace" in self.__dict__:
+            self.workspace.release()
 
 
 def private_folder(path: Path) -> None:
@@ -364,21 +487,21 @@ def renamed(files: list[ShardFile], rows: Sequence[Mapping], missing: Collection
     return [replace(file, shard=keys.get((file.source, file.uri), file.shard)) for file in files]
 
 
-def _stamp(uri: str) -> str:
-    """Hash a file; where it can not be read, say so in the stamp: its own partition will fail on it."""
+def _stamp(file: FileInfo) -> str:
+    """Stamp a file by its tag or its content; where it cannot be read, the stamp says so: its partition will fail."""
     try:
-        return content_stamp(uri)
+        return file.tag or content_stamp(file.uri)
     except (CorpusError, OSError) as error:
         return f"{UNREADABLE}: {error}"
 
 
-def _target_stamp(target: Target) -> str:
+def _target_stamp(target: Target, home: Path) -> str:
     """Hash a target's files and its held-out files, in order."""
     parts = {}
     for role, uri in (("train", target.uri), ("holdout", target.holdout)):
         try:
-            files = expand(uri) if uri else []
+            files = expand(uri, home) if uri else []
         except CorpusError as error:
             return f"{UNREADABLE}: {error}"
-        parts |= {f"{role} {index}": _stamp(file.uri) for index, file in enumerate(files)}
+        parts |= {f"{role} {index}": _stamp(file) for index, file in enumerate(files)}
     return fingerprint(parts)

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import dagster as dg
 import yaml
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run_iterator
 
 from dagster_project.definitions import build_defs
-from dagster_project.runs import Stage, run_all
+from dagster_project.refresh import Stage
+from dagster_project.runs import run_refresh
 from resources.workspace import Workspace
 
 #: Words of two domains that share only a few: enough for a selection to be right or wrong.
@@ -111,9 +114,20 @@ class SmallPipeline:
 
     def run(self, threads: int = 0) -> dict[str, Stage]:
         """Run what ``dsir run`` runs; return the stages by asset."""
-        defs = build_defs(self.config_path, self.home, {"console": silent}, threads)
-        stages = run_all(defs, self.instance, self.workspace())
+        stages = run_refresh(self.workspace(), self.instance, {"console": silent}, threads)
         return {stage.asset: stage for stage in stages}
+
+    def refresh(self, **tags: str) -> tuple[dg.DagsterRun, dict[str, str]]:
+        """Run the job `refresh` as the UI launches it; return the run, and by asset what its step failed with."""
+        job = build_defs(self.config_path, self.home, {"console": silent}).resolve_job_def("refresh")
+        run = self.instance.create_run_for_job(job, run_config={"loggers": {"console": {}}}, tags=tags)
+        events = list(execute_run_iterator(InMemoryJob(job), run, self.instance))
+        failed = {
+            event.step_key.removeprefix("refresh_"): event.step_failure_data.user_failure_data.description
+            for event in events
+            if event.is_step_failure
+        }
+        return self.instance.get_run_by_id(run.run_id), failed
 
     def materialize(
         self, *assets: str, partition: str | None = None, **options: object

@@ -30,7 +30,7 @@ def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Cur
         A source or a target matches no file.
     """
     settings = workspace.settings
-    shards = {source.name: discover(source) for source in settings.raw}
+    shards = {source.name: discover(source, workspace.home) for source in settings.raw}
     pool_samples = [samples.sample_source(workspace, each, shards[each.name]) for each in settings.raw]
     targets = [samples.sample_target(workspace, each) for each in settings.targets]
     parts = [part for target in targets for part in (target.train, target.holdout) if part]
@@ -52,7 +52,9 @@ def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Cur
         findings += checks.check_leakage(target, pool)
         if not target.train.n_tokens.sum() or not raw.sum():
             continue
-        if curve := checks.curve_of(settings, target, raw):
+        too_few = list(checks.check_number(target))
+        findings += too_few
+        if not too_few and (curve := checks.curve_of(settings, target, raw)):
             curves.append(curve)
             findings.append(checks.check_size(curve))
         findings.append(checks.check_empty_buckets(settings, target, raw))

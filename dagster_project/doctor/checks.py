@@ -18,6 +18,7 @@ from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
 from dsir.ngrams import number_ngrams
+from resources.corpus import fields_of_file
 from resources.settings import Selection, Settings
 
 #: N-grams of the pool's sample, and of each target, that are told apart.
@@ -33,6 +34,7 @@ UNUSABLE_ROWS = 0.01
 EMPTY_TEXTS = 0.01
 DUPLICATES = 0.05
 TOO_SHORT = 0.5
+TOO_FEW = 20  # documents of a target
 NO_SPACES = 0.1  # letters of scripts without spaces between words
 LONG_WORDS = 12  # characters of a word, in the mean
 
@@ -105,10 +107,15 @@ def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
     if len(sample.rejected) > UNUSABLE_ROWS * sample.rows:
         [(reason, n)] = Counter(each.reason for _, each in sample.rejected).most_common(1)
         uri, first = next(each for each in sample.rejected if each[1].reason == reason)
+        advice = f"the text is taken from {reader.text!r}"
+        if fields := fields_of_file(uri, reader):
+            advice += f"; the records have: {', '.join(fields)}"
+        if first.excerpt:
+            advice += f"; such a row begins with {first.excerpt[:80]!r}"
         yield (
             f"{len(sample.rejected):,} of {sample.rows:,} rows can not be used; {n:,} since: {reason} "
             f"(row {first.row} of {uri})",
-            f"the text is taken from {reader.text!r}; such a row begins with {first.excerpt[:80]!r}",
+            advice,
         )
     empty = int(np.count_nonzero(sample.n_tokens == 0))
     if empty > EMPTY_TEXTS * sample.rows:
@@ -119,6 +126,7 @@ def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
     ):
         if missing:
             says = f"{missing:,} of {sample.rows:,} rows have no `{getattr(reader, name)}`, the field of the {name}"
+            says += ", or none that can be written as a text"
             yield says, f"they are called by {instead}; name another field, or none"
 
 
@@ -194,6 +202,15 @@ def check_leakage(target: TargetSample, pool: Pool) -> Iterator[Finding]:
         if target.holdout:
             says += f", nor of the {len(holdout):,} held out, and none of these in the target"
         yield Finding("leakage", target.name, False, says, number="0")
+
+
+def check_number(target: TargetSample) -> Iterator[Finding]:
+    """Look for targets of so few documents that nothing can be said of them, a learning curve included."""
+    documents = len(target.train.n_tokens)
+    if documents < TOO_FEW:
+        says = f"{documents:,} documents are too few to fit a distribution on, and to judge a selection by"
+        advice = "add documents: thousands are usual, hundreds can do"
+        yield Finding("size of the target", target.name, True, says, advice, f"{documents:,} documents")
 
 
 def curve_of(settings: Settings, target: TargetSample, raw: np.ndarray) -> Curve | None:

@@ -68,8 +68,7 @@ class Sample:
         self.features.append(features)
         self.rows += len(batch.rows) + len(batch.rejected)
         self.without_id += batch.ids.null_count if batch.ids is not None else 0
-        if batch.sources is not None:
-            self.without_source += batch.sources.to_pylist().count(self.name)
+        self.without_source += batch.sources.null_count if batch.sources is not None else 0
         self.rejected += [(uri, each) for each in batch.rejected]
 
     @property
@@ -154,7 +153,7 @@ def sample_target(workspace: Workspace, target: Target) -> TargetSample:
     """Read the files of a target and of its holdout, or the beginning of very large ones."""
 
     def read(pattern: str) -> Sample:
-        files = expand(pattern)
+        files = expand(pattern, workspace.home)
         name = target.name if pattern == target.uri else f"{target.name}, holdout"
         sample = Sample(name, target, len(files), len(files), whole=True)
         room = iter(range(TARGET_BYTES // BLOCK_BYTES))
@@ -211,11 +210,10 @@ def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
     files = []
     for shard in shards:
         row = rows.get((shard.source, shard.uri))
-        if not row or (row["size"], row["modified"]) != (shard.size, shard.modified):
+        stamp = workspace.kept_stamp(shard, row)
+        if row is None or stamp is None:
             return None
-        files.append(
-            ShardFile(row["shard"], shard.source, shard.uri, shard.size, shard.modified, row["stamp"])
-        )
+        files.append(ShardFile(row["shard"], shard.source, shard.uri, shard.size, shard.modified, stamp))
     plan = Plan(workspace.settings, files, {}, workspace.latest())
     if plan.uncounted:
         return None

@@ -5,16 +5,19 @@ input. What does not: tokens and counts (``dsir``), the catalog and the feature 
 has two stages so that callers can thread the second: :func:`read_blocks` is sequential and cheap,
 :meth:`Block.parse` is pure and may run in any thread, in any order.
 
-Modules: ``files`` (file systems, shards, errors), ``fields`` (what is taken from a record), ``lines``
-(JSON Lines), ``tables`` (Parquet, Arrow IPC, CSV, custom readers), ``jsontext`` (records as JSON text).
+Modules: ``files`` (file systems, shards, errors), ``signatures`` (what first bytes say), ``fields`` (what is taken
+from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC,
+CSV), ``custom`` (readers of one's own), ``jsontext`` (records as JSON text).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from resources.corpus.fields import RecordFields, Rejected, TextBatch
+from resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
 from resources.corpus.files import (
     CorpusError,
     FileInfo,
@@ -25,7 +28,8 @@ from resources.corpus.files import (
     file_exists,
     file_format,
 )
-from resources.corpus.lines import LineBlock, line_blocks
+from resources.corpus.jsontext import json_values, parse_record
+from resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
 from resources.corpus.tables import TableBlock, table_blocks
 
 if TYPE_CHECKING:
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 Block = LineBlock | TableBlock
 
 __all__ = [
+    "BLANK_LINE",
     "Block",
     "CorpusError",
     "FileInfo",
@@ -43,7 +48,9 @@ __all__ = [
     "content_stamp",
     "discover",
     "expand",
+    "fields_of_file",
     "file_exists",
+    "no_usable_row",
     "read_blocks",
 ]
 
@@ -75,7 +82,63 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
         The file is missing, cut off, damaged, of an unknown format, or lacks a column. It may come
         after blocks were yielded; nothing of the file is to be used then.
     """
+    return _blocks(uri, reader, block_bytes)
+
+
+def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = False) -> Iterator[Block]:
     fields = RecordFields.of(reader)
-    if reader.reader is None and file_format(uri)[0] == "jsonl":
+    if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
-    return table_blocks(uri, reader.reader, fields, block_bytes)
+    return table_blocks(uri, reader, fields, block_bytes, all_columns)
+
+
+def fields_of_file(uri: str, reader: Reader) -> list[str]:
+    """Return the fields that a file's first records have, dotted where they are nested; none of damaged records."""
+    names: dict[str, None] = {}
+    for block in islice(_blocks(uri, reader, 1 << 16, all_columns=True), 1):
+        if isinstance(block, LineBlock):
+            records = map(_as_record, block.data[: 1 << 20].splitlines()[:20])
+        else:
+            columns = {
+                name: json_values(block.batch.slice(0, 5).column(name)) for name in block.batch.schema.names
+            }
+            records = (
+                dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+            )
+        for record in records:
+            names.update(dict.fromkeys(field_names(record)))
+    return list(names)
+
+
+def _as_record(line: bytes) -> object:
+    try:
+        return parse_record(line)
+    except UnicodeDecodeError:
+        return None
+
+
+def no_usable_row(
+    uri: str, reader: Reader, reasons: Counter[str], called: str | None = None
+) -> CorpusError | None:
+    """Return what is to be raised for a file none of whose rows can be used; None for one without records.
+
+    Parameters
+    ----------
+    uri : str
+    reader : Reader, RawSource or Target
+    reasons : Counter of str
+        Of the rows that can not be used.
+    called : str, optional
+        What the file is to be called, where there are several: the pattern.
+    """
+    reasons = Counter({reason: n for reason, n in reasons.items() if reason != BLANK_LINE})
+    if not reasons:
+        return None
+    [(reason, n)] = reasons.most_common(1)
+    fields = fields_of_file(uri, reader) if "field" in reason else []
+    advice = "repair the file, or leave it out"
+    if fields:
+        advice = f"the records have: {', '.join(fields)}; set `text:` to one of them, or leave the file out"
+    return CorpusError(
+        f"{called or uri}: none of its {reasons.total():,} rows can be used; {n:,} since: {reason}; {advice}"
+    )

@@ -7,55 +7,106 @@ What belongs here: everything that is the same for all formats. What does not: w
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
+import io
+import os
 import re
+import shlex
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import fsspec
 import pyarrow as pa
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import glob_translate
+
+from resources.corpus.signatures import HEAD, compression, container, encoding
+from resources.uris import local_name, local_path, masked, split_pattern
 
 if TYPE_CHECKING:
     from resources.settings import RawSource
 
-CODECS = {".gz": "gzip", ".zst": "zstd"}
+CODECS = (".gz", ".gzip", ".zst", ".zstd")  # which of them it is, the first bytes say
 FORMATS = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
     ".ndjson": "jsonl",
+    ".jsonlines": "jsonl",
     ".csv": "csv",
+    ".tsv": "tsv",
     ".parquet": "parquet",
+    ".pq": "parquet",
     ".arrow": "ipc",
     ".ipc": "ipc",
     ".feather": "ipc",
 }
-COMPRESSIBLE = ("jsonl", "csv")
+COMPRESSIBLE = ("jsonl", "csv", "tsv")
 
-_GLOB = re.compile(r"[*?\[]")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_AGAIN = "nothing of it is used, get or write the file again"
+_CUT_OFF = (
+    "the compressed stream ends early; the file was cut off or is still being written: nothing of it is used, get the "
+    "whole file"
+)
+#: What zlib says through Arrow, and the standard library, where another gzip member was to begin.
+_NO_MEMBER = ("incorrect header check", "unknown compression method", "Not a gzipped file")
+_PADDING = bytes(4)  # at the end of gzip the length of the text stands, which is zero for none
 _MAX_KEY = 200  # a key becomes a file name; leaves room for suffixes within 255 bytes
-_MODIFIED_KEYS = ("mtime", "modified", "LastModified", "last_modified", "updated", "created")
+_MODIFIED_KEYS = ("mtime", "modified", "LastModified", "last_modified", "Last-Modified", "updated")
+#: What a store gives as the identity of an object's content, the surest first.
+_TAG_KEYS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_hash",
+    "Content-MD5",
+    "sha256",
+    "sha",
+    "version_id",
+    "VersionId",
+)
+_TAG_KEYS += ("generation",)
 
 
 class CorpusError(ValueError):
-    """A corpus file can not be used; the message names it, what was expected and what to do."""
+    """A corpus file cannot be used; the message names it, what was expected and what to do, and holds no secret."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(masked(message))
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One file: its path or URI, bytes, and seconds since the epoch (0.0 where unknown)."""
+    """One file.
+
+    Attributes
+    ----------
+    uri : str
+        Path or fsspec URI; valid Unicode, printable where the file is local (:func:`resources.uris.local_name`).
+    size : int
+        Bytes on the file system.
+    modified : float
+        Seconds since the epoch; 0.0 where the file system has none.
+    tag : str or None
+        What the file system gives to tell one content from another (``ETag …``); None for local files.
+    """
 
     uri: str
     size: int
     modified: float
+    tag: str | None = None
 
 
-@dataclass(frozen=True)
-class Shard:
+@dataclass(frozen=True, kw_only=True)
+class Shard(FileInfo):
     """One file of a raw source.
 
     Attributes
@@ -64,22 +115,13 @@ class Shard:
         ``<source>.<path below the glob's fixed folder>``; the partition key.
     source : str
         Name of the source.
-    uri : str
-        Path or fsspec URI of the file.
-    size : int
-        Bytes on the file system.
-    modified : float
-        Seconds since the epoch; 0.0 where the file system has none.
     """
 
     key: str
     source: str
-    uri: str
-    size: int
-    modified: float
 
 
-def discover(source: RawSource) -> list[Shard]:
+def discover(source: RawSource, leave_out: Path | None = None) -> list[Shard]:
     """Find the shards of a source.
 
     Names that start with ``.`` or ``_`` or end with ``.tmp`` are left out, as are folders of such names.
@@ -88,6 +130,8 @@ def discover(source: RawSource) -> list[Shard]:
     ----------
     source : RawSource
         Its ``uri`` is a path or fsspec URI, with glob characters (``**`` too).
+    leave_out : Path, optional
+        A folder whose files are no corpus: DSIR_HOME.
 
     Returns
     -------
@@ -100,18 +144,18 @@ def discover(source: RawSource) -> list[Shard]:
         Nothing matches, or two files have the same key.
     """
     shards: dict[str, Shard] = {}
-    for relative, info in _find(source.uri, f"the source '{source.name}'"):
+    for relative, info in _find(source.uri, f"the source '{source.name}'", leave_out):
         key = _shard_key(source.name, relative)
         if key in shards:
             raise CorpusError(
                 f"{shards[key].uri} and {info.uri}: both files have the shard key '{key}'; rename or remove "
                 f"one of them, or narrow the pattern {source.uri} of the source '{source.name}'"
             )
-        shards[key] = Shard(key, source.name, info.uri, info.size, info.modified)
+        shards[key] = Shard(**vars(info), key=key, source=source.name)
     return [shards[key] for key in sorted(shards)]
 
 
-def expand(uri: str) -> list[FileInfo]:
+def expand(uri: str, leave_out: Path | None = None) -> list[FileInfo]:
     """Find the files of a path, URI or pattern, by the same rules as :func:`discover`.
 
     Returns
@@ -124,7 +168,7 @@ def expand(uri: str) -> list[FileInfo]:
     CorpusError
         Nothing matches.
     """
-    return sorted((info for _, info in _find(uri, "a target")), key=lambda info: info.uri)
+    return sorted((info for _, info in _find(uri, "a target", leave_out)), key=lambda info: info.uri)
 
 
 def file_exists(uri: str) -> bool:
@@ -151,47 +195,65 @@ def content_stamp(uri: str) -> str:
     return digest.hexdigest()
 
 
-def file_format(uri: str) -> tuple[str, str | None]:
-    """Return the format and the codec that a file's suffix stands for.
-
-    Returns
-    -------
-    tuple of str and (str or None)
-        ``jsonl``, ``csv``, ``parquet`` or ``ipc``; ``gzip``, ``zstd`` or None.
+def file_format(uri: str) -> str:
+    """Return the format that a file's suffix stands for: ``jsonl``, ``csv``, ``tsv``, ``parquet`` or ``ipc``.
 
     Raises
     ------
     CorpusError
         The suffix is not known.
     """
-    _, kind, codec = _split_suffix(uri.split("::")[0].split("?")[0] if "://" in uri else uri)
+    _, kind = _split_suffix(uri.split("::")[0].split("?")[0] if "://" in uri else uri)
     if kind is None:
         raise CorpusError(
-            f"{uri}: this suffix is not known; expected one of {', '.join(FORMATS)}, with .gz or .zst after "
-            "the JSON Lines and CSV ones. Rename the file, narrow the pattern, or name a function that reads "
+            f"{uri}: this suffix is not known; expected one of {', '.join(FORMATS)}, with {' or '.join(CODECS)} after "
+            "those of JSON Lines, CSV and TSV. Rename the file, narrow the pattern, or name a function that reads "
             "it with `reader: package.module:function`"
         )
-    return kind, codec
+    return kind
 
 
 @contextlib.contextmanager
 def corpus_errors(uri: str) -> Iterator[None]:
-    """Turn what file systems and Arrow raise into a :class:`CorpusError` that names the file."""
+    """Turn what file systems, codecs and Arrow raise into a :class:`CorpusError` that names the file.
+
+    Stores raise what they like (botocore's and aiohttp's errors are no OSErrors), so of a file that is not local
+    every exception counts as one of its store.
+    """
     try:
         yield
-    except CorpusError:
+    except (CorpusError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise CorpusError(f"{uri}: no such file; check the uri, or materialize again if it moved") from error
-    except (OSError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        if "Truncated compressed stream" in text:
-            raise CorpusError(
-                f"{uri}: the compressed stream ends early; the file was cut off or is still being written: "
-                "nothing of it is used, get the whole file"
-            ) from error
+    except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{uri}: can not be read: {text}; nothing of it is used, get or write the file again"
+            f"{uri}: begins as {error.encoding}, and is not: {error.reason}; nothing of it is used, write it as UTF-8"
+        ) from error
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        text = " ".join(str(error).split())
+        # Of the mark that begins another gzip member, one byte may be there.
+        if "Truncated compressed stream" in text or isinstance(error, EOFError) or "(b'\\x1f')" in text:
+            raise CorpusError(f"{uri}: {_CUT_OFF}") from error
+        if any(words in text for words in _NO_MEMBER):
+            name = base_name(uri)
+            raise CorpusError(
+                f"{uri}: after the end of a gzip stream there is something that is neither gzip nor zeros: nothing of "
+                f"it is used, get the file again, or drop what follows: `gzip -dc {name} | gzip > new-{name}`"
+            ) from error
+        if "requires too much memory" in text:
+            name = base_name(uri)
+            raise CorpusError(
+                f"{uri}: compressed with a zstd window of more than 128 MiB (zstd --long), as much as is held to "
+                f"decode a file; compress it again: `zstd -dc --long=31 {name} | zstd -o new-{name}`"
+            ) from error
+        raise CorpusError(f"{uri}: can not be read: {text}; {_AGAIN}") from error
+    except Exception as error:
+        if "://" not in uri or uri.startswith("file://"):
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CorpusError(
+            f"{uri}: can not be read: {text}; nothing of it is used, try again once its store gives it"
         ) from error
 
 
@@ -201,37 +263,103 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
     filesystem, path = file_system(uri)
     with contextlib.ExitStack() as stack:
         if isinstance(filesystem, LocalFileSystem):
-            yield stack.enter_context(pa.OSFile(path, "rb"))
+            yield stack.enter_context(pa.OSFile(os.fsencode(path), "rb"))
         else:
             file = stack.enter_context(filesystem.open(path, "rb"))
             yield stack.enter_context(pa.PythonFile(file, mode="r"))
 
 
 @contextlib.contextmanager
-def open_stream(uri: str, codec: str | None) -> Iterator[pa.NativeFile]:
-    """Open a file and decompress it while reading; concatenated frames are one stream."""
+def open_text(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file of text and decompress it while reading, as UTF-8; concatenated frames are one stream.
+
+    The first bytes decide what it is compressed with and how it is encoded, whatever its name says. UTF-16 and UTF-32
+    are told by their byte order mark, or by the zeros between ASCII; a byte order mark of UTF-8 is left.
+
+    Raises
+    ------
+    CorpusError
+        The first bytes are those of something else.
+    """
     with open_binary(uri) as raw:
-        if codec is None:
-            yield raw
-        else:
-            with pa.CompressedInputStream(raw, codec) as stream:
-                yield stream
+        head = raw.read(HEAD)
+        padded = True
+        if isinstance(raw, pa.OSFile):
+            raw.seek(max(raw.size() - len(_PADDING), 0))
+            padded = raw.read() == _PADDING
+            raw.seek(0)
+        else:  # some stores only read on
+            raw = pa.PythonFile(_PutBack(head, raw), mode="r")
+        codec = compression(head)
+        if codec is not None:
+            packed, head = head, b""
+            with contextlib.suppress(OSError, EOFError, zlib.error):  # damage shows where the whole is read
+                head = _decompressed(pa.BufferReader(packed), codec).read(64)
+        if (found := container(head)) is not None:
+            inside = f"compressed with {codec}, and within it " if codec else ""
+            raise CorpusError(
+                f"{uri}: by its first bytes this is {inside}{found}, and its suffix says otherwise; rename it, or "
+                "write it as its suffix says"
+            )
+        stream = raw if codec is None else _decompressed(raw, codec, padded)
+        if (encoded := encoding(head)) is not None:
+            stream = pa.transcoding_input_stream(stream, encoded.lower(), "utf-8")
+        yield stream
 
 
-def _split_suffix(path: str) -> tuple[str, str | None, str | None]:
-    """Split a path into the part before the known suffixes, the format and the codec."""
-    stem, codec = path, None
-    for suffix, name in CODECS.items():
+def _decompressed(raw: pa.NativeFile, codec: str, padded: bool = False) -> pa.NativeFile:
+    """Decompress a stream; one that may be padded with zeros, as tapes and archives do, as gzip(1) does."""
+    if codec == "gzip" and padded:
+        return pa.PythonFile(gzip.GzipFile(fileobj=raw), mode="r")
+    return pa.CompressedInputStream(raw, codec)
+
+
+class _PutBack(io.RawIOBase):
+    """A stream with the bytes that were read of it put back."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = io.BytesIO(head), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._head.read(size) or self._rest.read(size)
+
+
+def base_name(uri: str) -> str:
+    """Return a file's name, quoted for a shell command that is shown."""
+    path = uri.split("::")[0].split("?")[0] if "://" in uri else uri
+    return shlex.quote(path.rpartition("/")[2])
+
+
+def cat(uri: str) -> str:
+    """Return a shell command that writes a file's text, to be shown in a message."""
+    name = base_name(uri)
+    suffix = name.rstrip("'").rpartition(".")[2].lower()
+    return {"gz": "gzip -dc", "gzip": "gzip -dc", "zst": "zstd -dc", "zstd": "zstd -dc"}.get(
+        suffix, "cat"
+    ) + f" {name}"
+
+
+def _split_suffix(path: str) -> tuple[str, str | None]:
+    """Split a path into the part before the known suffixes and the format."""
+    stem = path
+    for suffix in CODECS:
         if path.lower().endswith(suffix):
-            stem, codec = path[: -len(suffix)], name
+            stem = path[: -len(suffix)]
     for suffix, kind in FORMATS.items():
-        if stem.lower().endswith(suffix) and (codec is None or kind in COMPRESSIBLE):
-            return stem[: -len(suffix)], kind, codec
-    return path, None, None
+        if stem.lower().endswith(suffix) and (stem == path or kind in COMPRESSIBLE):
+            return stem[: -len(suffix)], kind
+    return path, None
 
 
 def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a URI and the path in it."""
+    """Return the file system of a file and its path in it."""
+    return _file_system(local_path(uri))
+
+
+def _file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         return url_to_fs(uri)
     except (ValueError, ImportError) as error:
@@ -241,39 +369,81 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ) from error
 
 
-def _find(uri: str, owner: str) -> list[tuple[str, FileInfo]]:
+def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileInfo]]:
     """List files with their path below the pattern's fixed folder."""
-    filesystem, pattern = file_system(uri)
-    is_glob = bool(_GLOB.search(pattern))
     with corpus_errors(uri):
-        if is_glob:
-            found = filesystem.glob(pattern, detail=True)
+        filesystem, path = _listed_anew(uri)
+        # A question mark in a URL begins its query.
+        folder, pattern = split_pattern(path, "*[" if uri.startswith(("http://", "https://")) else "*?[")
+    shown = local_name(uri if pattern else folder) if isinstance(filesystem, LocalFileSystem) else uri
+    with corpus_errors(shown):
+        if pattern is None:
+            path, folder = folder, folder.rpartition("/")[0]
+            found = {path: filesystem.info(path)}
         else:
-            found = {pattern: filesystem.info(pattern)}
-    folder = _GLOB.split(pattern)[0].rpartition("/")[0]
-    files, hidden = [], 0
+            found = _matches(shown, filesystem, folder, pattern)
+    left_out = _below(leave_out, filesystem, folder)
+    files, hidden, ours = [], 0, 0
     for path, info in found.items():
         if info.get("type") == "directory":
             continue
         relative = path[len(folder) :].lstrip("/")
-        if is_glob and any(
+        if pattern and any(
             part.startswith((".", "_")) or part.endswith(".tmp") for part in relative.split("/")
         ):
             hidden += 1
-            continue
-        size = int(info.get("size") or 0)
-        files.append((relative, FileInfo(_full_uri(uri, filesystem, path), size, _modified(info))))
+        elif pattern and left_out and Path(path).resolve().is_relative_to(left_out):
+            ours += 1
+        else:
+            size = int(info.get("size") or 0)
+            files.append(
+                (relative, FileInfo(_full_uri(uri, filesystem, path), size, _modified(info), _tag(info)))
+            )
     if not files:
-        what = "no file matches this pattern" if is_glob else "this is a folder; expected a file or a pattern"
-        note = f" ({hidden} hidden or temporary files were left out)" if hidden else ""
-        raise CorpusError(f"{uri}: {what}{note}; correct the uri of {owner}, for example folder/*.jsonl.zst")
+        what = "no file matches this pattern" if pattern else "this is a folder; expected a file or a pattern"
+        notes = f" ({hidden} hidden or temporary files were left out)" if hidden else ""
+        notes += f" ({ours} files in DSIR_HOME were left out)" if ours else ""
+        raise CorpusError(
+            f"{shown}: {what}{notes}; correct the uri of {owner}, for example folder/*.jsonl.zst"
+        )
     return files
+
+
+def _listed_anew(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a pattern without what it remembers of earlier listings."""
+    filesystem, path = _file_system(uri)
+    if isinstance(filesystem, AbstractArchiveFileSystem):  # holds the archive open as it was
+        type(filesystem).clear_instance_cache()
+        filesystem, path = _file_system(uri)
+    filesystem.invalidate_cache()
+    return filesystem, path
+
+
+def _matches(
+    uri: str, filesystem: fsspec.AbstractFileSystem, folder: str, pattern: str
+) -> dict[str, dict[str, object]]:
+    """Return the files below a folder that match; ``glob`` itself takes no folder whose name is a pattern."""
+    try:
+        match = re.compile(glob_translate(pattern)).match
+    except ValueError as error:
+        raise CorpusError(f"{uri}: {error}; correct the pattern") from error
+    depth = None if "**" in pattern else pattern.count("/") + 1
+    found = filesystem.find(folder, maxdepth=depth, detail=True)
+    return {path: found[path] for path in sorted(found) if match(path[len(folder) :].lstrip("/"))}
+
+
+def _below(leave_out: Path | None, filesystem: fsspec.AbstractFileSystem, folder: str) -> Path | None:
+    """Return the folder to be left out, resolved, where it is in ``folder``; one in it is named on purpose."""
+    if leave_out is None or not isinstance(filesystem, LocalFileSystem):
+        return None
+    home, top = leave_out.resolve(), Path(folder).resolve()
+    return home if home.is_relative_to(top) else None
 
 
 def _full_uri(pattern: str, filesystem: fsspec.AbstractFileSystem, path: str) -> str:
     """Return the URI under which ``path``, found by ``pattern``, can be opened."""
     if isinstance(filesystem, LocalFileSystem):
-        return path
+        return local_name(path)
     segments = pattern.split("::")  # chained: zip://*.jsonl::s3://bucket/pool.zip, simplecache::s3://…
     index = next(i for i, segment in enumerate(segments) if "://" in segment)
     scheme = segments[index].split("://")[0]
@@ -282,16 +452,28 @@ def _full_uri(pattern: str, filesystem: fsspec.AbstractFileSystem, path: str) ->
 
 
 def _modified(info: dict) -> float:
+    """Return when a file was modified; the time of creation, which some have instead, says nothing of that."""
     for key in _MODIFIED_KEYS:
         value = info.get(key)
         if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                value = datetime.fromisoformat(value)
+            for parse in (datetime.fromisoformat, parsedate_to_datetime):
+                with contextlib.suppress(ValueError):
+                    value = parse(value)
+                    break
         if isinstance(value, datetime):
             return value.timestamp()
         if isinstance(value, int | float):
             return float(value)
     return 0.0
+
+
+def _tag(info: dict) -> str | None:
+    """Return what tells an object's content from another; a weak ETag does not."""
+    for key in _TAG_KEYS:
+        value = info.get(key)
+        if isinstance(value, str | int) and value and not str(value).startswith("W/"):
+            return f"{key} {value}"
+    return None
 
 
 def _shard_key(source: str, relative: str) -> str:

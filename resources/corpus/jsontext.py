@@ -38,7 +38,7 @@ def json_values(array: pa.Array) -> list:
     """Turn a column into values for JSON.
 
     Dates and times become ISO 8601, durations integers of their unit, bytes base64, floats that are not
-    finite null, maps lists of pairs, decimals strings.
+    finite null, maps lists of pairs, decimals strings; what is not UTF-8 in a string is replaced.
     """
     type_ = array.type
     if isinstance(array, pa.ExtensionArray):
@@ -69,7 +69,11 @@ def json_values(array: pa.Array) -> list:
         return [v.replace(" ", "T", 1) if v is not None else None for v in values]
     if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_fixed_size_binary(type_):
         return [base64.b64encode(v).decode() if v is not None else None for v in array.to_pylist()]
-    return array.to_pylist()
+    try:
+        return array.to_pylist()
+    except UnicodeDecodeError:
+        values = array.cast(pa.large_binary()).to_pylist()
+        return [v.decode(errors="replace") if v is not None else None for v in values]
 
 
 def json_lines(batch: pa.RecordBatch, leave_out: str) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """JSON Lines: cutting a stream into blocks of whole lines, and parsing a block.
 
-What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), formats with
-columns (``tables``).
+What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), JSON that is laid out
+otherwise (``layout`` brings it into lines), formats with columns (``tables``).
 
 A block is parsed by Arrow if every line demonstrably held one good record, else line by line with the
 standard library, which gives every bad line its reason. Both ways give the same result: a line that only
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,19 +26,26 @@ import pyarrow.json
 from resources.corpus.fields import (
     INVALID_UTF8,
     BadRecord,
+    Located,
     RecordFields,
     Rejected,
     TextBatch,
     excerpt,
     is_utf8,
     text_bytes,
+    whole_numbers,
 )
-from resources.corpus.files import corpus_errors, file_format, open_stream
+from resources.corpus.files import CorpusError, cat, corpus_errors, open_text
+from resources.corpus.layout import layout, one_a_line
+from resources.corpus.signatures import HEAD
 
 MAX_LINE_BYTES = 1 << 30
 LONG_LINE = "longer than 1 GiB"
+BLANK_LINE = "blank line"
+SEVERAL = "several JSON values on one line, expected one object (`jq -c .` writes each on a line of its own)"
 
 _BOM = b"\xef\xbb\xbf"
+_NUMBER = re.compile(r"Column\(/(.+)\) changed from string to number")
 _NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
 
 
@@ -57,6 +66,8 @@ class LineBlock:
         its beginning.
     skipped : bool
         The block stands for one line that was too long.
+    alone : bool
+        There is no other line in the file.
     """
 
     uri: str
@@ -65,6 +76,7 @@ class LineBlock:
     count: int
     data: bytes
     skipped: bool = False
+    alone: bool = False
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return where lines start and end (at their newline), int64[count] each."""
@@ -77,7 +89,13 @@ class LineBlock:
         return starts, ends
 
     def parse(self) -> TextBatch:
-        """Extract the texts; pure, thread-safe, mostly without the GIL."""
+        """Extract the texts; pure, thread-safe, mostly without the GIL.
+
+        Raises
+        ------
+        CorpusError
+            The file is a single value that is no record, but holds records.
+        """
         if self.skipped:
             return _parse_lines([(self.row, None)], self.fields, excerpt(self.data))
         starts, ends = self.bounds()
@@ -87,19 +105,37 @@ class LineBlock:
         if columns is None:
             view = memoryview(self.data)
             bounds = zip(starts.tolist(), ends.tolist(), strict=True)
-            return _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+            batch = _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+            if self.alone and batch.rejected:
+                self._refuse_whole(batch.rejected[0].reason)
+            return batch
         texts, ids, sources = columns
         rows = np.arange(self.row, self.row + self.count, dtype=np.int64)
         return TextBatch(rows, texts, ids, sources, [], text_bytes(texts))
 
+    def _refuse_whole(self, reason: str) -> None:
+        """Refuse a file whose one value holds records, with the command that writes one a line."""
+        if reason == SEVERAL:
+            within, select = "several JSON values on one line", "."
+        else:
+            key = _list_of_objects(self.data) if reason.startswith("no") else None  # the field is not there
+            if key is None:
+                return
+            within = f"one JSON object ({reason}), with a list of objects under '{key}'"
+            select = f".[{json.dumps(key)}][]"
+        raise CorpusError(
+            f"{self.uri}: the file is {within}; expected one object a line, or one array of objects: "
+            f"`{cat(self.uri)} | jq -c {shlex.quote(select)} > new.jsonl` writes them so"
+        )
+
 
 def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[LineBlock]:
-    """Decompress a file and cut it into blocks of whole lines.
+    """Decompress a file and cut it into blocks of whole lines, of one JSON value each.
 
     Parameters
     ----------
     uri : str
-        A JSON Lines file, plain, .gz or .zst.
+        A file of JSON: one object a line, one array of objects, or objects over several lines.
     fields : RecordFields
         Passed on to the blocks.
     block_bytes : int
@@ -110,26 +146,44 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[Li
     CorpusError
         The file is missing, cut off or damaged.
     """
-    _, codec = file_format(uri)
     row = 0
-    with corpus_errors(uri), open_stream(uri, codec) as stream:
-        for data, skipped in _whole_lines(stream, block_bytes):
-            if row == 0 and data.startswith(_BOM):
-                data = data[len(_BOM) :]
-                if not data:
-                    continue
+    with corpus_errors(uri), open_text(uri) as stream:
+        blocks = _whole_lines(_chunks(uri, stream, block_bytes))
+        following = next(blocks, None)
+        while following is not None:
+            data, skipped = following
             count = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
             count = 1 if skipped else count + (not data.endswith(b"\n"))
-            yield LineBlock(uri, fields, row, count, data, skipped)
+            single = row == 0 and count == 1
+            following = next(blocks, None) if single else None
+            yield LineBlock(uri, fields, row, count, data, skipped, alone=single and following is None)
+            following = following if single else next(blocks, None)
             row += count
 
 
-def _whole_lines(stream: pa.NativeFile, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
+def _chunks(uri: str, stream: pa.NativeFile, block_bytes: int) -> Iterator[bytes]:
+    """Read a file so that every value is on a line; how it is laid out does not depend on ``block_bytes``."""
+    parts, held = [], 0
+    while held < HEAD and (part := stream.read(max(HEAD - held, block_bytes))):
+        parts.append(part)
+        held += len(part)
+    head = b"".join(parts).removeprefix(_BOM)
+
+    def chunks() -> Iterator[bytes]:
+        yield from (head[start : start + block_bytes] for start in range(0, len(head), block_bytes))
+        while chunk := stream.read(block_bytes):
+            yield chunk
+
+    how = layout(head[:HEAD])
+    return chunks() if how == "lines" else one_a_line(uri, chunks(), how == "array")
+
+
+def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
     """Yield bytes that end at a newline or the end of the stream, and whether the line was skipped."""
     pending: list[bytes] = []  # the beginning of a line, without a newline
     held = 0
     skipping = False
-    while chunk := stream.read(block_bytes):
+    for chunk in chunks:
         if skipping:
             first = chunk.find(b"\n") + 1
             if not first:
@@ -143,7 +197,7 @@ def _whole_lines(stream: pa.NativeFile, block_bytes: int) -> Iterator[tuple[byte
         if cut < len(chunk):
             pending.append(chunk[cut:])
             held += len(chunk) - cut
-        if held > MAX_LINE_BYTES + len(_BOM):
+        if held > MAX_LINE_BYTES:
             pending, skipping = [b"".join(part[:4096] for part in pending[:4096])[:4096]], True
     if pending:
         yield b"".join(pending), skipping
@@ -168,7 +222,8 @@ def _arrow_columns(
     if not is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))):
         return None
     options = pa.json.ReadOptions(use_threads=False, block_size=min(len(data) + 16, 2**31 - 1))
-    for schema in _schemas(fields):
+    numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings is what is tried first
+    while (schema := _schema(fields, tuple(numbers.items()))) is not None:
         try:
             table = pa.json.read_json(
                 pa.BufferReader(data),
@@ -177,43 +232,56 @@ def _arrow_columns(
                     explicit_schema=schema, unexpected_field_behavior="ignore"
                 ),
             )
-        except pa.ArrowInvalid:
-            continue  # a bad line, or ids of the other type
+        except pa.ArrowInvalid as error:
+            if not _are_numbers(str(error), fields, numbers):
+                return None  # a bad line, or ids of several types
+            continue
         if table.num_rows != len(ends):
             return None
-        texts = fields.join_texts([_column(table, name) for name in fields.text])
-        if texts.null_count:
+        columns = {name: _column(table, name) for name in fields.names}
+        if any(c.type == pa.float64() and whole_numbers(c) is None for c in columns.values()):
+            return None  # an integer may have lost digits
+        texts, missing = fields.texts_of([Located(columns[name]) for name in fields.text], len(ends))
+        if missing:
             return None
-        ids = _column(table, fields.id).cast(pa.string()) if fields.id else None
-        sources = fields.fill_sources(_column(table, fields.source)) if fields.source else None
+        ids, sources = (
+            Located(columns[name]).names() if name else None for name in (fields.id, fields.source)
+        )
         return texts, ids, sources
     return None
 
 
+def _are_numbers(error: str, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
+    """Learn from Arrow's error which fields hold numbers; False where it says nothing of the kind."""
+    if found := _NUMBER.search(error):
+        name = found[1].replace("/", ".")
+        if name in (fields.id, fields.source) and name not in (*fields.text, *numbers):
+            numbers[name] = pa.int64()
+            return True
+    elif "Failed to convert JSON to int64" in error and pa.int64() in numbers.values():
+        numbers.update(dict.fromkeys(numbers, pa.float64()))
+        return True
+    return False
+
+
 @functools.cache
-def _schemas(fields: RecordFields) -> tuple[pa.Schema, ...]:
-    """Return the schemas to try: string ids, integer ids; none if fields contradict each other."""
-    kinds = [pa.string()]
-    if fields.id and fields.id not in (*fields.text, fields.source):
-        kinds.append(pa.int64())
-    schemas = []
-    for kind in kinds:
-        tree: dict = {}
-        for name in fields.names:
-            type_ = kind if name == fields.id else pa.string()
-            *parents, leaf = name.split(".")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-                if not isinstance(node, dict):
-                    return ()
-            if leaf in node:
-                return ()
-            node[leaf] = type_
-            if parents:
-                tree[name] = type_
-        schemas.append(pa.schema(_struct(tree)))
-    return tuple(schemas)
+def _schema(fields: RecordFields, numbers: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema | None:
+    """Return the types to parse the fields as; None if fields contradict each other."""
+    types, tree = dict(numbers), {}
+    for name in fields.names:
+        type_ = types.get(name, pa.string())
+        *parents, leaf = name.split(".")
+        node: dict = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                return None
+        if leaf in node:
+            return None
+        node[leaf] = type_
+        if parents:
+            tree[name] = type_
+    return pa.schema(_struct(tree))
 
 
 def _struct(tree: dict) -> list[pa.Field]:
@@ -224,7 +292,7 @@ def _struct(tree: dict) -> list[pa.Field]:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    """Take a field that was parsed by one of :func:`_schemas`."""
+    """Take a field that was parsed by :func:`_schema`."""
     top, *parts = name.split(".")
     column = table.column(top).combine_chunks()
     if not parts:
@@ -260,12 +328,14 @@ def _parse_lines(lines, fields: RecordFields, skipped_excerpt: str = "") -> Text
 def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str | None]:
     """Parse one line with the standard library."""
     if not line.strip(b" \t\r"):
-        raise BadRecord("blank line")
+        raise BadRecord(BLANK_LINE)
     try:
         record = json.loads(line.decode())
     except UnicodeDecodeError:
         raise BadRecord(INVALID_UTF8) from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if getattr(error, "msg", "") == "Extra data" and error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
+            raise BadRecord(SEVERAL) from None
         columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
         if columns is None:
             raise BadRecord("not JSON") from None
@@ -273,3 +343,13 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
     if not isinstance(record, dict):
         raise BadRecord("not a JSON object")
     return fields.extract(record)
+
+
+def _list_of_objects(line: bytes) -> str | None:
+    """Return the key of an object under which there is a list of objects."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    lists = record.items() if isinstance(record, dict) else ()
+    return next((k for k, v in lists if isinstance(v, list) and v[:1] and isinstance(v[0], dict)), None)

@@ -1,15 +1,17 @@
-"""Formats with columns: Parquet, Arrow IPC, CSV and custom readers.
+"""Formats with columns: Parquet, Arrow IPC, CSV, and what custom readers yield.
 
 What belongs here: turning such files into record batches with row numbers, and a batch into texts. What
-does not: JSON Lines (``lines``), the meaning of fields (``fields``).
+does not: JSON Lines (``lines``), the meaning of fields (``fields``), finding a custom reader (``custom``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,28 +21,40 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from resources.corpus.custom import custom_batches
 from resources.corpus.fields import (
     INVALID_UTF8,
+    Located,
     RecordFields,
     Rejected,
     TextBatch,
+    as_strings,
     excerpt,
+    is_list,
     is_utf8,
+    put,
     text_bytes,
+    without_views,
 )
 from resources.corpus.files import (
     CorpusError,
+    cat,
     corpus_errors,
     file_format,
     file_system,
     open_binary,
-    open_stream,
+    open_text,
 )
+from resources.corpus.signatures import ARROW, PARQUET, container
+
+if TYPE_CHECKING:
+    from resources.settings import Reader
 
 MAX_ROW_BYTES = 1 << 30
 WRONG_COLUMNS = "wrong number of columns"
 
 _MAX_ROWS = 1 << 16
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -58,6 +72,8 @@ class TableBlock:
         n rows, with at least the columns that the fields need.
     rejected : list of Rejected
         Records of this stretch that could not be put into columns.
+    one_text : bool
+        A record is one text (CSV): one that is not UTF-8 in any column is refused.
     """
 
     uri: str
@@ -65,6 +81,7 @@ class TableBlock:
     rows: np.ndarray
     batch: pa.RecordBatch
     rejected: list[Rejected] = field(default_factory=list)
+    one_text: bool = False
 
     def parse(self) -> TextBatch:
         """Extract the texts; pure, thread-safe, mostly without the GIL.
@@ -75,16 +92,13 @@ class TableBlock:
             A column is missing, has another type or is damaged.
         """
         fields, batch = self.fields, self.batch
-        parts = [c for c in (_column(batch, name) for name in fields.text) if c is not None]
-        texts = fields.join_texts(parts)
-        ids = _column(batch, fields.id).cast(pa.string()) if fields.id else None
-        sources = _column(batch, fields.source).cast(pa.string()) if fields.source else None
-        bad: dict[int, str] = {}
-        if texts.null_count:
-            reason = fields.no_text(list(fields.text))
-            bad.update((i, reason) for i in np.flatnonzero(np.asarray(texts.is_null())).tolist())
-        for column in (texts, ids, sources, *batch.columns):  # CSV: the record is one text, all columns count
-            if column is not None and column.type in (pa.string(), pa.large_string()):
+        texts, bad = fields.texts_of([_column(batch, name) for name in fields.text], len(batch))
+        nothing = Located(pa.nulls(len(batch)))
+        ids, sources = (
+            (_column(batch, name) or nothing).names() if name else None for name in (fields.id, fields.source)
+        )
+        for column in (texts, *(batch.columns if self.one_text else ())):
+            if column.type in (pa.string(), pa.large_string()):
                 bad.update((i, INVALID_UTF8) for i in self._invalid(column))
         rejected = [
             Rejected(int(self.rows[i]), reason, excerpt(pc.cast(texts[i], pa.large_binary()).as_py() or b""))
@@ -97,8 +111,6 @@ class TableBlock:
             keep[list(bad)] = False
             rows, mask = rows[keep], pa.array(keep)
             texts, ids, sources = (c if c is None else c.filter(mask) for c in (texts, ids, sources))
-        if sources is not None:
-            sources = fields.fill_sources(sources)
         return TextBatch(rows, texts, ids, sources, rejected, text_bytes(texts))
 
     def _invalid(self, column: pa.Array) -> list[int]:
@@ -118,7 +130,7 @@ class TableBlock:
 
 
 def table_blocks(
-    uri: str, reader: str | None, fields: RecordFields, block_bytes: int, all_columns: bool = False
+    uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool = False
 ) -> Iterator[TableBlock]:
     """Read a file with columns.
 
@@ -126,8 +138,8 @@ def table_blocks(
     ----------
     uri : str
         A Parquet, Arrow IPC or CSV file, or whatever the custom reader takes.
-    reader : str or None
-        ``package.module:function`` that yields record batches.
+    reader : Reader, RawSource or Target
+        Names the custom reader, if there is one.
     fields : RecordFields
         The columns that are needed.
     block_bytes : int
@@ -140,12 +152,13 @@ def table_blocks(
     CorpusError
         The file is missing, damaged or of an unknown format, or lacks a column.
     """
-    if reader is not None:
-        blocks = _numbered(_custom(uri, reader))
+    kind = None
+    if reader.reader is not None:
+        blocks = _numbered(custom_batches(uri, reader.reader, reader.folder))
     else:
-        kind, codec = file_format(uri)
-        if kind == "csv":
-            blocks = _csv(uri, codec, block_bytes)
+        kind = file_format(uri)
+        if kind in _DELIMITERS:
+            blocks = _csv(uri, _DELIMITERS[kind], block_bytes)
         else:
             roots = None if all_columns else fields
             read = _parquet if kind == "parquet" else _ipc
@@ -156,7 +169,7 @@ def table_blocks(
             if schema is None or not batch.schema.equals(schema):
                 schema = batch.schema
                 _check_schema(uri, schema, fields)
-            yield TableBlock(uri, fields, rows, batch, rejected)
+            yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv")
 
 
 def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
@@ -168,7 +181,15 @@ def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, p
 
 
 def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
-    with open_binary(uri) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+    with open_binary(uri) as stream:
+        _expect(uri, stream, PARQUET)
+        yield from _parquet_batches(uri, stream, fields, block_bytes)
+
+
+def _parquet_batches(
+    uri: str, stream: pa.NativeFile, fields: RecordFields | None, block_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(stream, pre_buffer=False) as file:
         metadata = file.metadata
         size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
         rows = min(max(block_bytes * metadata.num_rows // max(size, 1), 1), _MAX_ROWS)
@@ -184,9 +205,10 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
     with contextlib.ExitStack() as stack:
         filesystem, path = file_system(uri)
         if isinstance(filesystem, LocalFileSystem):
-            stream = stack.enter_context(pa.memory_map(path))
+            stream = stack.enter_context(pa.memory_map(os.fsencode(path)))
         else:
             stream = stack.enter_context(open_binary(uri))
+        _expect(uri, stream, ARROW)
         open_ = pa.ipc.open_file if stream.read(6) == b"ARROW1" else _open_ipc_stream
         stream.seek(0)
         options = None
@@ -208,6 +230,18 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
                 yield batch.slice(start, min(step, _MAX_ROWS))
 
 
+def _expect(uri: str, stream: pa.NativeFile, kind: str) -> None:
+    """Refuse a file that is recognized as something else; one that is nothing known is left to its reader."""
+    head = stream.read(64)
+    stream.seek(0)
+    found = "JSON text" if head.lstrip()[:1] in (b"{", b"[") else container(head)
+    if found not in (None, kind):
+        raise CorpusError(
+            f"{uri}: by its first bytes this is {found}, by its suffix {kind}; rename it, or write it as its "
+            "suffix says"
+        )
+
+
 def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchStreamReader:
     """Open an IPC stream; one that was cut between two batches shows only in its missing end marker."""
     size = stream.size()
@@ -218,7 +252,7 @@ def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchS
     return pa.ipc.open_stream(stream, options=options)
 
 
-def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
     """Read CSV as text columns that are not checked yet, in larger blocks where a record does not fit.
 
     Rows of the wrong length are numbered by Arrow: 1 is the header, blank lines do not count.
@@ -226,7 +260,7 @@ def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.nda
     delivered = 0
     while True:
         try:
-            for rows, batch, rejected in _csv_blocks(uri, codec, block_bytes):
+            for rows, batch, rejected in _csv_blocks(uri, delimiter, block_bytes):
                 first = int(np.searchsorted(rows, delivered))
                 rows, batch = rows[first:], batch.slice(first)
                 rejected = [item for item in rejected if item.row >= delivered]
@@ -238,7 +272,7 @@ def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.nda
             header = "cannot infer number of columns" in str(error)
             if not header and "straddling" not in str(error):
                 raise
-            if header and _fits(uri, codec, block_bytes):
+            if header and _fits(uri, block_bytes):
                 return  # a header and no record
             if block_bytes >= MAX_ROW_BYTES:
                 raise CorpusError(
@@ -248,17 +282,37 @@ def _csv(uri: str, codec: str | None, block_bytes: int) -> Iterator[tuple[np.nda
             block_bytes = min(max(8 * block_bytes, 1 << 20), MAX_ROW_BYTES)
 
 
-def _fits(uri: str, codec: str | None, block_bytes: int) -> bool:
+def _fits(uri: str, block_bytes: int) -> bool:
     """Tell whether the whole file is not longer than a block."""
-    with open_stream(uri, codec) as stream:
+    with open_text(uri) as stream:
         size = 0
         while size <= block_bytes and (chunk := stream.read(block_bytes + 1 - size)):
             size += len(chunk)
     return size <= block_bytes
 
 
+@contextlib.contextmanager
+def _native_text(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file of text without Python behind it, copied to a temporary file where there is.
+
+    pyarrow 26 reads CSV ahead in a thread of its pool; where that is in Python code when the reader ends, by an error
+    or early, the thread waits for itself for ever, and after eight of them so does every reader.
+    """
+    with open_text(uri) as stream:
+        local = isinstance(file_system(uri)[0], LocalFileSystem)
+        if local and isinstance(stream, pa.OSFile | pa.CompressedInputStream):
+            yield stream
+            return
+        with tempfile.NamedTemporaryFile(prefix="dsir-") as copy:
+            while chunk := stream.read(1 << 20):
+                copy.write(chunk)
+            copy.flush()
+            with pa.OSFile(copy.name) as text:
+                yield text
+
+
 def _csv_blocks(
-    uri: str, codec: str | None, block_bytes: int
+    uri: str, delimiter: str, block_bytes: int
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
     bad: dict[int, Rejected] = {}
 
@@ -267,13 +321,13 @@ def _csv_blocks(
         bad[row] = Rejected(row, WRONG_COLUMNS, excerpt(invalid.text))
         return "skip"
 
-    with open_stream(uri, codec) as stream:
+    with _native_text(uri) as stream:
         try:
             reader = pa.csv.open_csv(
                 stream,
                 read_options=pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
                 parse_options=pa.csv.ParseOptions(
-                    newlines_in_values=True, invalid_row_handler=on_invalid_row
+                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_invalid_row
                 ),
                 convert_options=pa.csv.ConvertOptions(default_column_type=pa.binary()),
             )
@@ -299,32 +353,6 @@ def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([c.view(pa.string()) for c in batch.columns], names=batch.schema.names)
 
 
-def _custom(uri: str, reader: str) -> Iterator[pa.RecordBatch]:
-    module, _, name = reader.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise CorpusError(
-            f"{uri}: the reader '{reader}' can not be imported: {error}; install its package, or correct "
-            "`reader: package.module:function`"
-        ) from error
-    try:
-        for batch in function(uri):
-            if not isinstance(batch, pa.RecordBatch):
-                raise CorpusError(
-                    f"{uri}: the reader '{reader}' yielded a {type(batch).__name__}; expected "
-                    "pyarrow.RecordBatch (of a Table: table.to_batches())"
-                )
-            yield batch
-    except CorpusError:
-        raise
-    except Exception as error:
-        raise CorpusError(
-            f"{uri}: the reader '{reader}' failed: {type(error).__name__}: {error}; repair the file or "
-            "the reader"
-        ) from error
-
-
 def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:
     """Return the top-level columns that the fields are taken from."""
     roots = (_path(schema, name) for name in fields.names)
@@ -332,48 +360,95 @@ def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:
 
 
 def _path(schema: pa.Schema, name: str) -> list[str] | None:
-    """Return the steps to a field: nested if there is such a path, else a column spelled like it."""
+    """Return the steps to a field: nested if there is such a path, else a column spelled like it.
+
+    Else, where a step on the way is a text, the path below it: the text may be JSON.
+    """
     path = name.split(".")
     node: pa.Schema | pa.DataType = schema
     for part in path:
-        nested = isinstance(node, pa.Schema) or pa.types.is_struct(node)
-        if not nested or node.get_field_index(part) < 0:
+        if not isinstance(node, pa.Schema):
+            node = _of_elements(node)
+            if not pa.types.is_struct(node):
+                break
+        if node.get_field_index(part) < 0:
             return [name] if name in schema.names else None
         node = node.field(part).type
-    return path
+    else:
+        return path
+    if name in schema.names:
+        return [name]
+    return path if _is_text(node) else None
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
-    """Take a field as string, large_string or (ids) integers."""
+def _of_elements(type_: pa.DataType) -> pa.DataType:
+    """Return the type of a list's elements, or of those of the lists in it; another type as it is."""
+    while is_list(type_):
+        type_ = type_.value_type
+    return type_
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    if isinstance(type_, pa.BaseExtensionType):
+        type_ = type_.storage_type
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return as_strings(pa.array([], type_)) is not None
+
+
+def _column(batch: pa.RecordBatch, name: str) -> Located | None:
+    """Find a field; None where there is no column for it."""
     path = _path(batch.schema, name)
     if path is None:
         return None
     column = batch.column(path[0])
-    if path[1:]:
-        column = pc.struct_field(column, path[1:])
+    for depth, part in enumerate(path[1:], 1):
+        if not pa.types.is_struct(column.type):
+            return Located(column, tuple(path[depth:]))
+        column = pc.struct_field(column, part)
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if column.type == pa.string_view() or column.type == pa.null():
-        return column.cast(pa.string())
-    return column
+        column = column.dictionary_decode()
+    return Located(column)
+
+
+def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [without_views(column) for column in batch.columns]
+    if all(new is old for new, old in zip(columns, batch.columns, strict=True)):
+        return batch
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """Put another column in the place of the one that a field is taken from."""
+    """Put another column in the place of the one that a field is taken from; a list is one element then."""
 
-    def replaced(parent: pa.RecordBatch | pa.StructArray, path: list[str]) -> list[pa.Array]:
-        fields = parent.schema if isinstance(parent, pa.RecordBatch) else parent.type
-        columns = parent.columns if isinstance(parent, pa.RecordBatch) else parent.flatten()
-        at = fields.get_field_index(path[0])
-        columns[at] = struct(columns[at], path[1:]) if path[1:] else column
-        return columns
+    def replaced(node: pa.Array, path: list[str]) -> pa.Array:
+        if not path:
+            return column
+        if is_list(node.type):
+            return pa.ListArray.from_arrays(pa.array(range(len(node) + 1), pa.int32()), nested(path))
+        if not pa.types.is_struct(node.type):  # JSON
+            return pa.array(
+                map(_put_in, node.to_pylist(), [path] * len(node), column.to_pylist()), pa.string()
+            )
+        children, names = node.flatten(), [field.name for field in node.type]
+        at = node.type.get_field_index(path[0])
+        children[at] = replaced(children[at], path[1:])
+        return pa.StructArray.from_arrays(children, names=names, mask=node.is_null())
 
-    def struct(parent: pa.StructArray, path: list[str]) -> pa.StructArray:
-        names = [field.name for field in parent.type]
-        return pa.StructArray.from_arrays(replaced(parent, path), names=names, mask=parent.is_null())
+    def nested(path: list[str]) -> pa.Array:
+        return pa.StructArray.from_arrays([nested(path[1:])], names=path[:1]) if path else column
 
-    columns = replaced(batch, _path(batch.schema, name))
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    top, *path = _path(batch.schema, name)
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns[top] = replaced(columns[top], path)
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _put_in(text: str | None, path: list[str], value: str | None) -> str | None:
+    """Put a value into a text that is JSON; a text that is not stays."""
+    record = {"": text}
+    put(record, ".".join(["", *path]), value or "")
+    return record[""]
 
 
 def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
@@ -382,32 +457,41 @@ def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
     if twice:
         raise CorpusError(f"{uri}: columns named twice: {', '.join(sorted(twice))}; rename one of each")
     if not any(_path(schema, name) for name in fields.text):
-        raise _no_column(uri, schema, "text", " or ".join(f"'{name}'" for name in fields.text))
-    for role, name in (("id", fields.id), ("source", fields.source)):
-        if name and _path(schema, name) is None:
-            raise _no_column(uri, schema, role, f"'{name}'")
-    for role, name in (
-        *(("text", name) for name in fields.text),
-        ("id", fields.id),
-        ("source", fields.source),
-    ):
-        path = _path(schema, name) if name else None
+        names = " or ".join(f"'{name}'" for name in fields.text)
+        columns = f"the columns are: {', '.join(schema.names)}; set `text:` to one of them"
+        raise CorpusError(f"{uri}: no column {names}; {_other_delimiter(uri, schema) or columns}")
+    for name in fields.text:
+        path = _path(schema, name)
         if path is None:
             continue
-        type_ = schema.field(path[0]).type
-        for part in path[1:]:
-            type_ = type_.field(part).type
-        value = type_.value_type if pa.types.is_dictionary(type_) else type_
-        strings = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
-        if not (value in strings or (role == "id" and pa.types.is_integer(value))):
-            expected = "string or integer" if role == "id" else "string"
+        node: pa.Schema | pa.DataType = schema
+        for part in path:
+            node = node if isinstance(node, pa.Schema) else _of_elements(node)
+            if not isinstance(node, pa.Schema) and not pa.types.is_struct(node):
+                break  # a text that may be JSON
+            node = node.field(part).type
+        elements = _of_elements(node)
+        if pa.types.is_struct(elements):
+            such = [f"'{name}.{field.name}'" for field in elements]
             raise CorpusError(
-                f"{uri}: the {role} column '{name}' has the type {type_}, expected {expected}; name another "
-                f"column under `{role}:`, or convert the file"
+                f"{uri}: the text column '{name}' holds {'lists of ' if is_list(node) else ''}objects, expected "
+                f"strings; name a field of theirs under `text:`: {', '.join(such)}"
+            )
+        if not _is_text(elements):
+            raise CorpusError(
+                f"{uri}: the text column '{name}' has the type {node}, expected string; name another "
+                "column under `text:`, or convert the file"
             )
 
 
-def _no_column(uri: str, schema: pa.Schema, role: str, names: str) -> CorpusError:
-    return CorpusError(
-        f"{uri}: no column {names}; the columns are: {', '.join(schema.names)}; set `{role}:` to one of them"
+def _other_delimiter(uri: str, schema: pa.Schema) -> str | None:
+    """Say what a file of CSV with a single column seems to be delimited by, and how to convert it."""
+    header = schema.names[0] if len(schema.names) == 1 else ""
+    found = next((c for c in ";\t|," if c in header), None)
+    if found is None or file_format(uri) not in _DELIMITERS:
+        return None
+    called = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}[found]
+    convert = f"import csv, sys; csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={found!r}))"
+    return (
+        f'its header is delimited by {called}: convert it with `{cat(uri)} | python -c "{convert}" > new.csv`'
     )

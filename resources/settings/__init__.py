@@ -10,7 +10,6 @@ the path of the key. Relative URIs are relative to the folder of the file.
 from __future__ import annotations
 
 import datetime
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +34,7 @@ from resources.settings.selection import (
     SolvedTemperature,
 )
 from resources.settings.types import ConfigError, Model
+from resources.uris import absolute_uri, masked
 
 __all__ = [
     "JOINT",
@@ -52,7 +52,6 @@ __all__ = [
     "Size",
     "SolvedTemperature",
     "Target",
-    "absolute_uri",
     "load_settings",
 ]
 
@@ -133,7 +132,7 @@ def load_settings(path: str | Path) -> Settings:
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply; a configuration takes a few levels") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+        raise ConfigError(f"{path}: not a YAML file: {masked(str(error))}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping with the keys raw, targets and selections")
     try:
@@ -142,6 +141,8 @@ def load_settings(path: str | Path) -> Settings:
         lines = dict.fromkeys(f"  {_key(item, content)}: {_reason(item)}" for item in error.errors())
         raise ConfigError("\n".join([f"{path}: the configuration is not valid", *lines])) from None
     base = path.resolve().parent
+    for reader in (*settings.raw, *settings.targets):
+        reader.beside(base)
     return settings.model_copy(
         update={
             "raw": [s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in settings.raw],
@@ -156,13 +157,6 @@ def load_settings(path: str | Path) -> Settings:
             ],
         }
     )
-
-
-def absolute_uri(uri: str, base: Path) -> str:
-    """Return ``uri`` unchanged if it has a scheme, else as an absolute path below ``base``."""
-    if "://" in uri:
-        return uri
-    return os.path.normpath(base / Path(uri).expanduser())
 
 
 #: Values that a configuration may have, what aliases stand for counted each time.
@@ -229,5 +223,5 @@ def _reason(item: dict) -> str:
         return f"YAML takes {item['input']} for a date; put it in quotes"
     message = item["msg"].removeprefix("Value error, ")
     if isinstance(item["input"], str | int | float | bool | type(None)):
-        return f"{message} (given: {item['input']!r})"
+        return f"{message} (given: {masked(repr(item['input']))})"
     return message

@@ -6,13 +6,16 @@ What belongs here: the sections ``raw``, ``targets``, ``features`` and ``estimat
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
 
 from dsir.features import FeatureSpec
 from resources.settings.types import Model, Name, Number
+from resources.uris import without_credentials
 
+Uri = Annotated[str, pydantic.AfterValidator(without_credentials)]
 Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
 
 
@@ -23,19 +26,32 @@ class Reader(Model):
     ----------
     text : str or list of str
         Field that holds the text: a name, a dotted path into nested records, or a list of these,
-        whose texts are joined by a newline.
+        whose texts are joined by a newline, as are those of a list. A path goes through objects, lists of
+        objects and texts that are JSON.
     id : str, optional
-        Field that holds the document's id (a string or an integer). Without it a document is
-        called ``<shard>:<row>``.
+        Field that holds the document's id: a string, or a number or boolean, which becomes one. Without it
+        a document is called ``<shard>:<row>``.
+    max_quarantined : float
+        Share of the rows of a shard, or of the target, that may be quarantined before a run fails.
     reader : str, optional
-        ``package.module:function``, called with the file's URI, yields Arrow record batches. Without
-        it the file's suffix decides: .jsonl/.json/.ndjson (plain, .gz, .zst), .parquet,
-        .arrow/.ipc/.feather, .csv (plain, .gz, .zst).
+        ``package.module:function``, called with the file's URI, yields Arrow record batches; looked for beside the
+        configuration first. Without it the file's suffix decides (:mod:`resources.corpus.files`).
     """
 
     text: Fields = "text"
     id: str | None = None
+    max_quarantined: Annotated[Number, pydantic.Field(ge=0, le=1)] = 0.1
     reader: Annotated[str, pydantic.Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    _folder: Path | None = pydantic.PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the configuration; None where it was not read from a file."""
+        return self._folder
+
+    def beside(self, folder: Path) -> None:
+        """Say where the configuration is."""
+        self._folder = folder
 
 
 class RawSource(Reader):
@@ -56,7 +72,7 @@ class RawSource(Reader):
     """
 
     name: Name
-    uri: str
+    uri: Uri
     source: str | None = None
     chunk_words: Annotated[int, pydantic.Field(gt=0)] | None = None
 
@@ -85,8 +101,8 @@ class Target(Reader):
     """
 
     name: Name
-    uri: str
-    holdout: str | None = None
+    uri: Uri
+    holdout: Uri | None = None
 
 
 class FeatureSettings(Model):

@@ -9,8 +9,9 @@ from collections import Counter
 
 import dagster as dg
 import pytest
+from dagster._core.execution.stats import StepEventStatus
 
-from dagster_project.runs import IN_PROGRESS
+from dagster_project.refresh import IN_PROGRESS
 from resources.plan import ASSETS
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
@@ -38,7 +39,7 @@ def start(small):
 
 
 def outputs(home):
-    """Return every output file but those that name runs and their times: the catalog, stamps, reports, Dagster's own."""
+    """Return every output file but those that name runs and times: the catalog, stamps, reports, Dagster's own."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in home.rglob("*")
@@ -59,13 +60,14 @@ def kill(run, moment):
 
 
 def in_progress(instance):
-    """Return the asset of each Dagster run that has not ended, by the run's id."""
-    return {
-        run.run_id: next(key.to_user_string() for key in run.asset_selection)
-        if run.asset_selection
-        else run.run_config["ops"]["materialize_matching"]["config"]["assets"][0]
-        for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
-    }
+    """Return the asset whose step is being executed, by the run's id, of each Dagster run that has not ended."""
+    found = {}
+    for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS)):
+        steps = instance.get_run_step_stats(run.run_id)
+        begun = [step.step_key for step in steps if step.status == StepEventStatus.IN_PROGRESS]
+        if begun:
+            found[run.run_id] = begun[0].removeprefix("refresh_")
+    return found
 
 
 def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):

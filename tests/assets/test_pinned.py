@@ -110,7 +110,8 @@ def test_other_features_than_the_pinned_ones_are_refused_by_name(pinned):
     pinned.config["features"]["buckets"] = 500
     errors = pinned.errors()
     assert errors[0].startswith(
-        "the raw distribution pinned as 'v1' was fitted under other features (buckets is 1000 there, 500 here)"
+        "importance_estimator: the raw distribution pinned as 'v1' was fitted under other features (buckets is 1000 "
+        "there, 500 here)"
     )
     assert made(pinned, "importance_estimator") == {"": 1}
 

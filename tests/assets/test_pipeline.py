@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from resources.store import Stamp, sealed_writer
 from tests.pipeline import sentences
 
 
@@ -157,6 +158,7 @@ def test_downstream_assets_say_what_has_to_be_materialized_first(pipeline):
     for asset, partition, words in (
         ("importance_estimator", None, "materialize raw_counts first"),
         ("weights", "pool.law", "raw_counts first\nraw_counts[pool.law]: missing, never materialized"),
+        ("selections", "picked", "no shard is counted yet; materialize raw_counts first"),
         ("evaluations", "picked", "never materialized"),
     ):
         result = pipeline.materialize(asset, partition=partition)
@@ -164,13 +166,13 @@ def test_downstream_assets_say_what_has_to_be_materialized_first(pipeline):
         assert words in event.step_failure_data.user_failure_data.description
 
 
-def test_both_checks_judge_numbers_and_pass(done):
+def test_the_checks_judge_numbers_and_pass(done):
     evaluations = {}
     kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
     for record in done.instance.get_event_records(dg.EventRecordsFilter(kind)):
         evaluation = record.event_log_entry.dagster_event.event_specific_data
         evaluations[evaluation.check_name] = evaluation
-    assert evaluations.keys() == {"size_and_uniqueness", "kl_reduction_beats_random"}
+    assert evaluations.keys() == {"few_rows_quarantined", "size_and_uniqueness", "kl_reduction_beats_random"}
     assert all(evaluation.passed for evaluation in evaluations.values())
     size = evaluations["size_and_uniqueness"].metadata
     assert size["documents"].value == size["distinct_documents"].value == size["records_written"].value == 20
@@ -182,7 +184,8 @@ def test_the_blocking_check_fails_where_a_pick_stands_twice(done):
     [(version,)] = done.rows("SELECT fingerprint FROM latest WHERE asset = 'selections'")
     path = done.home / "selections" / "picked" / version / "picks.parquet"
     picks = pq.read_table(path)
-    pq.write_table(pa.concat_tables([picks.slice(0, 19), picks.slice(0, 1)]), path)
+    with sealed_writer(path, "selections", Stamp("selections[picked]", version, {})) as writer:
+        writer.write_table(pa.concat_tables([picks.slice(0, 19), picks.slice(0, 1)]))
     result = done.materialize("selections", "evaluations", partition="picked")
     assert not result.success
     [evaluation] = result.get_asset_check_evaluations()

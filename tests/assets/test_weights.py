@@ -57,7 +57,7 @@ def test_a_new_target_leaves_the_others_log_weights_and_does_not_weigh_them_agai
     assert unchanged(pipeline, "medicine") == written
     assert log_weights(pipeline, "medicine") == before
     assert len(log_weights(pipeline, "law")) == len(before)
-    assert pipeline.workspace().damaged() == []
+    assert pipeline.workspace().verify().damages == []
     one_by_one = files(pipeline)
     assert len(one_by_one) == 6
     weigh_all_again(pipeline)
@@ -97,7 +97,7 @@ def test_a_target_that_goes_costs_no_weighing(weighed):
     assert not numbers
     assert log_weights(pipeline, "medicine") == before and not log_weights(pipeline, "law")
     assert {name.split("/")[0] for name in files(pipeline)} == {"target=medicine"}
-    assert pipeline.errors() == [] and pipeline.workspace().damaged() == []
+    assert pipeline.errors() == [] and pipeline.workspace().verify().damages == []
 
 
 def test_a_new_shard_moves_the_pool_so_that_all_is_weighed_again(weighed):
@@ -136,7 +136,7 @@ def test_a_damaged_file_that_stays_beside_a_new_target_does_not_count_as_what_wa
     pipeline.config["targets"].append(NEW)
     pipeline.run()
     assert numbers == [1, 1, 1]
-    assert [each.file for each in pipeline.workspace().damaged()] == [
+    assert [each.file for each in pipeline.workspace().verify().damages] == [
         "weights/target=medicine/pool.law.parquet"
     ]
     assert pipeline.errors() == []

@@ -17,13 +17,13 @@ def definitions(pipeline):
 
 def tick(pipeline, sensor="discover_shards", cursor=None):
     defs = definitions(pipeline)
-    context = dg.build_sensor_context(
+    with dg.build_sensor_context(
         instance=pipeline.instance,
         definitions=defs,
         resources={"pipeline": defs.resources["pipeline"]},
         cursor=cursor,
-    )
-    return defs.resolve_sensor_def(sensor).evaluate_tick(context)
+    ) as context:
+        return defs.resolve_sensor_def(sensor).evaluate_tick(context)
 
 
 class Automation:
@@ -41,20 +41,13 @@ class Automation:
         self.message = result.skip_message or ""
         for request in result.run_requests:
             assert request.tags["dsir/due"]
-            refresh(self.pipeline)
+            self.pipeline.refresh(**request.tags)
         return len(result.run_requests)
 
     def settle(self):
         """Make all files look as if nobody had touched them for a minute."""
         for file in (self.pipeline.data / "pool").iterdir():
             os.utime(file, (time.time() - 60, time.time() - 60))
-
-
-def refresh(pipeline):
-    job = definitions(pipeline).resolve_job_def("refresh")
-    return job.execute_in_process(
-        instance=pipeline.instance, raise_on_error=False, run_config={"loggers": {"console": {}}}
-    )
 
 
 def lineage(pipeline):
@@ -79,8 +72,9 @@ def test_the_sensor_tells_of_changed_and_vanished_shards(done):
     law = (done.data / "pool/law.jsonl").read_bytes()
     (done.data / "pool/law.jsonl").unlink()
     assert tick(done).skip_message == "2 shards; 1 changed: pool.code; 1 vanished: pool.law"
+    assert sorted(done.instance.get_dynamic_partitions("shards")) == ["pool.code", "pool.medicine"]
     done.write_bytes("pool/law.jsonl", law)
-    assert tick(done).skip_message == "3 shards; 1 changed: pool.code"
+    assert tick(done).skip_message == "3 shards; 1 new: pool.law; 1 changed: pool.code"
 
 
 def test_an_empty_pool_does_not_fail_the_sensor(pipeline):
@@ -89,26 +83,25 @@ def test_an_empty_pool_does_not_fail_the_sensor(pipeline):
 
 def test_the_refresh_does_what_is_due_once_and_says_why_in_the_tags(pipeline):
     pipeline.write_pool()
-    assert refresh(pipeline).success
-    assert len(pipeline.picks()) == 20
+    run, _ = pipeline.refresh()
+    assert run.is_success and len(pipeline.picks()) == 20
     before = lineage(pipeline)
     tick(pipeline)
-    assert refresh(pipeline).success
-    assert lineage(pipeline) == before
+    run, _ = pipeline.refresh()
+    assert run.is_success and lineage(pipeline) == before
     pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
-    assert refresh(pipeline).success
-    tags = [run.tags for run in pipeline.instance.get_runs() if "pool.more" in run.tags.get("dsir/due", "")]
-    assert tags and tags[-1]["dsir/due"] == "raw_counts[pool.more]: never materialized"
-    assert tags[-1]["dsir/asked_by"].startswith("refresh ")
+    run, _ = pipeline.refresh(**{"dagster/schedule_name": "nightly_refresh"})
+    assert run.is_success
+    assert run.tags["dsir/due"].startswith("raw_counts[pool.more]: never materialized and ")
+    assert run.tags["dsir/asked_by"] == "nightly_refresh"
 
 
 def test_a_bad_shard_fails_the_refresh_by_name_and_the_rest_is_done(pipeline):
     pipeline.write_pool()
     path = pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
-    result = refresh(pipeline)
-    assert not result.success
-    [event] = [event for event in result.all_events if event.is_step_failure]
-    assert str(path) in event.step_failure_data.user_failure_data.description
+    run, failed = pipeline.refresh()
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    assert list(failed) == ["raw_counts"] and str(path) in failed["raw_counts"]
     assert len(pipeline.picks()) == 20
 
 
@@ -171,6 +164,21 @@ def test_automation_waits_for_runs_in_progress_and_forgets_those_that_were_kille
     assert pipeline.instance.get_run_by_id(killed.run_id).status == dg.DagsterRunStatus.CANCELED
 
 
+def test_a_refresh_that_was_terminated_is_not_started_again_for_the_same(pipeline):
+    pipeline.write_pool()
+    automation = Automation(pipeline)
+    automation.settle()
+    run, _ = pipeline.refresh()
+    (pipeline.home / "importance_estimator/log_ratios.parquet").unlink()  # as if it had ended before that
+    pipeline.instance.report_run_canceled(run)
+    stopped = pipeline.instance.get_run_by_id(run.run_id)
+    assert automation.tick() == 0
+    assert f"run {stopped.run_id} was started for this, and was terminated" in automation.message
+    pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
+    automation.settle()
+    assert automation.tick() == 1 and len(pipeline.picks()) == 20
+
+
 def test_automation_leaves_a_selection_as_the_launchpad_configured_it(done):
     assert done.materialize("selections", partition="picked", documents=7).success
     assert done.materialize("evaluations", partition="picked").success
@@ -187,7 +195,7 @@ def test_sensors_schedule_and_a_run_by_hand_do_no_work_twice(pipeline):
     automation = Automation(pipeline)
     automation.settle()
     tick(pipeline)
-    at_once = [threading.Thread(target=refresh, args=(pipeline,)) for _ in range(2)]  # the schedule, a person
+    at_once = [threading.Thread(target=pipeline.refresh) for _ in range(2)]  # the schedule, a person
     at_once.append(threading.Thread(target=automation.tick))
     for thread in at_once:
         thread.start()

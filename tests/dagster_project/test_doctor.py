@@ -59,10 +59,30 @@ def test_a_sane_pool_is_told_so_before_anything_is_computed(sane):
 
 
 def test_a_small_target_is_told_by_its_learning_curve(sane):
-    sane.write("medicine.jsonl", documents("medicine", 4, 1))
+    sane.write("medicine.jsonl", documents("medicine", 20, 1, length=5))
     finding = warnings(sane)["size of the target"]
-    assert "to 4 documents" in finding.says or "its 4 documents" in finding.says
+    assert "to 20 documents" in finding.says or "its 20 documents" in finding.says
     assert "more documents" in finding.advice or "add documents" in finding.advice
+
+
+def test_a_target_of_three_documents_is_too_small_to_judge(sane):
+    sane.write("medicine.jsonl", documents("medicine", 3, 1))
+    finding = warnings(sane)["size of the target"]
+    assert finding.says == "3 documents are too few to fit a distribution on, and to judge a selection by"
+    assert examine(sane.workspace())[1] == []
+
+
+def test_fields_that_are_misspelt_are_told_with_those_that_there_are(sane):
+    sane.config["raw"][0].update(text="txt", id="key")
+    sane.config["targets"][0]["text"] = "body"
+    findings, _ = examine(sane.workspace())
+    [pool, *targets] = [each for each in findings if each.check == "fields"]
+    assert pool.says.startswith("180 of 180 rows can not be used; 180 since: no field 'txt'")
+    assert "taken from 'txt'; the records have: id, text;" in pool.advice
+    assert [each.about for each in targets] == ["medicine", "medicine, holdout"]
+    sane.config["raw"][0]["text"] = "text"
+    findings, _ = examine(sane.workspace())
+    assert any(each.says.startswith("180 of 180 rows have no `key`") for each in findings)
 
 
 def test_empty_buckets_are_counted_until_they_are_smoothed(sane):
@@ -150,7 +170,7 @@ def test_fields_that_are_missing_or_empty_are_named_with_their_place(sane):
     says = [each.says for each in findings if each.check == "fields" and each.warning]
     assert says[0] == f"20 of 160 rows can not be used; 20 since: no field 'text' (row 5 of {path})"
     assert says[1] == "15 of 160 texts have no words"
-    assert says[2] == "15 of 160 rows have no `id`, the field of the id"
+    assert says[2].startswith("15 of 160 rows have no `id`, the field of the id")
     sane.config["raw"][0]["text"] = "body"
     findings, curves = examine(sane.workspace())
     assert curves == [] and "160 of 160 rows" in next(each.says for each in findings if each.warning)

@@ -1,73 +1,188 @@
-"""Runs from the command line: how the partitions that are due become runs."""
+"""A refresh is one Dagster run with a step for each asset: what it does, what stops it, what Dagster then shows."""
 
-from __future__ import annotations
+import dagster as dg
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.loader import LoadingContextForTest
 
-from itertools import pairwise
-
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from dagster_project.runs import MOST_RANGES, partition_ranges
-from tests.pipeline import sentences
-
-
-@pytest.mark.parametrize(
-    ("keys", "order", "expected"),
-    [
-        ("", "abcdef", []),
-        ("", "", []),
-        ("c", "abcdef", ["cc"]),
-        ("abcdef", "abcdef", ["af"]),
-        ("abc", "abcdef", ["ac"]),
-        ("ace", "abcdef", ["aa", "cc", "ee"]),
-        ("abdef", "abcdef", ["ab", "df"]),
-        ("fedba", "abcdef", ["ab", "df"]),  # the order of the keys does not matter
-        ("abc", "cab", ["cb"]),  # the order of the partitions does
-        ("ac", "cab", ["ca"]),
-        ("af", "abcdef", ["aa", "ff"]),
-    ],
-)
-def test_keys_are_cut_where_the_order_of_the_partitions_has_a_gap(keys, order, expected):
-    assert partition_ranges(list(keys), list(order)) == [(first, last) for first, last in expected]
+from assets.raw_counts import count_shard
+from dagster_project.definitions import build_defs
+from dagster_project.runs import run_refresh
+from resources.plan import ASSETS
+from tests.pipeline import sentences, silent
 
 
-def test_an_asset_without_partitions_is_one_run():
-    assert partition_ranges([""], [""]) == [("", "")]
+def step_states(pipeline, run_id):
+    return {
+        stats.step_key.removeprefix("refresh_"): stats.status.value
+        for stats in pipeline.instance.get_run_step_stats(run_id)
+    }
 
 
-def test_many_scattered_shards_become_one_run_and_none_between_them_is_touched(pipeline):
-    for i in range(2 * MOST_RANGES + 3):
-        pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("medicine", 5, seed=i))
-    assert pipeline.errors() == []
-    for i in range(0, 2 * MOST_RANGES + 3, 2):
-        pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("medicine", 5, seed=100 + i))
-    (pipeline.data / "pool/part-01.jsonl").unlink()
-    stages = pipeline.run()
-    assert [len(stage.errors) for stage in stages.values()] == [0] * 6
-    assert len(stages["raw_counts"].due) == MOST_RANGES + 2 and len(stages["raw_counts"].run_ids) == 1
-    made = "SELECT partition, count(*) FROM lineage WHERE asset = 'raw_counts' GROUP BY ALL"
-    assert {count for name, count in pipeline.rows(made) if int(name[-2:]) % 2} == {1}
+def unsynced(pipeline):
+    """Return what Dagster's pages call *Unsynced* or missing."""
+    graph = build_defs(pipeline.config_path, pipeline.home).resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(pipeline.instance, graph, LoadingContextForTest(pipeline.instance))
+    found = {}
+    for key in graph.get_all_asset_keys():
+        definition = graph.get(key).partitions_def
+        partitions = (
+            definition.get_partition_keys(dynamic_partitions_store=pipeline.instance)
+            if definition
+            else [None]
+        )
+        for partition in partitions:
+            if resolver.get_status(key, partition) != StaleStatus.FRESH:
+                causes = resolver.get_stale_causes(key, partition)
+                found[key.to_user_string(), partition] = [cause.reason for cause in causes]
+    return found
 
 
-def test_the_run_of_each_selection_says_why_that_one_was_due(pipeline):
+def test_the_whole_graph_is_one_run_of_six_steps(pipeline):
     pipeline.write_pool()
-    [picked] = pipeline.config["selections"]
-    pipeline.config["selections"].append({**picked, "name": "also"})
-    stage = pipeline.run()["selections"]
-    tags = [pipeline.instance.get_run_by_id(run_id).tags["dsir/due"] for run_id in stage.run_ids]
-    assert tags == ["selections[picked]: never materialized", "selections[also]: never materialized"]
+    stages = pipeline.run()
+    [run] = pipeline.instance.get_runs()
+    assert run.job_name == "refresh" and run.is_success
+    assert {stage.run_id for stage in stages.values()} == {run.run_id}
+    assert step_states(pipeline, run.run_id) == dict.fromkeys(ASSETS, "SUCCESS")
+    assert run.tags["dsir/asked_by"] == "dsir run"
+    assert run.tags["dsir/due"].startswith("raw_counts[pool.code]: never materialized and ")
+    assert run.tags["dsir/home"] == str(pipeline.home)
 
 
-def test_a_key_that_is_no_partition_is_an_error_that_names_it():
-    with pytest.raises(KeyError, match="gone"):
-        partition_ranges(["a", "gone"], ["a", "b"])
+def test_nothing_due_is_no_run(done):
+    before = len(done.instance.get_runs())
+    stages = done.run()
+    assert list(stages) == list(ASSETS) and not any(stage.due for stage in stages.values())
+    assert len(done.instance.get_runs()) == before
 
 
-@given(st.permutations(range(60)), st.sets(st.integers(0, 59)))
-def test_ranges_cover_all_keys_in_order_and_nothing_else(order, chosen):
-    order, keys = [str(i) for i in order], [str(i) for i in chosen]
-    ranges = [(order.index(first), order.index(last)) for first, last in partition_ranges(keys, order)]
-    covered = [order[i] for first, last in ranges for i in range(first, last + 1)]
-    assert covered == [key for key in order if key in keys]
-    assert all(b - a > 1 for (_, a), (b, _) in pairwise(ranges))
+def test_a_bad_file_fails_its_step_and_those_after_it_go_on_without_it(pipeline):
+    pipeline.write_pool()
+    pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
+    run, failed = pipeline.refresh()
+    assert step_states(pipeline, run.run_id) == {**dict.fromkeys(ASSETS, "SUCCESS"), "raw_counts": "FAILURE"}
+    assert "raw_counts[pool.bad]" in failed["raw_counts"] and len(pipeline.picks()) == 20
+    counts = pipeline.instance.get_status_by_partition(
+        dg.AssetKey("raw_counts"), ["pool.bad", "pool.law"], dg.DynamicPartitionsDefinition(name="shards")
+    )
+    assert {key: status.value for key, status in counts.items()} == {
+        "pool.bad": "FAILED",
+        "pool.law": "MATERIALIZED",
+    }
+    # Retry from failure begins there, and does what follows from it.
+    again, _ = KnownExecutionState.build_resume_retry_reexecution(pipeline.instance, run)
+    assert {key.removeprefix("refresh_") for key in again} == set(ASSETS) - {"target_counts"}
+
+
+def test_where_nothing_is_left_to_go_on_with_one_step_fails_and_the_rest_is_not_begun(pipeline):
+    pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
+    stages = pipeline.run()
+    [error] = stages["raw_counts"].errors
+    assert "bad.parquet" in error
+    assert [message for stage in stages.values() for message in stage.errors] == [error]
+    rest = ["importance_estimator", "weights", "selections", "evaluations"]
+    assert [asset for asset, stage in stages.items() if stage.waited_for == ("raw_counts",)] == rest
+
+
+def test_a_full_disk_ends_the_run_before_anything_is_made_of_a_part_of_the_pool(pipeline, monkeypatch):
+    pipeline.write_pool()
+
+    def full(workspace, output, *rest):
+        if output.partition == "pool.law":
+            raise OSError(28, "No space left on device", "features/pool.law.arrow")
+        return count_shard(workspace, output, *rest)
+
+    monkeypatch.setattr("assets.raw_counts.count_shard", full)
+    stages = pipeline.run()
+    assert "No space left on device" in stages["raw_counts"].errors[0]
+    assert stages["selections"].waited_for == ("raw_counts",)
+    assert pipeline.rows("SELECT DISTINCT asset FROM lineage ORDER BY ALL") == [
+        ("raw_counts",),
+        ("target_counts",),
+    ]
+    monkeypatch.undo()
+    assert pipeline.errors() == [] and len(pipeline.picks()) == 20
+
+
+def test_after_a_refresh_dagster_calls_nothing_unsynced(pipeline):
+    pipeline.write_pool()
+    pipeline.write("law.jsonl", sentences("law", 30, seed=5))
+    assert pipeline.errors() == [] and unsynced(pipeline) == {}
+    # Another target: every shard is weighed again, the selection stays.
+    pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
+    stages = pipeline.run()
+    assert not stages["selections"].due and stages["weights"].due
+    assert unsynced(pipeline) == {}
+    # Another shard.
+    pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
+    assert pipeline.errors() == [] and unsynced(pipeline) == {}
+
+
+def test_with_a_pinned_pool_a_new_shard_leaves_nothing_unsynced(pipeline):
+    pipeline.config["estimator"] = {"fit": {"pinned": "first"}}
+    pipeline.write_pool()
+    assert pipeline.errors() == []
+    pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
+    stages = pipeline.run()
+    assert len(stages["weights"].due) == 1 and not stages["importance_estimator"].due
+    assert unsynced(pipeline) == {}
+
+
+def test_a_materialization_by_hand_says_the_same_as_a_refresh(pipeline):
+    pipeline.write_pool()
+    assert pipeline.errors() == []
+    assert pipeline.materialize("selections", partition="picked", force=True).success
+    assert pipeline.materialize("evaluations", partition="picked", force=True).success
+    assert unsynced(pipeline) == {}
+
+
+def test_what_is_fresh_keeps_its_plots_and_tables(done):
+    def shown(asset):
+        of_partition = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=["picked"])
+        [record] = done.instance.fetch_materializations(of_partition, limit=1).records
+        metadata = record.asset_materialization.metadata.items()
+        # Paths are those of now: this home was copied.
+        return record.storage_id, {k: v for k, v in metadata if not isinstance(v, dg.PathMetadataValue)}
+
+    for asset in ("selections", "evaluations"):
+        before, then = shown(asset)
+        assert done.materialize(asset, partition="picked").success
+        after, now = shown(asset)
+        assert after > before
+        assert then.pop("why") != now.pop("why") == dg.MetadataValue.text("fresh, not recomputed")
+        assert now == then
+    assert len([key for key in now if "plot" in key]) >= 4
+
+
+def test_the_checks_of_a_refresh_are_those_of_the_assets(done):
+    for asset, check in (("selections", "size_and_uniqueness"), ("evaluations", "kl_reduction_beats_random")):
+        [record] = done.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey(asset), check), limit=10
+        )
+        evaluation = record.event.dagster_event.event_specific_data
+        assert evaluation.passed and evaluation.partition == "picked" and evaluation.metadata
+        of_partition = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=["picked"])
+        [newest] = done.instance.fetch_materializations(of_partition, limit=1).records
+        assert evaluation.target_materialization_data.storage_id == newest.storage_id
+
+
+def test_a_selection_that_is_not_what_it_says_is_not_evaluated(pipeline, monkeypatch):
+    pipeline.write_pool()
+    no = dg.AssetCheckResult(passed=False)
+    monkeypatch.setattr("dagster_project.refresh.check_selection", lambda *_: no)
+    _, failed = pipeline.refresh()
+    assert "size_and_uniqueness failed" in failed["selections"]
+    assert "does not pass its check size_and_uniqueness" in failed["evaluations"]
+    assert pipeline.rows("SELECT count(*) FROM evaluations") == [(0,)]
+
+
+def test_two_refreshes_at_once_in_one_home_wait_for_each_other(pipeline):
+    pipeline.write_pool()
+    holder = pipeline.workspace()
+    assert holder.hold(print) and not holder.hold(print)
+    assert pipeline.workspace().busy()
+    holder.release()
+    assert not pipeline.workspace().busy()
+    list(run_refresh(pipeline.workspace(), pipeline.instance, {"console": silent}))
+    assert not pipeline.workspace().busy()  # the run let go of it

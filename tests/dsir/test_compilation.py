@@ -11,6 +11,7 @@ from dsir.features import FeatureSpec
 FIRST_USE = """
 import numpy as np
 import pyarrow as pa
+from dsir.checksum import _checksum, checksum
 from dsir.compilation import warm_up
 from dsir.evaluation import _masked_totals, masked_totals
 from dsir.features import FeatureSpec, featurize
@@ -32,11 +33,13 @@ batch = features.to_arrow()
 sink = pa.BufferOutputStream()
 with pa.ipc.new_file(sink, batch.schema) as file:
     file.write_batch(batch)
+body = pa.ipc.read_message(batch.serialize()).body
+checksum(np.frombuffer(body, np.uint64))
 stored = PackedFeatures.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0))
 log_weights(stored, np.ones((2, spec.buckets)))
 gumbel_noise(stored.content_hash, 1, "name")
 gumbel_noise(stored.content_hash[stored.n_tokens > 1], 1, "name")
-for function in (_dot, _gumbel, _pack, _place_large, _masked_totals, add_counts):
+for function in (_checksum, _dot, _gumbel, _pack, _place_large, _masked_totals, add_counts):
     assert len(function.signatures) == 1, function.signatures
 """
 

@@ -170,6 +170,37 @@ def test_a_field_that_is_spelled_like_a_path_and_a_dictionary_of_texts(tmp_path)
     ]
 
 
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+@pytest.mark.parametrize(
+    ("field", "text", "piece"),
+    [
+        ("lines", ["one", "two"], "two"),
+        (
+            "turns.content",
+            [{"role": "a", "content": "one"}, {"role": "b", "content": "two"}],
+            [{"content": "two"}],
+        ),
+        ("meta.body", '{"body": "one\\ntwo", "n": 1}', '{"body": "two", "n": 1}'),
+    ],
+)
+def test_a_piece_of_a_list_or_of_json_is_read_again_as_the_text(tmp_path, name, field, text, piece):
+    top = field.split(".")[0]
+    if name == "t.jsonl":
+        (tmp_path / name).write_text(json.dumps({top: text, "n": 1}))
+    else:
+        pq.write_table(pa.table({top: [text], "n": [1]}), tmp_path / name)
+    assert pieces_of(tmp_path / name, Reader(text=field), [0], [(4, 7)]) == [{top: piece, "n": 1}]
+
+
+def test_a_string_that_is_not_utf8_in_a_column_that_is_not_used_is_written(tmp_path):
+    table = pa.table({"text": ["a"], "other": pa.array([b"b\xff"]).view(pa.string())})
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    [batch] = read_records(str(tmp_path / "t.arrow"), TEXT, np.array([0]))
+    [part] = save(tmp_path, "jsonl", batch)
+    assert load(part)[0]["other"] == "b\ufffd"
+
+
 def test_records_that_are_repeated_with_their_pieces_are_read_a_few_at_a_time(tmp_path):
     """A large record of small pieces is not held once for every piece."""
     table = pa.table({"text": ["a " * 400], "html": ["x" * 100_000]})

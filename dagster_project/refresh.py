@@ -1,0 +1,399 @@
+"""The job `refresh`: what is missing or stale is made, upstream first, in one Dagster run with a step for each asset.
+
+What belongs here: the six steps, what each is to make, which failures end the run and which do not. What does not: how
+an output is made (``assets/``), when the job is started (``dagster_project/automation.py``), how `dsir run` runs it
+(``dagster_project/runs.py``).
+
+The steps are plain ops, since a job over assets cannot have shards, targets and selections as partitions at once. They
+run the very steps of the assets and yield the same events: materializations by partition, with data and code version,
+and the evaluations of the checks. So Dagster's pages of the assets, their partitions and checks say what they say after
+a materialization of the asset itself.
+
+A bad file is the failure of its shard: its step fails, names it, and lets the steps after it go on with the others.
+So a step's output comes before its failure, and the executor asks for outputs, not for success. What is wrong with the
+machine (a full disk, a locked catalog) ends the run. *Retry from failure* begins at the first step that failed, and
+does those after it again, which find fresh what was done.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
+
+from assets.evaluations import check_evaluation, evaluate_selections
+from assets.importance_estimator import check_drift, fit_estimator
+from assets.materialize import (
+    Made,
+    OutputsFailed,
+    RunOptions,
+    as_events,
+    first_of,
+    is_input_error,
+    kept_report,
+    newest_materialization,
+    parent_tags,
+    told,
+)
+from assets.raw_counts import count_shards, report_quarantine, too_many_quarantined
+from assets.selections import SelectionOptions, check_selection, make_selections
+from assets.target_counts import count_targets
+from assets.weights import weigh_shards
+from dagster_project.partitions import register_shards
+from resources.corpus import CorpusError
+from resources.plan import Output, Plan
+from resources.workspace import Pipeline, Workspace
+
+REFRESH = "refresh"
+
+#: Tags of a run: which home it brings up to date in the process of `dsir run`, who asked for it, what was due and why,
+#: and of which files and configuration that followed.
+HOME_TAG = "dsir/home"
+ASKED_BY_TAG = "dsir/asked_by"
+DUE_TAG = "dsir/due"
+CAUSE_TAG = "dsir/cause"
+
+IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+#: What makes some outputs of an asset, by partition.
+STEPS: dict[str, Callable[..., Made]] = {
+    "raw_counts": count_shards,
+    "target_counts": count_targets,
+    "importance_estimator": fit_estimator,
+    "weights": weigh_shards,
+    "selections": make_selections,
+    "evaluations": evaluate_selections,
+}
+#: Steps that each waits for.
+AFTER = {
+    "raw_counts": (),
+    "target_counts": (),
+    "importance_estimator": ("raw_counts", "target_counts"),
+    "weights": ("importance_estimator",),
+    "selections": ("weights",),
+    "evaluations": ("selections",),
+}
+
+
+@dataclass
+class Stage:
+    """One asset's part of a refresh.
+
+    Attributes
+    ----------
+    asset : str
+    due : list of Output
+        What was stale or missing before.
+    fresh : int
+        How many outputs were fresh before.
+    failed : dict of str to Exception
+        By the outputs' names.
+    left_out : dict of str to str
+        What is due and was not tried, by the outputs' names, and why: something that it is made of failed.
+    waited_for : tuple of str
+        Where nothing was done, since there was nothing to go on with: the assets that failed.
+    """
+
+    asset: str
+    due: list[Output]
+    fresh: int
+    failed: dict[str, Exception] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    run_id: str = ""
+    waited_for: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> list[str]:
+        """What failed and why, a text for each."""
+        return told(self.failed)
+
+
+def stage_of(plan: Plan, asset: str) -> Stage:
+    """Return what is due of an asset, and how much is fresh; of weights, those of the shards that are counted."""
+    outputs = [output for output in plan.outputs() if output.asset == asset]
+    if asset == "weights":
+        outputs = [output for output in outputs if output.partition in plan.counted]
+    if (
+        asset == "importance_estimator" and plan.raw_distribution
+    ):  # which its step fits, where it is not there yet
+        outputs.insert(0, plan.raw_distribution)
+    due = [output for output in outputs if output.state != "fresh"]
+    return Stage(asset, due, len(outputs) - len(due))
+
+
+def build_refresh(
+    assets: Sequence[dg.AssetsDefinition], tell: Callable[[Stage], None] = lambda stage: None
+) -> dg.JobDefinition:
+    """Return the job.
+
+    Parameters
+    ----------
+    assets : sequence of AssetsDefinition
+        The graph, for who depends on whom.
+    tell : callable
+        Takes each asset's stage when its step ends.
+    """
+    parents = {
+        key.to_user_string(): sorted(dependencies)
+        for asset in assets
+        for key, dependencies in asset.asset_deps.items()
+    }
+
+    def build_step(asset: str) -> dg.OpDefinition:
+        @dg.op(
+            name=f"refresh_{asset}",
+            ins={f"after_{each}": dg.In(dg.Nothing) for each in AFTER[asset]},
+            out={"done": dg.Out(dg.Nothing)},
+            description=f"Bring all of `{asset}` up to date; what is fresh stays.",
+        )
+        def step(context: dg.OpExecutionContext, pipeline: Pipeline) -> Iterator:
+            yield from refresh_asset(context, pipeline.workspace, asset, parents[asset], tell)
+
+        return step
+
+    steps = {asset: build_step(asset) for asset in STEPS}
+
+    @dg.job(
+        name=REFRESH,
+        description="Bring everything that is missing or stale up to date: new shards, changed files.",
+        executor_def=dg.in_process_executor.configured(
+            {"step_dependency_config": {"require_upstream_step_success": False}}
+        ),
+    )
+    def refresh():
+        done: dict[str, object] = {}
+        for asset, step in steps.items():
+            done[asset] = step(**{f"after_{each}": done[each] for each in AFTER[asset]})
+
+    return refresh
+
+
+def refresh_asset(
+    context: dg.OpExecutionContext,
+    workspace: Workspace,
+    asset: str,
+    parents: Sequence[dg.AssetKey],
+    tell: Callable[[Stage], None],
+) -> Iterator[dg.AssetMaterialization | dg.Output]:
+    """Bring one asset up to date, within a refresh.
+
+    Yields
+    ------
+    AssetMaterialization or Output
+        An event for each output that was made; at the end the step's output, if those after it have something to
+        go on with.
+
+    Raises
+    ------
+    dagster.Failure
+        Some outputs failed; it names each.
+    """
+    stage = Stage(asset, [], 0)
+    goes_on = False
+    try:
+        if workspace.hold(context.log.info):
+            begin(context, workspace)
+        plan = workspace.plan()
+        stage = stage_of(plan, asset)
+        try:
+            yield from as_events(context, parents, make_due(context, workspace, plan, stage))
+        except OutputsFailed as failure:
+            stage.failed |= failure.errors
+        plan = workspace.plan()
+        if stage.due and asset in ("raw_counts", "target_counts"):
+            report_quarantine(context, workspace)
+        stage.failed |= quarantined(workspace, plan, asset)
+        for name, evaluation in evaluate_checks(context, workspace, plan, stage):
+            context.log_event(evaluation)
+            if evaluation.blocking and not evaluation.passed:
+                stage.failed[name] = dg.Failure(
+                    f"the check {evaluation.check_name} failed", allow_retries=False
+                )
+        yield from as_events(context, parents, left_behind(context, workspace, plan, stage, parents))
+        errors = stage.failed.values()
+        goes_on = all(map(is_input_error, errors)) and (not errors or stage_of(plan, asset).fresh > 0)
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        if HOME_TAG in context.run.tags:  # of `dsir run`: Dagster takes it for a failure unless it was told
+            context.instance.report_run_canceling(context.run)
+        raise
+    except Exception as error:
+        stage.failed[asset] = error
+    stage.run_id = context.run_id
+    tell(stage)
+    if goes_on:
+        yield dg.Output(None, "done")
+    if stage.failed:
+        show_failed(context, stage)
+        raise dg.Failure("\n".join(first_of(stage.errors)), allow_retries=False)
+
+
+def quarantined(workspace: Workspace, plan: Plan, asset: str) -> dict[str, Exception]:
+    """Return the outputs that are there, but without too many of their rows: failures until someone mends them."""
+    found = [each for each in too_many_quarantined(workspace, plan) if each.output.startswith(f"{asset}[")]
+    return {each.output: CorpusError(str(each)) for each in found}
+
+
+def make_due(context: dg.OpExecutionContext, workspace: Workspace, plan: Plan, stage: Stage) -> Made:
+    """Make what is due of an asset, without what cannot be made since something before it failed."""
+    # The pinned distribution is no asset: the estimator's step makes it, which has no partitions.
+    of_asset = [output for output in stage.due if output.asset == stage.asset]
+    partitions = [output.partition for output in of_asset] or [""] * bool(stage.due)
+    for name in partitions if stage.asset in ("selections", "evaluations") else ():
+        if why := not_ready(workspace, plan, stage.asset, name):
+            stage.left_out[f"{stage.asset}[{name}]"] = why
+        elif stage.asset == "evaluations" and not check_selection(workspace, name).passed:
+            stage.failed[f"evaluations[{name}]"] = dg.Failure(
+                f"selections[{name}] does not pass its check size_and_uniqueness", allow_retries=False
+            )
+    for name, why in stage.left_out.items():
+        context.log.warning(f"{name} is left out: {why}")
+    not_made = {**stage.left_out, **stage.failed}
+    ready = [name for name in partitions if f"{stage.asset}[{name}]" not in not_made]
+    if ready:
+        options = SelectionOptions() if stage.asset == "selections" else RunOptions()
+        yield from STEPS[stage.asset](context, workspace, ready, options)
+    elif not stage.due:
+        context.log.info(f"{stage.asset}: all {stage.fresh} outputs are fresh")
+
+
+def not_ready(workspace: Workspace, plan: Plan, asset: str, name: str) -> str | None:
+    """Say why a selection, or its evaluation, cannot be made: what failed before it. None where nothing did."""
+    selection = workspace.settings.selection(name)
+    if asset == "selections":
+        missing = [
+            f"target_counts[{target}]" for target in selection.targets if target not in plan.counted_targets
+        ]
+        return f"without {', '.join(missing)}" if missing else None
+    return f"without selections[{name}]" if plan.selections(selection).state != "fresh" else None
+
+
+def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
+    """Do what comes before the first step that a process executes: tidy up, register shards, say why it is done."""
+    end_killed_runs(context.instance, workspace, context.run_id)
+    plan = workspace.plan()
+    register_shards(context.instance, plan, workspace.vanished())
+    tags = context.run.tags
+    asked_by = tags.get("dagster/sensor_name") or tags.get("dagster/schedule_name") or "the Dagster UI"
+    due = [output for output in plan.outputs() if output.state != "fresh"]
+    missing = {ASKED_BY_TAG: asked_by, DUE_TAG: due_tag(due)}
+    missing = {key: text for key, text in missing.items() if key not in tags}
+    context.instance.add_run_tags(context.run_id, {**missing, CAUSE_TAG: plan.cause})
+
+
+def end_killed_runs(instance: dg.DagsterInstance, workspace: Workspace, but: str = "") -> None:
+    """Mark as canceled what a killed `dsir run` left unfinished, so that no page shows it running.
+
+    Whoever holds the home alone knows that no other such run is alive.
+    """
+    unfinished = dg.RunsFilter(statuses=IN_PROGRESS, tags={HOME_TAG: str(workspace.home)})
+    for run in instance.get_runs(unfinished):
+        if run.run_id != but:
+            instance.report_run_canceled(run, message="Its process ended before it did.")
+
+
+def due_tag(due: Sequence[Output]) -> str:
+    """Say in a run's tag what is due and why: the first output's reason, and how many there are."""
+    if not due:
+        return "nothing"
+    more = f" and {len(due) - 1} more" if len(due) > 1 else ""
+    return f"{due[0].name}: {due[0].why}{more}"[:250]
+
+
+def evaluate_checks(
+    context: dg.OpExecutionContext, workspace: Workspace, plan: Plan, stage: Stage
+) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
+    """Evaluate the checks of what a stage made; yield each with the output's name."""
+    checks: dict[str, tuple[str, bool, Callable[[str], dg.AssetCheckResult]]] = {
+        "selections": ("size_and_uniqueness", True, lambda name: check_selection(workspace, name)),
+        "evaluations": ("kl_reduction_beats_random", False, lambda name: check_evaluation(workspace, name)),
+        "importance_estimator": (
+            "pool_has_not_drifted",
+            False,
+            lambda _: check_drift(context.log, workspace),
+        ),
+    }
+    if stage.asset not in checks:
+        return
+    name, blocking, check = checks[stage.asset]
+    made = [
+        output
+        for output in stage.due
+        if output.asset == stage.asset and output.name not in {**stage.failed, **stage.left_out}
+    ]
+    if stage.asset == "importance_estimator":
+        # The pool may have drifted although the estimator, which is pinned, stays.
+        moved = any(plan.selections(each).state != "fresh" for each in workspace.settings.selections)
+        made = [plan.importance_estimator] if plan.raw_distribution and moved and not stage.failed else []
+    for output in made:
+        result = check(output.partition)
+        yield (
+            output.name,
+            dg.AssetCheckEvaluation(
+                asset_key=dg.AssetKey(output.asset),
+                check_name=name,
+                passed=result.passed,
+                metadata=result.metadata,
+                severity=result.severity,
+                blocking=blocking,
+                partition=output.partition or None,
+                target_materialization_data=_newest(context.instance, output),
+            ),
+        )
+
+
+def _newest(
+    instance: dg.DagsterInstance, output: Output
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """Return which materialization a check is about."""
+    record = newest_materialization(instance, output)
+    return record and AssetCheckEvaluationTargetMaterializationData(
+        run_id=record.run_id, storage_id=record.storage_id, timestamp=record.timestamp
+    )
+
+
+def left_behind(
+    context: dg.OpExecutionContext,
+    workspace: Workspace,
+    plan: Plan,
+    stage: Stage,
+    parents: Sequence[dg.AssetKey],
+) -> Made:
+    """Report what is fresh although its inputs were made again, so that Dagster does not take it for *Unsynced*.
+
+    Another target gives every shard new weights, but leaves selections of other targets as they are. Not of shards:
+    there may be many, and what they are made of does not change but with them.
+    """
+    if stage.asset in ("raw_counts", "target_counts", "weights"):
+        return
+    now = parent_tags(context.instance, parents)
+    made = {output.name for output in stage.due}
+    for output in plan.outputs():
+        if output.asset == stage.asset and output.state == "fresh" and output.name not in made:
+            record = newest_materialization(context.instance, output)
+            then = record.asset_materialization.tags if record else {}
+            if any(then.get(tag) != value for tag, value in now.items()):
+                yield output, kept_report(context.instance, workspace, output)
+
+
+def show_failed(context: dg.OpExecutionContext, stage: Stage) -> None:
+    """Let Dagster show the outputs that failed as failed: it looks for what was planned in a run and did not come."""
+    for output in stage.due:
+        if output.name in stage.failed:
+            planned = AssetMaterializationPlannedData(
+                dg.AssetKey(output.asset), partition=output.partition or None
+            )
+            event = DagsterEvent.build_asset_materialization_planned_event(
+                context.job_name, f"refresh_{stage.asset}", planned
+            )
+            context.instance.report_dagster_event(event, context.run_id, logging.DEBUG)

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the first one ends a command in order, the second one at once.
+
+What belongs here: which signal came, and what a second one does. What does not: what ends in order
+(``resources/engine.py``, ``dagster_project/refresh.py``).
+
+While Dagster executes a run it has handlers of its own, which know neither which signal it was nor that it was the
+second. The bytes that Python writes for every signal, whoever handles it, tell both.
+"""
+
+import os
+import signal
+import sys
+import threading
+from typing import Self
+
+#: What a terminal shows again that hid its cursor for a display of progress.
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class Signals:
+    """A context in which SIGTERM is as good as Ctrl-C, and the second of either ends the process.
+
+    Attributes
+    ----------
+    first : int or None
+        Number of the first signal; None before it.
+    """
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+
+    def __enter__(self) -> Self:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._term_before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.Thread(target=self._watch, args=(self._reader,), name="signals", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._fd_before)
+        signal.signal(signal.SIGTERM, self._term_before)
+        os.close(self._writer)  # which ends the thread
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that a signal ended."""
+        return 128 + (self.first or signal.SIGINT)
+
+    def _watch(self, reader: int) -> None:
+        while numbers := os.read(reader, 16):
+            for number in numbers:
+                if number not in (signal.SIGINT, signal.SIGTERM):
+                    continue
+                if self.first is not None:
+                    if sys.stdout.isatty():
+                        os.write(1, _SHOW_CURSOR.encode())
+                    os._exit(self.exit_code)
+                self.first = number
+        os.close(reader)

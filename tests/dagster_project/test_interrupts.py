@@ -1,0 +1,88 @@
+"""A person who says stop is obeyed: Ctrl-C and SIGTERM during `dsir run`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import pytest
+
+from benchmarks.pool import REPOSITORY
+from tests.pipeline import sentences
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+@pytest.fixture
+def slow(pipeline):
+    """Forty shards whose files take half a second each, and more of them than are counted when it is stopped."""
+    pipeline.config["raw"][0]["reader"] = "tests.e2e.readers:slow_jsonl"
+    for i in range(40):
+        pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("medicine", 3, seed=i))
+    return pipeline
+
+
+def start(pipeline):
+    environment = {
+        **os.environ,
+        "DAGSTER_HOME": str(pipeline.home / "dagster"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    arguments = ["run", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "dagster_project", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def counted(pipeline):
+    try:
+        return pipeline.rows("SELECT count(*) FROM lineage WHERE asset = 'raw_counts'")[0][0]
+    except Exception:  # the catalog is not there yet
+        return 0
+
+
+def wait_for_some(pipeline, process):
+    deadline = time.monotonic() + 60
+    while counted(pipeline) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    assert 2 <= counted(pipeline) < 40
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, number, code):
+    process = start(slow)
+    wait_for_some(slow, process)
+    asked = time.monotonic()
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert process.returncode == code
+    assert errors.strip() == "stopped; what was done stays, and `dsir run` goes on from there"
+    assert "Traceback" not in said + errors and "✓" not in said
+    assert slow.rows("SELECT DISTINCT asset FROM lineage") == [("raw_counts",)]
+    assert not list(slow.home.glob("*/.tmp/*"))  # what was half written is gone
+    with dg.DagsterInstance.from_config(str(slow.home / "dagster")) as instance:
+        [run] = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.CANCELED
+
+
+def test_the_second_signal_ends_it_at_once(slow):
+    slow.config["raw"][0]["reader"] = "tests.e2e.readers:stuck_after_some"
+    process = start(slow)
+    wait_for_some(slow, process)
+    time.sleep(4.0)  # it is in the middle of a file that does not come
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.0)
+    assert process.poll() is None  # it waits for the reader, a while
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    process.communicate(timeout=30)
+    assert process.returncode == 130 and time.monotonic() - asked < 2
+    assert counted(slow) == 6  # all that was done, though others were under way
+    assert slow.workspace().hold(print)  # the home is free
