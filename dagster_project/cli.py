@@ -118,7 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             return call(options)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError, Interrupted):
-            err.print("stopped; what was done stays, and `dsir run` goes on from there", style="yellow")
+            rest = (
+                "; what was done stays, and `dsir run` goes on from there" if options.command == "run" else ""
+            )
+            err.print(f"stopped{rest}", style="yellow")
             return signals.exit_code
 
 

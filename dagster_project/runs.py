@@ -27,7 +27,7 @@ from dagster_project.refresh import (
 from resources.workspace import Workspace
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The run was told to stop, and did."""
 
 
