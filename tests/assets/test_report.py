@@ -3,7 +3,6 @@
 import html.parser
 import itertools
 import re
-from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -64,7 +63,7 @@ def path_of(pipeline, selection="picked"):
     [(path,)] = pipeline.rows(
         f"SELECT metadata->>'report' FROM latest WHERE asset = 'evaluations' AND partition = '{selection}'"
     )
-    return Path(path)
+    return pipeline.home / path
 
 
 def page_of(pipeline, selection="picked"):
