@@ -286,6 +286,9 @@ def test_no_view_is_made_and_nothing_is_written_where_the_catalog_is_as_it_shoul
 READ_ONLY = """
 import os, sys
 from dagster_project import cli
+from dsir.compilation import warm_up
+from dsir.features import FeatureSpec
+warm_up(FeatureSpec(), print)  # Python itself may be in a folder that is closed to others
 os.setuid(65534)
 config, home, document = sys.argv[1:]
 for command in (["status"], ["report"], ["why", document, "--selection", "picked"], ["changes", "picked"]):
