@@ -25,7 +25,7 @@ from benchmarks.pool import Corpus, read_records, require_corpus
 from dagster_project.cli import quiet_logger
 from dagster_project.definitions import build_defs
 from dagster_project.instance import open_instance
-from dagster_project.runs import register_shards
+from dagster_project.partitions import register_shards
 from dsir.compilation import warm_up
 from dsir.features import featurize
 from resources.corpus import read_blocks

@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.backfill import backfill
 from benchmarks.pool import REPOSITORY
 from dagster_project.instance import open_instance
-from dagster_project.runs import register_shards
+from dagster_project.partitions import register_shards
 from resources.catalog import Catalog
 from resources.workspace import Workspace
 

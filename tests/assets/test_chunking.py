@@ -215,6 +215,7 @@ def test_nested_texts_records_without_ids_and_bad_rows(pipeline):
     ]
     pipeline.write_bytes("pool/nested.jsonl", "\n".join(lines).encode())
     pipeline.config["raw"] = [{"name": "pool", "uri": "data/pool/*.jsonl", "text": "meta.body"}]
+    pipeline.config["raw"][0]["max_quarantined"] = 0.2
     chunk(pipeline, size={"fraction": 1.0})
     assert pipeline.errors() == []
     assert pipeline.rows('SELECT "row" FROM quarantine') == [(1,)]
