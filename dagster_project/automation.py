@@ -21,6 +21,7 @@ import dagster as dg
 
 from dagster_project.partitions import register_shards
 from dagster_project.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFRESH, due_tag
+from resources.borders import several
 from resources.corpus import CorpusError
 from resources.plan import Output, Plan, fingerprint
 from resources.workspace import Pipeline
@@ -81,7 +82,7 @@ def build_automation(
         due = {attempt(output): output for output in due_outputs(plan)}
         new = {key: output for key, output in due.items() if key not in asked}
         if not new:
-            asked_before = f"{len(due)} outputs are due, and a refresh was started for them before"
+            asked_before = f"due: {several(len(due), 'output')}; a refresh was started for that before"
             return dg.SkipReason(asked_before if due else "everything is fresh")
         settling = [output.name for output in new.values() if not settled(plan, output)]
         if len(settling) == len(new):
@@ -89,10 +90,12 @@ def build_automation(
         # The run of a `dsir run` is alive only as long as that one has the home.
         runs = context.instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
         if workspace.busy() or any(HOME_TAG not in run.tags for run in runs):
-            return dg.SkipReason(f"{len(new)} outputs are due; waiting for the runs in progress to end")
+            return dg.SkipReason(
+                f"due: {several(len(new), 'output')}; waiting for the runs in progress to end"
+            )
         if terminated := _terminated(context.instance, plan):
             return dg.SkipReason(
-                f"{len(new)} outputs are due; {terminated}. Launch `{REFRESH}` to go on, or leave it to the "
+                f"due: {several(len(new), 'output')}; {terminated}. Launch `{REFRESH}` to go on, or leave it to the "
                 "schedule; the next change of a file or of the configuration starts it too"
             )
         request = dg.RunRequest(

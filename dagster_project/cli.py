@@ -43,6 +43,7 @@ from dagster_project.terminal import Terminal, Text, absences, lines, write_anyt
 from dagster_project.why import print_why
 from dsir.compilation import warm_up
 from resources import progress
+from resources.borders import several
 from resources.catalog import Rebuilt
 from resources.errors import explained
 from resources.plan import Output, output_name
@@ -185,7 +186,7 @@ def run(options: argparse.Namespace) -> int:
     if failed:
         err.print(
             Text(
-                f"{failed} outputs failed after {seconds:.1f} s; what was done stays, and "
+                f"{several(failed, 'output')} failed after {seconds:.1f} s; what was done stays, and "
                 "`dsir run` again does only the rest",
                 style="red",
             )
@@ -304,11 +305,11 @@ def status(options: argparse.Namespace) -> int:
     vanished = workspace.vanished()
     if vanished:
         out.print(
-            f"{len(vanished)} shards vanished: {shorten(vanished)}; what was made of them stays until `dsir prune`",
+            f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until `dsir prune`",
             style="yellow",
         )
     if stale:
-        out.print(f"{len(stale)} outputs are not fresh; `dsir run` brings them up to date")
+        out.print(f"not fresh: {several(len(stale), 'output')}; `dsir run` brings them up to date")
     else:
         out.print("everything is fresh")
     return 0

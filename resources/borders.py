@@ -1,6 +1,6 @@
 """Foreign text where it leaves the project: names, ids, reasons and paths are data to whatever shows them.
 
-What belongs here: one function a border, and what they share. What does not: what is shown
+What belongs here: one function a border, what they share, and numbers in words. What does not: what is shown
 (``dagster_project/terminal.py`` shows it in a terminal, ``assets/`` in Dagster and on the page of a selection).
 
 A document's id, its source, a reason, the name of a file may hold whatever a file can hold: an escape sequence that
@@ -52,3 +52,14 @@ def markdown(text: str) -> str:
 def from_markdown(cell: str) -> str:
     """Return what :func:`markdown` made a cell of, but for what does not print."""
     return _ESCAPED.sub(r"\1", cell)
+
+
+def several(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Examples
+    --------
+    >>> several(1, "output"), several(1200, "output")
+    ('1 output', '1,200 outputs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

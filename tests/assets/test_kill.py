@@ -17,7 +17,11 @@ from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 pytestmark = pytest.mark.slow
 
-KILLS = 30
+#: Kills of one process, each asset among what they strike.
+KILLS = 15
+#: Kills of two and three processes at once, each round from a cold home, and in each round.
+KILLS_TOGETHER = 200
+KILLS_A_ROUND = 20
 
 
 def pipeline_with_many_shards(folder):
@@ -59,6 +63,13 @@ def kill(run, moment):
         return run.communicate()[0]
 
 
+def seeded():
+    """Return chance that can be had again, and print how."""
+    seed = int(os.environ.get("DSIR_KILL_SEED", time.time_ns() % 10**6))
+    print(f"DSIR_KILL_SEED={seed}")
+    return random.Random(seed)
+
+
 def in_progress(instance):
     """Return the asset whose step is being executed, by the run's id, of each Dagster run that has not ended."""
     found = {}
@@ -71,9 +82,7 @@ def in_progress(instance):
 
 
 def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
-    seed = int(os.environ.get("DSIR_KILL_SEED", time.time_ns() % 10**6))
-    print(f"DSIR_KILL_SEED={seed}")
-    chance = random.Random(seed)
+    chance = seeded()
     calm = pipeline_with_many_shards(tmp_path / "calm")
     undisturbed = start(calm)
     began = time.monotonic()
@@ -122,3 +131,50 @@ def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
     undisturbed = outputs(calm.home)
     assert {name: after.get(name) for name in undisturbed} == undisturbed
     assert disturbed.picks("picked") == calm.picks("picked")
+
+
+def small_pool(folder):
+    small = SmallPipeline(folder)
+    for i in range(4):
+        for seed, domain in enumerate(DOMAINS):
+            small.write(f"pool/{domain}-{i}.jsonl", sentences(domain, 20, seed=100 * seed + i))
+    return small
+
+
+def test_processes_killed_together_from_a_cold_home_end_as_an_undisturbed_one(tmp_path):
+    chance = seeded()
+    calm = small_pool(tmp_path / "calm")
+    began = time.monotonic()
+    text = start(calm).communicate()[0].decode()
+    seconds = time.monotonic() - began
+    expected, picks = outputs(calm.home), calm.picks()
+    assert len(picks) == 20, text
+
+    killed, rounds = 0, 0
+    while killed < KILLS_TOGETHER:
+        small = small_pool(tmp_path / f"round {rounds}")
+        together, in_this_round = 2 + rounds % 2, 0
+        while in_this_round < KILLS_A_ROUND:
+            # They share the cores. Python's start is most of the time: let some be killed in it.
+            runs = [start(small) for _ in range(together)]
+            moments = sorted(chance.uniform(0.2, 0.6 * together) * seconds for _ in runs)
+            waited = 0.0
+            for run, moment in zip(runs, moments, strict=True):
+                text = kill(run, moment - waited)
+                waited = moment
+                in_this_round += run.returncode < 0
+                assert run.returncode <= 0, text.decode()
+            if small.workspace().plan().counted and chance.random() < 0.3:
+                # Whatever is fresh by now is no longer to be killed in: some of it is due again.
+                small.config["features"]["buckets"] = 999 + small.config["features"]["buckets"] % 2
+        small.config = calm.config
+        last = [start(small) for _ in range(together)]
+        for run in last:
+            text = run.communicate()[0].decode()
+            assert run.returncode == 0, text
+        after = outputs(small.home)
+        assert {name: after.get(name) for name in expected} == expected
+        assert small.picks() == picks
+        killed += in_this_round
+        rounds += 1
+    print(f"{killed} kills in {rounds} rounds")

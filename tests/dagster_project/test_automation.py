@@ -140,7 +140,7 @@ def test_automation_tries_a_bad_file_again_only_when_it_changed(pipeline):
     automation.settle()
     assert automation.tick() == 1
     assert automation.tick() == 0 and automation.message.startswith(
-        "1 outputs are due, and a refresh was started"
+        "due: 1 output; a refresh was started for that before"
     )
     pipeline.write_bytes("pool/bad.parquet", b"not Parquet either")
     automation.settle()

@@ -124,7 +124,7 @@ def test_a_target_that_is_absent_is_shown_as_it_was(done, dsir):
 def test_one_shard_that_vanished_is_no_absent_source(done, dsir):
     (done.data / "pool/law.jsonl").unlink()
     code, out, _ = dsir(done, "status")
-    assert code == 0 and "1 shards vanished: pool.law" in out and "is not there" not in out
+    assert code == 0 and "1 shard vanished: pool.law" in out and "is not there" not in out
     _, out, _ = dsir(done, "prune")
     assert "its shard vanished" in out
 
