@@ -305,7 +305,8 @@ def status(options: argparse.Namespace) -> int:
     vanished = workspace.vanished()
     if vanished:
         out.print(
-            f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until `dsir prune`",
+            f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until "
+            "`dsir prune`",
             style="yellow",
         )
     if stale:
