@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -59,18 +61,28 @@ while True:
 """
 
 
+_started: list[subprocess.Popen] = []
+
+
 @pytest.fixture
-def home(tmp_path) -> Path:
+def home(tmp_path) -> Iterator[Path]:
     Store(tmp_path / "home")
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    for process in _started:  # a test that fails leaves nothing running
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    _started.clear()
 
 
 def start(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
     command = [*prefix, sys.executable, "-c", script, *map(str, arguments)]
     # In a group of its own, so that what strace started ends with it.
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    _started.append(process)
+    return process
 
 
 def end(process: subprocess.Popen) -> str:
