@@ -356,6 +356,13 @@ def _difference(key: str, then: Mapping[str, str], now: Mapping[str, str]) -> st
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return key
     parts = [
-        f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)
+        f"{k} {_set(old.get(k))!r} -> {_set(new.get(k))!r}"
+        for k in sorted({*old, *new})
+        if old.get(k) != new.get(k)
     ]
     return f"{key} ({', '.join(parts)})"
+
+
+def _set(value: object) -> object:
+    """Return a value of the configuration without what is not set in it."""
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value

@@ -26,7 +26,7 @@ mutation ($params: ExecutionParams!) {
 }"""
 
 
-def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, tmp_path, monkeypatch):
+def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DAGSTER_HOME", str(pipeline.home / "dagster"))
     pipeline.write_pool()
     assert main(["init", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
@@ -65,6 +65,12 @@ def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, t
         )["launchRun"]
         assert result["__typename"] == "LaunchRunSuccess", result
         server.wait_for(lambda: len(pipeline.picks()) == 7, 120, "the selection of seven")
+        # The report shows what is there, and that it is not what was configured; the old evaluation is not its.
+        capsys.readouterr()
+        assert main(["report", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
+        shown = capsys.readouterr().out
+        assert "picked was overridden in the launchpad, `dsir run` goes back" in shown
+        assert "Where the documents come from" not in shown
         screenshots(server, tmp_path)
     assert server.left == []
 
