@@ -199,10 +199,7 @@ CHANGES = {
     "size of a selection": (
         configure("selections", 1, "size", to={"tokens": 9}),
         BOTH,
-        {
-            "selections[both]": "changed: configuration (size {'documents': 50, 'fraction': None, 'tokens': None}"
-            " -> {'documents': None, 'fraction': None, 'tokens': 9})"
-        },
+        {"selections[both]": "changed: configuration (size {'documents': 50} -> {'tokens': 9})"},
     ),
     "method of a selection": (
         configure("selections", 0, "method", to="top_k"),
