@@ -86,7 +86,10 @@ def open_instance(home: Path, say: Callable[[str], None] | None = None) -> dg.Da
     private_folder(folder)
     make_whole(folder, say or (lambda line: print(line, file=sys.stderr)))
     record_events_quickly()
-    return dg.DagsterInstance.from_config(str(folder))
+    # Dagster would send what a command prints during its run into files, and show it when the terminal's turn comes:
+    # late, or not at all where the process has ended.
+    printed = {"compute_logs": {"module": "dagster", "class": "NoOpComputeLogManager"}}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=printed))
 
 
 def make_whole(folder: Path, say: Callable[[str], None]) -> None:
