@@ -88,8 +88,9 @@ def open_instance(home: Path, say: Callable[[str], None] | None = None) -> dg.Da
     record_events_quickly()
     # Dagster would send what a command prints during its run into files, and show it when the terminal's turn comes:
     # late, or not at all where the process has ended.
-    printed = {"compute_logs": {"module": "dagster", "class": "NoOpComputeLogManager"}}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=printed))
+    module = "dagster._core.storage.noop_compute_log_manager"
+    uncaptured = {"compute_logs": {"module": module, "class": "NoOpComputeLogManager"}}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=uncaptured))
 
 
 def make_whole(folder: Path, say: Callable[[str], None]) -> None:
