@@ -84,11 +84,8 @@ def fit_estimator(
         raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
     if not plan.counted_targets:
         raise dg.Failure("no target is counted yet; materialize target_counts first", allow_retries=False)
-    if plan.uncounted:
-        context.log.warning(
-            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
-            + ", ".join(plan.uncounted[:10])
-        )
+    if plan.without:
+        context.log.warning(plan.without)
     if plan.raw_distribution:
         check_pinned(plan)
         if plan.raw_distribution.state != "fresh":

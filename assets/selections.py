@@ -159,11 +159,8 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
             "materialize target_counts, importance_estimator and weights first",
             allow_retries=False,
         )
-    if plan.uncounted:
-        context.log.warning(
-            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted and take no part: "
-            + ", ".join(plan.uncounted[:10])
-        )
+    if plan.without:
+        context.log.warning(plan.without)
 
     def compute(output: Output, progress: Progress) -> Result:
         result = select(workspace, plan, selection, output, progress)

@@ -253,13 +253,15 @@ def live_progress() -> Iterator[None]:
 
 
 def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
-    """Return a Dagster logger that keeps warnings for the terminal and lets the rest go to the UI."""
+    """Return a Dagster logger that keeps warnings for the terminal, each once, and lets the rest go to the UI."""
+    told: set[str] = set()
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             meta = getattr(record, "dagster_meta", None) or {}
             text = meta.get("orig_message") or record.getMessage()
-            if record.levelno == logging.WARNING and text not in warnings:
+            if record.levelno == logging.WARNING and text not in told:
+                told.add(text)
                 warnings.append(text)
 
     @dg.logger

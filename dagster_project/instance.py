@@ -32,6 +32,7 @@ from dagster._core.instance import InstanceRef
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from dagster_project.quick_events import let_go, record_events_quickly
+from resources.settings import ConfigError
 from resources.workspace import private_folder
 
 #: The instance's settings, written once into a new DAGSTER_HOME.
@@ -110,7 +111,11 @@ def make_whole(folder: Path, say: Callable[[str], None]) -> None:
         with _scratch(folder) as scratch:
             (scratch / settings.name).write_text(INSTANCE_SETTINGS)
             _put(scratch / settings.name, settings)
-    storage = InstanceRef.from_dir(str(folder)).storage_data
+    try:
+        storage = InstanceRef.from_dir(str(folder)).storage_data
+    except (yaml.YAMLError, dg.DagsterInvalidConfigError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"{settings}: {why}; correct it, or take it away: a new one is written") from None
     if storage is None or storage.class_name != DagsterSqliteStorage.__name__:
         return
     base = Path(yaml.safe_load(storage.config_yaml)["base_dir"])

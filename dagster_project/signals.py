@@ -28,6 +28,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.first: int | None = None
+        self._came = threading.Event()
 
     def __enter__(self) -> Self:
         self._reader, self._writer = os.pipe()
@@ -45,6 +46,7 @@ class Signals:
     @property
     def exit_code(self) -> int:
         """What a shell expects of a process that a signal ended."""
+        self._came.wait(1.0)  # whoever was interrupted may be here before the thread that is told by what
         return 128 + (self.first or signal.SIGINT)
 
     def _watch(self, reader: int) -> None:
@@ -55,6 +57,7 @@ class Signals:
                 if self.first is not None:
                     if sys.stdout.isatty():
                         os.write(1, _SHOW_CURSOR.encode())
-                    os._exit(self.exit_code)
+                    os._exit(128 + self.first)
                 self.first = number
+                self._came.set()
         os.close(reader)

@@ -268,6 +268,10 @@ class Catalog:
     @contextlib.contextmanager
     def _attached(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Attach a database, as the current one of a new connection."""
+        with _interrupts():
+            yield from self._attaching(path, read_only)
+
+    def _attaching(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             # Closing it would let go of DuckDB's locks, so it stays open until after DETACH.
             file = os.open(path, os.O_RDONLY)
@@ -283,7 +287,7 @@ class Catalog:
             except BaseException:
                 # What failed first is what is told of. An instance that read damage may not work any more.
                 _duckdb.cache_clear()
-                with contextlib.suppress(duckdb.Error):
+                with contextlib.suppress(duckdb.Error, RuntimeError):
                     instance.execute("DETACH catalog")
                 raise
             try:
@@ -392,7 +396,7 @@ class Catalog:
         new, log = self.path.with_suffix(".new"), self.path.with_suffix(".new.wal")
         for leftover in (new, log):
             leftover.unlink(missing_ok=True)
-        with _errors_named(self.path), duckdb.connect(new) as connection:
+        with _interrupts(), _errors_named(self.path), duckdb.connect(new) as connection:
             connection.execute(sql.load("schema"))
             connection.execute("INSERT INTO about VALUES (?, ?, '')", [VERSION, number])
             for name, rows in tables.items():
@@ -426,7 +430,9 @@ class Catalog:
         connection.begin()
         try:
             connection.execute(text)
-        except (duckdb.IOException, duckdb.InvalidInputException):
+        except (
+            duckdb.Error
+        ):  # of whatever class: a footer that cannot be parsed has DuckDB's most general one
             connection.rollback()
             return
         connection.execute(sql.load("set_views"), {"views": version})
@@ -660,6 +666,17 @@ def _stamps_of(tables: Mapping[str, pa.Table]) -> list[dict]:
         if of_version and row["metadata"].get("selection_version") == of_version[0]["version"]:
             row["metrics"] = of_version
     return list(newest.values())
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let an interrupt be one: DuckDB makes an ordinary error of it where it finds it while it works."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Query interrupted" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 @contextlib.contextmanager

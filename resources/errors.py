@@ -57,11 +57,13 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, duckdb.Error):
         return _of_duckdb(error)
     module = type(error).__module__.split(".")[0]
+    if module == "yaml":
+        return f"not YAML: {' '.join(str(error).split())}"
     if isinstance(error, sqlite3.Error) or module == "sqlalchemy":
         return _of_sqlite(error)
     cause = error.__cause__ and explained(error.__cause__)
     if module == "dagster":
-        return cause or f"Dagster: {_first_line(error)}"
+        return cause or f"Dagster: {' '.join(str(error).split())[:500]}"
     if module == "rich":
         return f"the terminal cannot show it: {_first_line(error)}"
     return cause
@@ -86,6 +88,8 @@ def _of_duckdb(error: duckdb.Error) -> str:
         return f"{text}; {_NO_WRITING}"
     if any(os.strerror(number) in text for number in DISK_FULL):
         return f"{text}; what is done stays: make room and start again"
+    if "TProtocolException" in text:
+        return "a file of an output is damaged; `dsir verify` names it and sets it aside, `dsir run` makes it again"
     damage = duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException
     if isinstance(error, damage) or "not a valid DuckDB database" in text or "orrupt" in text:
         return f"{text} If it stays so, the catalog is damaged: {_REBUILD}"

@@ -222,6 +222,17 @@ class Plan:
         """Shards that are not counted yet, or not any more, sorted."""
         return sorted(self.shards.keys() - set(self.counted))
 
+    @property
+    def without(self) -> str:
+        """Say which shards are not counted and so take no part; '' if all are."""
+        if not self.uncounted:
+            return ""
+        more = f" and {len(self.uncounted) - 10} more" if len(self.uncounted) > 10 else ""
+        return (
+            f"{len(self.uncounted)} of {len(self.shards)} shards are not counted and take no part: "
+            f"{', '.join(self.uncounted[:10])}{more}"
+        )
+
     @cached_property
     def counted_targets(self) -> list[str]:
         """Targets whose counts are fresh, sorted."""

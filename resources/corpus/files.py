@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shlex
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -263,6 +264,10 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
     filesystem, path = file_system(uri)
     with contextlib.ExitStack() as stack:
         if isinstance(filesystem, LocalFileSystem):
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise CorpusError(
+                    f"{uri}: a pipe, a socket or a device, expected a file; move it out of the pattern"
+                )
             yield stack.enter_context(pa.OSFile(os.fsencode(path), "rb"))
         else:
             file = stack.enter_context(filesystem.open(path, "rb"))

@@ -17,6 +17,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from benchmarks.pool import REPOSITORY
 from dagster_project.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
+from resources.settings import ConfigError
 
 OPEN = """
 import sys
@@ -238,3 +239,14 @@ def test_new_homes_are_their_owners(pipeline, tmp_path):
     with open_instance(shared):
         pass
     assert stat.S_IMODE(shared.stat().st_mode) == 0o775
+
+
+@pytest.mark.parametrize("settings", ["a: [b", "run_launchr: 3"])
+def test_settings_that_are_not_dagsters_are_named(tmp_path, monkeypatch, settings):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text(settings)
+    with pytest.raises(
+        ConfigError, match=r"dagster\.yaml: .*; correct it, or take it away: a new one is written"
+    ) as found:
+        open_instance(tmp_path)
+    assert "\n" not in str(found.value)

@@ -86,3 +86,12 @@ def test_the_second_signal_ends_it_at_once(slow):
     assert process.returncode == 130 and time.monotonic() - asked < 2
     assert counted(slow) == 6  # all that was done, though others were under way
     assert slow.workspace().hold(print)  # the home is free
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_command_loads_is_one_word(pipeline, number, code):
+    process = start(pipeline)
+    time.sleep(0.4)  # Python has begun, and loads for a second or more
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (code, "stopped\n")

@@ -422,3 +422,12 @@ def test_threads_take_turns(catalog):
         for future in [pool.submit(catalog.record, [lineage(partition=f"wiki-{i}")]) for i in range(12)]:
             future.result()
     assert len(catalog.latest()) == 12
+
+
+def test_an_interrupt_that_duckdb_made_an_error_of_is_an_interrupt(tmp_path):
+    Store(tmp_path)
+    catalog = Catalog(tmp_path)
+    catalog.latest()
+    with pytest.raises(KeyboardInterrupt), catalog.transaction():
+        raise RuntimeError("Query interrupted")
+    assert catalog.latest() == {}

@@ -16,7 +16,7 @@ import pytest
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from resources.corpus import CorpusError, discover, expand
+from resources.corpus import CorpusError, content_stamp, discover, expand
 from resources.settings import RawSource, Reader
 from tests.pipeline import sentences
 from tests.resources.test_corpus import TEXT, read, source, zstd
@@ -372,3 +372,9 @@ def test_a_replaced_archive_is_seen(tmp_path):
 def test_a_pattern_that_is_none_is_named(tmp_path):
     with pytest.raises(CorpusError, match=r"a\*\*b: Invalid pattern.*correct the pattern"):
         discover(source(tmp_path, "a**b"))
+
+
+def test_a_pipe_in_the_pool_is_refused_and_waited_for_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(CorpusError, match="a pipe, a socket or a device, expected a file"):
+        content_stamp(str(tmp_path / "a.jsonl"))

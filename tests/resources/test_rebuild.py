@@ -358,3 +358,21 @@ def test_what_is_newest_does_not_depend_on_the_clock(tmp_path):
     (tmp_path / "catalog.backup.duckdb").unlink()
     catalog.rebuild(lambda outputs: [True] * len(outputs))
     assert catalog.latest()["selections", "s"]["fingerprint"] == "v2"
+
+
+@pytest.mark.parametrize("kind", ["documents", "target_counts"])
+def test_a_footer_of_zeros_in_a_home_that_was_moved_bars_nothing_that_mends_it(
+    ran_once, tmp_path, kind, capsys
+):
+    pipeline = ran_once.copy(tmp_path)
+    picks = pipeline.picks()
+    path = next((pipeline.home / kind).glob("[a-z]*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[-80:-16] = bytes(64)
+    path.write_bytes(content)
+    pipeline.home = pipeline.home.rename(tmp_path / "moved")
+    assert call(pipeline, "status") == 0
+    assert call(pipeline, "verify") == 1
+    assert str(path.name) in capsys.readouterr().err
+    assert call(pipeline, "run") == 0
+    assert pipeline.picks() == picks
