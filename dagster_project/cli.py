@@ -57,6 +57,9 @@ err = Terminal(stderr=True, soft_wrap=True)
 #: Damaged files that are named.
 SHOWN = 20
 
+#: Commands that have nothing to say without a home, and must not leave one behind.
+NEED_A_HOME = ("report", "why", "changes", "verify", "prune")
+
 STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
 
@@ -128,6 +131,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def call(options: argparse.Namespace) -> int:
     """Run a command; return the exit code. What is wrong is said in a line."""
+    if options.command in NEED_A_HOME and not options.home.exists():
+        err.print(
+            f"{options.home}: there is no home here; `dsir run` makes one, or name another with --home",
+            style="red",
+        )
+        return 1
     try:
         return options.function(options)
     except ConfigError as error:

@@ -343,3 +343,13 @@ def test_report_marks_what_is_stale_and_shows_an_override_with_its_own_compositi
     assert "picked is stale: changed: configuration (seed 0 -> 5)" in out
     done.write("pool/new.jsonl", sentences("law", 5, seed=7))
     assert "1 of 4 shards are not counted yet" in dsir(done, "report")[1]
+
+
+@pytest.mark.parametrize(
+    "command", [["report"], ["why", "x", "--selection", "picked"], ["verify"], ["prune"]]
+)
+def test_a_home_that_is_not_there_is_named_and_not_made(pipeline, capsys, command):
+    pipeline.write_pool()
+    nowhere = pipeline.folder / "nowhere"
+    assert cli.main([*command, "--config", str(pipeline.config_path), "--home", str(nowhere)]) == 1
+    assert f"{nowhere}: there is no home here" in capsys.readouterr().err and not nowhere.exists()
