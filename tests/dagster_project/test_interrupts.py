@@ -72,6 +72,7 @@ def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, n
         assert run.status == dg.DagsterRunStatus.CANCELED
 
 
+@pytest.mark.slow
 def test_the_second_signal_ends_it_at_once(slow):
     slow.config["raw"][0]["reader"] = "tests.e2e.readers:stuck_after_some"
     process = start(slow)
