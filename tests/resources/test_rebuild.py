@@ -360,10 +360,7 @@ def test_what_is_newest_does_not_depend_on_the_clock(tmp_path):
     assert catalog.latest()["selections", "s"]["fingerprint"] == "v2"
 
 
-@pytest.mark.parametrize("kind", ["documents", "target_counts"])
-def test_a_footer_of_zeros_in_a_home_that_was_moved_bars_nothing_that_mends_it(
-    ran_once, tmp_path, kind, capsys
-):
+def test_a_footer_of_zeros_in_a_home_that_was_moved_bars_nothing_that_mends_it(ran_once, tmp_path, capsys):
     pipeline = ran_once.copy(tmp_path)
     picks = pipeline.picks()
     path = pipeline.home / "documents/pool.law.parquet"
