@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -133,7 +134,7 @@ def test_another_delimiter_is_named_with_the_command_that_converts(tmp_path, del
     path.write_text(f'id{delimiter}text\n1{delimiter}"one, two"\n2{delimiter}two, three\n')
     with pytest.raises(CorpusError, match=rf"no column 'text'; its header is delimited by {called}") as error:
         read(path)
-    command = str(error.value).split("`")[1].replace("python", sys.executable)
+    command = str(error.value).split("`")[1].replace("python", shlex.quote(sys.executable))
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     assert read(tmp_path / "new.csv")[1] == ["one, two", "two, three"]
 
