@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 KILLS = 15
 #: Kills of two and three processes at once, each round from a cold home, and in each round.
 KILLS_TOGETHER = 200
-KILLS_A_ROUND = 20
+KILLS_A_ROUND = 25
 
 
 def pipeline_with_many_shards(folder):
