@@ -135,7 +135,7 @@ def picks_by_other_methods(
     Raises
     ------
     ConfigError
-        A method can not pick here.
+        A method cannot pick here.
     """
     plain = candidates.selection.model_copy(update={"temperature": None, "length": None, "epochs": 1})
     picks = {}

@@ -178,7 +178,7 @@ def pin_distribution(workspace: Workspace, plan: Plan, output: Output, progress:
 
 
 def check_pinned(plan: Plan) -> None:
-    """Refuse a pinned distribution of other features, or one that is gone and can not be fitted again.
+    """Refuse a pinned distribution of other features, or one that is gone and cannot be fitted again.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def check_pinned(plan: Plan) -> None:
         )
         if changed:
             raise dg.Failure(
-                f"the raw distribution pinned as '{pinned.partition}': {pinned.why}, and it can not be fitted "
+                f"the raw distribution pinned as '{pinned.partition}': {pinned.why}, and it cannot be fitted "
                 f"again, since {len(changed)} shards are not as they were then ({', '.join(changed[:3])}); "
                 f"put the file back, or {advice}",
                 allow_retries=False,

@@ -57,8 +57,8 @@ ROW_GROUP = 1 << 17
     description=(
         "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
         "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
-        "is cached here. Rows that can not be used go to `quarantine` with their reason; a file that "
-        "can not be read, or has no row that can be used, fails its own partition and no other."
+        "is cached here. Rows that cannot be used go to `quarantine` with their reason; a file that "
+        "cannot be read, or has no row that can be used, fails its own partition and no other."
     ),
 )
 def raw_counts(
@@ -365,13 +365,13 @@ def text_bytes(texts: pa.Array) -> np.ndarray:
 
 
 def rejected_table(shard: str, rejected: list[Rejected]) -> pa.Table:
-    """Return one row a record that can not be used."""
+    """Return one row a record that cannot be used."""
     rows = zip(*((each.row, each.reason, each.excerpt) for each in rejected), strict=True)
     return table("quarantine", {"shard": shard, **dict(zip(("row", "reason", "excerpt"), rows, strict=True))})
 
 
 def by_reason(reasons: Counter[str]) -> str:
-    """Return a table of the rows that can not be used by their reason."""
+    """Return a table of the rows that cannot be used by their reason."""
     return markdown_table(["reason", "rows"], reasons.most_common(50))
 
 

@@ -54,7 +54,7 @@ def build_automation(
         try:
             plan = workspace.plan()
         except CorpusError as error:
-            return dg.SkipReason(f"the pool can not be read: {error}")
+            return dg.SkipReason(f"the pool cannot be read: {error}")
         vanished = workspace.vanished()
         new = register_shards(context.instance, plan, vanished)
         changed = [shard for shard in plan.uncounted if plan.raw_counts(shard).state == "stale"]
@@ -77,7 +77,7 @@ def build_automation(
         try:
             plan = workspace.plan()
         except CorpusError as error:
-            return dg.SkipReason(f"the pool can not be read: {error}")
+            return dg.SkipReason(f"the pool cannot be read: {error}")
         asked = set(json.loads(context.cursor or "[]"))
         due = {attempt(output): output for output in due_outputs(plan)}
         new = {key: output for key, output in due.items() if key not in asked}

@@ -326,7 +326,7 @@ def custom_tokenizer(name: str) -> Callable[[str], list[str]]:
     Raises
     ------
     ValueError
-        It can not be imported.
+        It cannot be imported.
     """
     module, _, attribute = name.partition(":")
     try:

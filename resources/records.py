@@ -224,7 +224,7 @@ def texts_of(uri: str, fields: RecordFields, records: Records | list[bytes]) -> 
     else:
         batch = LineBlock(uri, fields, 0, len(records), b"\n".join(records)).parse()
     if batch.rejected:
-        raise CorpusError(f"{uri}: a chosen record can not be used: {batch.rejected[0].reason}; {_CHANGED}")
+        raise CorpusError(f"{uri}: a chosen record cannot be used: {batch.rejected[0].reason}; {_CHANGED}")
     return batch.texts
 
 
@@ -330,7 +330,7 @@ def _pieces_of_lines(
 def _pieces_of_table(
     records: pa.RecordBatch, name: str, parents: list[int], pieces: list[str], block_bytes: int
 ) -> Iterator[pa.RecordBatch]:
-    """Repeat records with other texts, as many at a time as can not be much longer than their block."""
+    """Repeat records with other texts, as many at a time as cannot be much longer than their block."""
     texts = pa.array(pieces, pa.large_string())
     records = replace_column(records, name, pa.nulls(len(records), pa.large_string()))
     step = max(_REPEATED * block_bytes // max(records.nbytes, 1), 1)
@@ -394,7 +394,7 @@ class RecordWriter:
         ValueError
             Other keys, or not one a record.
         OSError
-            The file can not be written; it is named, and closed.
+            The file cannot be written; it is named, and closed.
         """
         stamps = _stamps(provenance)
         if len(stamps) != len(records):
@@ -425,7 +425,7 @@ class RecordWriter:
         Raises
         ------
         OSError
-            The file can not be written; it is named, and closed.
+            The file cannot be written; it is named, and closed.
         """
         if self._records:
             self._finish_part()
@@ -437,12 +437,12 @@ class RecordWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Close the file and name it if it can not be written."""
+        """Close the file and name it if it cannot be written."""
         try:
             yield
         except OSError as error:
             self._abandon()
-            message = f"can not write: {error.strerror or error}"
+            message = f"cannot write: {error.strerror or error}"
             raise OSError(error.errno, message, str(self._path)) from error
 
     def _append(self, lines: list[bytes]) -> None:
@@ -594,7 +594,7 @@ def _unified(arrays: list[pa.Array | None]) -> pa.ChunkedArray | None:
 
 
 def _has_empty_struct(type_: pa.DataType) -> bool:
-    """Tell whether Parquet can not store the type."""
+    """Tell whether Parquet cannot store the type."""
     if pa.types.is_struct(type_):
         return type_.num_fields == 0 or any(_has_empty_struct(field.type) for field in type_)
     return hasattr(type_, "value_type") and _has_empty_struct(type_.value_type)

@@ -27,7 +27,7 @@ from resources.plan import Plan, ShardFile, fingerprint, output_name
 from resources.settings import Settings, Target, load_settings
 from resources.store import Store
 
-#: Begins the stamp of a file that can not be read.
+#: Begins the stamp of a file that cannot be read.
 UNREADABLE = "unreadable"
 
 

@@ -63,7 +63,7 @@ SELECT 'old' AS side, o.* FROM older AS o UNION ALL SELECT 'new', n.* FROM newer
 -- Nothing where the files of one of them are gone. The same document on both sides is the same row of its shard,
 -- or, in a file that changed, the same id.
 --
--- A key on the side where the document was not picked is NULL where it can not be known any more: the view
+-- A key on the side where the document was not picked is NULL where it cannot be known any more: the view
 -- `weights` has the newest weights only (those of a target that nothing moved are still the ones of then), and the noise is that of the other side if the seed is the same.
 --
 -- Where new weights were computed, who was displaced and who fell behind is told by ranks, since all weights move

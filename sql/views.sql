@@ -1,7 +1,7 @@
 -- Views over the Parquet files of the store, and over the lineage. What belongs here: rows as they are.
 -- What does not: answers that need an argument (macros_*.sql), tables (schema.sql).
 --
--- DuckDB can not bind a parameter in CREATE VIEW, so the catalog replaces $home by an expression, here and nowhere
+-- DuckDB cannot bind a parameter in CREATE VIEW, so the catalog replaces $home by an expression, here and nowhere
 -- else: the variable `dsir_home` where it is set, as this project's own connections do, else the path of DSIR_HOME
 -- when the views were made. $files is the same, to be followed by a pattern.
 --

@@ -83,7 +83,7 @@ class Curve:
 
 
 def check_fields(about: str, samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Look for files and rows that can not be used, and for fields that are missing or empty."""
+    """Look for files and rows that cannot be used, and for fields that are missing or empty."""
     warned = False
     for sample in samples:
         for says, advice in _bad_fields(sample):
@@ -113,7 +113,7 @@ def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
         if first.excerpt:
             advice += f"; such a row begins with {first.excerpt[:80]!r}"
         yield (
-            f"{len(sample.rejected):,} of {sample.rows:,} rows can not be used; {n:,} since: {reason} "
+            f"{len(sample.rejected):,} of {sample.rows:,} rows cannot be used; {n:,} since: {reason} "
             f"(row {first.row} of {uri})",
             advice,
         )
@@ -184,7 +184,7 @@ def check_leakage(target: TargetSample, pool: Pool) -> Iterator[Finding]:
     both = int(contained(holdout, train).sum())
     if both:
         says = f"{both:,} of {len(holdout):,} held-out texts are in the target too"
-        advice = "take them out of the holdout: what was fitted on can not measure"
+        advice = "take them out of the holdout: what was fitted on cannot measure"
         yield Finding("leakage", target.name, True, says, advice, f"{both:,}")
     found, of_pool = pool.find(np.union1d(train, holdout)), f"{pool.documents:,} {pool.called}"
     for what, hashes, advice in (

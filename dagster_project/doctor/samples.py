@@ -46,7 +46,7 @@ class Sample:
     rejected : list of (str, Rejected)
         With the file's URI.
     errors : list of str
-        Files that can not be read.
+        Files that cannot be read.
     """
 
     name: str

@@ -127,7 +127,7 @@ def no_usable_row(
     uri : str
     reader : Reader, RawSource or Target
     reasons : Counter of str
-        Of the rows that can not be used.
+        Of the rows that cannot be used.
     called : str, optional
         What the file is to be called, where there are several: the pattern.
     """

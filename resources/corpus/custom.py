@@ -68,7 +68,7 @@ def find_reader(uri: str, reader: str, folder: Path | None) -> Callable[[str], I
     except (ImportError, AttributeError) as error:
         where = f"in {folder}, beside the configuration, and then " if folder is not None else ""
         raise CorpusError(
-            f"{uri}: the reader '{reader}' can not be imported: {error}; modules are looked for {where}among the "
+            f"{uri}: the reader '{reader}' cannot be imported: {error}; modules are looked for {where}among the "
             "installed packages: put it there, install its package, or correct `reader: package.module:function`"
         ) from error
 

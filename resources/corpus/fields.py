@@ -81,7 +81,7 @@ class TextBatch:
 
 
 class BadRecord(ValueError):
-    """A record can not be used; the message is the reason, without row numbers."""
+    """A record cannot be used; the message is the reason, without row numbers."""
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def content_stamp(uri: str) -> str:
     Raises
     ------
     CorpusError
-        The file is missing or can not be read.
+        The file is missing or cannot be read.
     """
     digest = hashlib.sha256()
     with corpus_errors(uri), open_binary(uri) as stream:
@@ -248,13 +248,13 @@ def corpus_errors(uri: str) -> Iterator[None]:
                 f"{uri}: compressed with a zstd window of more than 128 MiB (zstd --long), as much as is held to "
                 f"decode a file; compress it again: `zstd -dc --long=31 {name} | zstd -o new-{name}`"
             ) from error
-        raise CorpusError(f"{uri}: can not be read: {text}; {_AGAIN}") from error
+        raise CorpusError(f"{uri}: cannot be read: {text}; {_AGAIN}") from error
     except Exception as error:
         if "://" not in uri or uri.startswith("file://"):
             raise
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise CorpusError(
-            f"{uri}: can not be read: {text}; nothing of it is used, try again once its store gives it"
+            f"{uri}: cannot be read: {text}; nothing of it is used, try again once its store gives it"
         ) from error
 
 

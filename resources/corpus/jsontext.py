@@ -18,7 +18,7 @@ UNPARSED_FIELD = "_json"
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
-    """Parse a JSON object; what Python can not parse (``Inf``, too deep) becomes a text under ``_json``."""
+    """Parse a JSON object; what Python cannot parse (``Inf``, too deep) becomes a text under ``_json``."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

@@ -128,7 +128,7 @@ def load_settings(path: str | Path) -> Settings:
             f"{path}: no such configuration file; name one with --config or DSIR_CONFIG"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: can not be read: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply; a configuration takes a few levels") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -251,7 +251,7 @@ class Selection(Model):
         Raises
         ------
         ConfigError
-            The method can not pick what this selection is.
+            The method cannot pick what this selection is.
         """
         values = self.model_dump()
         for option in set().union(*OPTIONS.values()) - OPTIONS[method]:

@@ -26,7 +26,7 @@ Number = Annotated[
 
 
 class ConfigError(ValueError):
-    """The configuration can not be used; the message names the file and every bad key."""
+    """The configuration cannot be used; the message names the file and every bad key."""
 
 
 class Model(pydantic.BaseModel):

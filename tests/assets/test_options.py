@@ -217,7 +217,7 @@ def test_options_of_other_methods_are_refused_by_name(pipeline):
 
 
 def test_documents_are_the_same_with_and_without_their_features(pipeline, monkeypatch):
-    """Of shards of several row groups, each of several batches of features, with rows that can not be read."""
+    """Of shards of several row groups, each of several batches of features, with rows that cannot be read."""
     monkeypatch.setattr(raw_counts, "ROW_GROUP", 5)
     monkeypatch.setattr(raw_counts, "read_blocks", partial(read_blocks, block_bytes=3000))
     bad = b"{bad\n" * 1000

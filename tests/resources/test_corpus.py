@@ -554,7 +554,7 @@ def test_truncated_and_damaged_streams(tmp_path, suffix, compress, kind):
     damaged[len(first) // 2] ^= 0xFF
     path.write_bytes(damaged)
     if suffix == "gz":  # pyarrow's zstd frames carry no checksum
-        with pytest.raises(CorpusError, match=r"can not be read: .*nothing of it is used"):
+        with pytest.raises(CorpusError, match=r"cannot be read: .*nothing of it is used"):
             read(path)
     path.write_bytes(b"")
     assert read(path)[0] == []
@@ -681,7 +681,7 @@ def test_table_failures_name_the_file(tmp_path, name):
     content = path.read_bytes()
     for cut in (0, 5, len(content) // 2, len(content) - 8, len(content) - 1):
         path.write_bytes(content[:cut])
-        with pytest.raises(CorpusError, match=rf"{name}: can not be read"):
+        with pytest.raises(CorpusError, match=rf"{name}: cannot be read"):
             read(path)
     path.unlink()
     with pytest.raises(CorpusError, match=rf"{name}: no such file"):
@@ -786,5 +786,5 @@ def test_custom_reader():
         read("table", reader("tests.resources.test_corpus:custom"))
     with pytest.raises(CorpusError, match=r"missing: the reader '.*' failed: KeyError: 'no such thing'"):
         read("missing", reader("tests.resources.test_corpus:custom"))
-    with pytest.raises(CorpusError, match=r"x: the reader 'no.such:thing' can not be imported.*install"):
+    with pytest.raises(CorpusError, match=r"x: the reader 'no.such:thing' cannot be imported.*install"):
         read("x", reader("no.such:thing"))

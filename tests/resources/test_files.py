@@ -350,7 +350,7 @@ def test_an_exception_of_a_store_fails_its_own_partition_and_no_other(pipeline, 
     Store.broken.add("/pool/law.jsonl")
     stages = pipeline.run()
     [message] = stages["raw_counts"].errors
-    assert "store:///pool/law.jsonl: can not be read: NoCredentials: Unable to locate" in message
+    assert "store:///pool/law.jsonl: cannot be read: NoCredentials: Unable to locate" in message
     assert "secret" not in message and len(pipeline.picks()) == 20
 
 

@@ -463,7 +463,7 @@ def test_full_disk_names_the_file_and_closes_it(tmp_path, format_, size):
     before = open_files()
     noise = np.random.default_rng(0).bytes(size).hex().encode()
     writer = RecordWriter(tmp_path, format_)
-    with pytest.raises(OSError, match=rf"can not write: No space.*records-00000\.{format_}") as error, writer:
+    with pytest.raises(OSError, match=rf"cannot write: No space.*records-00000\.{format_}") as error, writer:
         writer.write(chosen(b'{"text":"' + noise + b'"}'), [stamp(0)])
     assert error.value.errno == 28 and error.value.filename.endswith(format_)
     assert open_files() == before
