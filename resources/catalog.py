@@ -398,10 +398,10 @@ class Catalog:
             leftover.unlink(missing_ok=True)
         with _interrupts(), _errors_named(self.path), duckdb.connect(new) as connection:
             connection.execute(sql.load("schema"))
-            connection.execute("INSERT INTO about VALUES (?, ?, '')", [VERSION, number])
+            connection.execute(sql.load("insert_about"), {"version": VERSION, "commits": number})
             for name, rows in tables.items():
                 connection.register("rows", rows)
-                connection.execute(f'INSERT INTO {name} BY NAME FROM "rows"')
+                connection.execute(sql.load(f"restore_{name}"))
             connection.execute("CHECKPOINT")  # so that no log belongs to it
         # The log first: it belongs to the file that was there, and must never be taken for the new one's.
         for old in (Path(f"{self.path}.wal"), self.path):

@@ -1,0 +1,1 @@
+INSERT INTO lineage BY NAME FROM "rows";

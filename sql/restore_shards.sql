@@ -1,0 +1,1 @@
+INSERT INTO shards BY NAME FROM "rows";
