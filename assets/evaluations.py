@@ -103,8 +103,6 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
     def compute(output: Output, progress: Progress) -> Result:
         result = evaluate(workspace, plan, selection, source)
         add_report(workspace, plan, selection, source, output, result)
-        if "note" in result.metadata:
-            context.log.warning(f"{output.name}: {result.metadata['note']}")
         return result
 
     yield from bring_up_to_date(

@@ -120,7 +120,7 @@ class Result:
     kept : dict of str to str
         Files of the output that are what they were, by name below DSIR_HOME: the checksums they were recorded with.
     metadata : dict
-        Numbers and short strings: kept in the lineage and shown in Dagster.
+        Numbers and short strings: kept in the lineage and shown in Dagster. A ``note`` is told as a warning too.
     tables : dict
         Markdown tables, shown in Dagster only.
     metrics : pyarrow.Table, optional
@@ -266,6 +266,8 @@ def bring_up_to_date(
                 failures[output.name] = result
                 context.log.error(f"{output.name}: {in_words(result)}", exc_info=result)
                 continue
+            if "note" in result.metadata:
+                context.log.warning(f"{output.name}: {result.metadata['note']}")
             lineage = Lineage(
                 output.asset,
                 output.partition,

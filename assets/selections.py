@@ -168,8 +168,6 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
             then, now = configured.model_dump(), selection.model_dump()
             changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
             result.metadata["launchpad"] = json.dumps(changed)
-        if "note" in result.metadata:
-            context.log.warning(f"{output.name}: {result.metadata['note']}")
         return result
 
     yield from bring_up_to_date(
