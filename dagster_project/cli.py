@@ -37,7 +37,7 @@ from dagster_project.partitions import register_shards
 from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
 from dagster_project.refresh import Stage
 from dagster_project.report import print_report
-from dagster_project.runs import Interrupted, run_refresh
+from dagster_project.runs import run_refresh
 from dagster_project.signals import Signals
 from dagster_project.terminal import Terminal, Text, absences, lines, write_anything
 from dagster_project.why import print_why
@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     with Signals() as signals:
         try:
             return call(options)
-        except (KeyboardInterrupt, DagsterExecutionInterruptedError, Interrupted):
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             rest = (
                 "; what was done stays, and `dsir run` goes on from there" if options.command == "run" else ""
             )
@@ -356,8 +356,7 @@ def verify(options: argparse.Namespace) -> int:
     total = f"{len(damages)} files are" if len(damages) > 1 else "1 file is"
     err.print(
         f"{total} damaged or gone; what was there is in {workspace.home / 'damaged'}, and "
-        "`dsir run` makes all of it again",
-        markup=False,
+        "`dsir run` makes all of it again"
     )
     return 1
 

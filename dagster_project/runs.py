@@ -27,10 +27,6 @@ from dagster_project.refresh import (
 from resources.workspace import Workspace
 
 
-class Interrupted(KeyboardInterrupt):
-    """The run was told to stop, and did."""
-
-
 def run_refresh(
     workspace: Workspace,
     instance: dg.DagsterInstance,
@@ -56,7 +52,7 @@ def run_refresh(
 
     Raises
     ------
-    Interrupted
+    KeyboardInterrupt
         Someone asked for it, by a signal or in the UI. What was made stays; nothing was made of a part of it.
     """
     plan = workspace.plan()
@@ -95,7 +91,7 @@ def run_refresh(
             error = event.job_failure_data.error
     finished = instance.get_run_by_id(run.run_id)
     if finished.status == dg.DagsterRunStatus.CANCELED:
-        raise Interrupted
+        raise KeyboardInterrupt
     if error and not failed:
         raise dg.Failure(f"Dagster run {run.run_id} failed: {error.message.strip()}")
     for asset in AFTER:
