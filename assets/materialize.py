@@ -32,8 +32,9 @@ from dagster._core.definitions.data_version import (
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from resources.borders import markdown
-from resources.catalog import Catalog, Lineage
+from resources.catalog import Lineage
 from resources.corpus import content_stamp
+from resources.database import Database
 from resources.errors import explained
 from resources.plan import CODE_VERSIONS, Output, output_name
 from resources.progress import Progress
@@ -346,8 +347,8 @@ def reasons(due: Sequence[Output]) -> str:
 def tell_of_waiting(log: dg.DagsterLogManager) -> None:
     """Warn if this process waited for the catalog, in this step or before, longer than it told of so far."""
     global _told
-    if Catalog.longest_wait > _told:
-        _told = Catalog.longest_wait
+    if Database.longest_wait > _told:
+        _told = Database.longest_wait
         log.warning(f"waited {_told:.1f} s for the catalog: an open DuckDB shell?")
 
 

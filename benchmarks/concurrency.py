@@ -30,7 +30,7 @@ from benchmarks.backfill import backfill
 from benchmarks.pool import REPOSITORY
 from dagster_project.instance import open_instance
 from dagster_project.partitions import register_shards
-from resources.catalog import Catalog
+from resources.database import Database
 from resources.workspace import Workspace
 
 
@@ -179,7 +179,7 @@ def work() -> None:
         for part in parts:
             backfill(config, home, instance, asset, part)
         seconds = time.monotonic() - began
-    print(json.dumps(asdict(Waits(seconds, Catalog.longest_wait, max(events), sum(events)))))
+    print(json.dumps(asdict(Waits(seconds, Database.longest_wait, max(events), sum(events)))))
 
 
 def cut(keys: list[str], parts: int) -> list[list[str]]:

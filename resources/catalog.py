@@ -1,94 +1,46 @@
 """The DuckDB catalog: small rows, short transactions, views over the store's Parquet files.
 
-What belongs here: connecting, waiting, recording, making the catalog again. What does not: SQL (``sql/``), bulk rows
-(``resources/store.py``), the copies of the lineage that the catalog is made again from (``resources/stamps.py``),
-what is stale (``resources/plan.py``).
-
-DuckDB lets one process write and excludes every other while it does, so the file is attached for each
-transaction and detached after milliseconds.
-
-DuckDB's ATTACH reads the file's headers before it has its lock and does not read them again: two processes that attach
-in turn lose transactions, or the whole file. So this project's processes take turns by a lock of their own,
-``catalog.lock``, held from before ATTACH until after DETACH; readers share it. A DuckDB shell takes no such lock.
-What it does while a transaction begins is noticed by the headers, which are read before ATTACH and again after it.
-What it overwrites later is noticed by the number of transactions, which is kept in the lock's file too.
+What belongs here: its tables and views, recording, making the catalog again. What does not: SQL (``sql/``), how
+processes take turns with the file (``resources/database.py``), bulk rows (``resources/store.py``), the copies of the
+lineage that the catalog is made again from (``resources/stamps.py``), what is stale (``resources/plan.py``).
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import errno
-import fcntl
-import functools
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
 
 import duckdb
 import pyarrow as pa
 
 import sql
+from resources.database import (
+    PROCESS_LOCK,
+    CatalogDamaged,
+    CatalogVersion,
+    Database,
+    errors_named,
+    interrupts,
+    read_number,
+    started,
+    write_number,
+)
 from resources.stamps import VERSIONED, Stamps
-from resources.store import DISK_FULL
 
 #: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it.
 VERSION = 2
 
-#: Seconds that a transaction waits for another process to let go of the catalog.
-LOCK_TIMEOUT = 120.0
-
 #: Age at which the copy of the catalog is replaced.
 COPY_SECONDS = 60
-
-# A process's locks on a file are gone as soon as it closes the file anywhere, so that two threads must not have
-# the file open at once.
-_PROCESS_LOCK = threading.Lock()
-
-#: The bytes at the beginning of the file that a checkpoint writes to: three headers of 4 KB.
-_HEADERS = 3 * 4096
-
-#: What DuckDB says of a file that is not as it wrote it.
-_DAMAGE = (
-    "Corrupt database file",
-    "Could not read enough bytes",
-    "database has been invalidated",
-    "deserialize",
-)
-#: Why a file cannot be opened though it may be in order.
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)
-
-
-class CatalogError(RuntimeError):
-    """The catalog cannot be used as it is; the message says in one line why, and what to do."""
-
-
-class CatalogLocked(CatalogError):
-    """Another process held the catalog for longer than :data:`LOCK_TIMEOUT`."""
-
-
-class CatalogDamaged(CatalogError):
-    """The catalog is not what was written, or is gone though there are outputs."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(
-            f"{path}: {what}; `dsir verify --rebuild` makes the catalog again from its last copy and the stamps of "
-            "the outputs, and recomputes nothing"
-        )
-
-
-class CatalogVersion(CatalogError):
-    """Another version of this project, or of DuckDB, wrote the catalog, and this one cannot use it."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +114,11 @@ class Catalog:
     Attributes
     ----------
     path : Path
-    longest_wait : float
-        Seconds of this process's longest wait for other processes so far.
     """
-
-    longest_wait: ClassVar[float] = 0.0
 
     def __init__(self, home: Path) -> None:
         self.path = home / "catalog.duckdb"
+        self._database = Database(self.path)
         self.stamps = Stamps(home)
         self._copy = home / "catalog.backup.duckdb"
         self._home = home
@@ -195,145 +144,41 @@ class Catalog:
         OSError
             The disk is full, or the file must not be written. What was recorded before stays.
         """
-        with _PROCESS_LOCK:
+        with PROCESS_LOCK:
             self._make_current()
-            with self._locked(shared=False) as lock:
+            with self._database.locked(shared=False) as lock:
                 with self._attached(self.path, read_only=False) as connection:
                     connection.begin()
                     [(number,)] = connection.execute(sql.load("next_commit")).fetchall()
                     self._check_number(number - 1, lock)
                     yield connection
                     connection.commit()
-                _write_number(lock, number)
+                write_number(lock, number)
                 self._keep_copy()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Attach the catalog for reading, run the body, detach it. Raises as :meth:`transaction`."""
-        with _PROCESS_LOCK:
+        with PROCESS_LOCK:
             self._make_current()
             with (
-                self._locked(shared=True) as lock,
+                self._database.locked(shared=True) as lock,
                 self._attached(self.path, read_only=True) as connection,
             ):
                 [(_, number, _)] = connection.execute(sql.load("about")).fetchall()
                 self._check_number(number, lock)
                 yield connection
 
-    # --- one at a time ---------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _locked(self, shared: bool) -> Iterator[int | None]:
-        """Hold ``catalog.lock``; yield its descriptor. None where a reader has no such file and must not make one."""
-        path = self._home / "catalog.lock"
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:
-            if not shared:
-                raise
-            try:
-                lock = os.open(path, os.O_RDONLY)
-            except OSError:
-                yield None
-                return
-        try:
-            waiting = self._waiting()
-            while True:
-                try:
-                    fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    waiting(str(error))
-            yield lock
-        finally:
-            os.close(lock)
-
-    def _waiting(self) -> Callable[[str], None]:
-        """Return what waits a moment for another process, and raises CatalogLocked when that has taken too long."""
-        began = time.monotonic()
-
-        def wait(reason: str) -> None:
-            waited = time.monotonic() - began
-            if waited > LOCK_TIMEOUT:
-                raise CatalogLocked(
-                    f"{self.path}: another process has held the catalog for {LOCK_TIMEOUT:.0f} s "
-                    f"(an open DuckDB shell?); close it and start again. The system says: {reason}"
-                )
-            # Others hold it for milliseconds.
-            time.sleep(random.uniform(0.002, 0.01))
-            Catalog.longest_wait = max(Catalog.longest_wait, time.monotonic() - began)
-
-        return wait
-
     @contextlib.contextmanager
     def _attached(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Attach a database, as the current one of a new connection."""
-        with _interrupts():
-            yield from self._attaching(path, read_only)
-
-    def _attaching(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        try:
-            # Closing it would let go of DuckDB's locks, so it stays open until after DETACH.
-            file = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise CatalogDamaged(path, "is gone, though outputs were recorded in it") from None
-        try:
-            instance = _duckdb(self.path)
-            try:
-                with _errors_named(path), instance.cursor() as connection:
-                    self._attach(connection, path, file, read_only)
-                    connection.execute("SET VARIABLE dsir_home = $home", {"home": str(self._home)})
-                    yield connection
-            except BaseException:
-                # What failed first is what is told of. An instance that read damage may not work any more.
-                _duckdb.cache_clear()
-                with contextlib.suppress(duckdb.Error, RuntimeError):
-                    instance.execute("DETACH catalog")
-                raise
-            try:
-                instance.execute("DETACH catalog")
-            except duckdb.Error as error:
-                _duckdb.cache_clear()
-                # Where the disk is full, what is committed is in the log, and is there next time.
-                if not any(os.strerror(number) in str(error) for number in DISK_FULL):
-                    raise CatalogDamaged(
-                        path, f"what was recorded last may not be in it ({error})"
-                    ) from error
-        finally:
-            os.close(file)
-
-    def _attach(self, connection: duckdb.DuckDBPyConnection, path: Path, file: int, read_only: bool) -> None:
-        if not os.fstat(file).st_size:
-            raise CatalogDamaged(path, "has 0 bytes")
-        waiting = self._waiting()
-        options = " (READ_ONLY)" if read_only else ""
-        while True:
-            before = _headers(path, file)
-            try:
-                connection.execute(f"ATTACH $path AS catalog{options}", {"path": str(path)})
-            except duckdb.Error as error:
-                text = str(error)
-                if "Could not set lock on file" in text:
-                    waiting(text)
-                    continue
-                if "version number" in text:
-                    raise CatalogVersion(f"{path}: another version of DuckDB wrote it: {text}") from error
-                if not any(os.strerror(number) in text for number in (*_DENIED, *DISK_FULL)):
-                    raise CatalogDamaged(path, f"cannot be opened ({' '.join(text.split())})") from error
-                raise
-            if _headers(path, file) == before:
-                connection.execute("USE catalog")
-                return
-            # Someone without our lock wrote to it meanwhile, or DuckDB itself, what a killed process left in its log.
-            connection.execute("DETACH catalog")
-            if os.fstat(file).st_ino != path.stat().st_ino:
-                raise CatalogError(
-                    f"{path}: another file was put in its place while it was opened; start again"
-                )
+        """Attach the catalog, or its copy; the views find their files wherever the home is now."""
+        with self._database.attached(path, read_only) as connection:
+            connection.execute("SET VARIABLE dsir_home = $home", {"home": str(self._home)})
+            yield connection
 
     def _check_number(self, number: int, lock: int | None) -> None:
         """Raise CatalogDamaged where transactions are gone that were recorded."""
-        recorded = _read_number(lock)
+        recorded = read_number(lock)
         if number < recorded:
             raise CatalogDamaged(
                 self.path,
@@ -351,18 +196,18 @@ class Catalog:
         if self._ready:
             return
         if self.path.exists():
-            with self._locked(shared=True), self._attached(self.path, read_only=True) as connection:
+            with self._database.locked(shared=True), self._attached(self.path, read_only=True) as connection:
                 version, views = _version(connection, self.path)
         elif self.stamps.exist() or self._copy.exists():
             raise CatalogDamaged(self.path, "is gone, though outputs were recorded in it")
         else:
             version, views = 0, ""
         if version != VERSION or (views != self._views()[1] and self.writable):
-            with self._locked(shared=False) as lock:
+            with self._database.locked(shared=False) as lock:
                 # Another process may have been faster.
                 if not self.path.exists():
                     self._make({}, 0)
-                    _write_number(lock, 0)
+                    write_number(lock, 0)
                 elif version != VERSION:
                     self._upgrade(lock)
                 with self._attached(self.path, read_only=False) as connection:
@@ -380,7 +225,7 @@ class Catalog:
         shutil.copyfile(self.path, self._copy)
         number = len(tables["lineage"])
         self._make(tables, number)
-        _write_number(lock, number)
+        write_number(lock, number)
 
     def _make(self, tables: Mapping[str, pa.Table], number: int, aside: Path | None = None) -> None:
         """Make a catalog of these rows; it takes the place of the one that is there at once.
@@ -396,7 +241,7 @@ class Catalog:
         new, log = self.path.with_suffix(".new"), self.path.with_suffix(".new.wal")
         for leftover in (new, log):
             leftover.unlink(missing_ok=True)
-        with _interrupts(), _errors_named(self.path), duckdb.connect(new) as connection:
+        with interrupts(), errors_named(self.path), duckdb.connect(new) as connection:
             connection.execute(sql.load("schema"))
             connection.execute(sql.load("insert_about"), {"version": VERSION, "commits": number})
             for name, rows in tables.items():
@@ -430,9 +275,7 @@ class Catalog:
         connection.begin()
         try:
             connection.execute(text)
-        except (
-            duckdb.Error
-        ):  # of whatever class: a footer that cannot be parsed has DuckDB's most general one
+        except duckdb.Error:  # the most general one, which a footer that cannot be parsed has
             connection.rollback()
             return
         connection.execute(sql.load("set_views"), {"views": version})
@@ -466,8 +309,8 @@ class Catalog:
         CatalogVersion
             A newer version of this project wrote the catalog.
         """
-        with _PROCESS_LOCK, self._locked(shared=False) as lock:
-            source, tables, number = None, {}, _read_number(lock)
+        with PROCESS_LOCK, self._database.locked(shared=False) as lock:
+            source, tables, number = None, {}, read_number(lock)
             for path in (self.path, self._copy):
                 with (
                     contextlib.suppress(CatalogDamaged, duckdb.Error),
@@ -490,7 +333,7 @@ class Catalog:
                 connection.begin()
                 _insert(connection, added)
                 connection.commit()
-            _write_number(lock, number)
+            write_number(lock, number)
             self._ready = True
         rejected = [row for row, holds in zip(stamps, verdicts, strict=True) if not holds]
         return Rebuilt(
@@ -513,7 +356,7 @@ class Catalog:
 
         A parameter that is a RecordBatchReader is a table of this name; DuckDB reads it once.
         """
-        with _duckdb(self.path).cursor() as connection:
+        with started(self.path).cursor() as connection:
             for key in [key for key, value in parameters.items() if isinstance(value, pa.RecordBatchReader)]:
                 connection.register(key, parameters.pop(key))
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
@@ -666,64 +509,3 @@ def _stamps_of(tables: Mapping[str, pa.Table]) -> list[dict]:
         if of_version and row["metadata"].get("selection_version") == of_version[0]["version"]:
             row["metrics"] = of_version
     return list(newest.values())
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Let an interrupt be one: DuckDB makes an ordinary error of it where it finds it while it works."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "Query interrupted" in str(error):
-            raise KeyboardInterrupt from error
-        raise
-
-
-@contextlib.contextmanager
-def _errors_named(path: Path) -> Iterator[None]:
-    """Say of errors that are the system's, or damage of the catalog, what they are."""
-    try:
-        yield
-    except duckdb.Error as error:
-        text = str(error)
-        for number in DISK_FULL:
-            if os.strerror(number) in text:
-                message = f"{os.strerror(number)}; nothing was recorded: make room and start again"
-                raise OSError(number, message, str(path)) from error
-        if str(path) in text:
-            for number in _DENIED:
-                if os.strerror(number) in text:
-                    raise OSError(number, os.strerror(number), str(path)) from error
-        damaged = any(sign in text for sign in _DAMAGE)
-        if damaged and not (isinstance(error, duckdb.IOException) and str(path) not in text):
-            raise CatalogDamaged(path, f"is damaged ({' '.join(text.split())[:200]})") from error
-        raise
-
-
-def _headers(path: Path, file: int) -> tuple[int, bytes]:
-    """Return which file is there, and its headers, which tell one state of it from every other."""
-    return path.stat().st_ino, os.pread(file, _HEADERS, 0)
-
-
-def _read_number(lock: int | None) -> int:
-    """Return how many transactions were recorded, as the lock's file has it."""
-    try:
-        return int(os.pread(lock, 20, 0)) if lock is not None else 0
-    except ValueError:
-        return 0
-
-
-def _write_number(lock: int, number: int) -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # the disk is full, say: what is lost later is then noticed a little later
-        os.pwrite(lock, b"%019d\n" % number, 0)
-
-
-@functools.lru_cache(maxsize=1)
-def _duckdb(path: Path) -> duckdb.DuckDBPyConnection:
-    """Start DuckDB for a catalog. That takes ten milliseconds, attaching the file takes one."""
-    return duckdb.connect(config={"temp_directory": f"{path}.tmp"})
-
-
-atexit.register(_duckdb.cache_clear)

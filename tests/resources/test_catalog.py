@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from resources import catalog as catalog_module
-from resources.catalog import Catalog, CatalogDamaged, CatalogLocked, Lineage
+from resources import database
+from resources.catalog import Catalog, Lineage
+from resources.database import CatalogDamaged, CatalogLocked, Database
 from resources.store import Stamp, Store
 
 START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -390,12 +391,12 @@ def test_another_process_that_holds_the_file_for_a_second_is_waited_for(catalog,
         catalog.record([lineage()])
         waited = time.monotonic() - started
     assert list(catalog.latest()) == [("raw_counts", "wiki-0")]
-    assert 0.5 < waited < 10 and Catalog.longest_wait > 0.5
+    assert 0.5 < waited < 10 and Database.longest_wait > 0.5
 
 
 def test_another_process_that_never_lets_go_is_reported_with_the_file_and_what_to_do(catalog, monkeypatch):
     catalog.latest()
-    monkeypatch.setattr(catalog_module, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.3)
     with other_process_holds(catalog.path, 60):
         started = time.monotonic()
         with pytest.raises(CatalogLocked) as caught:
@@ -407,7 +408,7 @@ def test_another_process_that_never_lets_go_is_reported_with_the_file_and_what_t
 
 
 def test_a_file_that_is_no_database_is_reported_as_such_whatever_its_folder_is_called(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog_module, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
     for name in ("home", "blocks"):
         Store(tmp_path / name)
         (tmp_path / name / "catalog.duckdb").write_bytes(b"no database" * 1000)

@@ -20,7 +20,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from resources.catalog import Catalog, CatalogDamaged
+from resources.catalog import Catalog
+from resources.database import CatalogDamaged
 from resources.store import Store
 
 #: Records one row a transaction and says so after each, as a run does that is asked what it has finished.

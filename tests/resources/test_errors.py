@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 from rich.text import Text
 
-from resources.catalog import CatalogDamaged
 from resources.corpus import CorpusError
+from resources.database import CatalogDamaged
 from resources.errors import explained
 
 

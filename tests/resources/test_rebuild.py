@@ -20,7 +20,8 @@ import pytest
 
 from dagster_project import cli
 from resources import catalog as catalog_module
-from resources.catalog import VERSION, Catalog, CatalogDamaged
+from resources.catalog import VERSION, Catalog
+from resources.database import CatalogDamaged
 from tests.pipeline import sentences
 from tests.resources.test_catalog import START, lineage
 
