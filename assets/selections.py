@@ -1,8 +1,8 @@
 """``selections``: the picked documents, and their original records.
 
 What belongs here: from a configured selection to a folder with picks and, where they are asked for, records. What
-does not: how documents are ranked and picked (``assets/methods/``), formats of records (``resources/records.py``), how
-good the selection is, and how that is shown (``assets/evaluations.py``).
+does not: how documents are ranked and picked (``assets/methods/``), formats of records
+(``resources/record_writer.py``), how good the selection is, and how that is shown (``assets/evaluations.py``).
 """
 
 import itertools
@@ -37,16 +37,8 @@ from assets.methods.ranking import noise_keys
 from dsir.selection import Budget, joined
 from resources.plan import CODE_VERSIONS, Output, Plan, output_name
 from resources.progress import Progress
-from resources.records import (
-    PROVENANCE,
-    PROVENANCE_OF_PIECES,
-    Part,
-    Records,
-    RecordWriter,
-    counted_texts,
-    read_pieces,
-    read_records,
-)
+from resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
+from resources.records import Records, counted_texts, read_pieces, read_records
 from resources.settings import OPTIONS, ConfigError, Selection, Size
 from resources.store import PIECE, Stamp, sealed_writer, table
 from resources.workspace import Pipeline, Workspace

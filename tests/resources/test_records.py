@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources import records
+from resources import record_writer
 from resources.corpus import CorpusError, lines
-from resources.records import Lines, RecordWriter, read_pieces, read_records
+from resources.record_writer import RecordWriter
+from resources.records import Lines, read_pieces, read_records
 from resources.settings import Reader
 
 TEXT = Reader()
@@ -272,15 +273,17 @@ def test_provenance_of_an_earlier_selection_is_replaced(tmp_path, line):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_come_back_bit_by_bit(value):
-    stamps = records._stamps([stamp(0, log_weight=value, key=-value)])
-    (text,) = records._stamp_texts(stamps)
+    stamps = record_writer._stamps([stamp(0, log_weight=value, key=-value)])
+    (text,) = record_writer._stamp_texts(stamps)
     found = json.loads(text)
     assert np.float64(found["log_weight"]).tobytes() == np.float64(value).tobytes()
     assert np.float64(found["key"]).tobytes() == np.float64(-value).tobytes()
 
 
 def test_floats_that_are_not_finite_become_null():
-    (text,) = records._stamp_texts(records._stamps([stamp(0, log_weight=-math.inf, key=math.nan)]))
+    (text,) = record_writer._stamp_texts(
+        record_writer._stamps([stamp(0, log_weight=-math.inf, key=math.nan)])
+    )
     assert text.startswith(b'{"log_weight":null,"key":null,"rank":0,')
 
 
@@ -295,7 +298,7 @@ def test_lines_to_parquet_unify_and_fall_back(tmp_path):
     assert part.json_columns == ("i", "mixed", "e", "inner")
     table = pq.read_table(part.path)
     assert json.loads(table.schema.metadata[b"dsir_json_columns"]) == ["i", "mixed", "e", "inner"]
-    assert table.schema.names[-1] == "_dsir" and table.schema.field("_dsir").type == records.PROVENANCE
+    assert table.schema.names[-1] == "_dsir" and table.schema.field("_dsir").type == record_writer.PROVENANCE
     assert table["_dsir"].to_pylist() == [stamp(i) for i in range(5)]
     assert table["text"].to_pylist() == ["a", "b", "c", "d", None]
     assert table["i"].to_pylist() == ["1", None, "2.5", "9007199254740993", None]
