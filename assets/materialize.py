@@ -293,6 +293,22 @@ def bring_up_to_date(
     if due:
         context.log.info(str(progress))
     tell_of_waiting(context.log)
+    unusable = [
+        {
+            "asset": output.asset,
+            "partition": output.partition,
+            "fingerprint": output.fingerprint,
+            "run_id": context.run.run_id,
+            "error": in_words(failures[output.name]),
+        }
+        for output in due
+        if output.name in failures and is_input_error(failures[output.name])
+    ]
+    if unusable:
+        try:
+            workspace.catalog.record_failures(unusable)
+        except Exception as error:  # what failed is told in any case
+            context.log.error(f"the failures are not recorded: {in_words(error)}")
     if failures:
         raise OutputsFailed(asset, failures, len(outputs) + len(failed))
 

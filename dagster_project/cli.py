@@ -60,7 +60,7 @@ SHOWN = 20
 #: Commands that have nothing to say without a home, and must not leave one behind.
 NEED_A_HOME = ("report", "why", "changes", "verify", "prune")
 
-STYLES = {"fresh": "green", "stale": "yellow", "missing": "red"}
+STYLES = {"fresh": "green", "stale": "yellow", "missing": "red", "failed": "red"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -288,21 +288,31 @@ def status(options: argparse.Namespace) -> int:
     plan, absent = workspace.known_plan()
     for line in absences(absent):
         out.print(line, soft_wrap=True)
-    waiting = [f"raw_counts[{shard}]" for shard in plan.uncounted]
+    failures = {
+        (row["asset"], row["partition"], row["fingerprint"]): row["error"]
+        for row in workspace.catalog.query("failures").to_pylist()
+    }
     columns = (Column(name, overflow="fold") for name in ("asset", "partition", "state", "why"))
     table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     by_asset: dict[str, list[tuple[Output, str, str]]] = {}
     stale: set[str] = set()
+    failed: set[str] = set()
     first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
     for output in plan.outputs():
         state, why = output.state, output.why
+        error = failures.get((output.asset, output.partition, output.fingerprint))
+        waiting = sorted(name for name in stale if name.startswith("raw_counts["))
         upstream = sorted(stale & output.inputs.keys())
-        if state == "fresh" and output.asset == first_after_counts and waiting:
+        if state != "fresh" and error:
+            state, why = "failed", error
+        elif output.asset == "weights" and f"raw_counts[{output.partition}]" in failed:
+            continue  # as a run does
+        elif state == "fresh" and output.asset == first_after_counts and waiting:
             state, why = "stale", f"not counted yet: {shorten(waiting)}"
         elif state == "fresh" and upstream and output.asset != "raw_distribution":
             state, why = "stale", f"follows from {shorten(upstream)}"
         if state != "fresh":
-            stale.add(output.name)
+            (failed if state == "failed" else stale).add(output.name)
         by_asset.setdefault(output.asset, []).append((output, state, why))
     for asset, rows in by_asset.items():
         counts = Counter(state for _, state, _ in rows)
@@ -320,9 +330,14 @@ def status(options: argparse.Namespace) -> int:
             "`dsir prune`",
             style="yellow",
         )
+    if failed:
+        out.print(
+            f"failed: {several(len(failed), 'output')}; repair what is named, and `dsir run` tries again",
+            style="red",
+        )
     if stale:
         out.print(f"not fresh: {several(len(stale), 'output')}; `dsir run` brings them up to date")
-    else:
+    elif not failed:
         out.print("everything is fresh")
     return 0
 

@@ -407,6 +407,12 @@ class Catalog:
                 found[name] = (self._home / name).stat().st_mtime_ns
         return found
 
+    def record_failures(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Record outputs that cannot be made of their input: asset, partition, fingerprint, run_id, error of each."""
+        with self.transaction() as connection:
+            connection.register("rows", pa.Table.from_pylist(rows))
+            connection.execute(sql.load("upsert_failures"))
+
     def record_shards(self, found: pa.Table) -> None:
         """Insert or replace shards: columns shard, source, uri, size, modified, stamp."""
         with self.transaction() as connection:
@@ -450,6 +456,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[dict]) -> None
     ]
     connection.register("rows", pa.Table.from_pylist(lineage))
     connection.execute(sql.load("insert_lineage"))
+    connection.execute(sql.load("delete_failures"))
     for row in sorted(rows, key=lambda row: row["sequence"]):
         if "metrics" in row:
             connection.execute(sql.load("delete_evaluation"), {"selection": row["partition"]})

@@ -44,6 +44,17 @@ CREATE TABLE evaluations (
     value     DOUBLE
 );
 
+-- Outputs whose input cannot be used as it is: what was tried last, until it is made.
+CREATE TABLE failures (
+    asset       VARCHAR NOT NULL,
+    partition   VARCHAR NOT NULL,
+    fingerprint VARCHAR NOT NULL,   -- of what it was to be made of: with another one it has not been tried
+    run_id      VARCHAR NOT NULL,   -- Dagster's
+    failed_at   TIMESTAMPTZ NOT NULL,
+    error       VARCHAR NOT NULL,
+    PRIMARY KEY (asset, partition)
+);
+
 -- The newest materialization of every partition of every asset, but for those that were pruned.
 CREATE VIEW latest AS
 SELECT * EXCLUDE (pruned_at) FROM lineage

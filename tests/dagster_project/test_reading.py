@@ -353,3 +353,32 @@ def test_a_home_that_is_not_there_is_named_and_not_made(pipeline, capsys, comman
     nowhere = pipeline.folder / "nowhere"
     assert cli.main([*command, "--config", str(pipeline.config_path), "--home", str(nowhere)]) == 1
     assert f"{nowhere}: there is no home here" in capsys.readouterr().err and not nowhere.exists()
+
+
+def test_status_says_what_failed_and_agrees_with_a_run(pipeline, capsys):
+    def status():
+        arguments = ["status", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]
+        capsys.readouterr()
+        assert cli.main(arguments) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    pipeline.write_pool()
+    path = pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
+    assert "raw_counts pool.bad missing never materialized" in status()
+    stages = pipeline.run()
+    assert [stage.fresh for stage in pipeline.run().values()] == [3, 1, 1, 3, 1, 1]
+    shown = status()
+    assert "raw_counts pool.bad failed" in shown and str(path) in shown.replace(" ", "")  # folded to the width
+    assert "failed: 1 output; repair what is named, and `dsir run` tries again" in shown
+    assert "weights 3 fresh" in shown and "selections 1 fresh" in shown and "not fresh" not in shown
+    assert pipeline.rows("SELECT asset, partition FROM failures") == [("raw_counts", "pool.bad")]
+    # Another file is another matter.
+    path.write_bytes(b"not Parquet either")
+    shown = status()
+    assert "raw_counts pool.bad missing never materialized" in shown
+    assert "importance_estimator - stale not counted yet: raw_counts[pool.bad]" in shown
+    path.unlink()
+    pipeline.write("pool/bad.jsonl", sentences("law", 3, seed=4))
+    assert not any(stage.failed for stage in pipeline.run().values()) and stages["raw_counts"].failed
+    assert "everything is fresh" in status()
+    assert pipeline.rows("SELECT count(*) FROM failures") == [(0,)]

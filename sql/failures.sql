@@ -1,0 +1,1 @@
+SELECT asset, partition, fingerprint, error FROM failures;
