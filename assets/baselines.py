@@ -11,16 +11,16 @@ from functools import reduce
 import numpy as np
 import pyarrow as pa
 
-from assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
-from assets.methods import pick
 from dsir.evaluation import EffectiveSampleSize, contained, distinct, draw, masked_totals
 from dsir.features import Features
 from dsir.hashing import gumbel_noise
 from dsir.matching import NothingFits
 from dsir.selection import Budget, TopK, pack_position, positions_of
-from resources.plan import Plan
-from resources.settings import ConfigError, Selection
-from resources.workspace import Workspace
+from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
+from dsir_dagster.assets.methods import pick
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.settings import ConfigError, Selection
+from dsir_dagster.resources.workspace import Workspace
 
 #: Methods that pick the same documents whatever the seed.
 WITHOUT_NOISE = ("top_k", "classifier_top_k")

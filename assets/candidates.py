@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from dsir.features import Features, hash_strings
 from dsir.quality import PAPER, WordCounts, failing
 from dsir.selection import CANDIDATE, pack_position
-from resources.plan import Plan
-from resources.sealed import ParquetFile
-from resources.settings import Selection
-from resources.store import SCHEMAS
-from resources.workspace import Workspace
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.sealed import ParquetFile
+from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.store import SCHEMAS
+from dsir_dagster.resources.workspace import Workspace
 
 T = TypeVar("T")
 

@@ -12,10 +12,17 @@ from itertools import filterfalse
 
 import dagster as dg
 
-from assets import plots
-from assets.baselines import Pick, describe, pick_with_another_seed, picks_by_other_methods, survey_pool
-from assets.candidates import Candidates, picked_positions
-from assets.materialize import (
+from dsir.selection import Budget
+from dsir_dagster.assets import plots
+from dsir_dagster.assets.baselines import (
+    Pick,
+    describe,
+    pick_with_another_seed,
+    picks_by_other_methods,
+    survey_pool,
+)
+from dsir_dagster.assets.candidates import Candidates, picked_positions
+from dsir_dagster.assets.materialize import (
     Context,
     Made,
     Result,
@@ -25,7 +32,7 @@ from assets.materialize import (
     markdown_table,
     one_by_one,
 )
-from assets.measures import (
+from dsir_dagster.assets.measures import (
     Metrics,
     TargetSample,
     add_figures,
@@ -39,13 +46,12 @@ from assets.measures import (
     measure_sample,
     read_target,
 )
-from assets.report import add_report
-from assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
-from dsir.selection import Budget
-from resources.plan import CODE_VERSIONS, Output, Plan
-from resources.progress import Progress
-from resources.settings import Selection
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.assets.report import add_report
+from dsir_dagster.assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 
 def build_evaluations(
@@ -89,7 +95,7 @@ def build_evaluations(
 def evaluate_selections(
     context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions
 ) -> Made:
-    """Bring the evaluations of some selections up to date, as :func:`assets.materialize.one_by_one` does."""
+    """Bring the evaluations of some selections up to date, as `one_by_one` does."""
     yield from one_by_one(
         "evaluations",
         {name: partial(_evaluate_selection, context, workspace, name, options) for name in names},

@@ -12,16 +12,24 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.materialize import Context, Made, Result, RunOptions, as_result, bring_up_to_date, markdown_table
-from assets.raw_counts import raw_counts, top_buckets
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.importance import fit_threshold, log_ratios
-from resources.plan import CODE_VERSIONS, Output, Plan
-from resources.progress import Progress
-from resources.settings import ConfigError, FitSize
-from resources.store import table
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.assets.materialize import (
+    Context,
+    Made,
+    Result,
+    RunOptions,
+    as_result,
+    bring_up_to_date,
+    markdown_table,
+)
+from dsir_dagster.assets.raw_counts import raw_counts, top_buckets
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.settings import ConfigError, FitSize
+from dsir_dagster.resources.store import table
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 #: Columns of a file of n-gram totals.
 COUNTS = ("bucket", "count")

@@ -31,14 +31,14 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.errors import DagsterExecutionInterruptedError
 
-from resources.borders import markdown
-from resources.catalog import Lineage
-from resources.corpus import content_stamp
-from resources.database import Database
-from resources.errors import explained
-from resources.plan import CODE_VERSIONS, Output, output_name
-from resources.progress import Progress
-from resources.workspace import Workspace
+from dsir_dagster.resources.borders import markdown
+from dsir_dagster.resources.catalog import Lineage
+from dsir_dagster.resources.corpus import content_stamp
+from dsir_dagster.resources.database import Database
+from dsir_dagster.resources.errors import explained
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, output_name
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.workspace import Workspace
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 

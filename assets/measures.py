@@ -43,10 +43,6 @@ from functools import reduce
 import numpy as np
 import pyarrow as pa
 
-from assets.baselines import Pick, PoolSummary, picked_totals
-from assets.importance_estimator import raw_totals, target_totals
-from assets.texts import map_target, pool_texts
-from assets.trained import Figures
 from dsir.evaluation import (
     CrossEntropies,
     contained,
@@ -59,9 +55,13 @@ from dsir.evaluation import (
 from dsir.features import featurize, hash_strings
 from dsir.importance import fit_threshold, log_weights
 from dsir.ngrams import Occurrences, number_ngrams
-from resources.plan import Plan
-from resources.settings import Target
-from resources.workspace import Workspace
+from dsir_dagster.assets.baselines import Pick, PoolSummary, picked_totals
+from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
+from dsir_dagster.assets.texts import map_target, pool_texts
+from dsir_dagster.assets.trained import Figures
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.settings import Target
+from dsir_dagster.resources.workspace import Workspace
 
 #: Buckets of the hash that selected nothing: XXH64 of the n-gram, modulo this.
 INDEPENDENT_BUCKETS = 40_009

@@ -10,11 +10,11 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from assets.candidates import Candidates
-from assets.texts import pool_texts
 from dsir.near_duplicates import DIGESTS, Sketches, near_duplicates, sketch
 from dsir.selection import CANDIDATE, Budget, positions_of
-from resources.settings import ConfigError
+from dsir_dagster.assets.candidates import Candidates
+from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.resources.settings import ConfigError
 
 #: Tokens of the texts that are in memory at a time; those of one file are read together.
 TOKENS_AT_A_TIME = 1 << 24

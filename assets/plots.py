@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsir.matching import Round
-from resources.borders import visible
+from dsir_dagster.resources.borders import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from assets.materialize import (
+from dsir.evaluation import duplicates
+from dsir.features import Features, featurize, hash_strings
+from dsir_dagster.assets.materialize import (
     Context,
     Made,
     Result,
@@ -27,10 +29,8 @@ from assets.materialize import (
     markdown_table,
     rate,
 )
-from dagster_project.partitions import shards
-from dsir.evaluation import duplicates
-from dsir.features import Features, featurize, hash_strings
-from resources.corpus import (
+from dsir_dagster.partitions import shards
+from dsir_dagster.resources.corpus import (
     BLANK_LINE,
     Block,
     CorpusError,
@@ -39,10 +39,10 @@ from resources.corpus import (
     no_usable_row,
     read_blocks,
 )
-from resources.plan import CODE_VERSIONS, Output, Plan
-from resources.progress import Progress
-from resources.store import table
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.store import table
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 #: Rows that are gathered before they become a row group of Parquet.
 ROW_GROUP = 1 << 17
@@ -76,7 +76,7 @@ def raw_counts(
 
 
 def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
-    """Bring the counts of some shards up to date, as :func:`assets.materialize.bring_up_to_date` does."""
+    """Bring the counts of some shards up to date, as :func:`dsir_dagster.assets.materialize.bring_up_to_date` does."""
     plan = workspace.plan()
     gone = {
         f"raw_counts[{key}]": CorpusError(

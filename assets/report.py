@@ -21,20 +21,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from assets import plots
-from assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
-from assets.importance_estimator import read_log_ratios
-from assets.materialize import Result, markdown_table
-from assets.methods import METHODS, noise_stream
-from assets.texts import pool_texts
 from dsir.evaluation import contained, distinct
 from dsir.explain import Contribution, explain
 from dsir.hashing import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, pack_position
-from resources.borders import from_markdown, visible
-from resources.plan import CODE_VERSIONS, Output, Plan
-from resources.settings import Selection
-from resources.workspace import Workspace
+from dsir_dagster.assets import plots
+from dsir_dagster.assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
+from dsir_dagster.assets.importance_estimator import read_log_ratios
+from dsir_dagster.assets.materialize import Result, markdown_table
+from dsir_dagster.assets.methods import METHODS, noise_stream
+from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.resources.borders import from_markdown, visible
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.workspace import Workspace
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -348,7 +348,7 @@ def read_documents(workspace: Workspace, plan: Plan, shown: list[Shown]) -> None
 
 
 def length_bin(n_tokens: np.ndarray) -> np.ndarray:
-    """Return the bin of :func:`assets.plots.lengths` that each length is in."""
+    """Return the bin of :func:`dsir_dagster.assets.plots.lengths` that each length is in."""
     return np.minimum(np.floor(4 * np.log2(np.maximum(n_tokens, 1)) + 1e-9), plots.LENGTHS - 1).astype(
         np.int64
     )
@@ -471,7 +471,7 @@ def svg(plot: plots.Plot) -> "Markup":
 
 
 def html_table(markdown: str, turned: bool = False) -> "Markup":
-    """Return a table of :func:`assets.materialize.markdown_table` as HTML; what looks like a number is put right.
+    """Return a table of `markdown_table` as HTML; what looks like a number is put right.
 
     Parameters
     ----------

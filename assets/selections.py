@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pydantic
 
-from assets.candidates import CRITERIA, Candidates, Documents
-from assets.materialize import (
+from dsir.selection import Budget, joined
+from dsir_dagster.assets.candidates import CRITERIA, Candidates, Documents
+from dsir_dagster.assets.materialize import (
     Context,
     Made,
     Result,
@@ -32,16 +33,15 @@ from assets.materialize import (
     markdown_table,
     one_by_one,
 )
-from assets.methods import Picked, pick
-from assets.methods.ranking import noise_keys
-from dsir.selection import Budget, joined
-from resources.plan import CODE_VERSIONS, Output, Plan, output_name
-from resources.progress import Progress
-from resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
-from resources.records import Records, counted_texts, read_pieces, read_records
-from resources.settings import OPTIONS, ConfigError, Selection, Size
-from resources.store import PIECE, Stamp, sealed_writer, table
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.assets.methods import Picked, pick
+from dsir_dagster.assets.methods.ranking import noise_keys
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan, output_name
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
+from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
+from dsir_dagster.resources.settings import OPTIONS, ConfigError, Selection, Size
+from dsir_dagster.resources.store import PIECE, Stamp, sealed_writer, table
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 
 class SelectionOptions(RunOptions):
@@ -132,7 +132,7 @@ def build_selections(
 def make_selections(
     context: Context, workspace: Workspace, names: Sequence[str], options: SelectionOptions
 ) -> Made:
-    """Bring some selections up to date, as :func:`assets.materialize.one_by_one` does."""
+    """Bring some selections up to date, as :func:`dsir_dagster.assets.materialize.one_by_one` does."""
     yield from one_by_one(
         "selections", {name: partial(_make_selection, context, workspace, name, options) for name in names}
     )

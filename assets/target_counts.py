@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 import dagster as dg
 import numpy as np
 
-from assets.materialize import (
+from dsir.evaluation import masked_totals
+from dsir.features import Features, FeatureSpec, featurize
+from dsir.matching import held_back
+from dsir_dagster.assets.materialize import (
     Context,
     Made,
     Result,
@@ -22,15 +25,20 @@ from assets.materialize import (
     markdown_table,
     rate,
 )
-from assets.raw_counts import by_reason
-from dsir.evaluation import masked_totals
-from dsir.features import Features, FeatureSpec, featurize
-from dsir.matching import held_back
-from resources.corpus import BLANK_LINE, Block, CorpusError, TextBatch, expand, no_usable_row, read_blocks
-from resources.plan import CODE_VERSIONS, Output
-from resources.progress import Progress
-from resources.settings import Reader
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.assets.raw_counts import by_reason
+from dsir_dagster.resources.corpus import (
+    BLANK_LINE,
+    Block,
+    CorpusError,
+    TextBatch,
+    expand,
+    no_usable_row,
+    read_blocks,
+)
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.settings import Reader
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 #: Bytes of a block: most targets are small, and each core is to have some of it.
 BLOCK_BYTES = 1 << 18
@@ -62,7 +70,7 @@ def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition
 
 
 def count_targets(context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions) -> Made:
-    """Bring the counts of some targets up to date, as :func:`assets.materialize.bring_up_to_date` does."""
+    """Bring the counts of some targets up to date, as :func:`dsir_dagster.assets.materialize.bring_up_to_date` does."""
 
     def compute(output: Output, progress: Progress) -> Result:
         return count_target(workspace, output, progress)

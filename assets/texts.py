@@ -11,13 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.selection import pack_position
-from resources.corpus import Block, TextBatch, expand, read_blocks
-from resources.corpus.fields import RecordFields
-from resources.plan import Plan
-from resources.records import PARSED_BYTES, Lines, cut_pieces, read_records, refuse_other_texts, texts_of
-from resources.settings import ConfigError, Reader, Target
-from resources.store import PIECE
-from resources.workspace import Workspace
+from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
+from dsir_dagster.resources.corpus.fields import RecordFields
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.records import (
+    PARSED_BYTES,
+    Lines,
+    cut_pieces,
+    read_records,
+    refuse_other_texts,
+    texts_of,
+)
+from dsir_dagster.resources.settings import ConfigError, Reader, Target
+from dsir_dagster.resources.store import PIECE
+from dsir_dagster.resources.workspace import Workspace
 
 R = TypeVar("R")
 

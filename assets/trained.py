@@ -11,15 +11,15 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from assets.baselines import Pick
-from assets.texts import pool_texts, read_labels
 from dsir.downstream import DownstreamOptions, classify, learn_vectors
 from dsir.evaluation import distinct, draw
 from dsir.hashing import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
-from resources.plan import Plan
-from resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
-from resources.workspace import Workspace
+from dsir_dagster.assets.baselines import Pick
+from dsir_dagster.assets.texts import pool_texts, read_labels
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
+from dsir_dagster.resources.workspace import Workspace
 
 #: Tokens of held-out text that a loss is measured on, at most.
 TEST_TOKENS = 50_000

@@ -13,8 +13,10 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.importance_estimator import read_log_ratios
-from assets.materialize import (
+from dsir.importance import log_weights
+from dsir.packed import PackedFeatures
+from dsir_dagster.assets.importance_estimator import read_log_ratios
+from dsir_dagster.assets.materialize import (
     Context,
     Made,
     Result,
@@ -25,13 +27,11 @@ from assets.materialize import (
     rate,
     reasons,
 )
-from dagster_project.partitions import shards
-from dsir.importance import log_weights
-from dsir.packed import PackedFeatures
-from resources.plan import CODE_VERSIONS, Output, Plan
-from resources.progress import Progress
-from resources.store import table
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.partitions import shards
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.store import table
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 
 def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinition:
@@ -60,7 +60,7 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
 
 
 def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
-    """Bring the weights of some shards up to date, as :func:`assets.materialize.bring_up_to_date` does."""
+    """Bring the weights of some shards up to date, as :func:`dsir_dagster.assets.materialize.bring_up_to_date` does."""
     plan = workspace.plan()
     unready = [plan.raw_counts(key) for key in keys if key not in plan.counted]
     ready = [key for key in keys if key in plan.counted]

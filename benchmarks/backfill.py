@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pool import Corpus, read_records, require_corpus
-from dagster_project.cli import quiet_logger
-from dagster_project.definitions import build_defs
-from dagster_project.instance import open_instance
-from dagster_project.partitions import register_shards
 from dsir.compilation import warm_up
 from dsir.features import featurize
-from resources.corpus import read_blocks
-from resources.workspace import Workspace
+from dsir_dagster.cli import quiet_logger
+from dsir_dagster.definitions import build_defs
+from dsir_dagster.instance import open_instance
+from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.corpus import read_blocks
+from dsir_dagster.resources.workspace import Workspace
 
 DOCUMENTS = 5
 

@@ -28,10 +28,10 @@ from rich.table import Table
 
 from benchmarks.backfill import backfill
 from benchmarks.pool import REPOSITORY
-from dagster_project.instance import open_instance
-from dagster_project.partitions import register_shards
-from resources.database import Database
-from resources.workspace import Workspace
+from dsir_dagster.instance import open_instance
+from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.database import Database
+from dsir_dagster.resources.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from assets.importance_estimator import raw_totals, target_totals
 from benchmarks.pipeline import Pipeline
 from benchmarks.pool import require_corpus
 from dsir.evaluation import distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios, log_weights
-from resources.workspace import Workspace
+from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
+from dsir_dagster.resources.workspace import Workspace
 
 MIN_TOKENS = 100
 PARTS = (0.9, 0.75, 0.5, 0.25, 0.1)

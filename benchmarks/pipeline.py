@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.pool import REPOSITORY
-from resources.catalog import Catalog
-from resources.plan import ASSETS
+from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.plan import ASSETS
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Pipeline:
         self.runs += 1
         log = self.folder / f"run{self.runs}.log"
         arguments = ("run", "--config", self.folder / "dsir.yaml", "--home", self.home)
-        return run_process("dagster_project", *arguments, log=log)
+        return run_process("dsir_dagster", *arguments, log=log)
 
     def lineage(self) -> list[dict]:
         """Return the newest materialization of every output."""

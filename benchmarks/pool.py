@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.engine import available_cores
+from dsir_dagster.resources.engine import available_cores
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SUFFIX = ".jsonl.zst"

@@ -19,10 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from assets.importance_estimator import measure_drift
 from benchmarks.pipeline import Pipeline
 from benchmarks.pool import require_corpus
-from resources.workspace import Workspace
+from dsir_dagster.assets.importance_estimator import measure_drift
+from dsir_dagster.resources.workspace import Workspace
 
 FITS = {"all": "all", "pinned": {"pinned": "first"}}
 

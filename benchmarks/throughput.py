@@ -44,7 +44,7 @@ from rich.table import Table
 
 from benchmarks.pipeline import Pipeline, Process, run_process
 from benchmarks.pool import Corpus, Pool, make_pool, require_corpus
-from resources.engine import available_cores
+from dsir_dagster.resources.engine import available_cores
 
 KERNEL_MEGABYTES = 64
 QUICK_MEGABYTES = 100

@@ -22,7 +22,7 @@ def main() -> NoReturn:
     for number in before:
         if before[number] != signal.SIG_IGN:
             signal.signal(number, _stop)
-    from dagster_project import cli
+    from dsir_dagster import cli
 
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -19,12 +19,12 @@ import time
 
 import dagster as dg
 
-from dagster_project.partitions import register_shards
-from dagster_project.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFRESH, due_tag
-from resources.borders import several
-from resources.corpus import CorpusError
-from resources.plan import Output, Plan, fingerprint
-from resources.workspace import Pipeline
+from dsir_dagster.partitions import register_shards
+from dsir_dagster.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFRESH, due_tag
+from dsir_dagster.resources.borders import several
+from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.plan import Output, Plan, fingerprint
+from dsir_dagster.resources.workspace import Pipeline
 
 #: Seconds that a file has to be left alone before it alone starts a refresh: it may still be written.
 SETTLE_SECONDS = 10.0

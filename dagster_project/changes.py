@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from dagster_project.terminal import Terminal, Text, header
-from resources.settings import ConfigError
-from resources.workspace import Workspace
+from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.terminal import Terminal, Text, header
 
 #: Documents shown of those that entered, and as many of those that left.
 SHOWN = 10

@@ -27,28 +27,28 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from rich.live import Live
 from rich.table import Column, Table
 
-from assets.materialize import first_of
-from dagster_project.changes import print_changes
-from dagster_project.definitions import DEFAULT_CONFIG, DEFAULT_HOME
-from dagster_project.doctor import examine
-from dagster_project.doctor.printing import print_doctor
-from dagster_project.instance import open_instance
-from dagster_project.partitions import register_shards
-from dagster_project.prune import find_leftovers, print_leftovers, remove_leftovers
-from dagster_project.refresh import Stage
-from dagster_project.report import print_report
-from dagster_project.runs import run_refresh
-from dagster_project.signals import Signals
-from dagster_project.terminal import Terminal, Text, absences, lines, write_anything
-from dagster_project.why import print_why
 from dsir.compilation import warm_up
-from resources import progress
-from resources.borders import several
-from resources.catalog import Rebuilt
-from resources.errors import explained
-from resources.plan import Output, output_name
-from resources.settings import ConfigError
-from resources.workspace import Workspace
+from dsir_dagster.assets.materialize import first_of
+from dsir_dagster.changes import print_changes
+from dsir_dagster.definitions import DEFAULT_CONFIG, DEFAULT_HOME
+from dsir_dagster.doctor import examine
+from dsir_dagster.doctor.printing import print_doctor
+from dsir_dagster.instance import open_instance
+from dsir_dagster.partitions import register_shards
+from dsir_dagster.prune import find_leftovers, print_leftovers, remove_leftovers
+from dsir_dagster.refresh import Stage
+from dsir_dagster.report import print_report
+from dsir_dagster.resources import progress
+from dsir_dagster.resources.borders import several
+from dsir_dagster.resources.catalog import Rebuilt
+from dsir_dagster.resources.errors import explained
+from dsir_dagster.resources.plan import Output, output_name
+from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.runs import run_refresh
+from dsir_dagster.signals import Signals
+from dsir_dagster.terminal import Terminal, Text, absences, lines, write_anything
+from dsir_dagster.why import print_why
 
 # Into a file or a pipe, lines are as long as they need to be.
 out = Terminal(width=None if sys.stdout.isatty() else 120)

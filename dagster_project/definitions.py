@@ -12,21 +12,21 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.evaluations import build_evaluations
-from assets.importance_estimator import build_importance_estimator
-from assets.raw_counts import few_rows_quarantined, raw_counts
-from assets.selections import build_selections
-from assets.target_counts import build_target_counts
-from assets.weights import build_weights
-from dagster_project.automation import build_automation
-from dagster_project.jobs import build_materialize_shards
-from dagster_project.quick_events import record_events_quickly
-from dagster_project.refresh import Stage, build_refresh
-from resources.settings import load_settings
-from resources.workspace import Pipeline
+from dsir_dagster.assets.evaluations import build_evaluations
+from dsir_dagster.assets.importance_estimator import build_importance_estimator
+from dsir_dagster.assets.raw_counts import few_rows_quarantined, raw_counts
+from dsir_dagster.assets.selections import build_selections
+from dsir_dagster.assets.target_counts import build_target_counts
+from dsir_dagster.assets.weights import build_weights
+from dsir_dagster.automation import build_automation
+from dsir_dagster.jobs import build_materialize_shards
+from dsir_dagster.quick_events import record_events_quickly
+from dsir_dagster.refresh import Stage, build_refresh
+from dsir_dagster.resources.settings import load_settings
+from dsir_dagster.resources.workspace import Pipeline
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DEFAULT_CONFIG = REPOSITORY / "demo" / "dsir.yaml"
+#: The demo's, which a wheel carries as an example.
+DEFAULT_CONFIG = Path(__file__).with_name("example.yaml").resolve()
 DEFAULT_HOME = ".dsir"
 
 GROUPS = {

@@ -31,16 +31,16 @@ import yaml
 from dagster._core.instance import InstanceRef
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
-from dagster_project.quick_events import let_go, record_events_quickly
-from resources.settings import ConfigError
-from resources.workspace import private_folder
+from dsir_dagster.quick_events import let_go, record_events_quickly
+from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.workspace import private_folder
 
 #: The instance's settings, written once into a new DAGSTER_HOME.
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
 run_launcher:
-  module: dagster_project.launcher
+  module: dsir_dagster.launcher
   class: MonitoredRunLauncher
 run_monitoring:
   enabled: true

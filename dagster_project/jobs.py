@@ -10,11 +10,11 @@ from fnmatch import fnmatchcase
 import dagster as dg
 import pydantic
 
-from assets.materialize import RunOptions, as_events
-from assets.raw_counts import count_shards
-from assets.weights import weigh_shards
-from dagster_project.partitions import register_shards
-from resources.workspace import Pipeline
+from dsir_dagster.assets.materialize import RunOptions, as_events
+from dsir_dagster.assets.raw_counts import count_shards
+from dsir_dagster.assets.weights import weigh_shards
+from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.workspace import Pipeline
 
 
 class ShardOptions(RunOptions):

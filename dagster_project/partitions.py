@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from resources.plan import Plan
+from dsir_dagster.resources.plan import Plan
 
 shards = dg.DynamicPartitionsDefinition(name="shards")
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import dagster as dg
 from rich.table import Table
 
-from dagster_project.partitions import shards
-from dagster_project.terminal import Terminal
-from resources.workspace import Workspace
+from dsir_dagster.partitions import shards
+from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.terminal import Terminal
 
 #: Kinds of files in the store that a shard has.
 SHARD_KINDS = ("features", "documents", "quarantine", "raw_counts", "weights")
@@ -52,7 +52,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
     """Return what the configurations of one home do not refer to, in order of paths, and which sources are absent.
 
     Of a source that matches no file at all nothing may go: that is more likely a disk that is not there than a pool
-    that is empty. Absent ones are named as in :meth:`resources.workspace.Workspace.known_plan`.
+    that is empty. Absent ones are named as in :meth:`dsir_dagster.resources.workspace.Workspace.known_plan`.
     """
     known = [workspace.known_plan() for workspace in workspaces]
     plans, absent = (

@@ -26,9 +26,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 
-from assets.evaluations import check_evaluation, evaluate_selections
-from assets.importance_estimator import check_drift, fit_estimator
-from assets.materialize import (
+from dsir_dagster.assets.evaluations import check_evaluation, evaluate_selections
+from dsir_dagster.assets.importance_estimator import check_drift, fit_estimator
+from dsir_dagster.assets.materialize import (
     Made,
     OutputsFailed,
     RunOptions,
@@ -40,14 +40,14 @@ from assets.materialize import (
     parent_tags,
     told,
 )
-from assets.raw_counts import count_shards, report_quarantine, too_many_quarantined
-from assets.selections import SelectionOptions, check_selection, make_selections
-from assets.target_counts import count_targets
-from assets.weights import weigh_shards
-from dagster_project.partitions import register_shards
-from resources.corpus import CorpusError
-from resources.plan import Output, Plan
-from resources.workspace import Pipeline, Workspace
+from dsir_dagster.assets.raw_counts import count_shards, report_quarantine, too_many_quarantined
+from dsir_dagster.assets.selections import SelectionOptions, check_selection, make_selections
+from dsir_dagster.assets.target_counts import count_targets
+from dsir_dagster.assets.weights import weigh_shards
+from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.plan import Output, Plan
+from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 REFRESH = "refresh"
 

@@ -9,10 +9,10 @@ import json
 
 from rich.table import Table
 
-from assets.importance_estimator import measure_drift
-from dagster_project.terminal import Terminal, Text, absences, header
-from resources.plan import Plan, output_name
-from resources.workspace import Workspace
+from dsir_dagster.assets.importance_estimator import measure_drift
+from dsir_dagster.resources.plan import Plan, output_name
+from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.terminal import Terminal, Text, absences, header
 
 QUERIES = (
     (

@@ -12,8 +12,8 @@ import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 
-from dagster_project.definitions import build_defs
-from dagster_project.refresh import (
+from dsir_dagster.definitions import build_defs
+from dsir_dagster.refresh import (
     AFTER,
     ASKED_BY_TAG,
     DUE_TAG,
@@ -24,7 +24,7 @@ from dagster_project.refresh import (
     quarantined,
     stage_of,
 )
-from resources.workspace import Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 
 def run_refresh(

@@ -16,7 +16,7 @@ import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from resources.borders import visible
+from dsir_dagster.resources.borders import visible
 
 #: What stands for our own marks where the terminal's encoding lacks them.
 PLAIN = str.maketrans("✓✗→…—‖±█▇▆▅▄▃▂▁", "+x>.-|~##==--__")

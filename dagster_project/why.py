@@ -12,15 +12,15 @@ import shlex
 import numpy as np
 from rich.table import Table
 
-from assets.evaluations import current_selection
-from assets.importance_estimator import read_log_ratios
-from assets.texts import pool_texts
-from dagster_project.terminal import Terminal, Text, absences
 from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
-from resources.plan import Plan, output_name
-from resources.settings import ConfigError
-from resources.workspace import Workspace
+from dsir_dagster.assets.evaluations import current_selection
+from dsir_dagster.assets.importance_estimator import read_log_ratios
+from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.resources.plan import Plan, output_name
+from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.terminal import Terminal, Text, absences
 
 #: N-grams shown for a document, and as many against it; pieces of a record.
 SHOWN = 10

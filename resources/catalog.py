@@ -22,8 +22,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-import sql
-from resources.database import (
+from dsir_dagster import sql
+from dsir_dagster.resources.database import (
     PROCESS_LOCK,
     CatalogDamaged,
     CatalogVersion,
@@ -34,7 +34,7 @@ from resources.database import (
     started,
     write_number,
 )
-from resources.stamps import VERSIONED, Stamps
+from dsir_dagster.resources.stamps import VERSIONED, Stamps
 
 #: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it.
 VERSION = 2

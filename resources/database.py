@@ -30,7 +30,7 @@ from typing import ClassVar
 
 import duckdb
 
-from resources.store import DISK_FULL
+from dsir_dagster.resources.store import DISK_FULL
 
 #: Seconds that a transaction waits for another process to let go of the catalog.
 LOCK_TIMEOUT = 120.0

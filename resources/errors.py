@@ -12,10 +12,10 @@ import sqlite3
 
 import duckdb
 
-from resources.store import DISK_FULL
+from dsir_dagster.resources.store import DISK_FULL
 
 #: Packages whose exceptions are messages to whoever runs this.
-OURS = ("resources", "assets", "dsir", "dagster_project")
+OURS = ("dsir", "dsir_dagster")
 
 _NO_WRITING = "it is read-only or another user's: name another folder, or have its owner do this"
 _NO_MEMORY = (

@@ -20,8 +20,8 @@ from functools import cached_property
 
 from dsir import downstream, near_duplicates, proxy
 from dsir.features import KERNEL_VERSION
-from resources.settings import RawSource, Reader, Selection, Settings
-from resources.store import Stamp
+from dsir_dagster.resources.settings import RawSource, Reader, Selection, Settings
+from dsir_dagster.resources.store import Stamp
 
 #: Raised when an asset's outputs change for the same inputs.
 CODE_VERSIONS = {
@@ -163,7 +163,7 @@ class Plan:
     target_stamps : mapping of str to str
         Stamp of each target's files, of the holdout's too.
     latest : mapping of (asset, partition) to dict
-        :meth:`resources.workspace.Workspace.latest`, with the list ``absent`` of each row's files that are
+        :meth:`dsir_dagster.resources.workspace.Workspace.latest`, with the list ``absent`` of each row's files that are
         not there.
     """
 

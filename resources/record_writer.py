@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.corpus.jsontext import dump_json, json_lines, json_values, parse_record
-from resources.records import Lines, Records
-from resources.store import PIECE
+from dsir_dagster.resources.corpus.jsontext import dump_json, json_lines, json_values, parse_record
+from dsir_dagster.resources.records import Lines, Records
+from dsir_dagster.resources.store import PIECE
 
 PROVENANCE = pa.struct(
     [

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.features import hash_strings
-from resources.corpus.fields import RecordFields, put
-from resources.corpus.files import CorpusError, file_format
-from resources.corpus.jsontext import dump_json, parse_record
-from resources.corpus.lines import LineBlock, line_blocks
-from resources.corpus.tables import TableBlock, replace_column, table_blocks
+from dsir_dagster.resources.corpus.fields import RecordFields, put
+from dsir_dagster.resources.corpus.files import CorpusError, file_format
+from dsir_dagster.resources.corpus.jsontext import dump_json, parse_record
+from dsir_dagster.resources.corpus.lines import LineBlock, line_blocks
+from dsir_dagster.resources.corpus.tables import TableBlock, replace_column, table_blocks
 
 if TYPE_CHECKING:
-    from resources.settings import Reader
+    from dsir_dagster.resources.settings import Reader
 
 #: Bytes of JSON Lines that are parsed together, or up to a block more.
 PARSED_BYTES = 1 << 20

@@ -39,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
+from dsir_dagster.resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
 
 #: What a document is that is a piece of a record: the record's row in its file, and where the piece begins and ends
 #: in the UTF-8 bytes of its text. Null where the document is the whole record, the one at `row`.

@@ -20,12 +20,20 @@ from typing import IO
 import dagster as dg
 import pyarrow as pa
 
-from resources.catalog import Catalog, Rebuilt
-from resources.corpus import CorpusError, FileInfo, Shard, content_stamp, discover, expand, file_exists
-from resources.engine import Engine
-from resources.plan import Plan, ShardFile, fingerprint, output_name
-from resources.settings import Settings, Target, load_settings
-from resources.store import Store
+from dsir_dagster.resources.catalog import Catalog, Rebuilt
+from dsir_dagster.resources.corpus import (
+    CorpusError,
+    FileInfo,
+    Shard,
+    content_stamp,
+    discover,
+    expand,
+    file_exists,
+)
+from dsir_dagster.resources.engine import Engine
+from dsir_dagster.resources.plan import Plan, ShardFile, fingerprint, output_name
+from dsir_dagster.resources.settings import Settings, Target, load_settings
+from dsir_dagster.resources.store import Store
 
 #: Begins the stamp of a file that cannot be read.
 UNREADABLE = "unreadable"

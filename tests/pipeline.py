@@ -17,10 +17,10 @@ import yaml
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run_iterator
 
-from dagster_project.definitions import build_defs
-from dagster_project.refresh import Stage
-from dagster_project.runs import run_refresh
-from resources.workspace import Workspace
+from dsir_dagster.definitions import build_defs
+from dsir_dagster.refresh import Stage
+from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.runs import run_refresh
 
 #: Words of two domains that share only a few: enough for a selection to be right or wrong.
 DOMAINS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pydantic
 
-from resources.settings import Settings
+from dsir_dagster.resources.settings import Settings
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -14,11 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
-from assets.importance_estimator import target_totals
-from assets.methods import classifier, match, mixture, random, resample, top_k
-from assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from assets.near_duplicates import NearDuplicates, pick_without
 from dsir.selection import (
     Budget,
     TopK,
@@ -29,8 +24,13 @@ from dsir.selection import (
     pick_where_best,
     split_budget,
 )
-from resources.progress import Progress
-from resources.settings import JOINT
+from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
+from dsir_dagster.assets.importance_estimator import target_totals
+from dsir_dagster.assets.methods import classifier, match, mixture, random, resample, top_k
+from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
+from dsir_dagster.assets.near_duplicates import NearDuplicates, pick_without
+from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.settings import JOINT
 
 METHODS: Mapping[str, Callable[[Candidates, Budget], Ranking]] = {
     "resample": resample.fit,

@@ -9,10 +9,6 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from assets.candidates import Candidates, Documents
-from assets.materialize import markdown_table
-from assets.methods.ranking import Ranking
-from assets.texts import map_target
 from dsir.classifier import (
     Classifier,
     ClassifierOptions,
@@ -25,7 +21,11 @@ from dsir.classifier import (
 )
 from dsir.features import Features, featurize
 from dsir.selection import Budget
-from resources.settings import ConfigError
+from dsir_dagster.assets.candidates import Candidates, Documents
+from dsir_dagster.assets.materialize import markdown_table
+from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.assets.texts import map_target
+from dsir_dagster.resources.settings import ConfigError
 
 #: The most documents of a target that a classifier is fitted on, and about as many of the pool: all are in memory.
 LARGEST = 200_000

@@ -10,17 +10,17 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from assets import plots
-from assets.candidates import Candidates, Documents
-from assets.importance_estimator import raw_totals, target_totals, validation_totals
-from assets.materialize import markdown_table
-from assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from assets.methods.resample import length_correction, temperature
 from dsir.features import Features
 from dsir.matching import Matching, MatchingOptions, draw, match, ratio
 from dsir.matching import keys as keys_under
 from dsir.selection import Budget
-from resources.settings import ConfigError
+from dsir_dagster.assets import plots
+from dsir_dagster.assets.candidates import Candidates, Documents
+from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
+from dsir_dagster.assets.materialize import markdown_table
+from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
+from dsir_dagster.assets.methods.resample import length_correction, temperature
+from dsir_dagster.resources.settings import ConfigError
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:

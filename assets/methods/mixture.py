@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets import plots
-from assets.candidates import Candidates, Documents
-from assets.materialize import markdown_table
-from assets.methods import random
-from assets.methods.ranking import Ranking
-from assets.texts import map_target
 from dsir.evaluation import masked_totals
 from dsir.features import featurize
 from dsir.mixture import MixtureOptions, SourceMixture, fit_mixture, part_of
 from dsir.selection import Budget
-from resources.settings import ConfigError
+from dsir_dagster.assets import plots
+from dsir_dagster.assets.candidates import Candidates, Documents
+from dsir_dagster.assets.materialize import markdown_table
+from dsir_dagster.assets.methods import random
+from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.assets.texts import map_target
+from dsir_dagster.resources.settings import ConfigError
 
 #: Parts that a target is cut into, for the uncertainty of the weights.
 PARTS = 200

@@ -1,6 +1,6 @@
 """What a method returns, and what several of them need.
 
-What belongs here: the interface between a method and :func:`assets.methods.pick`, names of noise, hashes of sources.
+What belongs here: the interface between a method and ``assets.methods.pick``, names of noise, hashes of sources.
 What does not: any one method.
 """
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from assets.candidates import Documents
 from dsir.features import hash_strings
 from dsir.hashing import noise_key
 from dsir.selection import Budget, Caps
-from resources.settings import JOINT, Selection
+from dsir_dagster.assets.candidates import Documents
+from dsir_dagster.resources.settings import JOINT, Selection
 
 
 @dataclass(frozen=True)

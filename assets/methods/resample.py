@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 
-from assets.candidates import Candidates, Documents
-from assets.methods.ranking import Ranking
 from dsir.hashing import MOST_GUMBEL, gumbel_noise
 from dsir.importance import correct_for_length, solve_temperature
 from dsir.selection import Budget
-from resources.settings import ConfigError, Selection, SolvedTemperature
+from dsir_dagster.assets.candidates import Candidates, Documents
+from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.resources.settings import ConfigError, Selection, SolvedTemperature
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:

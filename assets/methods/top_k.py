@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from assets.candidates import Candidates, Documents
-from assets.methods.ranking import Ranking
-from assets.methods.resample import length_correction
 from dsir.selection import Budget
+from dsir_dagster.assets.candidates import Candidates, Documents
+from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.assets.methods.resample import length_correction
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:

@@ -26,7 +26,7 @@ from benchmarks.paper.corpus import DATA, Corpus
 from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, ablated
 from benchmarks.paper.study import Study
 from benchmarks.pool import REPOSITORY
-from resources.engine import available_cores
+from dsir_dagster.resources.engine import available_cores
 
 MEASURES = ("f1", "proxy", "ablations")
 #: Columns of the tables; a narrower terminal would cut figures in two.

@@ -9,9 +9,9 @@ pool is counted, lengths, duplicates and leakage are those of the whole pool; el
 
 from __future__ import annotations
 
-from dagster_project.doctor import checks, samples
-from resources.corpus import discover
-from resources.workspace import Workspace
+from dsir_dagster.doctor import checks, samples
+from dsir_dagster.resources.corpus import discover
+from dsir_dagster.resources.workspace import Workspace
 
 
 def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Curve]]:

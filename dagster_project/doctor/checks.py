@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagster_project.doctor.samples import Pool, Sample, TargetSample, ngram_totals
 from dsir.doctor import Point, crowded_out, learning_curve, likeness, without_spaces
 from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
 from dsir.ngrams import number_ngrams
-from resources.corpus import fields_of_file
-from resources.settings import Selection, Settings
+from dsir_dagster.doctor.samples import Pool, Sample, TargetSample, ngram_totals
+from dsir_dagster.resources.corpus import fields_of_file
+from dsir_dagster.resources.settings import Selection, Settings
 
 #: N-grams of the pool's sample, and of each target, that are told apart.
 DISTINCT_NGRAMS = 400_000

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from rich.table import Column, Table
 
-from dagster_project.doctor.checks import Curve, Finding
-from dagster_project.terminal import Terminal, Text, header
+from dsir_dagster.doctor.checks import Curve, Finding
+from dsir_dagster.terminal import Terminal, Text, header
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 

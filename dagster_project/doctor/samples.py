@@ -17,10 +17,10 @@ import pyarrow as pa
 from dsir.evaluation import contained, distinct
 from dsir.features import Features, featurize
 from dsir.matching import held_back
-from resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
-from resources.plan import Plan, ShardFile
-from resources.settings import RawSource, Target
-from resources.workspace import Workspace
+from dsir_dagster.resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
+from dsir_dagster.resources.plan import Plan, ShardFile
+from dsir_dagster.resources.settings import RawSource, Target
+from dsir_dagster.resources.workspace import Workspace
 
 #: Files of the pool that are looked into, at least one of each source, and bytes of text of each.
 FILES, FILE_BYTES = 64, 1 << 17

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
-from resources.corpus.files import (
+from dsir_dagster.resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
+from dsir_dagster.resources.corpus.files import (
     CorpusError,
     FileInfo,
     Shard,
@@ -28,12 +28,12 @@ from resources.corpus.files import (
     file_exists,
     file_format,
 )
-from resources.corpus.jsontext import json_values, parse_record
-from resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
-from resources.corpus.tables import TableBlock, table_blocks
+from dsir_dagster.resources.corpus.jsontext import json_values, parse_record
+from dsir_dagster.resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
+from dsir_dagster.resources.corpus.tables import TableBlock, table_blocks
 
 if TYPE_CHECKING:
-    from resources.settings import Reader
+    from dsir_dagster.resources.settings import Reader
 
 Block = LineBlock | TableBlock
 

@@ -15,8 +15,8 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from resources.corpus.files import CorpusError
-from resources.uris import local_path
+from dsir_dagster.resources.corpus.files import CorpusError
+from dsir_dagster.resources.uris import local_path
 
 
 def custom_batches(uri: str, reader: str, folder: Path | None) -> Iterator[pa.RecordBatch]:

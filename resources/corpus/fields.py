@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsir.chunking import Pieces, cut
-from resources.corpus.jsontext import json_values
+from dsir_dagster.resources.corpus.jsontext import json_values
 
 if TYPE_CHECKING:
-    from resources.settings import Reader
+    from dsir_dagster.resources.settings import Reader
 
 EXCERPT_CHARACTERS = 200
 INVALID_UTF8 = "invalid UTF-8"

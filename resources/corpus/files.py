@@ -29,11 +29,11 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from resources.corpus.signatures import HEAD, compression, container, encoding
-from resources.uris import local_name, local_path, masked, split_pattern
+from dsir_dagster.resources.corpus.signatures import HEAD, compression, container, encoding
+from dsir_dagster.resources.uris import local_name, local_path, masked, split_pattern
 
 if TYPE_CHECKING:
-    from resources.settings import RawSource
+    from dsir_dagster.resources.settings import RawSource
 
 CODECS = (".gz", ".gzip", ".zst", ".zstd")  # which of them it is, the first bytes say
 FORMATS = {
@@ -91,7 +91,7 @@ class FileInfo:
     Attributes
     ----------
     uri : str
-        Path or fsspec URI; valid Unicode, printable where the file is local (:func:`resources.uris.local_name`).
+        Path or fsspec URI; valid Unicode, printable where the file is local (`local_name`).
     size : int
         Bytes on the file system.
     modified : float

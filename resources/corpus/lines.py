@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from resources.corpus.fields import (
+from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     BadRecord,
     Located,
@@ -35,9 +35,9 @@ from resources.corpus.fields import (
     text_bytes,
     whole_numbers,
 )
-from resources.corpus.files import CorpusError, cat, corpus_errors, open_text
-from resources.corpus.layout import layout, one_a_line
-from resources.corpus.signatures import HEAD
+from dsir_dagster.resources.corpus.files import CorpusError, cat, corpus_errors, open_text
+from dsir_dagster.resources.corpus.layout import layout, one_a_line
+from dsir_dagster.resources.corpus.signatures import HEAD
 
 MAX_LINE_BYTES = 1 << 30
 LONG_LINE = "longer than 1 GiB"

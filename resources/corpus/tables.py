@@ -21,8 +21,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from resources.corpus.custom import custom_batches
-from resources.corpus.fields import (
+from dsir_dagster.resources.corpus.custom import custom_batches
+from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     Located,
     RecordFields,
@@ -36,7 +36,7 @@ from resources.corpus.fields import (
     text_bytes,
     without_views,
 )
-from resources.corpus.files import (
+from dsir_dagster.resources.corpus.files import (
     CorpusError,
     cat,
     corpus_errors,
@@ -45,10 +45,10 @@ from resources.corpus.files import (
     open_binary,
     open_text,
 )
-from resources.corpus.signatures import ARROW, PARQUET, container
+from dsir_dagster.resources.corpus.signatures import ARROW, PARQUET, container
 
 if TYPE_CHECKING:
-    from resources.settings import Reader
+    from dsir_dagster.resources.settings import Reader
 
 MAX_ROW_BYTES = 1 << 30
 WRONG_COLUMNS = "wrong number of columns"

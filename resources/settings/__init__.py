@@ -16,8 +16,8 @@ from typing import Annotated
 import pydantic
 import yaml
 
-from resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
-from resources.settings.pool import (
+from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
+from dsir_dagster.resources.settings.pool import (
     EstimatorSettings,
     FeatureSettings,
     FitSize,
@@ -25,7 +25,7 @@ from resources.settings.pool import (
     Reader,
     Target,
 )
-from resources.settings.selection import (
+from dsir_dagster.resources.settings.selection import (
     JOINT,
     OPTIONS,
     Method,
@@ -33,8 +33,8 @@ from resources.settings.selection import (
     Size,
     SolvedTemperature,
 )
-from resources.settings.types import ConfigError, Model
-from resources.uris import absolute_uri, masked
+from dsir_dagster.resources.settings.types import ConfigError, Model
+from dsir_dagster.resources.uris import absolute_uri, masked
 
 __all__ = [
     "JOINT",

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import pydantic
 
-from resources.settings.selection import Method
-from resources.settings.types import Model, Number
+from dsir_dagster.resources.settings.selection import Method
+from dsir_dagster.resources.settings.types import Model, Number
 
 
 class ProxySettings(Model):

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 import pydantic
 
 from dsir.features import FeatureSpec
-from resources.settings.types import Model, Name, Number
-from resources.uris import without_credentials
+from dsir_dagster.resources.settings.types import Model, Name, Number
+from dsir_dagster.resources.uris import without_credentials
 
 Uri = Annotated[str, pydantic.AfterValidator(without_credentials)]
 Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
@@ -35,7 +35,7 @@ class Reader(Model):
         Share of the rows of a shard, or of the target, that may be quarantined before a run fails.
     reader : str, optional
         ``package.module:function``, called with the file's URI, yields Arrow record batches; looked for beside the
-        configuration first. Without it the file's suffix decides (:mod:`resources.corpus.files`).
+        configuration first. Without it the file's suffix decides (:mod:`dsir_dagster.resources.corpus.files`).
     """
 
     text: Fields = "text"

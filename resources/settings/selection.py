@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from dsir.quality import PAPER
-from resources.settings.types import ConfigError, Model, Name, Number
+from dsir_dagster.resources.settings.types import ConfigError, Model, Name, Number
 
 
 class Size(Model):

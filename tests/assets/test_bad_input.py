@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets import raw_counts
-from dagster_project.definitions import build_defs
-from resources.corpus import read_blocks
+from dsir_dagster.assets import raw_counts
+from dsir_dagster.definitions import build_defs
+from dsir_dagster.resources.corpus import read_blocks
 from tests.pipeline import sentences, silent
 
 
@@ -388,7 +388,7 @@ def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkey
     before = done.rows("SELECT * FROM documents ORDER BY ALL")
     features = {p.name: p.read_bytes() for p in (done.home / "features").glob("*.arrow")}
     done.config["features"]["buckets"] = 500
-    from resources import store
+    from dsir_dagster.resources import store
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from dagster_project import cli
+from dsir_dagster import cli
 from tests.pipeline import sentences
 
 ADVICE = (

@@ -8,8 +8,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from dagster_project import cli
-from resources.settings import ConfigError, load_settings
+from dsir_dagster import cli
+from dsir_dagster.resources.settings import ConfigError, load_settings
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 WORDS = 20

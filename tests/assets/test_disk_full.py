@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resources.store import SCHEMAS
+from dsir_dagster.resources.store import SCHEMAS
 from tests.assets.test_kill import outputs
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
@@ -106,7 +106,7 @@ def pipeline_of_short_documents(folder: Path) -> SmallPipeline:
 def dsir_run(disk: SmallDisk, small: SmallPipeline, home: Path, dagster_home: Path) -> tuple[int, str]:
     """Run it; return its exit code and all that it said."""
     arguments = ["run", "--config", str(small.config_path), "--home", str(home)]
-    done = disk.run(sys.executable, "-m", "dagster_project", *arguments, DAGSTER_HOME=str(dagster_home))
+    done = disk.run(sys.executable, "-m", "dsir_dagster", *arguments, DAGSTER_HOME=str(dagster_home))
     return done.returncode, done.stdout + done.stderr
 
 

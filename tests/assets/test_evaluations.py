@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets import texts
-from assets.measures import quantile
-from assets.texts import pool_texts
 from dsir.evaluation import kl_reduction
 from dsir.features import FeatureSpec, featurize
 from dsir.selection import pack_position
-from resources.corpus import CorpusError
-from resources.settings import ConfigError
+from dsir_dagster.assets import texts
+from dsir_dagster.assets.measures import quantile
+from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 SPEC = FeatureSpec(buckets=1000)
@@ -217,7 +217,7 @@ def test_language_models_are_trained_where_that_is_asked_for(pipeline):
 def test_without_pytorch_language_models_are_refused_with_what_to_install(pipeline, monkeypatch):
     pipeline.write_pool()
     pipeline.config["evaluation"] = {"proxy": {}}
-    monkeypatch.setattr("assets.trained.find_spec", lambda name: None)
+    monkeypatch.setattr("dsir_dagster.assets.trained.find_spec", lambda name: None)
     [error] = pipeline.errors()
     assert "evaluation.proxy trains language models, which needs PyTorch; install it with" in error
 

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 from dagster._core.execution.stats import StepEventStatus
 
-from dagster_project.refresh import IN_PROGRESS
-from resources.plan import ASSETS
+from dsir_dagster.refresh import IN_PROGRESS
+from dsir_dagster.resources.plan import ASSETS
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def pipeline_with_many_shards(folder):
 
 
 def start(small):
-    command = [sys.executable, "-m", "dagster_project", "run"]
+    command = [sys.executable, "-m", "dsir_dagster", "run"]
     arguments = ["--config", str(small.config_path), "--home", str(small.home)]
     environment = {**os.environ, "DAGSTER_HOME": str(small.home / "dagster")}
     return subprocess.Popen(

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.candidates import Candidates
-from assets.methods import METHODS, mixture
 from dsir.features import FeatureSpec, featurize
 from dsir.matching import MatchingOptions, draw, held_back, match
 from dsir.selection import Budget
-from resources.settings import OPTIONS
+from dsir_dagster.assets.candidates import Candidates
+from dsir_dagster.assets.methods import METHODS, mixture
+from dsir_dagster.resources.settings import OPTIONS
 from tests.pipeline import SmallPipeline, sentences
 
 

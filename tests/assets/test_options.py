@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 import pytest
 
-from assets import raw_counts
-from assets.candidates import Candidates
 from dsir.evaluation import EffectiveSampleSize
-from resources.corpus import read_blocks
-from resources.settings import ConfigError
+from dsir_dagster.assets import raw_counts
+from dsir_dagster.assets.candidates import Candidates
+from dsir_dagster.resources.corpus import read_blocks
+from dsir_dagster.resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 EXPLAINED = (

@@ -4,7 +4,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from dagster_project.cli import main
+from dsir_dagster.cli import main
 from tests.pipeline import SmallPipeline, sentences
 
 

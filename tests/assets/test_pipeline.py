@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from resources.store import Stamp, sealed_writer
+from dsir_dagster.resources.store import Stamp, sealed_writer
 from tests.pipeline import sentences
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets import plots
 from dsir.selection import CANDIDATE
+from dsir_dagster.assets import plots
 from tests.pipeline import sentences
 
 
@@ -174,7 +174,7 @@ def test_the_same_numbers_give_the_same_bytes_also_from_threads():
 
 def test_matplotlib_is_loaded_by_the_first_plot_and_pyplot_never():
     code = (
-        "import sys, dagster_project.cli, dagster_project.definitions\n"
+        "import sys, dsir_dagster.cli, dsir_dagster.definitions\n"
         "from assets import plots\n"
         "assert not {'matplotlib', 'PIL'} & sys.modules.keys()\n"
         "plots.composition([('pool', 1.0, 1.0)])\n"

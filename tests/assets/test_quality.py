@@ -6,7 +6,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from resources.settings import ConfigError, Selection, load_settings
+from dsir_dagster.resources.settings import ConfigError, Selection, load_settings
 from tests.pipeline import SmallPipeline
 
 SMALLEST = {"name": "clean", "targets": ["medicine"], "size": {"documents": 1}}

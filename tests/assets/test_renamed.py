@@ -3,8 +3,8 @@
 What belongs here: names and places of the pool's files. What does not: content that changed (``test_pipeline.py``).
 """
 
-from resources.plan import ShardFile
-from resources.workspace import Workspace, renamed
+from dsir_dagster.resources.plan import ShardFile
+from dsir_dagster.resources.workspace import Workspace, renamed
 from tests.pipeline import sentences
 
 

@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.report import LETTERS, Leading, Shown
-from dagster_project import cli
-from resources.borders import visible
+from dsir_dagster import cli
+from dsir_dagster.assets.report import LETTERS, Leading, Shown
+from dsir_dagster.resources.borders import visible
 from tests.pipeline import SmallPipeline, sentences
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}

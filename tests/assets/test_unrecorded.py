@@ -2,7 +2,7 @@
 
 import pytest
 
-from resources.catalog import Catalog
+from dsir_dagster.resources.catalog import Catalog
 from tests.assets.test_kill import outputs
 
 

@@ -5,7 +5,7 @@ import os
 import pyarrow.parquet as pq
 import pytest
 
-import assets.weights
+from dsir_dagster.assets import weights
 from tests.pipeline import sentences
 
 NEW = {"name": "law", "uri": "data/law.jsonl"}
@@ -15,13 +15,13 @@ NEW = {"name": "law", "uri": "data/law.jsonl"}
 def weighed(done, monkeypatch):
     """A pipeline that ran, and the numbers of targets that documents are weighed under from here on."""
     numbers = []
-    weigh = assets.weights.log_weights
+    weigh = weights.log_weights
 
     def recorded(features, ratios):
         numbers.append(len(ratios))
         return weigh(features, ratios)
 
-    monkeypatch.setattr(assets.weights, "log_weights", recorded)
+    monkeypatch.setattr(weights, "log_weights", recorded)
     done.write("law.jsonl", sentences("law", 30, seed=200))
     return done, numbers
 

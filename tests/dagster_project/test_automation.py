@@ -7,7 +7,7 @@ import time
 import dagster as dg
 import pytest
 
-from dagster_project.definitions import build_defs
+from dsir_dagster.definitions import build_defs
 from tests.pipeline import sentences, silent
 
 

@@ -1,7 +1,7 @@
 """The definitions load, are whole, and describe themselves."""
 
-from dagster_project.definitions import build_defs
-from resources.plan import ASSETS
+from dsir_dagster.definitions import build_defs
+from dsir_dagster.resources.plan import ASSETS
 
 
 def graph(pipeline):

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from dagster_project import cli
-from dagster_project.doctor import examine
+from dsir_dagster import cli
+from dsir_dagster.doctor import examine
 from tests.pipeline import SmallPipeline
 
 VOCABULARY = [f"{a}{b}" for a in ("lo", "mi", "ra", "te", "su", "ka") for b in ("na", "ro", "li", "ta", "ve")]

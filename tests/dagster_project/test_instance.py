@@ -16,13 +16,13 @@ import pytest
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from benchmarks.pool import REPOSITORY
-from dagster_project.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
-from resources.settings import ConfigError
+from dsir_dagster.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
+from dsir_dagster.resources.settings import ConfigError
 
 OPEN = """
 import sys
 from pathlib import Path
-from dagster_project.instance import open_instance
+from dsir_dagster.instance import open_instance
 print("ready", flush=True)
 sys.stdin.readline()
 with open_instance(Path(sys.argv[1])) as instance:
@@ -89,7 +89,7 @@ def test_three_at_once_on_many_new_homes(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_kill_while_a_home_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("dagster_project.instance.BEING_MADE_SECONDS", 0)
+    monkeypatch.setattr("dsir_dagster.instance.BEING_MADE_SECONDS", 0)
     chance = random.Random(5)
     for round_ in range(12):
         home = tmp_path / str(round_)
@@ -118,7 +118,7 @@ DagsterSqliteStorage(sys.argv[1] + "/dagster")
 @pytest.mark.slow
 def test_a_kill_while_dagster_itself_makes_a_home(tmp_path, monkeypatch):
     """As of the first `dg dev`: what it left is mended, and each mended database is told of in a line."""
-    monkeypatch.setattr("dagster_project.instance.BEING_MADE_SECONDS", 0)
+    monkeypatch.setattr("dsir_dagster.instance.BEING_MADE_SECONDS", 0)
     chance, said = random.Random(6), []
     for round_ in range(12):
         home = tmp_path / str(round_)

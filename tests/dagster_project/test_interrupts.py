@@ -32,7 +32,7 @@ def start(pipeline):
     }
     arguments = ["run", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]
     return subprocess.Popen(
-        [sys.executable, "-m", "dagster_project", *arguments],
+        [sys.executable, "-m", "dsir_dagster", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

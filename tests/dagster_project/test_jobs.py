@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dagster_project.definitions import build_defs
+from dsir_dagster.definitions import build_defs
 from tests.pipeline import sentences, silent
 
 

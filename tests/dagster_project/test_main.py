@@ -10,7 +10,7 @@ from benchmarks.pool import REPOSITORY
 
 
 def dsir(*arguments, **options):
-    command = [sys.executable, "-m", "dagster_project", *map(str, arguments)]
+    command = [sys.executable, "-m", "dsir_dagster", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
@@ -57,7 +57,7 @@ def test_failed_partitions_are_the_exit_code(pipeline):
 def test_memory_of_arrow(chosen, used):
     """The project's choice holds in every process that loads it, and the user's goes before it."""
     others = {key: value for key, value in os.environ.items() if key != "ARROW_DEFAULT_MEMORY_POOL"}
-    code = "import dagster_project.definitions, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    code = "import dsir_dagster.definitions, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     command = [sys.executable, "-c", code]
     said = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=REPOSITORY, env=others | chosen

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dagster_project.cli import main
-from dagster_project.prune import find_leftovers
+from dsir_dagster.cli import main
+from dsir_dagster.prune import find_leftovers
 from tests.pipeline import sentences
 
 

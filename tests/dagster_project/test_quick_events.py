@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from dagster_project import quick_events
-from dagster_project.quick_events import MOST_HELD, record_events_quickly
+from dsir_dagster import quick_events
+from dsir_dagster.quick_events import MOST_HELD, record_events_quickly
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.pool import REPOSITORY
-from dagster_project import cli
-from resources.store import Store
+from dsir_dagster import cli
+from dsir_dagster.resources.store import Store
 from tests.pipeline import SmallPipeline, sentences
 from tests.resources.test_borders import HOSTILE
 
@@ -67,7 +67,7 @@ def test_a_home_on_a_read_only_disk(done, tmp_path):
         for arguments in (*reading(first_picked(done)), ("verify",), ("prune", "--yes"), ("run",))
     ]
     code = (
-        "import json, sys; from dagster_project import cli\n"
+        "import json, sys; from dsir_dagster import cli\n"
         "for arguments in json.loads(sys.argv[1]):\n"
         "    code = cli.main(arguments)\n"
         "    print('=', code, *arguments[:2], flush=True)\n"
@@ -368,7 +368,9 @@ def test_status_says_what_failed_and_agrees_with_a_run(pipeline, capsys):
     stages = pipeline.run()
     assert [stage.fresh for stage in pipeline.run().values()] == [3, 1, 1, 3, 1, 1]
     shown = status()
-    assert "raw_counts pool.bad failed" in shown and str(path) in shown.replace(" ", "")  # folded to the width
+    assert "raw_counts pool.bad failed" in shown and str(path) in shown.replace(
+        " ", ""
+    )  # folded to the width
     assert "failed: 1 output; repair what is named, and `dsir run` tries again" in shown
     assert "weights 3 fresh" in shown and "selections 1 fresh" in shown and "not fresh" not in shown
     assert pipeline.rows("SELECT asset, partition FROM failures") == [("raw_counts", "pool.bad")]

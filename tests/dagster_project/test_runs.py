@@ -5,10 +5,10 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.loader import LoadingContextForTest
 
-from assets.raw_counts import count_shard
-from dagster_project.definitions import build_defs
-from dagster_project.runs import run_refresh
-from resources.plan import ASSETS
+from dsir_dagster.assets.raw_counts import count_shard
+from dsir_dagster.definitions import build_defs
+from dsir_dagster.resources.plan import ASSETS
+from dsir_dagster.runs import run_refresh
 from tests.pipeline import sentences, silent
 
 
@@ -93,7 +93,7 @@ def test_a_full_disk_ends_the_run_before_anything_is_made_of_a_part_of_the_pool(
             raise OSError(28, "No space left on device", "features/pool.law.arrow")
         return count_shard(workspace, output, *rest)
 
-    monkeypatch.setattr("assets.raw_counts.count_shard", full)
+    monkeypatch.setattr("dsir_dagster.assets.raw_counts.count_shard", full)
     stages = pipeline.run()
     assert "No space left on device" in stages["raw_counts"].errors[0]
     assert stages["selections"].waited_for == ("raw_counts",)
@@ -170,7 +170,7 @@ def test_the_checks_of_a_refresh_are_those_of_the_assets(done):
 def test_a_selection_that_is_not_what_it_says_is_not_evaluated(pipeline, monkeypatch):
     pipeline.write_pool()
     no = dg.AssetCheckResult(passed=False)
-    monkeypatch.setattr("dagster_project.refresh.check_selection", lambda *_: no)
+    monkeypatch.setattr("dsir_dagster.refresh.check_selection", lambda *_: no)
     _, failed = pipeline.refresh()
     assert "size_and_uniqueness failed" in failed["selections"]
     assert "does not pass its check size_and_uniqueness" in failed["evaluations"]

@@ -7,7 +7,7 @@ import pytest
 import rich.text
 from rich.table import Table
 
-from dagster_project.terminal import Terminal, Text, lines, write_anything
+from dsir_dagster.terminal import Terminal, Text, lines, write_anything
 from tests.resources.test_borders import HOSTILE
 
 

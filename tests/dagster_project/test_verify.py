@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from dagster_project import cli
-from resources.workspace import made_from
+from dsir_dagster import cli
+from dsir_dagster.resources.workspace import made_from
 from tests.pipeline import sentences
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from dagster_project.cli import main
+from dsir_dagster.cli import main
 from tests.e2e.server import REPOSITORY, DagsterServer
 from tests.pipeline import sentences
 

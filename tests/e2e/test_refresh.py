@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from dagster_project.cli import main
-from resources.plan import ASSETS
+from dsir_dagster.cli import main
+from dsir_dagster.resources.plan import ASSETS
 from tests.e2e.server import DagsterServer
 from tests.e2e.test_crashes import made, slow, some_made  # noqa: F401 - a fixture
 from tests.e2e.test_ui import launch, location

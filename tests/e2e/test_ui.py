@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dagster_project.cli import main
+from dsir_dagster.cli import main
 from tests.e2e.server import DagsterServer
 from tests.pipeline import sentences
 

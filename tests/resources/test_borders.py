@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.materialize import markdown_table
-from assets.report import html_table
-from resources.borders import from_markdown, markdown, visible
+from dsir_dagster.assets.materialize import markdown_table
+from dsir_dagster.assets.report import html_table
+from dsir_dagster.resources.borders import from_markdown, markdown, visible
 
 #: Names as hostile files have them.
 HOSTILE = [

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from resources import database
-from resources.catalog import Catalog, Lineage
-from resources.database import CatalogDamaged, CatalogLocked, Database
-from resources.store import Stamp, Store
+from dsir_dagster.resources import database
+from dsir_dagster.resources.catalog import Catalog, Lineage
+from dsir_dagster.resources.database import CatalogDamaged, CatalogLocked, Database
+from dsir_dagster.resources.store import Stamp, Store
 
 START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 STAMP = Stamp("any", "v1", {})

@@ -20,16 +20,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from resources.catalog import Catalog
-from resources.database import CatalogDamaged
-from resources.store import Store
+from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.database import CatalogDamaged
+from dsir_dagster.resources.store import Store
 
 #: Records one row a transaction and says so after each, as a run does that is asked what it has finished.
 WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from resources.catalog import Catalog, Lineage
+from dsir_dagster.resources.catalog import Catalog, Lineage
 home, who, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 with open(sys.argv[5], "a", buffering=1) as said:
     for i in range(first, last):
@@ -41,7 +41,7 @@ with open(sys.argv[5], "a", buffering=1) as said:
 READER = """
 import sys, time
 from pathlib import Path
-from resources.catalog import Catalog
+from dsir_dagster.resources.catalog import Catalog
 while True:
     Catalog(Path(sys.argv[1])).latest()
     print("read", flush=True)

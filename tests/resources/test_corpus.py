@@ -16,10 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.corpus import CorpusError, content_stamp, discover, expand, lines, read_blocks, tables
-from resources.corpus.fields import RecordFields
-from resources.corpus.lines import LineBlock
-from resources.settings import RawSource, Reader, Target
+from dsir_dagster.resources.corpus import (
+    CorpusError,
+    content_stamp,
+    discover,
+    expand,
+    lines,
+    read_blocks,
+    tables,
+)
+from dsir_dagster.resources.corpus.fields import RecordFields
+from dsir_dagster.resources.corpus.lines import LineBlock
+from dsir_dagster.resources.settings import RawSource, Reader, Target
 
 TEXT = Reader()
 
@@ -88,7 +96,7 @@ def test_discover_keys_sorted_and_hidden_files_left_out(tmp_path):
 
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=300))
 def test_shard_keys_are_accepted_by_dagster(name):
-    from resources.corpus.files import _shard_key
+    from dsir_dagster.resources.corpus.files import _shard_key
 
     key = _shard_key("pool", name)
     assert re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) and len(key) <= 200

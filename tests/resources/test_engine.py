@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.engine import Engine, available_cores
+from dsir_dagster.resources.engine import Engine, available_cores
 
 
 @pytest.fixture(params=[1, 2, 5], ids="threads={}".format)
@@ -141,7 +141,7 @@ def test_shards_may_map_blocks(engine):
 # This runs in a process of its own, since threads that wait for each other keep the interpreter from ending.
 NESTED = """
 import sys
-from resources.engine import Engine
+from dsir_dagster.resources.engine import Engine
 
 engine = Engine(int(sys.argv[1]))
 inside = {

@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 from rich.text import Text
 
-from resources.corpus import CorpusError
-from resources.database import CatalogDamaged
-from resources.errors import explained
+from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.database import CatalogDamaged
+from dsir_dagster.resources.errors import explained
 
 
 def nest(n):

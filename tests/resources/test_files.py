@@ -17,8 +17,8 @@ import pytest
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from resources.corpus import CorpusError, content_stamp, discover, expand
-from resources.settings import RawSource, Reader
+from dsir_dagster.resources.corpus import CorpusError, content_stamp, discover, expand
+from dsir_dagster.resources.settings import RawSource, Reader
 from tests.pipeline import sentences
 from tests.resources.test_corpus import TEXT, read, source, zstd
 
@@ -224,19 +224,19 @@ def test_a_reader_beside_the_configuration_comes_first(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", path_before.copy())
     for name in ("one", "two"):  # two pipelines in one process, with modules named like ones of this project
         folder = tmp_path / name
-        (folder / "assets").mkdir(parents=True)
-        (folder / "assets/inner.py").write_text(READER.format("from .texts import TEXT", "TEXT"))
-        (folder / "assets/texts.py").write_text(f"TEXT = 'inner {name}'")
+        (folder / "dsir").mkdir(parents=True)
+        (folder / "dsir/inner.py").write_text(READER.format("from .texts import TEXT", "TEXT"))
+        (folder / "dsir/texts.py").write_text(f"TEXT = 'inner {name}'")
         (folder / "tests.py").write_text(READER.format(f"import helper_{name}", f"helper_{name}.TEXT"))
         (folder / f"helper_{name}.py").write_text(f"TEXT = 'text of {name}'")
-        for reader, text in (("tests:read", f"text of {name}"), ("assets.inner:read", f"inner {name}")):
+        for reader, text in (("tests:read", f"text of {name}"), ("dsir.inner:read", f"inner {name}")):
             each = Reader(reader=reader)
             each.beside(folder)
             assert read("x", each)[1] == [text]
     assert sys.path[: len(path_before)] == path_before, "what is installed is not shadowed"
-    import assets
+    import dsir
 
-    assert "inner" not in vars(assets)
+    assert "inner" not in vars(dsir)
 
 
 def test_a_reader_that_is_not_there_says_where_it_was_looked_for(tmp_path):
@@ -334,7 +334,7 @@ def test_a_tag_saves_reading_the_file_for_its_stamp(pipeline, store):
 
 @pytest.mark.parametrize("tag", ['W/"weak"', "", None])
 def test_what_is_no_tag_is_none(tag):
-    from resources.corpus.files import _modified, _tag
+    from dsir_dagster.resources.corpus.files import _modified, _tag
 
     assert _tag({"ETag": tag}) is None
     assert _tag({"ETag": tag, "generation": 7}) == "generation 7"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources.corpus import CorpusError, lines, read_blocks
-from resources.corpus.layout import layout
-from resources.records import read_records
-from resources.settings import Reader
+from dsir_dagster.resources.corpus import CorpusError, lines, read_blocks
+from dsir_dagster.resources.corpus.layout import layout
+from dsir_dagster.resources.records import read_records
+from dsir_dagster.resources.settings import Reader
 from tests.resources.test_corpus import TEXT, read
 
 TRICKY = ['a "quoted" \\ text', 'brackets ]}[{, and "', "back\\", "line\nbreak\ttab", "é 😀", "", "\\\\\\"]

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from resources import plan as plan_module
-from resources.plan import ASSETS, Output, Plan, ShardFile, fingerprint
-from resources.settings import Settings
+from dsir_dagster.resources import plan as plan_module
+from dsir_dagster.resources.plan import ASSETS, Output, Plan, ShardFile, fingerprint
+from dsir_dagster.resources.settings import Settings
 
 CONFIGURATION = {
     "raw": [{"name": "wiki", "uri": "/pool/wiki-*.jsonl"}, {"name": "books", "uri": "/pool/books-*.jsonl"}],

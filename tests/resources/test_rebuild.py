@@ -18,10 +18,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from dagster_project import cli
-from resources import catalog as catalog_module
-from resources.catalog import VERSION, Catalog
-from resources.database import CatalogDamaged
+from dsir_dagster import cli
+from dsir_dagster.resources import catalog as catalog_module
+from dsir_dagster.resources.catalog import VERSION, Catalog
+from dsir_dagster.resources.database import CatalogDamaged
 from tests.pipeline import sentences
 from tests.resources.test_catalog import START, lineage
 
@@ -286,7 +286,7 @@ def test_no_view_is_made_and_nothing_is_written_where_the_catalog_is_as_it_shoul
 
 READ_ONLY = """
 import os, sys
-from dagster_project import cli
+from dsir_dagster import cli
 from dsir.compilation import warm_up
 from dsir.features import FeatureSpec
 warm_up(FeatureSpec(), print)  # Python itself may be in a folder that is closed to others

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resources import record_writer
-from resources.corpus import CorpusError, lines
-from resources.record_writer import RecordWriter
-from resources.records import Lines, read_pieces, read_records
-from resources.settings import Reader
+from dsir_dagster.resources import record_writer
+from dsir_dagster.resources.corpus import CorpusError, lines
+from dsir_dagster.resources.record_writer import RecordWriter
+from dsir_dagster.resources.records import Lines, read_pieces, read_records
+from dsir_dagster.resources.settings import Reader
 
 TEXT = Reader()
 FORMATS = ("jsonl", "jsonl.zst", "parquet")

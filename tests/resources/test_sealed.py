@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from dsir.features import Features, FeatureSpec, featurize
-from resources.sealed import DamagedFile
-from resources.store import SCHEMAS, Stamp, Store, table
+from dsir_dagster.resources.sealed import DamagedFile
+from dsir_dagster.resources.store import SCHEMAS, Stamp, Store, table
 
 STAMP = Stamp("raw_counts[pool.a]", "0123456789abcdef", {"buckets": 1000})
 KINDS = sorted(SCHEMAS)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dsir.features import FeatureSpec
-from resources.settings import ConfigError, Settings, load_settings
+from dsir_dagster.resources.settings import ConfigError, Settings, load_settings
 
 SMALLEST = {
     "raw": [{"name": "wiki", "uri": "pool/wiki_*.jsonl"}],

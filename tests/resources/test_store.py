@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import FeatureSpec, featurize
-from resources import store as store_module
-from resources.sealed import DamagedFile
-from resources.store import SCHEMAS, StaleInput, Stamp, Store, table
+from dsir_dagster.resources import store as store_module
+from dsir_dagster.resources.sealed import DamagedFile
+from dsir_dagster.resources.store import SCHEMAS, StaleInput, Stamp, Store, table
 
 FEATURES = {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"}
 STAMP = Stamp("weights[wiki-0]", "0123456789abcdef", FEATURES)

@@ -4,8 +4,15 @@ import glob
 
 import pytest
 
-from resources.corpus import CorpusError
-from resources.uris import absolute_uri, local_name, local_path, masked, split_pattern, without_credentials
+from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.uris import (
+    absolute_uri,
+    local_name,
+    local_path,
+    masked,
+    split_pattern,
+    without_credentials,
+)
 from tests.resources.test_settings import SMALLEST, changed, load, refusal
 
 SECRET = [

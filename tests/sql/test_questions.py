@@ -18,13 +18,13 @@ import duckdb
 import numpy as np
 import pytest
 
-import sql
-from dagster_project.changes import print_changes
-from dagster_project.terminal import Terminal
 from dsir.hashing import gumbel_noise, noise_key
-from resources.catalog import Catalog, Lineage
-from resources.settings import ConfigError
-from resources.store import Store
+from dsir_dagster import sql
+from dsir_dagster.changes import print_changes
+from dsir_dagster.resources.catalog import Catalog, Lineage
+from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.store import Store
+from dsir_dagster.terminal import Terminal
 from tests.pipeline import SmallPipeline, sentences
 
 FIRST, SEED, NEW_SHARD, CHANGED_FILE, VANISHED, TARGET = range(1, 7)  # versions of the selection `picked`
