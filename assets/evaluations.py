@@ -118,7 +118,7 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
 
 def check_evaluation(workspace: Workspace, name: str) -> dg.AssetCheckResult:
     """Say whether a selection's KL reduction is above that of random picks by more than two standard deviations."""
-    found = workspace.catalog.latest()["evaluations", name]["metadata"]
+    found = workspace.catalog.latest()["evaluations", name].metadata
     measured = ("kl_reduction", "kl_reduction_random", "kl_reduction_random_sd")
     numbers = {metric: found[metric] for metric in measured}
     bar = found["kl_reduction_random"] + 2 * found["kl_reduction_random_sd"]
@@ -140,7 +140,7 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     configured = plan.selections(plan.settings.selection(name))
     if configured.found is None:
         raise dg.Failure(f"{configured.name} was never materialized; do that first", allow_retries=False)
-    made_of = json.loads(json.loads(configured.found["inputs"])["configuration"])
+    made_of = json.loads(configured.found.inputs["configuration"])
     selection = Selection.model_validate({"name": name, **made_of})
     output = plan.selections(selection)
     if output.state != "fresh":

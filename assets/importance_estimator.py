@@ -271,7 +271,7 @@ def measure_drift(workspace: Workspace, plan: Plan) -> Drift:
     )
     fit = workspace.settings.estimator.fit
     return Drift(
-        pinned.partition, divergence, fit.max_drift, len(plan.counted), pinned.found["metadata"]["shards"]
+        pinned.partition, divergence, fit.max_drift, len(plan.counted), pinned.found.metadata["shards"]
     )
 
 

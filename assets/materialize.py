@@ -32,11 +32,11 @@ from dagster._core.definitions.data_version import (
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from dsir_dagster.resources.borders import markdown
-from dsir_dagster.resources.catalog import Lineage
 from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.errors import explained
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, output_name
+from dsir_dagster.resources.lineage import Lineage, output_name
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.workspace import Workspace
 
@@ -249,8 +249,7 @@ def bring_up_to_date(
     recorded_at = time.monotonic()
 
     def record() -> Made:
-        metrics = {each.partition: result.metrics for each, _, result in unrecorded if result.metrics}
-        workspace.catalog.record([lineage for _, lineage, _ in unrecorded], metrics)
+        workspace.catalog.record([lineage for _, lineage, _ in unrecorded])
         for each, _, result in unrecorded:
             yield each, _report(workspace, each, result.metadata, result.tables, each.why or "forced")
         unrecorded.clear()
@@ -281,6 +280,7 @@ def bring_up_to_date(
                 result.metadata["bytes_written"],
                 files,
                 result.metadata,
+                metrics=result.metrics and result.metrics.to_pylist(),
             )
             unrecorded.append((output, lineage, result))
             if time.monotonic() - recorded_at >= RECORD_SECONDS:
@@ -341,7 +341,7 @@ def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:
 
 def kept_report(instance: dg.DagsterInstance, workspace: Workspace, output: Output) -> dict[str, object]:
     """Return what Dagster shows of an output that is fresh: what it showed when it was made, plots and tables too."""
-    report = _report(workspace, output, output.found["metadata"], {}, "fresh, not recomputed")
+    report = _report(workspace, output, output.found.metadata, {}, "fresh, not recomputed")
     record = newest_materialization(instance, output)
     shown = record.asset_materialization.metadata if record else {}
     made = shown.get("fingerprint")

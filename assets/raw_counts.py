@@ -143,8 +143,8 @@ def count_shard(
             quarantine_rows.write()
         if not tally.documents and (error := no_usable_row(uri, source, reasons)):
             if (
-                str(quarantine_path.relative_to(workspace.home))
-                not in (output.found or {"files": ()})["files"]
+                output.found is None
+                or str(quarantine_path.relative_to(workspace.home)) not in output.found.files
             ):
                 quarantine.close()  # stays, for whoever looks for the reason
             raise error
@@ -222,7 +222,7 @@ def too_many_quarantined(workspace: Workspace, plan: Plan) -> list[Quarantined]:
     counted += [(plan.target_counts(name), settings.target(name)) for name in plan.counted_targets]
     found = []
     for output, reader in counted:
-        numbers = output.found["metadata"]
+        numbers = output.found.metadata
         bad = numbers["quarantined_rows"] - numbers.get("blank_lines", 0)
         rows = bad + numbers.get("records", numbers["documents"]) + numbers.get("holdout_documents", 0)
         if bad > reader.max_quarantined * rows:

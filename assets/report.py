@@ -172,7 +172,7 @@ def page_of(
     look: Look,
 ) -> dict[str, object]:
     """Return what the template shows."""
-    made = source.found["metadata"]
+    made = source.found.metadata
     values = {
         (row["target"], row["metric"], row["source"]): row["value"] for row in result.metrics.to_pylist()
     }
@@ -533,18 +533,18 @@ def lineage(plan: Plan, selection: Selection, source: Output) -> Iterator[tuple[
 
     def row(output: Output) -> tuple[str, str, str, str]:
         found = output.found
-        return output.name, found["fingerprint"], found["run_id"], when(found["finished_at"])
+        return output.name, found.fingerprint, found.run_id, when(found.finished_at)
 
     yield row(source)
     for outputs in (map(plan.weights, plan.counted), map(plan.raw_counts, plan.counted)):
         runs: dict[str, list[Output]] = {}
         for output in outputs:
-            runs.setdefault(output.found["run_id"], []).append(output)
+            runs.setdefault(output.found.run_id, []).append(output)
         for run_id, of_run in runs.items():
             if len(of_run) == 1:
                 yield row(of_run[0])
             else:
-                last = max(each.found["finished_at"] for each in of_run)
+                last = max(each.found.finished_at for each in of_run)
                 yield f"{of_run[0].asset}, {len(of_run):,} shards", "", run_id, when(last)
         if of_run[0].asset == "weights":
             yield row(plan.importance_estimator)

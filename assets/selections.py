@@ -35,7 +35,8 @@ from dsir_dagster.assets.materialize import (
 )
 from dsir_dagster.assets.methods import Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan, output_name
+from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
@@ -170,12 +171,12 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
 def check_selection(workspace: Workspace, name: str) -> dg.AssetCheckResult:
     """Say whether the newest version of a selection is what its metadata say it is."""
     latest = workspace.catalog.latest()["selections", name]
-    folder = workspace.store.selection_folder(name, latest["fingerprint"])
-    stamp = Stamp(output_name("selections", name), latest["fingerprint"], {})
+    folder = workspace.store.selection_folder(name, latest.fingerprint)
+    stamp = Stamp(output_name("selections", name), latest.fingerprint, {})
     columns = ["epoch", "shard", "row", "n_tokens"]
     picks = workspace.store.read_table(folder / "picks.parquet", stamp, columns)
     unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
-    expected = latest["metadata"]
+    expected = latest.metadata
     tokens = pc.sum(picks["n_tokens"]).as_py() or 0
     numbers = {
         "documents": picks.num_rows,

@@ -83,7 +83,7 @@ def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
         return weigh_shard(workspace, plan, output, targets, ratios, kept, progress)
 
     # Large ones first, so that no thread has a large one left at the end.
-    ready.sort(key=lambda key: -plan.raw_counts(key).found["metadata"]["text_bytes"])
+    ready.sort(key=lambda key: -plan.raw_counts(key).found.metadata["text_bytes"])
     outputs = list(map(plan.weights, ready))
     yield from bring_up_to_date(context, workspace, "weights", outputs, compute, options)
 
@@ -93,9 +93,9 @@ def kept_files(workspace: Workspace, plan: Plan, output: Output) -> dict[str, st
     if output.found is None:
         return {}
     shard, found = output.partition, output.found
-    there = {name: stamp for name, stamp in found["files"].items() if name not in found["absent"]}
+    there = {name: stamp for name, stamp in found.files.items() if name not in found.absent}
     kept = {}
-    for target, made_of in json.loads(found["metadata"]["log_weights"]).items():
+    for target, made_of in found.mapping("log_weights").items():
         name = str(workspace.store.weights(shard, target).relative_to(workspace.home))
         holds = target in plan.counted_targets and made_of == plan.log_weights(shard, target).fingerprint
         if holds and name in there:
@@ -125,10 +125,10 @@ def weigh_shard(
     shard = output.partition
     source = plan.raw_counts(shard)
     store = workspace.store
-    n_documents = source.found["metadata"]["documents"]
+    n_documents = source.found.metadata["documents"]
     new = [target for target in targets if target not in kept]
     features = store.path("features", shard)
-    moments = json.loads(output.found["metadata"]["log_weight_moments"]) if kept else {}
+    moments = output.found.mapping("log_weight_moments") if kept else {}
     if new:
         of_new = ratios[[target in new for target in targets]]
         moments |= _weigh_new(workspace, plan, shard, new, of_new, progress)
@@ -136,10 +136,10 @@ def weigh_shard(
         progress.add(documents=n_documents)
     files = [store.weights(shard, target) for target in new]
     kept = {str(store.weights(shard, t).relative_to(workspace.home)): stamp for t, stamp in kept.items()}
-    for name in output.found["files"] if output.found else ():
+    for name in output.found.files if output.found else ():
         if name not in kept and workspace.home / name not in files:
             (workspace.home / name).unlink(missing_ok=True)  # of a target that is gone
-    progress.add(bytes=source.found["metadata"]["text_bytes"])
+    progress.add(bytes=source.found.metadata["text_bytes"])
     return Result(
         rows=n_documents * len(targets),
         files=files,
@@ -151,7 +151,7 @@ def weigh_shard(
             "log_weights": json.dumps({t: plan.log_weights(shard, t).fingerprint for t in targets}),
             "log_weight_moments": json.dumps({target: moments[target] for target in targets}),
             "bytes_read": features.stat().st_size if new else 0,
-            "MB_per_s": rate(source.found["metadata"]["text_bytes"], started),
+            "MB_per_s": rate(source.found.metadata["text_bytes"], started),
         },
         tables={
             "log weight by target, nats": markdown_table(

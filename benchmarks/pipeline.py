@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.plan import ASSETS
 
 
@@ -170,13 +171,13 @@ class Pipeline:
         arguments = ("run", "--config", self.folder / "dsir.yaml", "--home", self.home)
         return run_process("dsir_dagster", *arguments, log=log)
 
-    def lineage(self) -> list[dict]:
+    def lineage(self) -> list[Lineage]:
         """Return the newest materialization of every output."""
         return list(Catalog(self.home).latest().values())
 
     def counted(self) -> tuple[int, int]:
         """Return documents and bytes of text that the counting says it has read."""
-        rows = [row["metadata"] for row in self.lineage() if row["asset"] == "raw_counts"]
+        rows = [row.metadata for row in self.lineage() if row.asset == "raw_counts"]
         return sum(row["documents"] for row in rows), sum(row["text_bytes"] for row in rows)
 
     def stages(self, process: Process) -> dict[str, dict[str, float]]:
@@ -194,11 +195,11 @@ class Pipeline:
             its last one's end; ``ended``, the seconds from the start of the process to that end.
         """
         stages = {}
-        computed = [row for row in self.lineage() if row["started_at"] >= process.started]
+        computed = [row for row in self.lineage() if row.started_at >= process.started]
         for asset in ASSETS:
-            if rows := [row for row in computed if row["asset"] == asset]:
-                first = min(row["started_at"] for row in rows)
-                last = max(row["finished_at"] for row in rows)
+            if rows := [row for row in computed if row.asset == asset]:
+                first = min(row.started_at for row in rows)
+                last = max(row.finished_at for row in rows)
                 stages[asset] = {
                     "wall": (last - first).total_seconds(),
                     "ended": (last - process.started).total_seconds(),

@@ -46,9 +46,9 @@ def main() -> int:
             last = corpus.files[-1]
             os.symlink(last, pool / last.name)
             figures[fit]["one file more"] = pipeline.run().wall
-            made = [row for row in pipeline.lineage() if row["asset"] == "weights"]
-            newest = max(row["finished_at"] for row in pipeline.lineage() if row["asset"] == "raw_counts")
-            figures[fit]["shards weighed"] = sum(row["finished_at"] > newest for row in made)
+            made = [row for row in pipeline.lineage() if row.asset == "weights"]
+            newest = max(row.finished_at for row in pipeline.lineage() if row.asset == "raw_counts")
+            figures[fit]["shards weighed"] = sum(row.finished_at > newest for row in made)
             if fit == "pinned":
                 workspace = Workspace(config, pipeline.home)
                 figures[fit]["drift"] = measure_drift(workspace, workspace.plan()).drift

@@ -173,9 +173,7 @@ def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[s
             f"dsir read {documents} documents, {n_bytes} bytes; the pool has {pool.documents}, {pool.text_bytes}"
         )
     [selected] = [
-        row["metadata"]
-        for row in whole.lineage()
-        if row["partition"] == "tenth" and row["asset"] == "selections"
+        row.metadata for row in whole.lineage() if row.partition == "tenth" and row.asset == "selections"
     ]
     stages = whole.stages(fresh)
     on_disk = sum(path.stat().st_size for path in (whole.home / "features").iterdir())

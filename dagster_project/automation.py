@@ -141,7 +141,7 @@ def due_outputs(plan: Plan) -> list[Output]:
         if output.state == "fresh" or (output.asset == "weights" and output.partition in plan.uncounted):
             continue
         if output.asset == "selections" and output.state == "stale":
-            configured_there = "launchpad" in output.found["metadata"]
+            configured_there = "launchpad" in output.found.metadata
             if configured_there and output.changes == {"changed": ["configuration"], "new": [], "gone": []}:
                 left_alone.add(output.partition)
         if output.asset not in ("selections", "evaluations") or output.partition not in left_alone:
@@ -151,7 +151,7 @@ def due_outputs(plan: Plan) -> list[Output]:
 
 def attempt(output: Output) -> str:
     """Name the making of an output from these inputs over what is there now."""
-    found = output.found["run_id"] if output.found else ""
+    found = output.found.run_id if output.found else ""
     return fingerprint({"wanted": output.fingerprint, "found": found})
 
 

@@ -42,7 +42,8 @@ from dsir_dagster.resources import progress
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.catalog import Rebuilt
 from dsir_dagster.resources.errors import explained
-from dsir_dagster.resources.plan import Output, output_name
+from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
@@ -219,7 +220,7 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
         latest = workspace.catalog.latest()
         for output in stage.due:
             row = latest.get((output.asset, output.partition))
-            if row and row["run_id"] == stage.run_id:
+            if row and row.run_id == stage.run_id:
                 done[output.partition] = row
     parts = [f"{len(done)} recomputed"] if stage.due else []
     if stage.fresh:
@@ -228,7 +229,7 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
         parts.append(f"{len(stage.failed)} failed")
     if stage.left_out:
         parts.append(f"{len(stage.left_out)} left out ({'; '.join(dict.fromkeys(stage.left_out.values()))})")
-    metadata = [row["metadata"] for row in done.values()]
+    metadata = [row.metadata for row in done.values()]
     documents = sum(entry.get("documents", 0) for entry in metadata)
     if documents and stage.asset != "evaluations":
         parts.append(f"{documents:,} documents")
@@ -236,7 +237,7 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
     if n_bytes:
         parts.append(f"{n_bytes / 1e6:,.1f} MB")
         seconds = (
-            max(row["finished_at"] for row in done.values()) - min(row["started_at"] for row in done.values())
+            max(row.finished_at for row in done.values()) - min(row.started_at for row in done.values())
         ).total_seconds()
         parts.append(f"{n_bytes / 1e6 / max(seconds, 1e-3):,.0f} MB/s")
     rejected = sum(entry.get("quarantined_rows", 0) for entry in metadata)

@@ -78,7 +78,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
             name = folder.parent.name
             if name not in selections:
                 found.append((folder, "no configuration names it"))
-            elif (kind, name) in latest and latest[kind, name]["fingerprint"] != folder.name:
+            elif (kind, name) in latest and latest[kind, name].fingerprint != folder.name:
                 found.append((folder, OLDER_VERSION))
     found += [
         (path, "set aside by `dsir verify`") for path in (home / "damaged").rglob("*") if path.is_file()

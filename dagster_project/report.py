@@ -10,7 +10,8 @@ import json
 from rich.table import Table
 
 from dsir_dagster.assets.importance_estimator import measure_drift
-from dsir_dagster.resources.plan import Plan, output_name
+from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, Text, absences, header
 

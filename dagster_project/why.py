@@ -17,7 +17,8 @@ from dsir.selection import pack_position
 from dsir_dagster.assets.evaluations import current_selection
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.texts import pool_texts
-from dsir_dagster.resources.plan import Plan, output_name
+from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, Text, absences

@@ -15,8 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -34,6 +33,7 @@ from dsir_dagster.resources.database import (
     started,
     write_number,
 )
+from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.stamps import VERSIONED, Stamps
 
 #: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it.
@@ -41,41 +41,6 @@ VERSION = 2
 
 #: Age at which the copy of the catalog is replaced.
 COPY_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """One materialization of one output: a row of the table ``lineage``.
-
-    Attributes
-    ----------
-    asset, partition : str
-        ``partition`` is '' for an asset without partitions.
-    fingerprint : str
-    run_id : str
-        Dagster's.
-    inputs : mapping of str to str
-        Name of an input to its fingerprint.
-    started_at, finished_at : datetime
-    rows, bytes : int
-        Rows of the output, bytes written.
-    files : mapping of str to str
-        Path below DSIR_HOME to the SHA-256 of the file.
-    metadata : mapping
-        Numbers and strings to show.
-    """
-
-    asset: str
-    partition: str
-    fingerprint: str
-    run_id: str
-    inputs: Mapping[str, str]
-    started_at: datetime
-    finished_at: datetime
-    rows: int
-    bytes: int
-    files: Mapping[str, str]
-    metadata: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -322,10 +287,12 @@ class Catalog:
             kept = tables["lineage"] if source else pa.table({"sequence": []})
             names = ("asset", "partition", "fingerprint", "run_id")
             known = set(zip(*(kept[name].to_pylist() for name in names), strict=True)) if source else set()
-            stamps = [row for row in self.stamps.read() if tuple(row[name] for name in names) not in known]
-            verdicts = hold([row["files"] for row in stamps])
+            stamps = [
+                row for row in self.stamps.read() if tuple(getattr(row, name) for name in names) not in known
+            ]
+            verdicts = hold([row.files for row in stamps])
             added = [row for row, holds in zip(stamps, verdicts, strict=True) if holds]
-            number = max([number, *kept["sequence"].to_pylist(), *(row["sequence"] for row in added)]) + 1
+            number = max([number, *kept["sequence"].to_pylist(), *(row.sequence for row in added)]) + 1
             aside = self._home / "damaged" if source != self.path and self.path.exists() else None
             self._make(tables, number, aside)
             with self._attached(self.path, read_only=False) as connection:
@@ -340,7 +307,7 @@ class Catalog:
             source,
             len(kept),
             len(added),
-            [str(self.stamps.path(*(row[name] for name in names[:3]))) for row in rejected],
+            [str(self.stamps.path(*row.key, row.fingerprint)) for row in rejected],
             aside and aside / self.path.name,
         )
 
@@ -361,41 +328,21 @@ class Catalog:
                 connection.register(key, parameters.pop(key))
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
 
-    def latest(self) -> dict[tuple[str, str], dict]:
+    def latest(self) -> dict[tuple[str, str], Lineage]:
         """Return the newest materialization of every output, by (asset, partition)."""
-        rows = self.query("latest").to_pylist()
-        for row in rows:
-            row |= {name: json.loads(row[name]) for name in ("metadata", "files", "modified")}
-        return {(row["asset"], row["partition"]): row for row in rows}
+        rows = map(Lineage.from_row, self.query("latest").to_pylist())
+        return {row.key: row for row in rows}
 
-    def record(self, lineage: Sequence[Lineage], metrics: Mapping[str, pa.Table] | None = None) -> None:
+    def record(self, lineage: Sequence[Lineage]) -> None:
         """Add rows of lineage in one transaction, together with the metrics of evaluations.
 
         Their stamps are written before: whatever becomes of the catalog, they are not lost with it.
-
-        Parameters
-        ----------
-        lineage : sequence of Lineage
-        metrics : mapping of str to Table, optional
-            By selection: columns selection, version, target, metric, source, value. They replace those
-            that the selection had.
         """
         if not lineage:
             return
         with self.transaction() as connection:
             [(_, number, _)] = connection.execute(sql.load("about")).fetchall()
-            rows = [
-                {
-                    "sequence": number,
-                    **vars(row),
-                    **{name: dict(getattr(row, name)) for name in ("inputs", "files", "metadata")},
-                    "modified": self._modified(row.files),
-                }
-                for row in lineage
-            ]
-            for row in rows:
-                if row["asset"] == "evaluations" and row["partition"] in (metrics or {}):
-                    row["metrics"] = metrics[row["partition"]].to_pylist()
+            rows = [replace(row, sequence=number, modified=self._modified(row.files)) for row in lineage]
             _insert(connection, rows)
             self.stamps.write(rows)
 
@@ -444,24 +391,24 @@ class Catalog:
             connection.execute(sql.load("update_vanished"), {"gone": list(gone), "back": list(back)})
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[dict]) -> None:
-    """Insert rows of lineage as stamps have them; metrics replace those that the selection had."""
+def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[Lineage]) -> None:
+    """Insert rows of lineage; metrics replace those that the selection had."""
     if not rows:
         return
     texts = ("inputs", "files", "modified", "metadata")
     lineage = [
-        {name: value for name, value in row.items() if name not in (*texts, "metrics")}
-        | {name: json.dumps(row[name]) for name in texts}
+        {name: json.dumps(value) if name in texts else value for name, value in row.to_row().items()}
+        | {"metrics": None}
         for row in rows
     ]
     connection.register("rows", pa.Table.from_pylist(lineage))
     connection.execute(sql.load("insert_lineage"))
     connection.execute(sql.load("delete_failures"))
-    for row in sorted(rows, key=lambda row: row["sequence"]):
-        if "metrics" in row:
-            connection.execute(sql.load("delete_evaluation"), {"selection": row["partition"]})
-        if row.get("metrics"):
-            connection.register("metrics", pa.Table.from_pylist(row["metrics"]))
+    for row in sorted(rows, key=lambda row: row.sequence):
+        if row.metrics is not None:
+            connection.execute(sql.load("delete_evaluation"), {"selection": row.partition})
+        if row.metrics:
+            connection.register("metrics", pa.Table.from_pylist(row.metrics))
             connection.execute(sql.load("insert_evaluation"))
 
 
@@ -498,21 +445,16 @@ def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.T
     return {name: connection.sql(text).to_arrow_table() for name, text in questions.items()}
 
 
-def _stamps_of(tables: Mapping[str, pa.Table]) -> list[dict]:
+def _stamps_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
     """Return what the stamps of a catalog's outputs would be."""
     metrics: dict[str, list[dict]] = {}
     for row in tables["evaluations"].to_pylist():
         metrics.setdefault(row["selection"], []).append(row)
-    rows = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
-    rows.sort(key=lambda row: row["sequence"])
-    newest = {
-        (row["asset"], row["partition"], row["asset"] in VERSIONED and row["fingerprint"]): row
-        for row in rows
-    }
-    for row in newest.values():
-        row |= {name: dict(row[name]) for name in ("inputs", "files", "modified")}
-        row["metadata"] = json.loads(row["metadata"])
-        of_version = metrics.get(row["partition"]) if row["asset"] == "evaluations" else None
-        if of_version and row["metadata"].get("selection_version") == of_version[0]["version"]:
-            row["metrics"] = of_version
+    kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
+    rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
+    newest = {(*row.key, row.asset in VERSIONED and row.fingerprint): row for row in rows}
+    for key, row in newest.items():
+        of_version = metrics.get(row.partition) if row.asset == "evaluations" else None
+        if of_version and row.metadata.get("selection_version") == of_version[0]["version"]:
+            newest[key] = replace(row, metrics=of_version)
     return list(newest.values())

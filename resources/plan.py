@@ -20,6 +20,7 @@ from functools import cached_property
 
 from dsir import downstream, near_duplicates, proxy
 from dsir.features import KERNEL_VERSION
+from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.settings import RawSource, Reader, Selection, Settings
 from dsir_dagster.resources.store import Stamp
 
@@ -74,7 +75,7 @@ class Output:
         What it has to be made of.
     features : dict
         Feature configuration, to name differences by.
-    found : dict or None
+    found : Lineage or None
         The newest row of lineage for this output.
     decisive : dict of str to str, optional
         What the fingerprint is the hash of, where that is less than the inputs: an input may change in a part that
@@ -85,7 +86,7 @@ class Output:
     partition: str
     inputs: Mapping[str, str]
     features: Mapping[str, object] = field(repr=False)
-    found: Mapping[str, object] | None = field(default=None, repr=False)
+    found: Lineage | None = field(default=None, repr=False)
     decisive: Mapping[str, str] | None = field(default=None, repr=False)
 
     @property
@@ -107,14 +108,14 @@ class Output:
     @property
     def state(self) -> str:
         """``fresh``, ``stale`` or ``missing``."""
-        if self.found is None or self.found["absent"]:
+        if self.found is None or self.found.absent:
             return "missing"
-        return "fresh" if self.found["fingerprint"] == self.fingerprint else "stale"
+        return "fresh" if self.found.fingerprint == self.fingerprint else "stale"
 
     @property
     def changes(self) -> dict[str, list[str]]:
         """Names of the inputs that are ``changed``, ``new`` or ``gone`` since it was made; sorted."""
-        then = json.loads(self.found["inputs"])
+        then = self.found.inputs
         return {
             "changed": sorted(key for key in self.inputs if key in then and then[key] != self.inputs[key]),
             "new": sorted(self.inputs.keys() - then.keys()),
@@ -126,12 +127,12 @@ class Output:
         """The reason of the state, for people; '' where it is fresh."""
         if self.found is None:
             return "never materialized"
-        if self.found["absent"]:
+        if self.found.absent:
             aside = "damaged, or made from a damaged file, and set aside by `dsir verify`"
-            return f"{aside if self.found.get('aside') else 'its file is gone'}: {self.found['absent'][0]}"
+            return f"{aside if self.found.aside else 'its file is gone'}: {self.found.absent[0]}"
         if self.state == "fresh":
             return ""
-        then = json.loads(self.found["inputs"])
+        then = self.found.inputs
         reasons = []
         for verb, keys in self.changes.items():
             if keys:
@@ -141,11 +142,6 @@ class Output:
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
                 reasons.append(f"{verb}: {', '.join(shown)}{more}")
         return "; ".join(reasons)
-
-
-def output_name(asset: str, partition: str) -> str:
-    """Return ``asset[partition]``, or the asset's name where there are no partitions."""
-    return f"{asset}[{partition}]" if partition else asset
 
 
 def fingerprint(content: Mapping[str, str]) -> str:
@@ -172,7 +168,7 @@ class Plan:
         settings: Settings,
         shards: list[ShardFile],
         target_stamps: Mapping[str, str],
-        latest: Mapping[tuple[str, str], dict],
+        latest: Mapping[tuple[str, str], Lineage],
     ) -> None:
         self.settings = settings
         self.shards = {shard.shard: shard for shard in shards}
@@ -251,7 +247,7 @@ class Plan:
             return None
         found = self._latest.get(("raw_distribution", name))
         if found is not None:
-            inputs = json.loads(found["inputs"])
+            inputs = dict(found.inputs)
         else:
             inputs = {output.name: output.fingerprint for output in map(self.raw_counts, self.counted)}
             inputs["features"] = _canonical(self.features)

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from dsir_dagster.resources.lineage import Lineage
+
 #: Assets whose old versions stay.
 VERSIONED = ("selections", "evaluations")
 
@@ -40,14 +42,10 @@ class Stamps:
             return self.folder / asset / partition / f"{fingerprint}.json"
         return self.folder / asset / f"{partition or '~'}.json"
 
-    def write(self, rows: Iterable[dict]) -> None:
+    def write(self, rows: Iterable[Lineage]) -> None:
         """Write the stamps of rows of lineage; each appears whole or not at all.
 
-        Parameters
-        ----------
-        rows : iterable of dict
-            Columns of the table ``lineage`` but for ``pruned_at``; of an evaluation also ``metrics``, its rows of the
-            table ``evaluations``. Only one process may write at a time: whoever has the catalog's lock.
+        Only one process may write at a time: whoever has the catalog's lock.
 
         Raises
         ------
@@ -55,9 +53,9 @@ class Stamps:
             A stamp could not be written.
         """
         for row in rows:
-            path = self.path(row["asset"], row["partition"], row["fingerprint"])
+            path = self.path(*row.key, row.fingerprint)
             new = self.folder / ".writing"
-            text = json.dumps(row, default=datetime.isoformat, ensure_ascii=False)
+            text = json.dumps(row.to_row(), default=datetime.isoformat, ensure_ascii=False)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 new.write_text(text, encoding="utf-8")
@@ -67,16 +65,13 @@ class Stamps:
                     new.unlink()
                 raise OSError(error.errno, f"{error.strerror}; nothing was recorded", str(path)) from error
 
-    def read(self) -> Iterator[dict]:
+    def read(self) -> Iterator[Lineage]:
         """Yield the rows of all stamps that can be read, in order of their paths."""
         for path in sorted(self.folder.glob("*/**/*.json")):
             try:
-                row = json.loads(path.read_text(encoding="utf-8"))
-                if self.path(row["asset"], row["partition"], row["fingerprint"]) == path:
-                    times = {
-                        name: datetime.fromisoformat(row[name]) for name in ("started_at", "finished_at")
-                    }
-                    yield row | times
+                row = Lineage.from_row(json.loads(path.read_text(encoding="utf-8")))
+                if self.path(*row.key, row.fingerprint) == path:
+                    yield row
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # no stamp; its output is then computed again
 

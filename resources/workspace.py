@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,7 +30,8 @@ from dsir_dagster.resources.corpus import (
     file_exists,
 )
 from dsir_dagster.resources.engine import Engine
-from dsir_dagster.resources.plan import Plan, ShardFile, fingerprint, output_name
+from dsir_dagster.resources.lineage import Lineage, output_name
+from dsir_dagster.resources.plan import Plan, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings, Target, load_settings
 from dsir_dagster.resources.store import Store
 
@@ -226,7 +226,7 @@ class Workspace:
             made = latest.get(("target_counts", target.name))
             if stamp.startswith(UNREADABLE) and made:
                 absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
-                stamp = json.loads(made["inputs"])["file"]
+                stamp = made.inputs["file"]
             stamps[target.name] = stamp
         return Plan(self.settings, shards, stamps, latest), absent
 
@@ -288,7 +288,7 @@ class Workspace:
         named = [
             (key, name, checksum)
             for key, row in sorted(latest.items())
-            for name, checksum in row["files"].items()
+            for name, checksum in row.files.items()
         ]
         damages, read_from = [], []
         stamps = self.engine.map_shards(lambda item: self._checksum(item[1]), named)
@@ -300,7 +300,7 @@ class Workspace:
                     read_from.append(key)
         followers = made_from(latest, read_from)
         # What was made from a damaged file goes first: as long as that one is there, it is found again.
-        for name in [name for key in followers for name in latest[key]["files"]]:
+        for name in [name for key in followers for name in latest[key].files]:
             self._set_aside(name)
         for damage in damages:
             self._set_aside(damage.file)
@@ -338,10 +338,10 @@ class Workspace:
             ShardFile(
                 shard,
                 self._source_of(shard),
-                row["metadata"]["file"],
+                str(row.metadata["file"]),
                 -1,
                 0.0,
-                json.loads(row["inputs"])["file"],
+                row.inputs["file"],
             )
             for (asset, shard), row in self.catalog.latest().items()
             if asset == "raw_counts" and shard not in recorded
@@ -357,26 +357,24 @@ class Workspace:
         names = [each.name for each in self.settings.raw if shard.startswith(f"{each.name}.")]
         return max(names, key=len, default=shard.split(".")[0])
 
-    def latest(self) -> dict[tuple[str, str], dict]:
+    def latest(self) -> dict[tuple[str, str], Lineage]:
         """Return the newest lineage of every output.
 
         Each with its files that are not there (``absent``), and whether :meth:`verify` took one of them (``aside``).
         """
-        latest = self.catalog.latest()
-        for row in latest.values():
+        found = {}
+        for key, row in self.catalog.latest().items():
             # The files of weights carry the fingerprint of their target's.
-            of_targets = json.loads(row["metadata"].get("log_weights", "{}")).values()
-            made = {row["fingerprint"], *of_targets}
-            row["absent"] = [
-                name
-                for name in row["files"]
-                if not self.store.is_there(name, made, row["modified"].get(name))
+            made = {row.fingerprint, *row.mapping("log_weights").values()}
+            absent = [
+                name for name in row.files if not self.store.is_there(name, made, row.modified.get(name))
             ]
-            row["aside"] = any(
-                aside.exists() and aside.stat().st_ctime >= row["finished_at"].timestamp()
-                for aside in map(self._aside, row["absent"])
+            aside = any(
+                aside.exists() and aside.stat().st_ctime >= row.finished_at.timestamp()
+                for aside in map(self._aside, absent)
             )
-        return latest
+            found[key] = replace(row, absent=absent, aside=aside) if absent else row
+        return found
 
 
 def is_read_by_others(name: str) -> bool:
@@ -387,21 +385,20 @@ def is_read_by_others(name: str) -> bool:
 
 
 def made_from(
-    latest: Mapping[tuple[str, str], dict], outputs: Iterable[tuple[str, str]]
+    latest: Mapping[tuple[str, str], Lineage], outputs: Iterable[tuple[str, str]]
 ) -> set[tuple[str, str]]:
     """Return the outputs that were made from some outputs as these are now, or from what was made from them.
 
     Parameters
     ----------
-    latest : mapping of (asset, partition) to dict
-        fingerprint and inputs of each.
+    latest : mapping of (asset, partition) to Lineage
     outputs : iterable of (asset, partition)
     """
-    inputs = {key: json.loads(row["inputs"]) for key, row in latest.items()}
+    inputs = {key: row.inputs for key, row in latest.items()}
     found = set(outputs)
     new, followers = found, set()
     while new:
-        names = {output_name(*key): latest[key]["fingerprint"] for key in new}
+        names = {output_name(*key): latest[key].fingerprint for key in new}
         new = {
             key
             for key, made_of in inputs.items()

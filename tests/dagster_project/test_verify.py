@@ -1,12 +1,10 @@
 """Damage to an output is found, named and repaired by the next run."""
 
-import json
-
 import pytest
 
 from dsir_dagster import cli
 from dsir_dagster.resources.workspace import made_from
-from tests.pipeline import sentences
+from tests.pipeline import materialization, sentences
 
 
 def verify(pipeline):
@@ -140,16 +138,13 @@ def test_a_selection_from_weights_that_stayed_when_a_target_came_follows_them(do
 
 
 def test_what_was_made_from_another_version_of_an_output_is_left_alone():
-    def made(fingerprint, **inputs):
-        return {"fingerprint": fingerprint, "inputs": json.dumps(inputs)}
-
-    latest = {
-        ("raw_counts", "a"): made("new"),
-        ("raw_distribution", "old"): made("1", **{"raw_counts[a]": "old"}),
-        ("raw_distribution", "new"): made("2", **{"raw_counts[a]": "new"}),
-        ("importance_estimator", ""): made("3", **{"raw_distribution[new]": "2"}),
-    }
-    assert made_from(latest, [("raw_counts", "a")]) == {
+    rows = (
+        materialization("raw_counts", "a", "new", {}),
+        materialization("raw_distribution", "old", "1", {"raw_counts[a]": "old"}),
+        materialization("raw_distribution", "new", "2", {"raw_counts[a]": "new"}),
+        materialization("importance_estimator", "", "3", {"raw_distribution[new]": "2"}),
+    )
+    assert made_from({row.key: row for row in rows}, [("raw_counts", "a")]) == {
         ("raw_distribution", "new"),
         ("importance_estimator", ""),
     }

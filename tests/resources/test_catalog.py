@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -17,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from dsir_dagster.resources import database
-from dsir_dagster.resources.catalog import Catalog, Lineage
+from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.database import CatalogDamaged, CatalogLocked, Database
+from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.store import Stamp, Store
 
 START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -76,16 +76,16 @@ def test_what_is_recorded_is_found_again(catalog):
     found = catalog.latest()
     assert list(found) == [("selections", "tenth")]
     found = found["selections", "tenth"]
-    assert (found["fingerprint"], found["run_id"], found["rows"], found["bytes"]) == ("v1", "run-1", 3, 2**40)
-    assert json.loads(found["inputs"]) == row.inputs
-    assert found["metadata"] == row.metadata
-    assert found["started_at"] == START and found["finished_at"] == START
+    assert (found.fingerprint, found.run_id, found.rows, found.bytes) == ("v1", "run-1", 3, 2**40)
+    assert found.inputs == row.inputs
+    assert found.metadata == row.metadata
+    assert found.started_at == START and found.finished_at == START
 
 
 def test_a_row_without_inputs_and_partition_is_found_again(catalog):
     catalog.record([lineage("importance_estimator", "", inputs={}, metadata={})])
     found = catalog.latest()["importance_estimator", ""]
-    assert json.loads(found["inputs"]) == {} and found["metadata"] == {}
+    assert found.inputs == {} and found.metadata == {}
 
 
 def test_the_newest_materialization_of_every_output_counts_and_older_ones_are_kept(catalog):
@@ -96,7 +96,7 @@ def test_the_newest_materialization_of_every_output_counts_and_older_ones_are_ke
         ("wiki-1", "only", 0),
     ):
         catalog.record([lineage(partition=partition, fingerprint=fingerprint, minutes=minutes)])
-    found = {key: row["fingerprint"] for key, row in catalog.latest().items()}
+    found = {key: row.fingerprint for key, row in catalog.latest().items()}
     assert found == {("raw_counts", "wiki-0"): "new", ("raw_counts", "wiki-1"): "only"}
     assert ask(catalog.path, "SELECT count(*) FROM lineage") == [(3,)]
 
@@ -104,7 +104,7 @@ def test_the_newest_materialization_of_every_output_counts_and_older_ones_are_ke
 def test_many_rows_are_recorded_together_or_not_at_all(catalog):
     catalog.record([lineage(partition=f"wiki-{i}", inputs={f"file {i}": "a"}) for i in range(100)])
     assert len(catalog.latest()) == 100
-    assert json.loads(catalog.latest()["raw_counts", "wiki-42"]["inputs"]) == {"file 42": "a"}
+    assert catalog.latest()["raw_counts", "wiki-42"].inputs == {"file 42": "a"}
     with pytest.raises(duckdb.Error):
         catalog.record([lineage(partition="good"), lineage(partition="bad", run_id=None)])
     assert len(catalog.latest()) == 100
@@ -122,8 +122,8 @@ def test_what_one_catalog_records_another_one_of_the_same_home_finds(catalog, ho
     assert Catalog(home).latest().keys() == catalog.latest().keys() == {("raw_counts", "wiki-0")}
 
 
-def metrics(selection: str, version: str, values: dict[str, float | None]) -> pa.Table:
-    rows = [
+def metrics(selection: str, version: str, values: dict[str, float | None]) -> list[dict]:
+    return [
         {
             "selection": selection,
             "version": version,
@@ -134,7 +134,6 @@ def metrics(selection: str, version: str, values: dict[str, float | None]) -> pa
         }
         for metric, value in values.items()
     ]
-    return pa.Table.from_pylist(rows)
 
 
 def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(catalog):
@@ -144,7 +143,7 @@ def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(cata
         ("a", "v2", {"kl_reduction": 0.75, "none": None}),
     ):
         catalog.record(
-            [lineage("evaluations", selection, version)], {selection: metrics(selection, version, values)}
+            [lineage("evaluations", selection, version, metrics=metrics(selection, version, values))]
         )
     found = ask(catalog.path, "SELECT selection, version, metric, value FROM evaluations ORDER BY ALL")
     assert found == [
@@ -155,11 +154,11 @@ def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(cata
 
 
 def test_metrics_that_can_not_be_recorded_leave_the_old_ones_and_no_lineage(catalog):
-    catalog.record([lineage("evaluations", "a", "v1")], {"a": metrics("a", "v1", {"kl_reduction": 0.5})})
+    catalog.record([lineage("evaluations", "a", "v1", metrics=metrics("a", "v1", {"kl_reduction": 0.5}))])
     with pytest.raises(duckdb.Error):
-        catalog.record([lineage("evaluations", "a", "v2", 1)], {"a": pa.table({"wrong": [1]})})
+        catalog.record([lineage("evaluations", "a", "v2", 1, metrics=[{"wrong": 1}])])
     assert ask(catalog.path, "SELECT version, value FROM evaluations") == [("v1", 0.5)]
-    assert catalog.latest()["evaluations", "a"]["fingerprint"] == "v1"
+    assert catalog.latest()["evaluations", "a"].fingerprint == "v1"
 
 
 def test_shards_are_inserted_or_replaced_by_their_key(catalog):

@@ -29,7 +29,8 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from dsir_dagster.resources.catalog import Catalog, Lineage
+from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.lineage import Lineage
 home, who, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 with open(sys.argv[5], "a", buffering=1) as said:
     for i in range(first, last):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -11,8 +10,10 @@ from fnmatch import fnmatchcase
 import pytest
 
 from dsir_dagster.resources import plan as plan_module
+from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.plan import ASSETS, Output, Plan, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings
+from tests.pipeline import materialization
 
 CONFIGURATION = {
     "raw": [{"name": "wiki", "uri": "/pool/wiki-*.jsonl"}, {"name": "books", "uri": "/pool/books-*.jsonl"}],
@@ -47,7 +48,7 @@ class World:
         default_factory=lambda: {key: shard(key) for key in ("wiki-0", "wiki-1", "books-0")}
     )
     stamps: dict[str, str] = field(default_factory=lambda: {"chem": "1", "law": "1"})
-    latest: dict[tuple[str, str], dict] = field(default_factory=dict)
+    latest: dict[tuple[str, str], Lineage] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         settings = Settings.model_validate(self.configuration)
@@ -66,11 +67,8 @@ class World:
             for output in self.plan().outputs():
                 asked = not wanted or any(fnmatchcase(output.name, pattern) for pattern in wanted)
                 if output.asset == asset and output.state != "fresh" and asked:
-                    self.latest[output.asset, output.partition] = {
-                        "fingerprint": output.fingerprint,
-                        "inputs": json.dumps(dict(output.inputs)),
-                        "absent": [],
-                    }
+                    made = materialization(output.asset, output.partition, output.fingerprint, output.inputs)
+                    self.latest[made.key] = made
                     done.append(output.name)
         return done
 
@@ -423,8 +421,7 @@ def test_an_output_is_named_by_asset_and_partition_and_its_files_carry_that_and_
 
 
 def test_a_value_that_only_looks_like_configuration_is_named_without_its_values():
-    inputs = json.dumps({"file": "123", "source": "[1]", "code": "1"})
-    found = {"fingerprint": "other", "inputs": inputs, "absent": []}
+    found = materialization("raw_counts", "s", "other", {"file": "123", "source": "[1]", "code": "1"})
     output = Output("raw_counts", "s", {"file": "456", "source": "null", "code": "1"}, {}, found)
     assert output.state == "stale"
     assert output.why == "changed: file, source"

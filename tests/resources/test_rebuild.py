@@ -338,11 +338,11 @@ def test_a_home_of_another_user_can_be_read_even_where_it_was_moved(ran_once, lo
 def test_stamps_are_those_of_the_newest_materializations_and_go_with_what_is_pruned(done):
     catalog, workspace = done.workspace().catalog, done.workspace()
     for (asset, partition), row in workspace.latest().items():
-        stamp = json.loads(catalog.stamps.path(asset, partition, row["fingerprint"]).read_text())
+        stamp = json.loads(catalog.stamps.path(asset, partition, row.fingerprint).read_text())
         assert (stamp["fingerprint"], stamp["files"], stamp["run_id"]) == (
-            row["fingerprint"],
-            row["files"],
-            row["run_id"],
+            row.fingerprint,
+            row.files,
+            row.run_id,
         )
     catalog.record_pruned(["raw_counts/pool.law.parquet"], ["picked"])
     assert not (done.home / "lineage/raw_counts/pool.law.json").exists()
@@ -354,11 +354,11 @@ def test_what_is_newest_does_not_depend_on_the_clock(tmp_path):
     catalog = Catalog(tmp_path)
     catalog.record([lineage("selections", "s", "v1")])
     catalog.record([lineage("selections", "s", "v2", finished_at=START - timedelta(hours=1))])
-    assert catalog.latest()["selections", "s"]["fingerprint"] == "v2"
+    assert catalog.latest()["selections", "s"].fingerprint == "v2"
     (tmp_path / "catalog.duckdb").unlink()
     (tmp_path / "catalog.backup.duckdb").unlink()
     catalog.rebuild(lambda outputs: [True] * len(outputs))
-    assert catalog.latest()["selections", "s"]["fingerprint"] == "v2"
+    assert catalog.latest()["selections", "s"].fingerprint == "v2"
 
 
 def test_a_footer_of_zeros_in_a_home_that_was_moved_bars_nothing_that_mends_it(ran_once, tmp_path, capsys):

@@ -21,7 +21,8 @@ import pytest
 from dsir.hashing import gumbel_noise, noise_key
 from dsir_dagster import sql
 from dsir_dagster.changes import print_changes
-from dsir_dagster.resources.catalog import Catalog, Lineage
+from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.store import Store
 from dsir_dagster.terminal import Terminal
@@ -535,7 +536,7 @@ def test_what_is_newer_than_the_selection_is_not_used(copy):
     """As after a run that failed between the weights and the selection."""
     later = datetime.now(UTC) + timedelta(seconds=1)
     catalog = Catalog(copy.home)
-    inputs = json.loads(catalog.latest()["weights", "pool.law"]["inputs"])
+    inputs = catalog.latest()["weights", "pool.law"].inputs
     catalog.record([Lineage("weights", "pool.law", "newer", "run", inputs, later, later, 0, 0, {}, {})])
     few, law = why(copy, "law-1-0")
     assert few["key"] is not None and law["key"] is law["log_weight"] is law["margin"] is None
