@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from dsir.evaluation import EffectiveSampleSize, contained, distinct, draw, masked_totals
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
+from dsir.featurizer.hashing import gumbel_noise
 from dsir.matching import NothingFits
 from dsir.selection import Budget, TopK, pack_position, positions_of
 from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents

@@ -1,7 +1,7 @@
 """Cutting texts into pieces of so many words, without copying them.
 
 What belongs here: where a text is cut. What does not: what a piece is called and how it is found again
-(``resources/corpus/fields.py``), words as they are counted (`dsir.words`).
+(``resources/corpus/fields.py``), words as they are counted (`dsir.featurizer.words`).
 
 Long documents are cut so that a selection need not take a whole book for the sake of one chapter; the authors
 select from passages of 128 words of The Pile. A word here is what `str.split` gives: it ends at any white space of
@@ -21,7 +21,7 @@ import pyarrow as pa
 from numba import njit
 
 from dsir.features import _utf8
-from dsir.words import _decode
+from dsir.featurizer.words import _decode
 
 
 @dataclass(frozen=True, eq=False)

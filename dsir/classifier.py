@@ -40,7 +40,7 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.hashing import _log, exponential_noise
+from dsir.featurizer.hashing import _log, exponential_noise
 from dsir.importance import fit_threshold
 from dsir.matching import scores
 
@@ -68,7 +68,7 @@ class ClassifierOptions:
     seed : int
         Of the noise.
     stream : str
-        Name of the noise, as in :func:`dsir.hashing.gumbel_noise`.
+        Name of the noise, as in :func:`dsir.featurizer.hashing.gumbel_noise`.
 
     Raises
     ------

@@ -15,7 +15,7 @@ import numpy as np
 
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
+from dsir.featurizer.hashing import gumbel_noise
 from dsir.importance import log_weights
 from dsir.ngrams import Ngrams
 

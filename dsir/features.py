@@ -1,7 +1,7 @@
 """Hashed n-gram features of documents: the public face of the featurizer.
 
 Belongs here: what a feature is (`FeatureSpec`), the counts of a batch (`Features`) and their Arrow form, and
-`featurize`. Does not belong here: compiled code (`dsir.kernel` and what it calls), reading and storing,
+`featurize`. Does not belong here: compiled code (`dsir.featurizer.kernel` and what it calls), reading and storing,
 anything that estimates or selects.
 
 The method is section 4 of Xie et al., "Data Selection for Language Models via Importance Resampling"
@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dsir.hashing import xxh64_ranges
-from dsir.kernel import count_documents, room_for_words
-from dsir.memo import new_memo
-from dsir.packed import PackedFeatures
+from dsir.featurizer.hashing import xxh64_ranges
+from dsir.featurizer.kernel import count_documents, room_for_words
+from dsir.featurizer.memo import new_memo
+from dsir.featurizer.packed import PackedFeatures
+from dsir.featurizer.sparse import add_counts, new_counts
+from dsir.featurizer.unicode_tables import code_point_table
+from dsir.featurizer.words import needs_str_lower
 from dsir.quality import WordCounts
-from dsir.sparse import add_counts, new_counts
-from dsir.unicode_tables import code_point_table
-from dsir.words import needs_str_lower
 
 __all__ = [
     "KERNEL_VERSION",
@@ -61,7 +61,7 @@ class FeatureSpec:
     buckets : int
         Number of hash buckets, 1 .. 2**24.
     hash : str
-        ``"fast"``: the 64-bit hash specified in `dsir.hashing`. ``"sha256"``: the bucket is the SHA-256 of
+        ``"fast"``: the 64-bit hash specified in `dsir.featurizer.hashing`. ``"sha256"``: the bucket is the SHA-256 of
         the n-gram, its words joined by one space, as a big-endian integer modulo `buckets`; identical to the
         reference's ``hash_buckets``.
 

@@ -12,8 +12,8 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.intrinsics import four_sums, inner
-from dsir.packed import PackedFeatures
+from dsir.featurizer.intrinsics import four_sums, inner
+from dsir.featurizer.packed import PackedFeatures
 
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8

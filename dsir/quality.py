@@ -1,7 +1,7 @@
 """The quality filter of the paper: what is counted of a document's words, and which documents pass.
 
 Belongs here: the lists of words, their compiled counting from word hashes, and the criteria on the counts. Does
-not belong here: finding and hashing words (`dsir.words`, `dsir.kernel`), which thresholds a selection has
+not belong here: finding and hashing words (`dsir.featurizer.words`, `dsir.featurizer.kernel`), which thresholds a selection has
 (``resources/settings/``), n-grams.
 
 The filter is that of Xie et al. 2023, as their repository computes it (``compute_quality_stats.py``,
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsir.hashing import K1, hash_word_bytes
-from dsir.intrinsics import inner
+from dsir.featurizer.hashing import K1, hash_word_bytes
+from dsir.featurizer.intrinsics import inner
 
 #: NLTK's English stopwords as they were in 2023. Those that were added later all have an apostrophe, so the
 #: tokenizer ``wordpunct`` finds none of them.

@@ -16,7 +16,7 @@ import dsir
 from benchmarks.paper.corpus import Corpus, Mapper, Target, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
-from dsir.hashing import gumbel_noise
+from dsir.featurizer.hashing import gumbel_noise
 from dsir.importance import correct_for_length, log_ratios, log_weights
 from dsir.matching import MatchingOptions, draw, held_back, match
 from dsir.selection import CANDIDATE, Budget, TopK

@@ -17,8 +17,8 @@ REPOSITORY = Path(dsir.__file__).parents[1]
 CODE = """
 {first}
 import dsir
-from dsir.sparse import *
-from dsir import sparse
+from dsir.featurizer.sparse import *
+from dsir.featurizer import sparse
 from numba.core.dispatcher import Dispatcher
 print({{f.stats.cache_path for f in vars(sparse).values() if isinstance(f, Dispatcher) and f.stats.cache_path}})
 """

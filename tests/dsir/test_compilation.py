@@ -11,14 +11,14 @@ from dsir.features import FeatureSpec
 FIRST_USE = """
 import numpy as np
 import pyarrow as pa
-from dsir.checksum import _checksum, checksum
+from dsir.featurizer.checksum import _checksum, checksum
 from dsir.compilation import warm_up
 from dsir.evaluation import _masked_totals, masked_totals
 from dsir.features import FeatureSpec, featurize
-from dsir.hashing import _gumbel, gumbel_noise
+from dsir.featurizer.hashing import _gumbel, gumbel_noise
 from dsir.importance import _dot, log_weights
-from dsir.packed import PackedFeatures, _pack, _place_large
-from dsir.sparse import add_counts
+from dsir.featurizer.packed import PackedFeatures, _pack, _place_large
+from dsir.featurizer.sparse import add_counts
 
 said = []
 spec = FeatureSpec(ngrams=1)

@@ -24,7 +24,7 @@ from dsir.evaluation import (
     overlap,
 )
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
+from dsir.featurizer.hashing import gumbel_noise
 from dsir.importance import log_weights
 
 BUCKETS = 12

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsir import features as features_module
-from dsir import memo, words
 from dsir.features import KERNEL_VERSION, Features, FeatureSpec, featurize
-from dsir.unicode_tables import NOT_ONE_TO_ONE, code_point_table
+from dsir.featurizer import memo, words
+from dsir.featurizer.unicode_tables import NOT_ONE_TO_ONE, code_point_table
 
 TEXTS = [
     "",

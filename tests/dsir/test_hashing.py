@@ -9,13 +9,24 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir.hashing import K1, K2, K3, MOST_GUMBEL, _log, extend, gumbel_noise, hash_word, mix64, xxh64_ranges
+from dsir.featurizer.hashing import (
+    K1,
+    K2,
+    K3,
+    MOST_GUMBEL,
+    _log,
+    extend,
+    gumbel_noise,
+    hash_word,
+    mix64,
+    xxh64_ranges,
+)
 
 MASK = 2**64 - 1
 
 
 def python_hash_word(word: bytes) -> int:
-    """The word hash as the docstring of `dsir.hashing` specifies it."""
+    """The word hash as the docstring of `dsir.featurizer.hashing` specifies it."""
     h = len(word) * int(K1) & MASK
     for i in range(0, len(word), 8):
         (chunk,) = struct.unpack("<Q", word[i : i + 8].ljust(8, b"\0"))

@@ -1,9 +1,8 @@
 """The compiled entry point of the featurizer: documents in, sparse n-gram counts out, and counts of words.
 
 Belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. Does
-not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`dsir.words`), SHA-256
-(`dsir.memo`, `dsir.sha256`), the counters (`dsir.sparse`), what is counted for the quality filter
-(`dsir.quality`).
+not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`,
+`sha256`), the counters (`sparse`), what is counted for the quality filter (`word_counts`).
 """
 
 import sys
@@ -13,14 +12,15 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from dsir import hashing, intrinsics, memo, quality, sha256, sparse, words
-from dsir.hashing import bucket_of, extend, hash_word
-from dsir.intrinsics import inner
-from dsir.memo import count_words_sha256, flush
+from dsir import quality
+from dsir.featurizer import hashing, intrinsics, memo, sha256, sparse, words
+from dsir.featurizer.hashing import bucket_of, extend, hash_word
+from dsir.featurizer.intrinsics import inner
+from dsir.featurizer.memo import count_words_sha256, flush
+from dsir.featurizer.sparse import add, emit
+from dsir.featurizer.unicode_tables import SPACE
+from dsir.featurizer.words import BLOCK, MAX_GROWTH, find_words
 from dsir.quality import count_classes, count_most_frequent, room_for_counters
-from dsir.sparse import add, emit
-from dsir.unicode_tables import SPACE
-from dsir.words import BLOCK, MAX_GROWTH, find_words
 
 WORDS_AT_ONCE = 2048  # words found before they are hashed: their bounds stay in the first-level cache
 
@@ -68,13 +68,13 @@ def _entry_point(source_stamp):
         bounds : int64[n_words + 1] or None
             Bounds in `data` of words found by other means; None to find them here.
         table, all_words
-            See `dsir.words.find_words`; not used if `bounds` is given.
+            See `words.find_words`; not used if `bounds` is given.
         ngrams : int64
             Longest n-gram counted.
         n_buckets : uint64
-        counts : dsir.sparse.Counts
+        counts : dsir.featurizer.sparse.Counts
             All zero, and all zero again at the end.
-        memo : dsir.memo.Memo or None
+        memo : dsir.featurizer.memo.Memo or None
             For the ``sha256`` hash; None for the ``fast`` one.
         buckets : uint16[:] or uint32[:]
         values : uint32[:]

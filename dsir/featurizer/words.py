@@ -1,7 +1,7 @@
 """Finding and lowercasing the words of a document: UTF-8 in, lowercased UTF-8 and word bounds out.
 
 Belongs here: the state machine over bytes and code points, in numba. Does not belong here: what the classes
-are (`dsir.unicode_tables`), hashing words, counting.
+are (`unicode_tables`), hashing words, counting.
 
 ASCII is done 64 bytes at a time: one comparison of vectors yields a 64-bit mask of the word characters and
 one of the whitespace, and words begin and end where a mask differs from itself shifted by one (the technique
@@ -13,9 +13,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from dsir.hashing import _ONES, _1
-from dsir.intrinsics import count_trailing_zeros, inner
-from dsir.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
+from dsir.featurizer.hashing import _ONES, _1
+from dsir.featurizer.intrinsics import count_trailing_zeros, inner
+from dsir.featurizer.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
 BLOCK = 64  # bytes of ASCII classified at once
 _SPECIAL_PAIRS = tuple(tuple(chr(c).encode()) for c in NOT_ONE_TO_ONE)
@@ -108,7 +108,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
     current : int64
         Class of the code point before `pos`; `SPACE` at the start of a document.
     table : uint32[0x110000]
-        `dsir.unicode_tables.code_point_table`.
+        `unicode_tables.code_point_table`.
     all_words : uint64
         Which ASCII characters are words if they are not whitespace: all ones for the ``whitespace``
         tokenizer, zero for ``wordpunct``.

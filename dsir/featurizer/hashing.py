@@ -2,7 +2,7 @@
 
 Belongs here: pure functions from bytes or integers to integers (and to one float), in numba, each
 specified well enough to be written again in another language. Does not belong here: SHA-256
-(`dsir.sha256`), finding words (`dsir.words`), counting (`dsir.kernel`).
+(`sha256`), finding words (`words`), counting (`kernel`).
 
 The ``fast`` n-gram hash
 ------------------------
@@ -32,7 +32,7 @@ share a bucket, as n-grams in a hashed feature space do anyway.
 import numpy as np
 from numba import njit
 
-from dsir.intrinsics import inner, inner_float, load_u64
+from dsir.featurizer.intrinsics import inner, inner_float, load_u64
 
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xBF58476D1CE4E5B9)

@@ -8,8 +8,8 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from dsir.hashing import _0, _1
-from dsir.intrinsics import count_trailing_zeros, inner
+from dsir.featurizer.hashing import _0, _1
+from dsir.featurizer.intrinsics import count_trailing_zeros, inner
 
 DENSE_BUCKETS = 1 << 16  # up to here a document's bitmap is scanned whole, beyond it through a summary
 
