@@ -13,7 +13,7 @@ import numpy as np
 
 from dsir.downstream import DownstreamOptions, classify, learn_vectors
 from dsir.evaluation import distinct, draw
-from dsir.featurizer.hashing import gumbel_noise
+from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
 from dsir_dagster.assets.baselines import Pick
 from dsir_dagster.assets.texts import pool_texts, read_labels

@@ -40,9 +40,9 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.featurizer.hashing import _log, exponential_noise
 from dsir.importance import fit_threshold
 from dsir.matching import scores
+from dsir.noise import exponential_noise, ieee_log
 
 #: Inverse strengths of the L2 penalty that are tried, in units of the mean loss of a document.
 STRENGTHS = (1e4, 1e5, 1e6, 1e7, 1e8)
@@ -68,7 +68,7 @@ class ClassifierOptions:
     seed : int
         Of the noise.
     stream : str
-        Name of the noise, as in :func:`dsir.featurizer.hashing.gumbel_noise`.
+        Name of the noise, as in :func:`dsir.noise.gumbel_noise`.
 
     Raises
     ------
@@ -317,5 +317,5 @@ def _log_share(logit):
     out = np.empty(len(logit), np.float64)
     for i in range(len(logit)):
         e = math.exp(-abs(logit[i]))
-        out[i] = _log((1.0 + e) / (1.0 + 2.0 * e)) if logit[i] >= 0 else _log((1.0 + e) / (2.0 + e))
+        out[i] = ieee_log((1.0 + e) / (1.0 + 2.0 * e)) if logit[i] >= 0 else ieee_log((1.0 + e) / (2.0 + e))
     return out

@@ -15,10 +15,10 @@ import pyarrow as pa
 from dsir.evaluation import masked_totals
 from dsir.features import FeatureSpec, featurize
 from dsir.featurizer.checksum import checksum
-from dsir.featurizer.hashing import gumbel_noise
 from dsir.featurizer.kernel import count_documents
 from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
+from dsir.noise import gumbel_noise
 
 
 def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:

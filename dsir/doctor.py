@@ -15,9 +15,9 @@ import numpy as np
 
 from dsir.evaluation import distribution, kl_divergence, masked_totals
 from dsir.features import Features
-from dsir.featurizer.hashing import gumbel_noise
 from dsir.importance import log_weights
 from dsir.ngrams import Ngrams
+from dsir.noise import gumbel_noise
 
 #: Letters of scripts that are written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Kana, Han.
 _WITHOUT_SPACES = re.compile(

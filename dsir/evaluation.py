@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.featurizer.hashing import gumbel_noise
+from dsir.noise import gumbel_noise
 
 #: Groups of target documents that the bootstrap draws, and how often it draws.
 GROUPS, REPLICATES = 1000, 1000

@@ -25,8 +25,8 @@ from dsir.featurizer.memo import new_memo
 from dsir.featurizer.packed import PackedFeatures
 from dsir.featurizer.sparse import add_counts, new_counts
 from dsir.featurizer.unicode_tables import code_point_table
+from dsir.featurizer.word_counts import WordCounts
 from dsir.featurizer.words import needs_str_lower
-from dsir.quality import WordCounts
 
 __all__ = [
     "KERNEL_VERSION",
@@ -211,7 +211,7 @@ class _Scratch(threading.local):
         self.key = self.counts = self.memo = None
 
 
-_scratch = _Scratch()
+scratch = _Scratch()
 
 
 def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
@@ -246,7 +246,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
     if texts.null_count:
         raise ValueError(f"texts: {texts.null_count} nulls; expected none")
     texts.validate(full=True)
-    data, starts, ends = _utf8(texts)
+    data, starts, ends = utf8_ranges(texts)
     content_hash = xxh64_ranges(data, starts, ends)
 
     if spec.tokenizer in _ALL_WORDS:
@@ -257,7 +257,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
         table, all_words = _NO_TABLE, np.uint64(0)
         data, bounds, starts, ends = _custom_words(texts, spec.tokenizer)
     room = (int((ends - starts).sum()) // 5 + 64) if bounds is None else len(bounds)
-    _scratch.prepare(spec)
+    scratch.prepare(spec)
     try:
         offsets, buckets, counts, n_tokens, word_counts = count_documents(
             data,
@@ -268,13 +268,13 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
             all_words,
             spec.ngrams,
             np.uint64(spec.buckets),
-            _scratch.counts,
-            _scratch.memo,
+            scratch.counts,
+            scratch.memo,
             np.empty(room, spec.bucket_dtype),
             np.empty(room, np.uint32),
         )
     except BaseException:  # out of memory: the counters are not zero
-        _scratch.clear()
+        scratch.clear()
         raise
     return Features(offsets, buckets, counts, n_tokens, content_hash, WordCounts(*word_counts))
 
@@ -285,10 +285,10 @@ _NO_TABLE.flags.writeable = False
 
 def hash_strings(strings: pa.Array) -> np.ndarray:
     """XXH64, seed 0, of the UTF-8 bytes of every value of a string array without nulls: uint64[n]."""
-    return xxh64_ranges(*_utf8(strings))
+    return xxh64_ranges(*utf8_ranges(strings))
 
 
-def _utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def utf8_ranges(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The bytes a string array lies in (read-only), and the bounds of its values (int64[n] twice)."""
     _, offsets, data = texts.buffers()
     dtype = np.int32 if texts.type == pa.string() else np.int64

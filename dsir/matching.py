@@ -43,8 +43,8 @@ import numpy as np
 
 from dsir.evaluation import contained, distribution, kl_divergence, masked_totals
 from dsir.features import Features
-from dsir.featurizer.hashing import exponential_noise, gumbel_noise
 from dsir.importance import correct_for_length, log_weights
+from dsir.noise import exponential_noise, gumbel_noise
 from dsir.selection import CANDIDATE, Budget, Caps, TopK, positions_of
 
 #: By how much a round moves the shares of several targets towards the one that is worst off.
@@ -99,7 +99,7 @@ class MatchingOptions:
     seed : int
         Of the noise of the draw and of the rounds.
     stream : str
-        Name of the noise, as in :func:`dsir.featurizer.hashing.gumbel_noise`.
+        Name of the noise, as in :func:`dsir.noise.gumbel_noise`.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Picking documents: Gumbel top-k over a stream of batches, for one or several targets.
 
 What belongs here: the order of documents, budgets, caps per source, who gets what several targets want. What does
-not: the noise (``dsir.featurizer.hashing``), the weights (``dsir.importance``), where documents are stored.
+not: the noise (``dsir.noise``), the weights (``dsir.importance``), where documents are stored.
 
 Order. Documents are ranked by key, largest first. Equal keys (in practice: equal texts, whose weight
 and noise are equal) are ranked by content hash, then by the hash of the document's id, then by

@@ -1,4 +1,4 @@
--- The Gumbel noise of a document, as dsir/featurizer/hashing.py makes it (`gumbel_noise`). What belongs here: its
+-- The Gumbel noise of a document, as dsir/noise.py makes it (`gumbel_noise`). What belongs here: its
 -- integer arithmetic and the logarithms. What does not: who needs it (macros_why.sql).
 --
 -- DuckDB stops at an integer that overflows, so sums and products modulo 2^64 are taken in 128 bits. ln() may

@@ -5,22 +5,19 @@ not belong here: anything of Arrow or Python objects (`dsir.features`), finding 
 `sha256`), the counters (`sparse`), what is counted for the quality filter (`word_counts`).
 """
 
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-from dsir import quality
-from dsir.featurizer import hashing, intrinsics, memo, sha256, sparse, words
 from dsir.featurizer.hashing import bucket_of, extend, hash_word
 from dsir.featurizer.intrinsics import inner
 from dsir.featurizer.memo import count_words_sha256, flush
 from dsir.featurizer.sparse import add, emit
 from dsir.featurizer.unicode_tables import SPACE
+from dsir.featurizer.word_counts import count_classes, count_most_frequent, room_for_counters
 from dsir.featurizer.words import BLOCK, MAX_GROWTH, find_words
-from dsir.quality import count_classes, count_most_frequent, room_for_counters
 
 WORDS_AT_ONCE = 2048  # words found before they are hashed: their bounds stay in the first-level cache
 
@@ -87,7 +84,7 @@ def _entry_point(source_stamp):
             Buckets, ascending, and counts of document d at ``offsets[d] .. offsets[d + 1] - 1``.
         n_words : int64[n]
         word_counts : int64[3, n]
-            The fields of `dsir.quality.WordCounts`.
+            The fields of `word_counts.WordCounts`.
         """
         source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `_stamp`)
         n = len(begins)
@@ -170,14 +167,13 @@ def _entry_point(source_stamp):
 
 
 def _stamp() -> int:
-    """Checksum of the sources compiled into the entry point.
+    """Checksum of the sources in this folder, which hold all that is compiled into the entry point.
 
     Numba recompiles a cached function if the file it is written in changes, but not if a file changes whose
     functions it calls. The value of a closure's variable is part of the cache's key, so this one is a closure
     over the checksum of them all.
     """
-    modules = (sys.modules[__name__], hashing, intrinsics, memo, quality, sha256, sparse, words)
-    return zlib.crc32(b"".join(Path(m.__file__).read_bytes() for m in modules))
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
 count_documents = _entry_point(_stamp())

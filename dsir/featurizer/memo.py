@@ -23,7 +23,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from dsir.featurizer.hashing import _ONES, K1, K2, K3, _0
+from dsir.featurizer.hashing import ALL_ONES, K1, K2, K3
 from dsir.featurizer.intrinsics import inner, load_u64, prefetch
 from dsir.featurizer.sha256 import (
     INITIAL_STATE,
@@ -45,7 +45,7 @@ AHEAD = 12  # n-grams between asking for an entry and using it
 
 _PENDING = np.uint64(1 << 31)  # a value with this bit is a place in the queue, any other is a bucket
 _VALUE = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
+_0, _32 = np.uint64(0), np.uint64(32)
 _SERIAL, _QUEUED = 0, 1
 LAST_SERIAL = 2**32 - 1
 
@@ -142,13 +142,13 @@ def _load_word(low, start, length):
     """Key of a word of at most `MAX_WORD` bytes: its bytes, zeros, and in the last byte its length plus one."""
     a, b, c = load_u64(low, start), _0, _0
     if length <= 8:
-        a = a & (_ONES >> np.uint64(64 - 8 * length)) if length > 0 else _0
+        a = a & (ALL_ONES >> np.uint64(64 - 8 * length)) if length > 0 else _0
     else:
         b = load_u64(low, start + 8)
         if length <= 16:
-            b &= _ONES >> np.uint64(128 - 8 * length)
+            b &= ALL_ONES >> np.uint64(128 - 8 * length)
         else:
-            c = load_u64(low, start + 16) & (_ONES >> np.uint64(192 - 8 * length))
+            c = load_u64(low, start + 16) & (ALL_ONES >> np.uint64(192 - 8 * length))
     return a, b, c | np.uint64(length + 1) << np.uint64(56)
 
 

@@ -16,9 +16,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dsir.featurizer.hashing import _0, _8
 from dsir.featurizer.intrinsics import inner, load_u64, store_u64
 
+_0, _8 = np.uint64(0), np.uint64(8)
 LANES = 16
 MAX_ONE_BLOCK = 55  # bytes of the longest message that fits one block with its padding
 

@@ -13,11 +13,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from dsir.featurizer.hashing import _ONES, _1
+from dsir.featurizer.hashing import ALL_ONES
 from dsir.featurizer.intrinsics import count_trailing_zeros, inner
 from dsir.featurizer.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
 BLOCK = 64  # bytes of ASCII classified at once
+_1 = np.uint64(1)
 _SPECIAL_PAIRS = tuple(tuple(chr(c).encode()) for c in NOT_ONE_TO_ONE)
 MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
 
@@ -58,7 +59,7 @@ def _classify_ascii(typingctx, src, i, dst, j):
 
 
 @inner
-def _decode(data, i):
+def decode(data, i):
     """The code point at ``data[i]`` in valid UTF-8, and its length in bytes."""
     b = np.int64(data[i])
     if b < 0x80:
@@ -125,7 +126,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
         if pos + BLOCK <= len(data):
             other, word, space = _classify_ascii(data, pos, low, out)
             n = min(end - pos, BLOCK)
-            valid = _ONES >> np.uint64(BLOCK - n)
+            valid = ALL_ONES >> np.uint64(BLOCK - n)
             other &= valid
             if other != 0:
                 n = count_trailing_zeros(other)
@@ -152,7 +153,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
             if other == 0:
                 continue
         while True:
-            code_point, length = _decode(data, pos)
+            code_point, length = decode(data, pos)
             entry = np.int64(table[code_point])
             pos += length
             character_class = entry >> CLASS_SHIFT
