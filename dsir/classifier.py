@@ -4,7 +4,7 @@ What belongs here: from the features of target and pool documents to a classifie
 are ranked by under it. What does not: picking (``dsir.selection``), counting (``dsir.features``).
 
 The paper (section 4, "heuristic classification", after Brown et al. 2020, Gao et al. 2020 and Du et al. 2022)
-trains fastText on the target and on as many documents of the pool, and tunes it on a tenth that is held back. A
+trains fastText on the target and on as many documents of the pool, and tunes it on a tenth that it does not train on. A
 document whose probability of being target is p is kept if p > 1 - x, x being Pareto noise of shape 9 (Lomax: from
 0 on). Here the classifier is logistic regression. Its input is that of fastText, the mean over a document's
 hashed n-grams, so that what it learns is a number theta_b per bucket, ::
@@ -12,7 +12,7 @@ hashed n-grams, so that what it learns is a number theta_b per bucket, ::
     p = 1 / (1 + exp(-intercept - Σ_b count_b · theta_b / n)),    n = Σ_b count_b
 
 (fastText of two classes without its factorization into ``dim`` columns). The strength of the L2 penalty is what is
-tuned on the held-back tenth.
+tuned on such a tenth, the validation part.
 
 The noise of a fixed budget
 ---------------------------
@@ -47,8 +47,8 @@ from dsir.noise import exponential_noise, ieee_log
 #: Inverse strengths of the L2 penalty that are tried, in units of the mean loss of a document.
 STRENGTHS = (1e4, 1e5, 1e6, 1e7, 1e8)
 
-#: One in so many texts is held back, rounded up.
-HELD_BACK = 10
+#: One in so many texts is for validation, rounded up.
+VALIDATION = 10
 
 #: Of the solver, at each strength.
 MAX_ITERATIONS = 500
@@ -95,11 +95,11 @@ class Classifier:
     intercept : float
         The log odds of a document is the mean of theta over its n-grams, and this.
     strength : float
-        Of :data:`STRENGTHS`, that of the least held-back log loss.
+        Of :data:`STRENGTHS`, that of the least log loss on the validation part.
     accuracy, log_loss : float
-        On the held-back documents, the mean of the two classes'; the loss in nats, log 2 for a guess.
+        On the validation part, the mean of the two classes'; the loss in nats, log 2 for a guess.
     target_documents, pool_documents : int
-        With n-grams, held-back ones among them.
+        With n-grams, those of the validation part among them.
     converged : bool
         The solver of the chosen strength did not use up its iterations.
     """
@@ -163,19 +163,19 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
     Raises
     ------
     ValueError
-        The target or the pool has fewer than two different documents with n-grams: one to fit on and one to
-        hold back.
+        The target or the pool has fewer than two different documents with n-grams: one to fit on and one for
+        validation.
 
     Notes
     -----
-    A tenth of the texts of each class is held back, equal texts together. Equal inputs give the same bits on one
+    A tenth of the texts of each class is for validation, equal texts together. Equal inputs give the same bits on one
     machine; on another the solver may differ in the last ones.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
-    fitted, held_back = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
+    fitted, validation = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
     best = None
     # One thread: a sum that is split among threads depends on their number in its last bits.
     with threadpool_limits(limits=1):
@@ -186,15 +186,15 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
                 model.fit(*fitted)
-            logit = model.decision_function(held_back[0])
-            signed = np.where(held_back[1], logit, -logit)
-            loss = _mean_of_classes(np.logaddexp(0.0, -signed), held_back[1])
+            logit = model.decision_function(validation[0])
+            signed = np.where(validation[1], logit, -logit)
+            loss = _mean_of_classes(np.logaddexp(0.0, -signed), validation[1])
             if best is None or loss < best.log_loss:
                 best = Classifier(
                     theta=model.coef_[0],
                     intercept=float(model.intercept_[0]),
                     strength=strength,
-                    accuracy=_mean_of_classes(signed > 0, held_back[1]),
+                    accuracy=_mean_of_classes(signed > 0, validation[1]),
                     log_loss=loss,
                     target_documents=len(classes[0][0]) + len(classes[0][1]),
                     pool_documents=len(classes[1][0]) + len(classes[1][1]),
@@ -267,7 +267,7 @@ def _mean_of_classes(values: np.ndarray, is_target: np.ndarray) -> float:
 
 
 def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, list]:
-    """The documents with n-grams, as (buckets, counts), ordered by content hash: to fit on, and held back."""
+    """The documents with n-grams, as (buckets, counts), ordered by content hash: to fit on, and for validation."""
     found = []
     for batch in batches:
         if len(batch.buckets) and batch.buckets.max() >= buckets:
@@ -281,9 +281,9 @@ def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, l
     if len(texts) < 2:
         raise ValueError(
             f"{name}: {len(texts)} different documents with n-grams; a classifier needs at least 2, one to fit "
-            "on and one to hold back"
+            "on and one for validation"
         )
-    limit = texts[-(-len(texts) // HELD_BACK) - 1]
+    limit = texts[-(-len(texts) // VALIDATION) - 1]
     rows = [row[1:] for row in found]
     first = sum(order <= limit for order, _, _ in found)
     return rows[first:], rows[:first]

@@ -15,6 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ __all__ = [
     "KERNEL_VERSION",
     "FeatureSpec",
     "Features",
+    "Hash",
     "custom_tokenizer",
     "featurize",
     "hash_strings",
@@ -40,6 +42,8 @@ __all__ = [
 #: Changes whenever the same text could give other features: with the kernel's arithmetic, and with the
 #: Unicode version of the running Python, whose `re` and `str.lower` define words.
 KERNEL_VERSION = f"1+unicode-{unicodedata.unidata_version}"
+
+Hash = Literal["fast", "sha256"]
 
 _MAX_BUCKETS = 2**24
 _ALL_WORDS = {"wordpunct": np.uint64(0), "whitespace": np.uint64(2**64 - 1)}
@@ -74,7 +78,7 @@ class FeatureSpec:
     tokenizer: str = "wordpunct"
     ngrams: int = 2
     buckets: int = 10_000
-    hash: str = "fast"
+    hash: Hash = "fast"
 
     def __post_init__(self) -> None:
         def refuse(field: str, expected: str) -> None:
@@ -90,8 +94,8 @@ class FeatureSpec:
             refuse("ngrams", "an integer of at least 1")
         if not is_integer(self.buckets) or not 1 <= self.buckets <= _MAX_BUCKETS:
             refuse("buckets", f"an integer from 1 to {_MAX_BUCKETS}")
-        if self.hash not in ("fast", "sha256"):
-            refuse("hash", "'fast' or 'sha256'")
+        if self.hash not in get_args(Hash):
+            refuse("hash", " or ".join(map(repr, get_args(Hash))))
 
     @property
     def bucket_dtype(self) -> np.dtype:

@@ -53,6 +53,9 @@ from dsir.evaluation import distribution, kl_divergence
 #: In nats: a result with a larger gap is not converged.
 TOLERANCE = 1e-5
 
+#: Parts that a target is cut into, for the uncertainty of the weights.
+PARTS = 200
+
 #: Of the solver; it takes some tens.
 MAX_ITERATIONS = 1000
 
@@ -137,14 +140,14 @@ class SourceMixture:
     converged: bool
 
 
-def part_of(content_hash: np.ndarray, parts: int = 200) -> np.ndarray:
+def part_of(content_hash: np.ndarray, parts: int = PARTS) -> np.ndarray:
     """Say which part of the target every document belongs to, equal texts together.
 
     Parameters
     ----------
     content_hash : ndarray of uint64, shape (n,)
     parts : int
-        At least 50, or the intervals are rough.
+        How many; with fewer than 50 the intervals are rough.
 
     Returns
     -------

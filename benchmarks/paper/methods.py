@@ -17,7 +17,7 @@ from benchmarks.paper.corpus import Corpus, Mapper, Target, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw, held_back, match
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match
 from dsir.noise import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, TopK
 
@@ -155,7 +155,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
     if settings.method == "match":
         validation = np.zeros_like(everything)
         for batch in target:
-            for i in np.flatnonzero(held_back(batch.content_hash)):
+            for i in np.flatnonzero(in_validation(batch.content_hash)):
                 validation += batch.dense(int(i), settings.buckets)
         options = MatchingOptions(
             smoothing=settings.smoothing,
@@ -165,7 +165,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
             stream=name,
         )
         found = match(lambda: pool, everything - validation, validation, raw, budget, options, mapper=mapper)
-        return mapper(lambda batch: draw(batch, found, options), pool)
+        return mapper(lambda batch: draw_keys(batch, found, options), pool)
     if settings.method.startswith("classifier"):
         wanted = sum(map(len, target))
         sample = [classifier.pool_sample(batch, sum(map(len, pool)), wanted) for batch in pool]
