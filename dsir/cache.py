@@ -26,7 +26,8 @@ def ensure_cache() -> None:
     given = os.environ.get("NUMBA_CACHE_DIR")
     # Of a user without a home it stays `~`: Numba would make a folder of that name here, wherever here is.
     of_user = os.path.join(os.path.expanduser(caches), "numba")
-    if any(map(writable, filter(None, (given, Path(__file__).parent / "__pycache__", of_user)))):
+    places = (given, Path(__file__).parent / "__pycache__", of_user)
+    if any(writable(place) for place in places if place):
         return
     os.environ["NUMBA_CACHE_DIR"] = chosen = _private_folder()
     if "numba" in sys.modules:  # it read the variable when it was imported

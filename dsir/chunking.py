@@ -122,7 +122,10 @@ def _cut(data, starts, ends, n_words, first_byte, is_space, room):
         i, end = starts[d], ends[d]
         parents[n], offsets[n] = d, i
         n += 1
-        words, before = 0, 1  # the words that began in this piece; whether what is before i is white space
+        words, before = (
+            np.int64(0),
+            np.int64(1),
+        )  # the words that began in this piece; whether what is before i is white space
         while i < end:
             space, length = np.int64(first_byte[data[i]]), 1
             if space == 2:
@@ -133,6 +136,6 @@ def _cut(data, starts, ends, n_words, first_byte, is_space, room):
             if words > n_words:
                 parents[n], offsets[n] = d, i
                 n += 1
-                words = 1
+                words = np.int64(1)
             i += length
     return parents[:n], offsets[:n]

@@ -171,36 +171,40 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
     A tenth of the texts of each class is for validation, equal texts together. Equal inputs give the same bits on one
     machine; on another the solver may differ in the last ones.
     """
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
     fitted, validation = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
-    best = None
+    target_documents, pool_documents = (sum(map(len, parts)) for parts in classes)
     # One thread: a sum that is split among threads depends on their number in its last bits.
     with threadpool_limits(limits=1):
-        for strength in STRENGTHS:
-            model = LogisticRegression(
-                C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
-                model.fit(*fitted)
-            logit = model.decision_function(validation[0])
-            signed = np.where(validation[1], logit, -logit)
-            loss = _mean_of_classes(np.logaddexp(0.0, -signed), validation[1])
-            if best is None or loss < best.log_loss:
-                best = Classifier(
-                    theta=model.coef_[0],
-                    intercept=float(model.intercept_[0]),
-                    strength=strength,
-                    accuracy=_mean_of_classes(signed > 0, validation[1]),
-                    log_loss=loss,
-                    target_documents=len(classes[0][0]) + len(classes[0][1]),
-                    pool_documents=len(classes[1][0]) + len(classes[1][1]),
-                    converged=int(model.n_iter_[0]) < MAX_ITERATIONS,
-                )
-    return best
+        tried = [
+            _fit_at(strength, fitted, validation, target_documents, pool_documents) for strength in STRENGTHS
+        ]
+    return min(tried, key=lambda each: each.log_loss)
+
+
+def _fit_at(strength: float, fitted, validation, target_documents: int, pool_documents: int) -> Classifier:
+    """Fit at one strength of the penalty; each part is features (scipy CSR) and whether it is of the target (bool)."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
+        model.fit(*fitted)
+    frequencies, is_target = validation
+    logit = model.decision_function(frequencies)
+    signed = np.where(is_target, logit, -logit)
+    return Classifier(
+        theta=model.coef_[0],
+        intercept=float(model.intercept_[0]),
+        strength=strength,
+        accuracy=_mean_of_classes(signed > 0, is_target),
+        log_loss=_mean_of_classes(np.logaddexp(0.0, -signed), is_target),
+        target_documents=target_documents,
+        pool_documents=pool_documents,
+        converged=int(model.n_iter_[0]) < MAX_ITERATIONS,
+    )
 
 
 def logits(features: Features, classifier: Classifier) -> np.ndarray:
@@ -217,7 +221,7 @@ def logits(features: Features, classifier: Classifier) -> np.ndarray:
     ndarray of float64, shape (n,)
         Independent of batches and threads; the intercept for a document without n-grams.
     """
-    return scores(features, classifier.theta[np.newaxis])[0] + classifier.intercept
+    return scores(features, [classifier.theta])[0] + classifier.intercept
 
 
 def probabilities(features: Features, classifier: Classifier) -> np.ndarray:

@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -334,12 +334,12 @@ def custom_tokenizer(name: str) -> Callable[[str], list[str]]:
     """
     module, _, attribute = name.partition(":")
     try:
-        tokenize = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
         for part in attribute.split("."):
-            tokenize = getattr(tokenize, part)
+            found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"tokenizer: {name!r} cannot be imported: {error}") from error
-    return tokenize
+    return found
 
 
 def _custom_words(texts, name):
@@ -356,5 +356,5 @@ def _custom_words(texts, name):
         document_bounds.append(document_bounds[-1] + len(words))
     data = np.frombuffer(bytearray().join([*pieces, bytes(24)]), np.uint8)
     bounds = np.cumsum(lengths, dtype=np.int64)
-    document_bounds = np.array(document_bounds, np.int64)
-    return data, bounds, document_bounds[:-1], document_bounds[1:]
+    of_documents = np.array(document_bounds, np.int64)
+    return data, bounds, of_documents[:-1], of_documents[1:]

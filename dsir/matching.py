@@ -198,6 +198,8 @@ class Threshold:
         """Return what a document of each of these sources needs: ndarray of float64, or one number for all."""
         if not len(self.sources):
             return self.key
+        if source_hash is None:
+            raise ValueError("source_hash: None; expected the documents' sources, since the rounds had caps")
         at = np.minimum(np.searchsorted(self.sources, source_hash), len(self.sources) - 1)
         return np.where(self.sources[at] == source_hash, self.keys[at], self.key)
 

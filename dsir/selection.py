@@ -55,7 +55,9 @@ class Budget:
     @property
     def amount(self) -> int:
         """The number of documents or tokens."""
-        return self.documents if self.tokens is None else self.tokens
+        amount = self.documents if self.tokens is None else self.tokens
+        assert amount is not None  # one of the two is given
+        return amount
 
     def scaled(self, amount: int) -> Budget:
         """Return a budget of the same unit and another amount."""
@@ -342,13 +344,15 @@ def pick_where_best(
             wanted.append(
                 (positions[target][at], places[target][at], by_name[target] * one, target * one, at)
             )
-        position, place, name, target, at = (np.concatenate(columns) for columns in zip(*wanted, strict=True))
+        position, place, name, of_target, row = (
+            np.concatenate(columns) for columns in zip(*wanted, strict=True)
+        )
         order = np.lexsort((name, place, position))
         lost = order[1:][position[order][1:] == position[order][:-1]]
         if not len(lost):
             return picks
         for i in lost:
-            free[target[i]][at[i]] = False
+            free[of_target[i]][row[i]] = False
 
 
 def best_first(picks: list[np.ndarray], budgets: list[Budget], names: Sequence[str]) -> np.ndarray:

@@ -14,9 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from dsir.featurizer.intrinsics import inner, load_u64, store_u64
+from dsir.featurizer.intrinsics import inner, intrinsic, load_u64, store_u64
 
 _0, _8 = np.uint64(0), np.uint64(8)
 LANES = 16

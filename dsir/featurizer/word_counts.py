@@ -74,7 +74,8 @@ def _perfect_hash() -> tuple[np.uint64, np.ndarray, np.ndarray, np.ndarray]:
     """
     words = {**dict.fromkeys(sorted(UNINFORMATIVE), 1), **dict.fromkeys(sorted(DIGITS), _DIGIT)}
     known = [hash_word_bytes(word.encode()) for word in words]
-    factor, places = 1, []
+    factor = 1
+    places: list[int] = []
     while len(set(places)) < len(known):
         factor = (factor * int(K1) + 2) % 2**64
         places = [(h * factor % 2**64) >> int(_PLACE_SHIFT) for h in known]
@@ -140,7 +141,7 @@ def count_most_frequent(hashes, n, counters):
         for i in range(n):
             count += np.uint32(hashes[i] == candidate)
         best = max(best, count)
-        kept = 0
+        kept = np.int64(0)
         if best < bound:
             for i in range(n):
                 h = hashes[i]

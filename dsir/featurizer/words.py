@@ -11,10 +11,9 @@ of simdjson; Langdale & Lemire 2019). Everything else is decoded one code point 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
 from dsir.featurizer.hashing import ALL_ONES
-from dsir.featurizer.intrinsics import count_trailing_zeros, inner
+from dsir.featurizer.intrinsics import count_trailing_zeros, inner, intrinsic
 from dsir.featurizer.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
 BLOCK = 64  # bytes of ASCII classified at once
