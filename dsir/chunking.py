@@ -122,10 +122,8 @@ def _cut(data, starts, ends, n_words, first_byte, is_space, room):
         i, end = starts[d], ends[d]
         parents[n], offsets[n] = d, i
         n += 1
-        words, before = (
-            np.int64(0),
-            np.int64(1),
-        )  # the words that began in this piece; whether what is before i is white space
+        # The words that began in this piece; whether what is before i is white space.
+        words, before = np.int64(0), np.int64(1)
         while i < end:
             space, length = np.int64(first_byte[data[i]]), 1
             if space == 2:

@@ -171,29 +171,27 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
     A tenth of the texts of each class is for validation, equal texts together. Equal inputs give the same bits on one
     machine; on another the solver may differ in the last ones.
     """
-    from threadpoolctl import threadpool_limits
-
     classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
     fitted, validation = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
     target_documents, pool_documents = (sum(map(len, parts)) for parts in classes)
-    # One thread: a sum that is split among threads depends on their number in its last bits.
-    with threadpool_limits(limits=1):
-        tried = [
-            _fit_at(strength, fitted, validation, target_documents, pool_documents) for strength in STRENGTHS
-        ]
+    tried = (
+        _fit_at(strength, fitted, validation, target_documents, pool_documents) for strength in STRENGTHS
+    )
     return min(tried, key=lambda each: each.log_loss)
 
 
 def _fit_at(strength: float, fitted, validation, target_documents: int, pool_documents: int) -> Classifier:
     """Fit at one strength of the penalty; each part is features (scipy CSR) and whether it is of the target (bool)."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # before the limit, which holds for what is loaded
+    from threadpoolctl import threadpool_limits
 
+    frequencies, is_target = validation
     model = LogisticRegression(C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS)
-    with warnings.catch_warnings():
+    # One thread: a sum that is split among threads depends on their number in its last bits.
+    with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
         model.fit(*fitted)
-    frequencies, is_target = validation
-    logit = model.decision_function(frequencies)
+        logit = model.decision_function(frequencies)
     signed = np.where(is_target, logit, -logit)
     return Classifier(
         theta=model.coef_[0],
