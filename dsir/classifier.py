@@ -16,7 +16,7 @@ tuned on such a tenth, the validation part.
 
 The noise of a fixed budget
 ---------------------------
-The rule keeps about as many documents as it keeps. The reference (``heuristic_cls_pipeline.py``) applies it
+The rule does not target a fixed size. The reference (``heuristic_cls_pipeline.py``) applies it
 again with fresh noise until it has enough, and takes a random subset of the wanted size. To rank instead, write
 x = u^(-1/a) - 1, with u uniform in (0, 1) and a the shape. Then ::
 

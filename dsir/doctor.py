@@ -1,4 +1,4 @@
-"""Signs, in a target and in a sample of a pool, that a selection will not be what one hopes for.
+"""Signs, in a target and in a sample of a pool, that a selection will disappoint.
 
 What belongs here: arithmetic on texts and counts, before anything is fitted. What does not: how texts are read, what is
 said of the numbers and from where on they are a warning (``dagster_project/doctor/checks.py``); measures of selections
