@@ -74,7 +74,7 @@ paper: $(PAPER) ## the paper's methods and match on nine targets: tables and plo
 	@.venv/bin/python -m benchmarks.paper
 
 clean: ## remove .venv, the demo's corpus and caches; results in DSIR_HOME stay
-	@rm -rf .venv .dsir/demo .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf .venv .dsir/demo .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -not -path './.dsir/*' -prune -exec rm -rf {} +
 
 # --- set-up ------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from dsir.evaluation import EffectiveSampleSize, contained, distinct, draw, masked_totals
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
 from dsir.matching import NothingFits
+from dsir.noise import gumbel_noise
 from dsir.selection import Budget, TopK, pack_position, positions_of
 from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from dsir_dagster.assets.methods import pick

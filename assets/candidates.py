@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsir.features import Features, hash_strings
-from dsir.quality import PAPER, WordCounts, failing
+from dsir.featurizer.word_counts import WordCounts
+from dsir.quality import PAPER, failing
 from dsir.selection import CANDIDATE, pack_position
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.sealed import ParquetFile

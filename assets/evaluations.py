@@ -185,8 +185,8 @@ def evaluate(workspace: Workspace, plan: Plan, selection: Selection, source: Out
     if settings.sample:
         measure_sample(workspace, plan, targets, sampled, metrics)
     if settings.proxy:
-        held_out = {target.name: target.texts for target in targets}
-        add_figures(proxy_losses(workspace, plan, held_out, picks, settings.proxy), metrics)
+        measured_on = {target.name: target.texts for target in targets}
+        add_figures(proxy_losses(workspace, plan, measured_on, picks, settings.proxy), metrics)
     if settings.downstream:
         configured = [target.target for target in targets]
         add_figures(downstream_f1(workspace, plan, configured, picks, settings.downstream), metrics)
@@ -243,7 +243,7 @@ def metadata(
 ) -> dict[str, int | float | str]:
     """Return the numbers that Dagster and the lineage show, and what is to be said of them."""
     numbers = {name: metrics.get(name) for name in SHOWN}
-    held_out = all(workspace.settings.target(target).holdout for target in selection.targets)
+    with_holdout = all(workspace.settings.target(target).holdout for target in selection.targets)
     settings = workspace.settings.evaluation
     notes = []
     if leaked := int(metrics.get("selection_in_holdout")):
@@ -268,7 +268,7 @@ def metadata(
         },
         "random_selections": settings.random_seeds,
         "sampled_ngrams": ngrams,
-        "measured_on": "held-out target text" if held_out else "the fitted target text (no holdout)",
+        "measured_on": "held-out target text" if with_holdout else "the fitted target text (no holdout)",
         **({"note": "; ".join(notes)} if notes else {}),
     }
 

@@ -12,7 +12,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from dsir.evaluation import distribution, kl_divergence, masked_totals
+from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.importance import fit_threshold, log_ratios
 from dsir_dagster.assets.materialize import (
@@ -131,7 +131,7 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
     with workspace.store.table_writer(path, "importance_estimator", output.stamp) as writer:
         for name in plan.counted_targets:
             counts, _ = target_totals(workspace, plan, name)
-            divergences[name] = kl_divergence(distribution(counts, 0.5), distribution(raw, 0.5))
+            divergences[name] = kl_divergence(distribution(counts), distribution(raw))
             columns = {
                 "target": name,
                 "bucket": np.arange(len(raw), dtype=np.int32),
@@ -152,7 +152,9 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
             **({"pinned": settings.pinned} if settings.pinned else {}),
         },
         tables={
-            "KL(target‖pool), nats (add-0.5)": markdown_table(["target", "KL"], sorted(divergences.items())),
+            f"KL(target‖pool), nats (add-{SMOOTHING})": markdown_table(
+                ["target", "KL"], sorted(divergences.items())
+            ),
             "top buckets of the pool": top_buckets(raw),
         },
     )
@@ -231,7 +233,7 @@ class Drift:
     pinned : str
         Name of the distribution.
     drift : float
-        KL(pool‖pinned distribution) in nats, each with 0.5 pseudo-counts a bucket.
+        KL(pool‖pinned distribution) in nats, each with :data:`dsir.evaluation.SMOOTHING`.
     max_drift : float
     shards, pinned_shards : int
         Shards of the pool that are counted; shards that the distribution was fitted on.
@@ -266,9 +268,7 @@ def measure_drift(workspace: Workspace, plan: Plan) -> Drift:
     if pinned.state != "fresh":
         raise dg.Failure(f"{pinned.name}: {pinned.why}; materialize importance_estimator first")
     pool = raw_totals(workspace, plan)
-    divergence = kl_divergence(
-        distribution(pool, 0.5), distribution(fitted_totals(workspace, plan, pool), 0.5)
-    )
+    divergence = kl_divergence(distribution(pool), distribution(fitted_totals(workspace, plan, pool)))
     fit = workspace.settings.estimator.fit
     return Drift(
         pinned.partition, divergence, fit.max_drift, len(plan.counted), pinned.found.metadata["shards"]

@@ -154,8 +154,8 @@ class TargetSample:
 
 def read_target(workspace: Workspace, plan: Plan, target: Target, ngrams: int) -> TargetSample:
     """Read a target's files: the content of all documents, the text of about so many n-grams."""
-    counts, held_out = target_totals(workspace, plan, target.name)
-    total = int((held_out if target.holdout else counts).sum())
+    counts, holdout = target_totals(workspace, plan, target.name)
+    total = int((holdout if target.holdout else counts).sum())
     threshold = np.uint64(fit_threshold(total, ngrams)) if ngrams else None
     if target.holdout is None:
         train, texts = read_part(workspace, target, target.uri, threshold)
@@ -301,8 +301,8 @@ def measure_sample(
         for name, view in views.items():
             q = np.array([distribution(view.totals(each), smoothing) for each in times.values()])
             cross = CrossEntropies(q, smoothing)
-            held_out = view.of(mine)
-            scores = np.array([held_out.sums(log_q, len(texts))[mine] for log_q in cross.log_q])
+            of_target = view.of(mine)
+            scores = np.array([of_target.sums(log_q, len(texts))[mine] for log_q in cross.log_q])
             cross.add(features.content_hash[mine], features.n_ngrams[mine], scores)
             compare(name, cross, list(picks), base, target.name, metrics)
 

@@ -240,7 +240,7 @@ def rounds(curve: list[Round], best: int) -> str:
     numbers = [each.number for each in curve]
     for name, color, label in (
         ("kl_fit", POOL, "fitted part of the target"),
-        ("kl_validation", SELECTION, "held-back part"),
+        ("kl_validation", SELECTION, "validation part"),
     ):
         ax.plot(numbers, [getattr(each, name) for each in curve], color=color, label=label, marker=".")
     ax.axvline(best, color=INK, linewidth=1, linestyle="--", label="last round kept")

@@ -23,7 +23,7 @@ import yaml
 
 from dsir.evaluation import contained, distinct
 from dsir.explain import Contribution, explain
-from dsir.hashing import gumbel_noise
+from dsir.noise import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, pack_position
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions

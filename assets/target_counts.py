@@ -14,7 +14,7 @@ import numpy as np
 
 from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
-from dsir.matching import held_back
+from dsir.matching import in_validation
 from dsir_dagster.assets.materialize import (
     Context,
     Made,
@@ -81,7 +81,7 @@ def count_targets(context: Context, workspace: Workspace, names: Sequence[str], 
 
 @dataclass
 class Counts:
-    """What was read of one set of files; ``validation`` is the part of ``totals`` that matching holds back."""
+    """What was read of one set of files; ``validation`` is the part of ``totals`` that `match` does not fit on."""
 
     totals: np.ndarray
     validation: np.ndarray
@@ -93,7 +93,7 @@ class Counts:
 
 
 def count_target(workspace: Workspace, output: Output, progress: Progress) -> Result:
-    """Count a target's documents and its held-out documents, and write the totals."""
+    """Count a target's documents and its holdout, and write the totals."""
     started = time.monotonic()
     target = workspace.settings.target(output.partition)
     spec = workspace.settings.features.spec()
@@ -166,7 +166,7 @@ def count_files(
         counts.files.append(file.uri)
         for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
             features.add_totals(counts.totals)
-            masked_totals(features, held_back(features.content_hash)[None, :], counts.validation[None, :])
+            masked_totals(features, in_validation(features.content_hash)[None, :], counts.validation[None, :])
             counts.documents += len(features)
             counts.tokens += int(features.n_tokens.sum())
             counts.bytes += batch.n_bytes

@@ -13,7 +13,7 @@ import numpy as np
 
 from dsir.downstream import DownstreamOptions, classify, learn_vectors
 from dsir.evaluation import distinct, draw
-from dsir.hashing import gumbel_noise
+from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
 from dsir_dagster.assets.baselines import Pick
 from dsir_dagster.assets.texts import pool_texts, read_labels
@@ -45,7 +45,7 @@ def training_texts(
 def proxy_losses(
     workspace: Workspace,
     plan: Plan,
-    held_out: dict[str, list[str]],
+    measured_on: dict[str, list[str]],
     picks: dict[str, Pick],
     settings: ProxySettings,
 ) -> Figures:
@@ -53,7 +53,7 @@ def proxy_losses(
 
     Parameters
     ----------
-    held_out : dict of str to list of str
+    measured_on : dict of str to list of str
         Texts of every target.
     picks : dict of str to Pick
         Those called ``random 0`` and so on take turns at the seeds.
@@ -73,7 +73,7 @@ def proxy_losses(
         for name, texts in training_texts(workspace, plan, picks, settings.tokens).items()
     }
     tokens = min(map(len, read.values()))
-    test = {target: word_ids(texts, TEST_TOKENS) for target, texts in held_out.items()}
+    test = {target: word_ids(texts, TEST_TOKENS) for target, texts in measured_on.items()}
 
     def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
         model = train_proxy(read[name][:tokens], seed)

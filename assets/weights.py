@@ -13,8 +13,8 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
-from dsir.packed import PackedFeatures
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.materialize import (
     Context,

@@ -57,9 +57,9 @@ def main() -> int:
     table = Table(box=None, header_style="bold")
     for header in ("pinned to", "drift, nats", "same picks"):
         table.add_column(header, justify="right" if header != "pinned to" else "left")
-    now = distribution(fitted["all"], 0.5)
+    now = distribution(fitted["all"])
     for (label, counts), chosen in zip(fitted.items(), best, strict=True):
-        drift = kl_divergence(now, distribution(counts, 0.5))
+        drift = kl_divergence(now, distribution(counts))
         same = len(np.intersect1d(chosen, best[0])) / len(chosen)
         table.add_row(label, f"{drift:.4f}", f"{same:.1%}")
     console.print(f"{corpus.name}; the best tenth of the documents by log weight")

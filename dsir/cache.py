@@ -26,14 +26,15 @@ def ensure_cache() -> None:
     given = os.environ.get("NUMBA_CACHE_DIR")
     # Of a user without a home it stays `~`: Numba would make a folder of that name here, wherever here is.
     of_user = os.path.join(os.path.expanduser(caches), "numba")
-    if any(map(_writable, filter(None, (given, Path(__file__).parent / "__pycache__", of_user)))):
+    places = (given, Path(__file__).parent / "__pycache__", of_user)
+    if any(writable(place) for place in places if place):
         return
     os.environ["NUMBA_CACHE_DIR"] = chosen = _private_folder()
     if "numba" in sys.modules:  # it read the variable when it was imported
         sys.modules["numba"].config.CACHE_DIR = chosen
 
 
-def _writable(folder: str | Path) -> bool:
+def writable(folder: str | Path) -> bool:
     """Whether a file can be made there, as Numba finds it out."""
     if str(folder).startswith("~"):
         return False
@@ -56,7 +57,7 @@ def _private_folder() -> str:
             stat.S_ISDIR(found.st_mode)
             and found.st_uid == user
             and not found.st_mode & 0o022
-            and _writable(path)
+            and writable(path)
         ):
             return str(path)
     except OSError:

@@ -1,7 +1,7 @@
 """Cutting texts into pieces of so many words, without copying them.
 
 What belongs here: where a text is cut. What does not: what a piece is called and how it is found again
-(``resources/corpus/fields.py``), words as they are counted (`dsir.words`).
+(``resources/corpus/fields.py``), words as they are counted (`dsir.featurizer.words`).
 
 Long documents are cut so that a selection need not take a whole book for the sake of one chapter; the authors
 select from passages of 128 words of The Pile. A word here is what `str.split` gives: it ends at any white space of
@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from dsir.features import _utf8
-from dsir.words import _decode
+from dsir.features import utf8_ranges
+from dsir.featurizer.words import decode
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ def cut(texts: pa.Array, n_words: int) -> Pieces:
         raise ValueError(f"texts: {texts.null_count} nulls; expected none")
     if n_words < 1:
         raise ValueError(f"n_words: {n_words}; expected at least 1")
-    data, starts, ends = _utf8(texts)
+    data, starts, ends = utf8_ranges(texts)
     room = (int(ends[-1] - starts[0]) // (2 * n_words) if len(texts) else 0) + len(texts)
     parents, offsets = _cut(data, starts, ends, n_words, *_white_space(), room)
     dtype = np.int32 if texts.type == pa.string() else np.int64
@@ -122,17 +122,18 @@ def _cut(data, starts, ends, n_words, first_byte, is_space, room):
         i, end = starts[d], ends[d]
         parents[n], offsets[n] = d, i
         n += 1
-        words, before = 0, 1  # the words that began in this piece; whether what is before i is white space
+        # The words that began in this piece; whether what is before i is white space.
+        words, before = np.int64(0), np.int64(1)
         while i < end:
             space, length = np.int64(first_byte[data[i]]), 1
             if space == 2:
-                code_point, length = _decode(data, i)
+                code_point, length = decode(data, i)
                 space = np.int64(code_point < len(is_space) and is_space[code_point])
             words += before & (space ^ 1)
             before = space
             if words > n_words:
                 parents[n], offsets[n] = d, i
                 n += 1
-                words = 1
+                words = np.int64(1)
             i += length
     return parents[:n], offsets[:n]

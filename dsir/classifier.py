@@ -4,7 +4,7 @@ What belongs here: from the features of target and pool documents to a classifie
 are ranked by under it. What does not: picking (``dsir.selection``), counting (``dsir.features``).
 
 The paper (section 4, "heuristic classification", after Brown et al. 2020, Gao et al. 2020 and Du et al. 2022)
-trains fastText on the target and on as many documents of the pool, and tunes it on a tenth that is held back. A
+trains fastText on the target and on as many documents of the pool, and tunes it on a tenth that it does not train on. A
 document whose probability of being target is p is kept if p > 1 - x, x being Pareto noise of shape 9 (Lomax: from
 0 on). Here the classifier is logistic regression. Its input is that of fastText, the mean over a document's
 hashed n-grams, so that what it learns is a number theta_b per bucket, ::
@@ -12,11 +12,11 @@ hashed n-grams, so that what it learns is a number theta_b per bucket, ::
     p = 1 / (1 + exp(-intercept - Σ_b count_b · theta_b / n)),    n = Σ_b count_b
 
 (fastText of two classes without its factorization into ``dim`` columns). The strength of the L2 penalty is what is
-tuned on the held-back tenth.
+tuned on such a tenth, the validation part.
 
 The noise of a fixed budget
 ---------------------------
-The rule keeps about as many documents as it keeps. The reference (``heuristic_cls_pipeline.py``) applies it
+The rule does not target a fixed size. The reference (``heuristic_cls_pipeline.py``) applies it
 again with fresh noise until it has enough, and takes a random subset of the wanted size. To rank instead, write
 x = u^(-1/a) - 1, with u uniform in (0, 1) and a the shape. Then ::
 
@@ -40,15 +40,15 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.hashing import _log, exponential_noise
 from dsir.importance import fit_threshold
 from dsir.matching import scores
+from dsir.noise import exponential_noise, ieee_log
 
 #: Inverse strengths of the L2 penalty that are tried, in units of the mean loss of a document.
 STRENGTHS = (1e4, 1e5, 1e6, 1e7, 1e8)
 
-#: One in so many texts is held back, rounded up.
-HELD_BACK = 10
+#: One in so many texts is for validation, rounded up.
+VALIDATION = 10
 
 #: Of the solver, at each strength.
 MAX_ITERATIONS = 500
@@ -68,7 +68,7 @@ class ClassifierOptions:
     seed : int
         Of the noise.
     stream : str
-        Name of the noise, as in :func:`dsir.hashing.gumbel_noise`.
+        Name of the noise, as in :func:`dsir.noise.gumbel_noise`.
 
     Raises
     ------
@@ -95,11 +95,11 @@ class Classifier:
     intercept : float
         The log odds of a document is the mean of theta over its n-grams, and this.
     strength : float
-        Of :data:`STRENGTHS`, that of the least held-back log loss.
+        Of :data:`STRENGTHS`, that of the least log loss on the validation part.
     accuracy, log_loss : float
-        On the held-back documents, the mean of the two classes'; the loss in nats, log 2 for a guess.
+        On the validation part, the mean of the two classes'; the loss in nats, log 2 for a guess.
     target_documents, pool_documents : int
-        With n-grams, held-back ones among them.
+        With n-grams, those of the validation part among them.
     converged : bool
         The solver of the chosen strength did not use up its iterations.
     """
@@ -163,44 +163,46 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
     Raises
     ------
     ValueError
-        The target or the pool has fewer than two different documents with n-grams: one to fit on and one to
-        hold back.
+        The target or the pool has fewer than two different documents with n-grams: one to fit on and one for
+        validation.
 
     Notes
     -----
-    A tenth of the texts of each class is held back, equal texts together. Equal inputs give the same bits on one
+    A tenth of the texts of each class is for validation, equal texts together. Equal inputs give the same bits on one
     machine; on another the solver may differ in the last ones.
     """
-    from sklearn.linear_model import LogisticRegression
+    classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
+    fitted, validation = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
+    target_documents, pool_documents = (sum(map(len, parts)) for parts in classes)
+    tried = (
+        _fit_at(strength, fitted, validation, target_documents, pool_documents) for strength in STRENGTHS
+    )
+    return min(tried, key=lambda each: each.log_loss)
+
+
+def _fit_at(strength: float, fitted, validation, target_documents: int, pool_documents: int) -> Classifier:
+    """Fit at one strength of the penalty; each part is features (scipy CSR) and whether it is of the target (bool)."""
+    from sklearn.linear_model import LogisticRegression  # before the limit, which holds for what is loaded
     from threadpoolctl import threadpool_limits
 
-    classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
-    fitted, held_back = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
-    best = None
+    frequencies, is_target = validation
+    model = LogisticRegression(C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS)
     # One thread: a sum that is split among threads depends on their number in its last bits.
-    with threadpool_limits(limits=1):
-        for strength in STRENGTHS:
-            model = LogisticRegression(
-                C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
-                model.fit(*fitted)
-            logit = model.decision_function(held_back[0])
-            signed = np.where(held_back[1], logit, -logit)
-            loss = _mean_of_classes(np.logaddexp(0.0, -signed), held_back[1])
-            if best is None or loss < best.log_loss:
-                best = Classifier(
-                    theta=model.coef_[0],
-                    intercept=float(model.intercept_[0]),
-                    strength=strength,
-                    accuracy=_mean_of_classes(signed > 0, held_back[1]),
-                    log_loss=loss,
-                    target_documents=len(classes[0][0]) + len(classes[0][1]),
-                    pool_documents=len(classes[1][0]) + len(classes[1][1]),
-                    converged=int(model.n_iter_[0]) < MAX_ITERATIONS,
-                )
-    return best
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
+        model.fit(*fitted)
+        logit = model.decision_function(frequencies)
+    signed = np.where(is_target, logit, -logit)
+    return Classifier(
+        theta=model.coef_[0],
+        intercept=float(model.intercept_[0]),
+        strength=strength,
+        accuracy=_mean_of_classes(signed > 0, is_target),
+        log_loss=_mean_of_classes(np.logaddexp(0.0, -signed), is_target),
+        target_documents=target_documents,
+        pool_documents=pool_documents,
+        converged=int(model.n_iter_[0]) < MAX_ITERATIONS,
+    )
 
 
 def logits(features: Features, classifier: Classifier) -> np.ndarray:
@@ -217,7 +219,7 @@ def logits(features: Features, classifier: Classifier) -> np.ndarray:
     ndarray of float64, shape (n,)
         Independent of batches and threads; the intercept for a document without n-grams.
     """
-    return scores(features, classifier.theta[np.newaxis])[0] + classifier.intercept
+    return scores(features, [classifier.theta])[0] + classifier.intercept
 
 
 def probabilities(features: Features, classifier: Classifier) -> np.ndarray:
@@ -267,7 +269,7 @@ def _mean_of_classes(values: np.ndarray, is_target: np.ndarray) -> float:
 
 
 def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, list]:
-    """The documents with n-grams, as (buckets, counts), ordered by content hash: to fit on, and held back."""
+    """The documents with n-grams, as (buckets, counts), ordered by content hash: to fit on, and for validation."""
     found = []
     for batch in batches:
         if len(batch.buckets) and batch.buckets.max() >= buckets:
@@ -281,9 +283,9 @@ def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, l
     if len(texts) < 2:
         raise ValueError(
             f"{name}: {len(texts)} different documents with n-grams; a classifier needs at least 2, one to fit "
-            "on and one to hold back"
+            "on and one for validation"
         )
-    limit = texts[-(-len(texts) // HELD_BACK) - 1]
+    limit = texts[-(-len(texts) // VALIDATION) - 1]
     rows = [row[1:] for row in found]
     first = sum(order <= limit for order, _, _ in found)
     return rows[first:], rows[:first]
@@ -317,5 +319,5 @@ def _log_share(logit):
     out = np.empty(len(logit), np.float64)
     for i in range(len(logit)):
         e = math.exp(-abs(logit[i]))
-        out[i] = _log((1.0 + e) / (1.0 + 2.0 * e)) if logit[i] >= 0 else _log((1.0 + e) / (2.0 + e))
+        out[i] = ieee_log((1.0 + e) / (1.0 + 2.0 * e)) if logit[i] >= 0 else ieee_log((1.0 + e) / (2.0 + e))
     return out

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from dsir.checksum import checksum
 from dsir.evaluation import masked_totals
 from dsir.features import FeatureSpec, featurize
-from dsir.hashing import gumbel_noise
+from dsir.featurizer.checksum import checksum
+from dsir.featurizer.kernel import count_documents
+from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
-from dsir.kernel import count_documents
-from dsir.packed import PackedFeatures
+from dsir.noise import gumbel_noise
 
 
 def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:

@@ -1,4 +1,4 @@
-"""Signs, in a target and in a sample of a pool, that a selection will not be what one hopes for.
+"""Signs, in a target and in a sample of a pool, that a selection will disappoint.
 
 What belongs here: arithmetic on texts and counts, before anything is fitted. What does not: how texts are read, what is
 said of the numbers and from where on they are a warning (``dagster_project/doctor/checks.py``); measures of selections
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsir.evaluation import distribution, kl_divergence, masked_totals
+from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
 from dsir.importance import log_weights
 from dsir.ngrams import Ngrams
+from dsir.noise import gumbel_noise
 
 #: Letters of scripts that are written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Kana, Han.
 _WITHOUT_SPACES = re.compile(
@@ -39,7 +39,7 @@ class Point:
     documents, ngrams : int
         Size of the part of the target that was fitted on.
     kl : float
-        KL(held out‖fit), nats.
+        KL(other text‖fit), nats.
     """
 
     documents: int
@@ -47,8 +47,10 @@ class Point:
     kl: float
 
 
-def learning_curve(fitted: Sequence[Features], held_out: np.ndarray, smoothing: float = 0.5) -> list[Point]:
-    """How far held-out text is from distributions that are fitted on growing parts of a target.
+def learning_curve(
+    fitted: Sequence[Features], others: np.ndarray, smoothing: float = SMOOTHING
+) -> list[Point]:
+    """How far other text of a target is from distributions that are fitted on growing parts of it.
 
     Each part holds the one before and is twice as large; the last one is the whole. Documents come in an order that
     their content alone decides. Where the curve still falls at its end, more documents would give another
@@ -58,7 +60,7 @@ def learning_curve(fitted: Sequence[Features], held_out: np.ndarray, smoothing: 
     ----------
     fitted : sequence of Features
         The documents of the target that are fitted on, in batches.
-    held_out : ndarray of int64, shape (buckets,)
+    others : ndarray of int64, shape (buckets,)
         N-gram totals of other documents of the target.
     smoothing : float
         Pseudo-counts a bucket of both distributions.
@@ -76,14 +78,14 @@ def learning_curve(fitted: Sequence[Features], held_out: np.ndarray, smoothing: 
     place = np.empty(n, dtype=np.int64)
     place[np.argsort(gumbel_noise(np.concatenate(hashes), 0, "learning curve"), kind="stable")] = np.arange(n)
     first = np.searchsorted(sizes, place, side="right")  # the smallest part that a document is in
-    totals = np.zeros((len(sizes), len(held_out)), dtype=np.int64)
+    totals = np.zeros((len(sizes), len(others)), dtype=np.int64)
     done = 0
     for features in fitted:
         masks = first[done : done + len(features)] == np.arange(len(sizes))[:, np.newaxis]
         masked_totals(features, masks, totals)
         done += len(features)
     totals = np.cumsum(totals, axis=0)
-    p = distribution(held_out, smoothing)
+    p = distribution(others, smoothing)
     return [
         Point(size, int(each.sum()), kl_divergence(p, distribution(each, smoothing)))
         for size, each in zip(sizes, totals, strict=True)

@@ -12,15 +12,17 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
+from dsir.noise import gumbel_noise
 
 #: Groups of target documents that the bootstrap draws, and how often it draws.
 GROUPS, REPLICATES = 1000, 1000
 #: Lower and upper quantile of an interval: 95 %.
 INTERVAL = 0.025, 0.975
+#: Pseudo-counts a bucket of a distribution where nothing else is asked for.
+SMOOTHING = 0.5
 
 
-def distribution(counts: np.ndarray, smoothing: float) -> np.ndarray:
+def distribution(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
     """Probabilities of counts with ``smoothing`` pseudo-counts a bucket.
 
     Parameters

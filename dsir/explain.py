@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsir.features import FeatureSpec, custom_tokenizer
-from dsir.hashing import K1, K3, hash_word_bytes
+from dsir.featurizer.hashing import K1, K3, hash_word_bytes
 
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")
 _MASK = 2**64 - 1

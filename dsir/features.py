@@ -1,7 +1,7 @@
 """Hashed n-gram features of documents: the public face of the featurizer.
 
 Belongs here: what a feature is (`FeatureSpec`), the counts of a batch (`Features`) and their Arrow form, and
-`featurize`. Does not belong here: compiled code (`dsir.kernel` and what it calls), reading and storing,
+`featurize`. Does not belong here: compiled code (`dsir.featurizer.kernel` and what it calls), reading and storing,
 anything that estimates or selects.
 
 The method is section 4 of Xie et al., "Data Selection for Language Models via Importance Resampling"
@@ -15,23 +15,25 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
-from dsir.hashing import xxh64_ranges
-from dsir.kernel import count_documents, room_for_words
-from dsir.memo import new_memo
-from dsir.packed import PackedFeatures
-from dsir.quality import WordCounts
-from dsir.sparse import add_counts, new_counts
-from dsir.unicode_tables import code_point_table
-from dsir.words import needs_str_lower
+from dsir.featurizer.hashing import xxh64_ranges
+from dsir.featurizer.kernel import count_documents, room_for_words
+from dsir.featurizer.memo import new_memo
+from dsir.featurizer.packed import PackedFeatures
+from dsir.featurizer.sparse import add_counts, new_counts
+from dsir.featurizer.unicode_tables import code_point_table
+from dsir.featurizer.word_counts import WordCounts
+from dsir.featurizer.words import needs_str_lower
 
 __all__ = [
     "KERNEL_VERSION",
     "FeatureSpec",
     "Features",
+    "Hash",
     "custom_tokenizer",
     "featurize",
     "hash_strings",
@@ -40,6 +42,8 @@ __all__ = [
 #: Changes whenever the same text could give other features: with the kernel's arithmetic, and with the
 #: Unicode version of the running Python, whose `re` and `str.lower` define words.
 KERNEL_VERSION = f"1+unicode-{unicodedata.unidata_version}"
+
+Hash = Literal["fast", "sha256"]
 
 _MAX_BUCKETS = 2**24
 _ALL_WORDS = {"wordpunct": np.uint64(0), "whitespace": np.uint64(2**64 - 1)}
@@ -61,7 +65,7 @@ class FeatureSpec:
     buckets : int
         Number of hash buckets, 1 .. 2**24.
     hash : str
-        ``"fast"``: the 64-bit hash specified in `dsir.hashing`. ``"sha256"``: the bucket is the SHA-256 of
+        ``"fast"``: the 64-bit hash specified in `dsir.featurizer.hashing`. ``"sha256"``: the bucket is the SHA-256 of
         the n-gram, its words joined by one space, as a big-endian integer modulo `buckets`; identical to the
         reference's ``hash_buckets``.
 
@@ -74,7 +78,7 @@ class FeatureSpec:
     tokenizer: str = "wordpunct"
     ngrams: int = 2
     buckets: int = 10_000
-    hash: str = "fast"
+    hash: Hash = "fast"
 
     def __post_init__(self) -> None:
         def refuse(field: str, expected: str) -> None:
@@ -90,8 +94,8 @@ class FeatureSpec:
             refuse("ngrams", "an integer of at least 1")
         if not is_integer(self.buckets) or not 1 <= self.buckets <= _MAX_BUCKETS:
             refuse("buckets", f"an integer from 1 to {_MAX_BUCKETS}")
-        if self.hash not in ("fast", "sha256"):
-            refuse("hash", "'fast' or 'sha256'")
+        if self.hash not in get_args(Hash):
+            refuse("hash", " or ".join(map(repr, get_args(Hash))))
 
     @property
     def bucket_dtype(self) -> np.dtype:
@@ -211,7 +215,7 @@ class _Scratch(threading.local):
         self.key = self.counts = self.memo = None
 
 
-_scratch = _Scratch()
+scratch = _Scratch()
 
 
 def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
@@ -246,7 +250,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
     if texts.null_count:
         raise ValueError(f"texts: {texts.null_count} nulls; expected none")
     texts.validate(full=True)
-    data, starts, ends = _utf8(texts)
+    data, starts, ends = utf8_ranges(texts)
     content_hash = xxh64_ranges(data, starts, ends)
 
     if spec.tokenizer in _ALL_WORDS:
@@ -257,7 +261,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
         table, all_words = _NO_TABLE, np.uint64(0)
         data, bounds, starts, ends = _custom_words(texts, spec.tokenizer)
     room = (int((ends - starts).sum()) // 5 + 64) if bounds is None else len(bounds)
-    _scratch.prepare(spec)
+    scratch.prepare(spec)
     try:
         offsets, buckets, counts, n_tokens, word_counts = count_documents(
             data,
@@ -268,13 +272,13 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
             all_words,
             spec.ngrams,
             np.uint64(spec.buckets),
-            _scratch.counts,
-            _scratch.memo,
+            scratch.counts,
+            scratch.memo,
             np.empty(room, spec.bucket_dtype),
             np.empty(room, np.uint32),
         )
     except BaseException:  # out of memory: the counters are not zero
-        _scratch.clear()
+        scratch.clear()
         raise
     return Features(offsets, buckets, counts, n_tokens, content_hash, WordCounts(*word_counts))
 
@@ -285,10 +289,10 @@ _NO_TABLE.flags.writeable = False
 
 def hash_strings(strings: pa.Array) -> np.ndarray:
     """XXH64, seed 0, of the UTF-8 bytes of every value of a string array without nulls: uint64[n]."""
-    return xxh64_ranges(*_utf8(strings))
+    return xxh64_ranges(*utf8_ranges(strings))
 
 
-def _utf8(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def utf8_ranges(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The bytes a string array lies in (read-only), and the bounds of its values (int64[n] twice)."""
     _, offsets, data = texts.buffers()
     dtype = np.int32 if texts.type == pa.string() else np.int64
@@ -330,12 +334,12 @@ def custom_tokenizer(name: str) -> Callable[[str], list[str]]:
     """
     module, _, attribute = name.partition(":")
     try:
-        tokenize = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
         for part in attribute.split("."):
-            tokenize = getattr(tokenize, part)
+            found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"tokenizer: {name!r} cannot be imported: {error}") from error
-    return tokenize
+    return found
 
 
 def _custom_words(texts, name):
@@ -352,5 +356,5 @@ def _custom_words(texts, name):
         document_bounds.append(document_bounds[-1] + len(words))
     data = np.frombuffer(bytearray().join([*pieces, bytes(24)]), np.uint8)
     bounds = np.cumsum(lengths, dtype=np.int64)
-    document_bounds = np.array(document_bounds, np.int64)
-    return data, bounds, document_bounds[:-1], document_bounds[1:]
+    of_documents = np.array(document_bounds, np.int64)
+    return data, bounds, of_documents[:-1], of_documents[1:]

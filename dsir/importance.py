@@ -12,8 +12,8 @@ import numba
 import numpy as np
 
 from dsir.features import Features
-from dsir.intrinsics import four_sums, inner
-from dsir.packed import PackedFeatures
+from dsir.featurizer.intrinsics import four_sums, inner
+from dsir.featurizer.packed import PackedFeatures
 
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8
@@ -178,6 +178,8 @@ def correct_for_length(
     if length == "sqrt":
         return log_weight / np.sqrt(np.maximum(n_ngrams, 1))
     if length == "poisson":
+        if mean_tokens is None:
+            raise ValueError("mean_tokens: None; expected a pair with length poisson")
         target, pool = mean_tokens
         return log_weight + (n_tokens * np.log(target / pool) - (target - pool))
     raise ValueError(f"length: {length!r}; expected none, per_ngram, sqrt or poisson")
@@ -230,6 +232,8 @@ def solve_temperature(
         return sums[0] / n if acceptance is not None else sums[0] ** 2 / sums[1]
 
     wanted = acceptance if effective_sample_size is None else effective_sample_size
+    if wanted is None:
+        raise ValueError("give effective_sample_size or acceptance")
     low, high = COLDEST, HOTTEST
     reached = measured(10.0 ** np.array([low, high]))
     if not reached[0] <= wanted <= reached[1]:

@@ -24,10 +24,10 @@ documents the score stays the mean, so that it does not favour long ones.)
 
 What comes close to the target is q, the weighted mean of the rounds, and no single round: where a pool is a few kinds
 of documents that are much alike, a round's picks are all of the kind that the rounds before took too little of. So the
-documents are drawn, each with the weight of the rounds that pick it as its inclusion probability (:func:`draw`), and
-q is what a draw holds in expectation. A round is described by its theta and by the least key that it picked, so that
-these probabilities are a function of the document. Rounds are added until q comes no closer to a part of the target
-that is not fitted on.
+documents are drawn, each with the weight of the rounds that pick it as its inclusion probability
+(:func:`draw_keys`), and q is what a draw holds in expectation. A round is described by its theta and by the least key
+that it picked, so that these probabilities are a function of the document. Rounds are added until q comes no closer to
+the validation part of the target, which is not fitted on.
 
 Several targets are matched as their mixture, p = Σ_t share_t · p_t: Σ_t share_t · KL(p_t‖q) differs from KL(p‖q) by a
 constant. With the objective "worst" the shares are moved, by multiplicative weights (Freund & Schapire 1999), towards
@@ -43,8 +43,8 @@ import numpy as np
 
 from dsir.evaluation import contained, distribution, kl_divergence, masked_totals
 from dsir.features import Features
-from dsir.hashing import exponential_noise, gumbel_noise
 from dsir.importance import correct_for_length, log_weights
+from dsir.noise import exponential_noise, gumbel_noise
 from dsir.selection import CANDIDATE, Budget, Caps, TopK, positions_of
 
 #: By how much a round moves the shares of several targets towards the one that is worst off.
@@ -79,7 +79,7 @@ class MatchingOptions:
     rounds : int
         At most so many, at least 1; each is two passes over the features.
     patience : int
-        Stop after so many rounds in a row after which the mean was no closer to the held-back part.
+        Stop after so many rounds in a row after which the mean was no closer to the validation part.
     tolerance : float
         By how much it must be closer than the closest before: in nats; with objective ``worst`` as a share of
         KL(target‖pool).
@@ -99,7 +99,7 @@ class MatchingOptions:
     seed : int
         Of the noise of the draw and of the rounds.
     stream : str
-        Name of the noise, as in :func:`dsir.hashing.gumbel_noise`.
+        Name of the noise, as in :func:`dsir.noise.gumbel_noise`.
 
     Raises
     ------
@@ -155,7 +155,7 @@ class Round:
     documents, tokens : int
         Picked in this round.
     kl_targets : tuple of float
-        KL(target‖mean of the rounds) of the held-back part of each target.
+        KL(target‖mean of the rounds) of the validation part of each target.
     """
 
     number: int
@@ -198,6 +198,8 @@ class Threshold:
         """Return what a document of each of these sources needs: ndarray of float64, or one number for all."""
         if not len(self.sources):
             return self.key
+        if source_hash is None:
+            raise ValueError("source_hash: None; expected the documents' sources, since the rounds had caps")
         at = np.minimum(np.searchsorted(self.sources, source_hash), len(self.sources) - 1)
         return np.where(self.sources[at] == source_hash, self.keys[at], self.key)
 
@@ -209,13 +211,13 @@ class Matching:
     Attributes
     ----------
     theta : list of ndarray of float64, shape (buckets,)
-        What each round up to the best ranked by: for :func:`keys`.
+        What each round up to the best ranked by: for :func:`round_keys`.
     thresholds : list of Threshold
         The least keys that these rounds picked.
     weights : ndarray of float64, shape (rounds,)
         Of these rounds in their mean; the sum is 1.
     best : int
-        The round after which the mean was closest to the held-back part.
+        The round after which the mean was closest to the validation part.
     curve : list of Round
         All rounds, in order.
     converged : bool
@@ -230,7 +232,7 @@ class Matching:
     converged: bool
 
 
-def held_back(content_hash: np.ndarray) -> np.ndarray:
+def in_validation(content_hash: np.ndarray) -> np.ndarray:
     """Say which documents of a target are not fitted on: about a fifth, equal texts together.
 
     Parameters
@@ -263,7 +265,7 @@ def scores(features: Features, theta: Sequence[np.ndarray]) -> np.ndarray:
     return sums / np.maximum(features.n_ngrams, 1)
 
 
-def keys(features: Features, theta: Sequence[np.ndarray], options: MatchingOptions) -> np.ndarray:
+def round_keys(features: Features, theta: Sequence[np.ndarray], options: MatchingOptions) -> np.ndarray:
     """What a round ranks by: the logarithm of the score, corrected for length, with noise if there is any.
 
     Shapes as in :func:`scores`.
@@ -305,7 +307,7 @@ def inclusion(
         How far its key is above the least key of a round, in the round where this is most; negative where no round
         picks it.
     """
-    margins = keys(features, matching.theta, options)
+    margins = round_keys(features, matching.theta, options)
     margins -= np.array([np.broadcast_to(t.of(source_hash), len(features)) for t in matching.thresholds])
     probability = np.zeros(len(features))
     for weight, margin in zip(matching.weights, margins, strict=True):
@@ -313,7 +315,7 @@ def inclusion(
     return probability, margins.max(axis=0)
 
 
-def draw(
+def draw_keys(
     features: Features,
     matching: Matching,
     options: MatchingOptions,
@@ -355,8 +357,12 @@ def ratio(
     -------
     ndarray of float64, shape (buckets,)
     """
-    fitted = np.array([distribution(row, smoothing) for row in np.atleast_2d(target)])
+    fitted = _distributions(np.atleast_2d(target), smoothing)
     return _mixed(_normalized(shares, len(fitted)), fitted) / distribution(raw_counts, smoothing)
+
+
+def _distributions(counts: np.ndarray, smoothing: float) -> np.ndarray:
+    return np.array([distribution(row, smoothing) for row in counts])
 
 
 def _normalized(shares: np.ndarray | None, n: int) -> np.ndarray:
@@ -392,7 +398,7 @@ def match(
         that of a batch, of its candidates, of about 150 bytes a document of the selection, and of 8 bytes a bucket
         for every round.
     target, validation : ndarray of int64, shape (buckets,) or (targets, buckets)
-        Counts of the part of the target to fit on, and of the part that says when to stop (:func:`held_back`).
+        Counts of the part of the target to fit on, and of the part that says when to stop (:func:`in_validation`).
     raw_counts : ndarray of int64, shape (buckets,)
         N-gram totals of the pool, where the rounds start: round 0 has ``theta = p_target / p_raw``.
     budget : Budget
@@ -413,9 +419,135 @@ def match(
     NothingFits
         The best document is longer than the budget.
     ValueError
-        A target, its held-back part or the pool has no n-grams, or the shapes differ, or there are no documents.
+        A target, its validation part or the pool has no n-grams, or the shapes differ, or there are no documents.
     """
-    target, validation = np.atleast_2d(target), np.atleast_2d(validation)
+    rounds = _Rounds(target, validation, raw_counts, options, shares)
+    for number in range(options.rounds):
+        theta = rounds.theta()
+        picked, totals = _select(batches, theta, budget, caps, options, mapper)
+        if not len(picked):
+            if number:
+                break  # what would be picked next is longer than the budget
+            raise _nothing_picked(budget)
+        rounds.add(theta, Threshold.under(picked, caps), picked, totals)
+        if rounds.converged:
+            break
+    return rounds.outcome()
+
+
+def _nothing_picked(budget: Budget) -> ValueError:
+    if budget.tokens is None:
+        return ValueError("there are no documents to pick from")
+    return NothingFits(f"the best document is longer than the budget of {budget.tokens:,} tokens; raise it")
+
+
+class _Rounds:
+    """The rounds so far, their mean, and how close it is to the targets.
+
+    Attributes
+    ----------
+    fitted, validation : ndarray of float64, shape (targets, buckets)
+        The distributions of the two parts of each target.
+    share : ndarray of float64, shape (targets,)
+        Of the targets in their mixture; the sum is 1.
+    mean : ndarray of float64, shape (buckets,)
+        The distribution of the rounds' mean; before the first, that of the pool.
+    pool_kl_fit, pool_kl_validation : ndarray of float64, shape (targets,)
+        KL(target‖pool) of the two parts of each target.
+    best, least, failures : int, float, int
+        The round after which the mean was closest to the validation part, how far it was then, and how many rounds in a
+        row brought it no closer.
+    """
+
+    def __init__(
+        self,
+        target: np.ndarray,
+        validation: np.ndarray,
+        raw_counts: np.ndarray,
+        options: MatchingOptions,
+        shares: np.ndarray | None,
+    ) -> None:
+        target, validation = np.atleast_2d(target), np.atleast_2d(validation)
+        _check_counts(target, validation, raw_counts)
+        self.options = options
+        self.fitted = _distributions(target, options.smoothing)
+        self.validation = _distributions(validation, options.smoothing)
+        self.share = _normalized(shares, len(target))
+        self.mean = distribution(raw_counts, options.smoothing)
+        self.pool_kl_fit = self._distances(self.fitted)
+        self.pool_kl_validation = self._distances(self.validation)
+        self.thetas: list[np.ndarray] = []
+        self.thresholds: list[Threshold] = []
+        self.curve: list[Round] = []
+        self.best, self.least, self.failures = 0, np.inf, 0
+
+    @property
+    def converged(self) -> bool:
+        return self.failures == self.options.patience
+
+    def _distances(self, distributions: np.ndarray) -> np.ndarray:
+        return np.array([kl_divergence(p, self.mean) for p in distributions])
+
+    def theta(self) -> np.ndarray:
+        """Return what the next round ranks by."""
+        return _mixed(self.share, self.fitted) / self.mean
+
+    def add(self, theta: np.ndarray, threshold: Threshold, picked: np.ndarray, totals: np.ndarray) -> None:
+        """Move the mean towards what a round picked, and measure it."""
+        p = _mixed(self.share, self.fitted)
+        towards = distribution(totals, self.options.smoothing) - self.mean
+        gap = float(np.sum(theta * towards))
+        # The pool itself is no part of the mean, so the first step goes all the way.
+        step = _line_search(p, self.mean, towards) if self.curve else 1.0
+        self.mean = self.mean + step * towards
+        kl_targets = self._distances(self.validation)
+        self.thetas.append(theta)
+        self.thresholds.append(threshold)
+        self.curve.append(
+            Round(
+                number=len(self.curve),
+                kl_fit=kl_divergence(p, self.mean),
+                kl_validation=kl_divergence(_mixed(self.share, self.validation), self.mean),
+                gap=gap,
+                step=step,
+                documents=len(picked),
+                tokens=int(picked["n_tokens"].sum()),
+                kl_targets=tuple(kl_targets.tolist()),
+            )
+        )
+        if self.options.objective == "worst":
+            self._judge(float(np.max(kl_targets / self.pool_kl_validation)))
+            self._move_shares()
+        else:
+            self._judge(self.curve[-1].kl_validation)
+
+    def _judge(self, distance: float) -> None:
+        """Remember the round that was just added if it is the closest, and how long none has come much closer."""
+        self.failures = 0 if distance < self.least - self.options.tolerance else self.failures + 1
+        if distance < self.least:
+            self.least, self.best = distance, len(self.curve) - 1
+
+    def _move_shares(self) -> None:
+        """Give more weight to the targets that keep the most of their distance to the pool."""
+        left = self._distances(self.fitted) / self.pool_kl_fit
+        share = self.share * np.exp(RATE * (left - left.max()))
+        self.share = share / share.sum()
+
+    def outcome(self) -> Matching:
+        """Return the rounds up to the best, with their weights in the mean."""
+        weights = np.empty(self.best + 1)
+        left = 1.0
+        for number in range(self.best, -1, -1):
+            weights[number] = left * self.curve[number].step
+            left *= 1 - self.curve[number].step
+        kept = slice(self.best + 1)
+        return Matching(
+            self.thetas[kept], self.thresholds[kept], weights, self.best, self.curve, self.converged
+        )
+
+
+def _check_counts(target: np.ndarray, validation: np.ndarray, raw_counts: np.ndarray) -> None:
+    """Raise the ValueError that :func:`match` documents if totals do not fit together, or there are none."""
     for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts[np.newaxis])):
         if counts.shape[1] != len(raw_counts):
             raise ValueError(f"{name}: {counts.shape} counts; the pool has {raw_counts.shape}")
@@ -423,70 +555,10 @@ def match(
             raise ValueError(f"{name}: no n-grams")
     if validation.shape != target.shape:
         raise ValueError(f"validation: {validation.shape} counts; the targets have {target.shape}")
-    fitted, held_out = (
-        np.array([distribution(row, options.smoothing) for row in each]) for each in (target, validation)
-    )
-    share = _normalized(shares, len(target))
-    q = distribution(raw_counts, options.smoothing)
-    far_fit, far = (np.array([kl_divergence(p, q) for p in each]) for each in (fitted, held_out))
-    curve: list[Round] = []
-    thetas, thresholds = [], []
-    best, lowest, failures, converged = 0, np.inf, 0, False
-    for number in range(options.rounds):
-        p = _mixed(share, fitted)
-        theta = p / q
-        picked, totals = _select(batches, theta, budget, caps, options, mapper)
-        if not len(picked) and number:
-            break  # what would be picked next is longer than the budget
-        if not len(picked):
-            if budget.tokens is None:
-                raise ValueError("there are no documents to pick from")
-            raise NothingFits(
-                f"the best document is longer than the budget of {budget.tokens:,} tokens; raise it"
-            )
-        thetas.append(theta)
-        thresholds.append(Threshold.under(picked, caps))
-        selected = distribution(totals, options.smoothing)
-        gap = float(np.sum(theta * (selected - q)))
-        step = _line_search(p, q, selected) if number else 1.0  # the pool itself is no part of the mean
-        q = q + step * (selected - q)
-        of_targets = np.array([kl_divergence(each, q) for each in held_out])
-        curve.append(
-            Round(
-                number,
-                kl_divergence(p, q),
-                kl_divergence(_mixed(share, held_out), q),
-                gap,
-                step,
-                len(picked),
-                int(picked["n_tokens"].sum()),
-                tuple(of_targets.tolist()),
-            )
-        )
-        distance = curve[-1].kl_validation
-        if options.objective == "worst":
-            distance = float(np.max(of_targets / far))
-            left = np.array([kl_divergence(each, q) for each in fitted]) / far_fit
-            share = share * np.exp(RATE * (left - left.max()))
-            share = share / share.sum()
-        failures = 0 if distance < lowest - options.tolerance else failures + 1
-        if distance < lowest:
-            lowest, best = distance, number
-        if failures == options.patience:
-            converged = True
-            break
-    weights = np.empty(best + 1)
-    left = 1.0
-    for number in range(best, -1, -1):
-        weights[number] = left * curve[number].step
-        left *= 1 - curve[number].step
-    kept = slice(best + 1)
-    return Matching(thetas[kept], thresholds[kept], weights, best, curve, converged)
 
 
-def _line_search(p: np.ndarray, q: np.ndarray, selected: np.ndarray) -> float:
-    """Return the step from q towards what was selected at which KL(p‖·) is least: between 0 and 1."""
-    towards = selected - q
+def _line_search(p: np.ndarray, q: np.ndarray, towards: np.ndarray) -> float:
+    """Return the step, between 0 and 1, at which KL(p‖q + step · towards) is least."""
     low, high = 0.0, 1.0
     for _ in range(30):
         step = (low + high) / 2
@@ -518,7 +590,7 @@ def _select(batches, theta, budget, caps, options, mapper) -> tuple[np.ndarray, 
 
     def keyed(batch: tuple[Features, np.ndarray]) -> np.ndarray:
         features, candidates = batch
-        candidates["key"] = keys(features, [theta], options)[0]
+        candidates["key"] = round_keys(features, [theta], options)[0]
         return candidates
 
     top = TopK(budget, caps)

@@ -53,6 +53,9 @@ from dsir.evaluation import distribution, kl_divergence
 #: In nats: a result with a larger gap is not converged.
 TOLERANCE = 1e-5
 
+#: Parts that a target is cut into, for the uncertainty of the weights.
+PARTS = 200
+
 #: Of the solver; it takes some tens.
 MAX_ITERATIONS = 1000
 
@@ -137,14 +140,14 @@ class SourceMixture:
     converged: bool
 
 
-def part_of(content_hash: np.ndarray, parts: int = 200) -> np.ndarray:
+def part_of(content_hash: np.ndarray, parts: int = PARTS) -> np.ndarray:
     """Say which part of the target every document belongs to, equal texts together.
 
     Parameters
     ----------
     content_hash : ndarray of uint64, shape (n,)
     parts : int
-        At least 50, or the intervals are rough.
+        How many; with fewer than 50 the intervals are rough.
 
     Returns
     -------
@@ -197,35 +200,14 @@ def fit_mixture(
     with threadpool_limits(limits=1):
         p = distribution(target_parts.sum(axis=0), options.smoothing)
         q = np.array([distribution(each, options.smoothing) for each in sources])
-        kept = np.flatnonzero(caps)
-        weights = np.zeros(len(q))
-        weights[kept] = _solve(minimize, p, q[kept], caps[kept], caps[kept] / caps.sum())
-        while options.max_sources is not None and np.count_nonzero(weights) > options.max_sources:
-            rest = _without_one(p, q[kept], weights[kept], caps[kept], options.max_sources)
-            kept = kept[rest]
-            start = _within(weights[kept], caps[kept])
-            weights = np.zeros(len(q))
-            weights[kept] = _solve(minimize, p, q[kept], caps[kept], start)
+        kept, weights = _least_kl(minimize, p, q, caps, options.max_sources)
         mixed = weights @ q
         alignment = q @ (p / mixed)
         best = _best(alignment[kept], caps[kept])
         gap = max(0.0, float(best @ alignment[kept] - weights @ alignment))
-
-        drawn = np.full((options.replicates, len(q)), 0.0)
-        chance = np.random.default_rng(options.seed)
-        parts = len(target_parts)
-        start = weights[kept]
-        for replicate in range(options.replicates):
-            times = chance.multinomial(parts, np.full(parts, 1 / parts))
-            again = distribution(times @ target_parts, options.smoothing)
-            drawn[replicate, kept] = _solve(minimize, again, q[kept], caps[kept], start)
-
+        replicates = _replicates(minimize, target_parts, q, caps, kept, weights, options)
+        standard_error, lower, upper = _spread(replicates, options.confidence)
         pool_shares = sources.sum(axis=1) / sources.sum()
-        tail = (1 - options.confidence) / 2
-        none = np.full((3, len(q)), np.nan)
-        standard_error, lower, upper = (
-            (drawn.std(axis=0, ddof=1), *np.quantile(drawn, [tail, 1 - tail], axis=0)) if len(drawn) else none
-        )
         return SourceMixture(
             weights=weights,
             standard_error=standard_error,
@@ -238,6 +220,48 @@ def fit_mixture(
             gap=gap,
             converged=gap <= TOLERANCE,
         )
+
+
+def _least_kl(minimize, p, q, caps, max_sources) -> tuple[np.ndarray, np.ndarray]:
+    """Solve, and drop one source after the other until no more than wanted have a weight.
+
+    Returns
+    -------
+    kept : ndarray of int64
+        Indices of the sources that were solved for last.
+    weights : ndarray of float64, shape (sources,)
+    """
+    kept = np.flatnonzero(caps)
+    weights = np.zeros(len(q))
+    weights[kept] = _solve(minimize, p, q[kept], caps[kept], caps[kept] / caps.sum())
+    while max_sources is not None and np.count_nonzero(weights) > max_sources:
+        kept = kept[_without_one(p, q[kept], weights[kept], caps[kept], max_sources)]
+        start = _within(weights[kept], caps[kept])
+        weights = np.zeros(len(q))
+        weights[kept] = _solve(minimize, p, q[kept], caps[kept], start)
+    return kept, weights
+
+
+def _replicates(minimize, target_parts, q, caps, kept, weights, options) -> np.ndarray:
+    """Solve for parts of the target drawn anew: the weights, ndarray of float64, shape (replicates, sources)."""
+    drawn = np.full((options.replicates, len(q)), 0.0)
+    chance = np.random.default_rng(options.seed)
+    parts = len(target_parts)
+    for replicate in range(options.replicates):
+        times = chance.multinomial(parts, np.full(parts, 1 / parts))
+        p = distribution(times @ target_parts, options.smoothing)
+        drawn[replicate, kept] = _solve(minimize, p, q[kept], caps[kept], weights[kept])
+    return drawn
+
+
+def _spread(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return standard errors, lower and upper ends of the intervals; NaN where there are no replicates."""
+    if not len(replicates):
+        none = np.full(replicates.shape[1], np.nan)
+        return none, none, none
+    tail = (1 - confidence) / 2
+    lower, upper = np.quantile(replicates, [tail, 1 - tail], axis=0)
+    return replicates.std(axis=0, ddof=1), lower, upper
 
 
 def _checked_caps(sources, target_parts, options, caps) -> np.ndarray:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from dsir.evaluation import distinct
 from dsir.explain import tokenize
 from dsir.features import FeatureSpec, hash_strings
-from dsir.hashing import K1, K3
+from dsir.featurizer.hashing import K1, K3
 
 #: Raised when other documents are found for the same texts.
 VERSION = 1
@@ -96,8 +96,8 @@ def _ngrams(texts: Sequence[str], spec: FeatureSpec) -> list[np.ndarray]:
         words += mine
     encoded = pa.array(words, pa.string()).dictionary_encode()
     hashes = hash_strings(encoded.dictionary)[encoded.indices.to_numpy()]
-    # The hash of the n-gram that begins at each place, built as in `dsir.hashing` from XXH64 of its words; of those
-    # that would end in the next document it is not read.
+    # The hash of the n-gram that begins at each place, built as in `dsir.featurizer.hashing` from XXH64 of its words.
+    # Those that would end in the next document are not read.
     n_starts = len(hashes) - WORDS + 1
     ngrams = hashes[:n_starts]
     for k in range(1, WORDS):

@@ -1,64 +1,19 @@
-"""The quality filter of the paper: what is counted of a document's words, and which documents pass.
+"""The quality filter of the paper: which documents pass, by what is counted of their words.
 
-Belongs here: the lists of words, their compiled counting from word hashes, and the criteria on the counts. Does
-not belong here: finding and hashing words (`dsir.words`, `dsir.kernel`), which thresholds a selection has
-(``resources/settings/``), n-grams.
+What belongs here: the criteria and the paper's bounds. What does not: counting words
+(``dsir.featurizer.word_counts``), which bounds a selection has (``resources/settings/``), n-grams.
 
 The filter is that of Xie et al. 2023, as their repository computes it (``compute_quality_stats.py``,
 ``get_quality_mask``): bounds on the number of words and on three shares of them. There, words are NLTK's
-``word_tokenize`` of the lowercased text; here, they are those that are counted, so the text is read once. A word is
-uninformative if it is one of NLTK's 179 English stopwords or a single character of `string.punctuation`. A word of
-several, such as ``...``, is informative, as there; but ``).`` is one word here and two there. Words are told by their
-64-bit hashes.
+``word_tokenize`` of the lowercased text; here, they are those that are counted, so the text is read once: ``).`` is one
+word here and two there.
 """
 
-import string
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from dsir.hashing import K1, hash_word_bytes
-from dsir.intrinsics import inner
-
-#: NLTK's English stopwords as they were in 2023. Those that were added later all have an apostrophe, so the
-#: tokenizer ``wordpunct`` finds none of them.
-STOPWORDS = frozenset(
-    """
-    i me my myself we our ours ourselves you you're you've you'll you'd your yours yourself yourselves he him his
-    himself she she's her hers herself it it's its itself they them their theirs themselves what which who whom this
-    that that'll these those am is are was were be been being have has had having do does did doing a an the and but
-    if or because as until while of at by for with about against between into through during before after above below
-    to from up down in out on off over under again further then once here there when where why how all any both each
-    few more most other some such no nor not only own same so than too very s t can will just don don't should
-    should've now d ll m o re ve y ain aren aren't couldn couldn't didn didn't doesn doesn't hadn hadn't hasn hasn't
-    haven haven't isn isn't ma mightn mightn't mustn mustn't needn needn't shan shan't shouldn shouldn't wasn wasn't
-    weren weren't won won't wouldn wouldn't
-    """.split()
-)
-UNINFORMATIVE = STOPWORDS | frozenset(string.punctuation)
-DIGITS = frozenset(string.digits)
-
-
-# ------------------------------------------------------------------------------------------------ criteria
-@dataclass(frozen=True, eq=False)
-class WordCounts:
-    """What the criteria need to know of n documents, beside the number of their words.
-
-    Attributes
-    ----------
-    most_frequent_word : int64[n]
-        How often the document's most frequent word stands in it; 0 if it has no words.
-    informative_words : int64[n]
-        Words that are neither stopwords nor a single punctuation character.
-    single_digits : int64[n]
-        Words that are one character of 0-9.
-    """
-
-    most_frequent_word: np.ndarray
-    informative_words: np.ndarray
-    single_digits: np.ndarray
-
+from dsir.featurizer.word_counts import WordCounts
 
 #: The criteria in the order in which they are tried, with the paper's bounds. All bounds are exclusive; None is
 #: no bound. `words` is a number, the others are shares of the words.
@@ -102,103 +57,3 @@ def failing(
         if high is not None:
             failed[~(values[name] < high)] = number
     return failed
-
-
-# ------------------------------------------------------------------------------------------------ counting
-_PLACE_BITS = 12
-_PLACE_SHIFT = np.uint64(64 - _PLACE_BITS)
-_DIGIT = 1 << 32  # a word's class is added up: digits above this bit, stopwords and punctuation below
-_1 = np.uint32(1)
-
-
-def _perfect_hash() -> tuple[np.uint64, np.ndarray, np.ndarray, np.ndarray]:
-    """Make the table of the words that have a class.
-
-    Returns
-    -------
-    factor : uint64
-        The high `_PLACE_BITS` bits of hash times factor are different for all words of the table.
-    numbers : uint8[2**_PLACE_BITS]
-        By these bits, the word's number; 0 where there is none.
-    hashes : uint64[256]
-    classes : int64[256]
-        By number.
-    """
-    words = {**dict.fromkeys(sorted(UNINFORMATIVE), 1), **dict.fromkeys(sorted(DIGITS), _DIGIT)}
-    known = [hash_word_bytes(word.encode()) for word in words]
-    factor, places = 1, []
-    while len(set(places)) < len(known):
-        factor = (factor * int(K1) + 2) % 2**64
-        places = [(h * factor % 2**64) >> int(_PLACE_SHIFT) for h in known]
-    numbers = np.zeros(1 << _PLACE_BITS, np.uint8)
-    hashes, classes = np.zeros(256, np.uint64), np.zeros(256, np.int64)
-    numbers[places] = np.arange(1, len(known) + 1)
-    hashes[1 : len(known) + 1] = known
-    classes[1 : len(known) + 1] = list(words.values())
-    return np.uint64(factor), numbers, hashes, classes
-
-
-_FACTOR, _NUMBERS, _HASHES, _CLASSES = _perfect_hash()
-
-
-@inner
-def count_classes(hashes, n):
-    """Count words with a class among ``hashes[:n]``: how many are informative, how many are single digits."""
-    total = 0
-    for i in range(n):
-        number = _NUMBERS[(hashes[i] * _FACTOR) >> _PLACE_SHIFT]
-        total += _CLASSES[number] if _HASHES[number] == hashes[i] else 0
-    return n - (total & (_DIGIT - 1)), total // _DIGIT
-
-
-@inner
-def room_for_counters(n):
-    """How many counters `count_most_frequent` uses for n words: a power of two."""
-    size = 64
-    while size < 2 * n:
-        size *= 2
-    return size
-
-
-@inner
-def count_most_frequent(hashes, n, counters):
-    """Count the occurrences of the most frequent word among ``hashes[:n]``; overwrites them.
-
-    Words are counted in counters that several of them may share. The largest is an upper bound, and nearly
-    always reached by the first word that is counted there, which one pass of comparisons tells. Otherwise, the
-    words whose counter exceeds the best count so far are counted again, under other bits of their hashes.
-
-    Parameters
-    ----------
-    hashes : uint64[:]
-    n : int64
-    counters : uint32[:]
-        At least ``room_for_counters(n)``, all zero, and all zero again at the end.
-    """
-    best = np.uint32(0)
-    while n > 0:
-        size = room_for_counters(n)
-        mask = np.uint64(size - 1)
-        for i in range(n):
-            counters[hashes[i] & mask] += _1
-        bound = np.uint32(0)
-        for i in range(size):
-            bound = max(bound, counters[i])
-        first = 0
-        while counters[hashes[first] & mask] < bound:
-            first += 1
-        candidate = hashes[first]
-        count = np.uint32(0)
-        for i in range(n):
-            count += np.uint32(hashes[i] == candidate)
-        best = max(best, count)
-        kept = 0
-        if best < bound:
-            for i in range(n):
-                h = hashes[i]
-                hashes[kept] = (h >> np.uint64(11)) | (h << np.uint64(53))
-                kept += np.int64((counters[h & mask] > best) & (h != candidate))
-        for i in range(size):
-            counters[i] = 0
-        n = kept
-    return np.int64(best)

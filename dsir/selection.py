@@ -1,7 +1,7 @@
 """Picking documents: Gumbel top-k over a stream of batches, for one or several targets.
 
 What belongs here: the order of documents, budgets, caps per source, who gets what several targets want. What does
-not: the noise (``dsir.hashing``), the weights (``dsir.importance``), where documents are stored.
+not: the noise (``dsir.noise``), the weights (``dsir.importance``), where documents are stored.
 
 Order. Documents are ranked by key, largest first. Equal keys (in practice: equal texts, whose weight
 and noise are equal) are ranked by content hash, then by the hash of the document's id, then by
@@ -55,7 +55,9 @@ class Budget:
     @property
     def amount(self) -> int:
         """The number of documents or tokens."""
-        return self.documents if self.tokens is None else self.tokens
+        amount = self.documents if self.tokens is None else self.tokens
+        assert amount is not None  # one of the two is given
+        return amount
 
     def scaled(self, amount: int) -> Budget:
         """Return a budget of the same unit and another amount."""
@@ -342,13 +344,15 @@ def pick_where_best(
             wanted.append(
                 (positions[target][at], places[target][at], by_name[target] * one, target * one, at)
             )
-        position, place, name, target, at = (np.concatenate(columns) for columns in zip(*wanted, strict=True))
+        position, place, name, of_target, row = (
+            np.concatenate(columns) for columns in zip(*wanted, strict=True)
+        )
         order = np.lexsort((name, place, position))
         lost = order[1:][position[order][1:] == position[order][:-1]]
         if not len(lost):
             return picks
         for i in lost:
-            free[target[i]][at[i]] = False
+            free[of_target[i]][row[i]] = False
 
 
 def best_first(picks: list[np.ndarray], budgets: list[Budget], names: Sequence[str]) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dsir.checksum import checksum
+from dsir.featurizer.checksum import checksum
 
 _KEY = "dsir_seal"
 #: Begins a seal; the control character keeps it apart from names, which stand in the metadata as JSON.

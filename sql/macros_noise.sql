@@ -1,4 +1,4 @@
--- The Gumbel noise of a document, as dsir/hashing.py makes it (`gumbel_noise`). What belongs here: its
+-- The Gumbel noise of a document, as dsir/noise.py makes it (`gumbel_noise`). What belongs here: its
 -- integer arithmetic and the logarithms. What does not: who needs it (macros_why.sql).
 --
 -- DuckDB stops at an integer that overflows, so sums and products modulo 2^64 are taken in 128 bits. ln() may
@@ -13,7 +13,7 @@ CREATE OR REPLACE MACRO times64(a, b) AS
 
 CREATE OR REPLACE MACRO fold64(x, bits) AS xor(x, x >> bits);
 
--- SplitMix64's output function; the factors are K2 and K3 of dsir/hashing.py.
+-- SplitMix64's output function; the factors are K2 and K3 of dsir/featurizer/hashing.py.
 CREATE OR REPLACE MACRO mix64(x) AS
     fold64(times64(fold64(times64(fold64(x, 30), 13787848793156543929), 27), 10723151780598845931), 31);
 

@@ -37,7 +37,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     Raises
     ------
     ConfigError
-        A target or the pool is too small to fit on and to hold a part back.
+        A target or the pool is too small to fit on and for a validation part.
     """
     selection = candidates.selection
     eligible = sum(candidates.map(lambda documents: int(documents.eligible.sum()), targets=[], columns=[]))
@@ -54,7 +54,13 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         (name, each.target_documents, each.pool_documents, f"{each.accuracy:.3f}", f"{each.log_loss:.4f}")
         for name, each in classifiers.items()
     ]
-    header = ["target", "its documents", "of the pool", "accuracy, held back", "log loss, held back"]
+    header = [
+        "target",
+        "its documents",
+        "of the pool",
+        "accuracy, validation part",
+        "log loss, validation part",
+    ]
     accuracy = json.dumps({name: each.accuracy for name, each in classifiers.items()})
     return Ranking(
         keys,

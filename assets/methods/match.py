@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.features import Features
-from dsir.matching import Matching, MatchingOptions, draw, match, ratio
-from dsir.matching import keys as keys_under
+from dsir.matching import Matching, MatchingOptions, draw_keys, match, ratio, round_keys
 from dsir.selection import Budget
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import Candidates, Documents
@@ -31,21 +30,21 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     Raises
     ------
     ConfigError
-        A target is too small to hold a part of it back, no temperature gives what is asked for, or no document fits.
+        A target is too small for a validation part, no temperature gives what is asked for, or no document fits.
     """
     workspace, plan, selection = candidates.workspace, candidates.plan, candidates.selection
-    fitted, held_back = [], []
+    fitted, validation = [], []
     targets = sorted(selection.targets)  # sums of floats depend on the order
     for target in targets:
         counts, _ = target_totals(workspace, plan, target)
-        validation = validation_totals(workspace, plan, target)
-        if not validation.any() or not (counts - validation).any():
+        part = validation_totals(workspace, plan, target)
+        if not part.any() or not (counts - part).any():
             raise ConfigError(
-                f"selection '{selection.name}': target '{target}' has too few documents to hold a fifth of them back, "
-                "which is what tells method match when to stop; add documents, or choose another method"
+                f"selection '{selection.name}': target '{target}' has too few documents for a validation part, a "
+                "fifth of them, which tells method match when to stop; add documents, or choose another method"
             )
-        fitted.append(counts - validation)
-        held_back.append(validation)
+        fitted.append(counts - part)
+        validation.append(part)
     shares = [float(counts.sum()) for counts in fitted]
     if selection.shares is not None:
         configured = dict(zip(selection.targets, selection.shares, strict=True))
@@ -57,11 +56,11 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             batch = documents.batch if eligible.all() else documents.batch.filter(pa.array(eligible))
             yield Features.from_arrow(batch), documents.candidates(np.flatnonzero(eligible))
 
-    fitted, held_back, shares = np.array(fitted), np.array(held_back), np.array(shares)
+    fitted, validation, shares = np.array(fitted), np.array(validation), np.array(shares)
     raw = raw_totals(workspace, plan)
     [name] = draws_of(selection)
     options = MatchingOptions(
-        length=selection.length or "per_ngram",
+        length=selection.length or MatchingOptions.length,
         mean_tokens=mean_tokens(candidates, targets, shares),
         objective=selection.objective,
         seed=selection.seed,
@@ -71,7 +70,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     def log_ratios() -> Iterator[np.ndarray]:
         theta = ratio(fitted, raw, options.smoothing, shares)
         yield from workspace.engine.map_blocks(
-            lambda batch: keys_under(batch[0], [theta], options)[0], batches()
+            lambda batch: round_keys(batch[0], [theta], options)[0], batches()
         )
 
     options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
@@ -79,7 +78,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         matching = match(
             batches,
             fitted,
-            held_back,
+            validation,
             raw,
             budget,
             options,
@@ -91,7 +90,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         raise ConfigError(f"selection '{selection.name}': {error}") from error
 
     def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
-        return draw(documents.features, matching, options, documents.source_hash, stream)
+        return draw_keys(documents.features, matching, options, documents.source_hash, stream)
 
     return Ranking(
         keys,
@@ -128,8 +127,8 @@ def numbers(matching: Matching, options: MatchingOptions) -> dict[str, int | flo
 def tables(matching: Matching, targets: list[str]) -> dict[str, str]:
     """Return the rounds as a plot and as a table; documents and tokens are a round's own, KL is that of the mean."""
     several = targets if len(targets) > 1 else []
-    header = ["round", "KL, fitted part", "KL, held-back part", "gap", "step", "documents", "tokens"]
-    header += [f"KL, held-back part of {target}" for target in several]
+    header = ["round", "KL, fitted part", "KL, validation part", "gap", "step", "documents", "tokens"]
+    header += [f"KL, validation part of {target}" for target in several]
     rows = [
         (each.number, each.kl_fit, each.kl_validation, each.gap, each.step, each.documents, each.tokens)
         + (each.kl_targets if several else ())

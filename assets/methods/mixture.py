@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from dsir.evaluation import masked_totals
 from dsir.features import featurize
-from dsir.mixture import MixtureOptions, SourceMixture, fit_mixture, part_of
+from dsir.mixture import PARTS, MixtureOptions, SourceMixture, fit_mixture, part_of
 from dsir.selection import Budget
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import Candidates, Documents
@@ -22,8 +22,6 @@ from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.assets.texts import map_target
 from dsir_dagster.resources.settings import ConfigError
 
-#: Parts that a target is cut into, for the uncertainty of the weights.
-PARTS = 200
 #: The most totals that are held in memory: sources, or parts, times buckets.
 LARGEST = 1 << 27
 

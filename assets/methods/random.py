@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dsir.hashing import gumbel_noise
+from dsir.noise import gumbel_noise
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.features import hash_strings
-from dsir.hashing import noise_key
+from dsir.noise import noise_key
 from dsir.selection import Budget, Caps
 from dsir_dagster.assets.candidates import Documents
 from dsir_dagster.resources.settings import JOINT, Selection

@@ -1,7 +1,7 @@
 """``method: resample``: draw without replacement in proportion to the importance weights (paper, section 3).
 
 What belongs here: from log weights to keys: correction for length, temperature, noise. What does not: the arithmetic
-(``dsir/importance.py``), the noise itself (``dsir/hashing.py``).
+(``dsir/importance.py``), the noise itself (``dsir/noise.py``).
 """
 
 import json
@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from dsir.hashing import MOST_GUMBEL, gumbel_noise
 from dsir.importance import correct_for_length, solve_temperature
+from dsir.noise import MOST_GUMBEL, gumbel_noise
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking

@@ -16,13 +16,11 @@ import pyarrow as pa
 
 from benchmarks.paper.corpus import Mapper, Target, count, totals_of
 from dsir import downstream, proxy
-from dsir.evaluation import distribution, kl_divergence, masked_totals
+from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import KERNEL_VERSION, FeatureSpec
 
 #: Another hash than the one that selects, and more buckets.
 INDEPENDENT = FeatureSpec(buckets=40_009, hash="sha256")
-#: Pseudo-counts a bucket.
-SMOOTHING = 0.5
 #: N-grams that are measured, for each token of the budget: fewer than any selection has, so that all are alike.
 NGRAMS = 1.85
 

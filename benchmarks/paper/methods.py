@@ -16,9 +16,9 @@ import dsir
 from benchmarks.paper.corpus import Corpus, Mapper, Target, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
-from dsir.hashing import gumbel_noise
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw, held_back, match
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match
+from dsir.noise import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, TopK
 
 
@@ -116,9 +116,10 @@ def code_version() -> str:
     """Return the hash of the modules that selections are made by."""
     digest = hashlib.sha256()
     folder = Path(dsir.__file__).parent
-    for name in "chunking classifier features hashing importance kernel matching selection".split():
-        digest.update((folder / f"{name}.py").read_bytes())
-    digest.update(Path(__file__).read_bytes())
+    names = "chunking classifier features importance matching noise selection".split()
+    sources = [*sorted(folder.glob("featurizer/*.py")), *(folder / f"{name}.py" for name in names)]
+    for path in (*sources, Path(__file__)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -154,7 +155,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
     if settings.method == "match":
         validation = np.zeros_like(everything)
         for batch in target:
-            for i in np.flatnonzero(held_back(batch.content_hash)):
+            for i in np.flatnonzero(in_validation(batch.content_hash)):
                 validation += batch.dense(int(i), settings.buckets)
         options = MatchingOptions(
             smoothing=settings.smoothing,
@@ -164,7 +165,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
             stream=name,
         )
         found = match(lambda: pool, everything - validation, validation, raw, budget, options, mapper=mapper)
-        return mapper(lambda batch: draw(batch, found, options), pool)
+        return mapper(lambda batch: draw_keys(batch, found, options), pool)
     if settings.method.startswith("classifier"):
         wanted = sum(map(len, target))
         sample = [classifier.pool_sample(batch, sum(map(len, pool)), wanted) for batch in pool]

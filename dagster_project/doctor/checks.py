@@ -217,11 +217,11 @@ def curve_of(settings: Settings, target: TargetSample, raw: np.ndarray) -> Curve
     """Fit growing parts of a target; None where there are fewer than two documents to fit on, or none to measure on."""
     smoothing = settings.evaluation.smoothing
     fitted, others = target.split()
-    held_out = ngram_totals(others, len(raw))
-    points = learning_curve(fitted, held_out, smoothing)
-    if len(points) < 2 or not held_out.sum():
+    totals = ngram_totals(others, len(raw))
+    points = learning_curve(fitted, totals, smoothing)
+    if len(points) < 2 or not totals.sum():
         return None
-    pool = kl_divergence(distribution(held_out, smoothing), distribution(raw, smoothing))
+    pool = kl_divergence(distribution(totals, smoothing), distribution(raw, smoothing))
     return Curve(target.name, points, pool)
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dsir.evaluation import contained, distinct
 from dsir.features import Features, featurize
-from dsir.matching import held_back
+from dsir.matching import in_validation
 from dsir_dagster.resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
 from dsir_dagster.resources.plan import Plan, ShardFile
 from dsir_dagster.resources.settings import RawSource, Target
@@ -102,9 +102,9 @@ class TargetSample:
             return self.train.features, self.holdout.features
         fitted, others = [], []
         for each in self.train.features:
-            batch, back = each.to_arrow(), held_back(each.content_hash)
-            fitted.append(Features.from_arrow(batch.filter(pa.array(~back))))
-            others.append(Features.from_arrow(batch.filter(pa.array(back))))
+            batch, validation = each.to_arrow(), in_validation(each.content_hash)
+            fitted.append(Features.from_arrow(batch.filter(pa.array(~validation))))
+            others.append(Features.from_arrow(batch.filter(pa.array(validation))))
         return fitted, others
 
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import pydantic
 
+from dsir.downstream import DownstreamOptions
+from dsir.evaluation import SMOOTHING
 from dsir_dagster.resources.settings.selection import Method
 from dsir_dagster.resources.settings.types import Model, Number
 
@@ -43,7 +45,7 @@ class DownstreamSettings(Model):
 
     label: str
     seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
-    tokens: Annotated[int, pydantic.Field(gt=0)] = 1_000_000
+    tokens: Annotated[int, pydantic.Field(gt=0)] = DownstreamOptions.tokens
 
 
 class EvaluationSettings(Model):
@@ -68,7 +70,7 @@ class EvaluationSettings(Model):
 
     compare: list[Method] = pydantic.Field(default_factory=list)
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
-    smoothing: Annotated[Number, pydantic.Field(gt=0)] = 0.5
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = SMOOTHING
     sample: Annotated[int, pydantic.Field(ge=0)] = 200_000
     proxy: ProxySettings | None = None
     downstream: DownstreamSettings | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from dsir.features import FeatureSpec
+from dsir.features import FeatureSpec, Hash
 from dsir_dagster.resources.settings.types import Model, Name, Number
 from dsir_dagster.resources.uris import without_credentials
 
@@ -108,10 +108,10 @@ class Target(Reader):
 class FeatureSettings(Model):
     """Hashed n-grams; see :class:`dsir.features.FeatureSpec` for what each value means."""
 
-    tokenizer: str = "wordpunct"
-    ngrams: int = 2
-    buckets: int = 10_000
-    hash: Literal["fast", "sha256"] = "fast"
+    tokenizer: str = FeatureSpec.tokenizer
+    ngrams: int = FeatureSpec.ngrams
+    buckets: int = FeatureSpec.buckets
+    hash: Hash = FeatureSpec.hash
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> FeatureSettings:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import FeatureSpec, featurize
-from dsir.matching import MatchingOptions, draw, held_back, match
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates
 from dsir_dagster.assets.methods import METHODS, mixture
@@ -125,11 +125,11 @@ def test_match_is_that_of_the_library_on_the_same_documents(mixed):
     records = [record for name in ("code", "law", "medicine") for record in read(f"pool/{name}.jsonl")]
     pool = featurize(pa.array([record["text"] for record in records]), spec)
     target = featurize(pa.array([record["text"] for record in read("medicine.jsonl")]), spec)
-    back = held_back(target.content_hash)
+    validation = in_validation(target.content_hash)
     totals = np.zeros((3, 1000), dtype=np.int64)
     pool.add_totals(totals[0])
     for document in range(len(target)):
-        totals[1 + back[document]] += target.dense(document, 1000)
+        totals[1 + validation[document]] += target.dense(document, 1000)
     options = MatchingOptions(stream="picked/medicine")
     found = match(
         lambda: [pool],
@@ -139,7 +139,7 @@ def test_match_is_that_of_the_library_on_the_same_documents(mixed):
         Budget(documents=30),
         options,
     )
-    key = dict(zip((record["id"] for record in records), draw(pool, found, options), strict=True))
+    key = dict(zip((record["id"] for record in records), draw_keys(pool, found, options), strict=True))
     picks = mixed.picks()
     assert {doc_id: key for _, _, doc_id, _, key in picks} == {
         doc_id: key[doc_id] for _, _, doc_id, _, _ in picks
@@ -171,7 +171,7 @@ def test_match_of_a_target_that_can_not_be_split_is_refused(pipeline):
     pipeline.write_pool()
     pipeline.write("medicine.jsonl", sentences("medicine", 1, seed=100))
     errors = configure(pipeline, method="match").errors()
-    assert "target 'medicine' has too few documents to hold a fifth of them back" in errors[0]
+    assert "target 'medicine' has too few documents for a validation part" in errors[0]
 
 
 def test_the_picks_of_a_match_are_a_file_as_any(mixed):

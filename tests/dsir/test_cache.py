@@ -17,8 +17,8 @@ REPOSITORY = Path(dsir.__file__).parents[1]
 CODE = """
 {first}
 import dsir
-from dsir.sparse import *
-from dsir import sparse
+from dsir.featurizer.sparse import *
+from dsir.featurizer import sparse
 from numba.core.dispatcher import Dispatcher
 print({{f.stats.cache_path for f in vars(sparse).values() if isinstance(f, Dispatcher) and f.stats.cache_path}})
 """
@@ -31,9 +31,9 @@ def nowhere(tmp_path, monkeypatch):
     for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    within = cache._writable
+    within = cache.writable
     monkeypatch.setattr(
-        cache, "_writable", lambda folder: str(folder).startswith(str(tmp_path)) and within(folder)
+        cache, "writable", lambda folder: str(folder).startswith(str(tmp_path)) and within(folder)
     )
     return tmp_path
 
@@ -76,7 +76,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(nowhere, monkeypatch, pla
 
 def test_a_user_without_a_home_gets_no_folder_of_that_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert not cache._writable("~/.cache/numba")
+    assert not cache.writable("~/.cache/numba")
     assert not list(tmp_path.iterdir())
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsir.checksum import checksum
+from dsir.featurizer.checksum import checksum
 
 WORDS = np.random.default_rng(0).integers(0, 2**64, 300, np.uint64)  # two sums, and what is left
 

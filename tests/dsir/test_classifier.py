@@ -19,7 +19,7 @@ from dsir.classifier import (
     probabilities,
 )
 from dsir.features import Features
-from dsir.hashing import exponential_noise, gumbel_noise
+from dsir.noise import exponential_noise, gumbel_noise
 
 BUCKETS = 60
 

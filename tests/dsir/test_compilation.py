@@ -9,22 +9,29 @@ from dsir.compilation import warm_up
 from dsir.features import FeatureSpec
 
 FIRST_USE = """
+import sys
 import numpy as np
 import pyarrow as pa
-from dsir.checksum import _checksum, checksum
+from numba.core.dispatcher import Dispatcher
 from dsir.compilation import warm_up
-from dsir.evaluation import _masked_totals, masked_totals
+from dsir.evaluation import masked_totals
 from dsir.features import FeatureSpec, featurize
-from dsir.hashing import _gumbel, gumbel_noise
-from dsir.importance import _dot, log_weights
-from dsir.packed import PackedFeatures, _pack, _place_large
-from dsir.sparse import add_counts
+from dsir.featurizer.checksum import checksum
+from dsir.featurizer.packed import PackedFeatures
+from dsir.importance import log_weights
+from dsir.noise import gumbel_noise
+
+def compiled():
+    modules = [module for name, module in sys.modules.items() if name.startswith("dsir.")]
+    functions = {each for module in modules for each in vars(module).values() if isinstance(each, Dispatcher)}
+    return {f"{each.py_func.__module__}.{each.__name__}": each.signatures for each in functions if each.signatures}
 
 said = []
 spec = FeatureSpec(ngrams=1)
 warm_up(spec, said.append)
 assert len(said) == 1 and "compiling" in said[0], said
 assert warm_up(spec, said.append) < 0.5 and len(said) == 1
+before = compiled()
 
 features = featurize(pa.array(["a b a", "c"]), spec)
 totals = features.totals(spec.buckets)
@@ -39,8 +46,8 @@ stored = PackedFeatures.from_arrow(pa.ipc.open_file(sink.getvalue()).get_batch(0
 log_weights(stored, np.ones((2, spec.buckets)))
 gumbel_noise(stored.content_hash, 1, "name")
 gumbel_noise(stored.content_hash[stored.n_tokens > 1], 1, "name")
-for function in (_checksum, _dot, _gumbel, _pack, _place_large, _masked_totals, add_counts):
-    assert len(function.signatures) == 1, function.signatures
+assert compiled() == before
+assert len(before) > 5 and "dsir.importance._dot" in before, before
 """
 
 

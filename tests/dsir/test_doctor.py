@@ -25,25 +25,25 @@ def documents(n, seed, words=200, length=50):
 @given(st.permutations(range(37)), st.integers(1, 37))
 def test_a_learning_curve_does_not_depend_on_order_or_batches(order, cut):
     features = documents(37, 0)
-    held_out = documents(20, 1).totals(500)
+    others = documents(20, 1).totals(500)
     shuffled = features.to_arrow().take(pa.array(order))
     parts = [type(features).from_arrow(each) for each in (shuffled.slice(0, cut), shuffled.slice(cut))]
-    curve = learning_curve(parts, held_out)
-    assert curve == learning_curve([features], held_out)
+    curve = learning_curve(parts, others)
+    assert curve == learning_curve([features], others)
     assert [point.documents for point in curve] == [1, 2, 4, 9, 18, 37]
 
 
 def test_a_learning_curve_falls_and_ends_where_the_whole_is():
-    features, held_out = documents(640, 2), documents(200, 3).totals(500)
-    curve = learning_curve([features], held_out, 0.5)
+    features, others = documents(640, 2), documents(200, 3).totals(500)
+    curve = learning_curve([features], others, 0.5)
     kls = [point.kl for point in curve]
     assert [point.documents for point in curve] == [10, 20, 40, 80, 160, 320, 640]
     assert kls == sorted(kls, reverse=True)
     assert kls[0] - kls[1] > 5 * (kls[-2] - kls[-1])
-    p, q = distribution(held_out, 0.5), distribution(features.totals(500), 0.5)
+    p, q = distribution(others, 0.5), distribution(features.totals(500), 0.5)
     assert kls[-1] == pytest.approx(kl_divergence(p, q), abs=1e-12)
     assert curve[-1].ngrams == features.totals(500).sum()
-    assert learning_curve([], held_out) == []
+    assert learning_curve([], others) == []
 
 
 def test_n_grams_are_crowded_out_where_buckets_are_few():

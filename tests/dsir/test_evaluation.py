@@ -24,8 +24,8 @@ from dsir.evaluation import (
     overlap,
 )
 from dsir.features import Features
-from dsir.hashing import gumbel_noise
 from dsir.importance import log_weights
+from dsir.noise import gumbel_noise
 
 BUCKETS = 12
 histograms = st.lists(st.integers(0, 10_000), min_size=BUCKETS, max_size=BUCKETS).map(np.array)

@@ -11,10 +11,9 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsir import features as features_module
-from dsir import memo, words
-from dsir.features import KERNEL_VERSION, Features, FeatureSpec, featurize
-from dsir.unicode_tables import NOT_ONE_TO_ONE, code_point_table
+from dsir.features import KERNEL_VERSION, Features, FeatureSpec, featurize, scratch
+from dsir.featurizer import memo, words
+from dsir.featurizer.unicode_tables import NOT_ONE_TO_ONE, code_point_table
 
 TEXTS = [
     "",
@@ -343,7 +342,7 @@ def test_lowercase_that_grows_fits():
 def test_the_memo_does_not_change_results():
     spec = FeatureSpec(hash="sha256", ngrams=3)
     texts = pa.array([*TEXTS, " ".join(f"{i}" for i in range(3_000))])
-    features_module._scratch.clear()
+    scratch.clear()
     cold = featurize(texts, spec)
     assert same(featurize(texts, spec), cold)
     featurize(texts, FeatureSpec(hash="sha256", buckets=77))
@@ -353,9 +352,9 @@ def test_the_memo_does_not_change_results():
 def test_the_memo_starts_again_when_serial_numbers_run_out():
     spec = FeatureSpec(hash="sha256", ngrams=3)
     texts = pa.array([" ".join(f"v{i % 1_500}" for i in range(10_000)), *TEXTS])
-    features_module._scratch.clear()
+    scratch.clear()
     expected = featurize(texts, spec)
-    cursor = features_module._scratch.memo.cursor
+    cursor = scratch.memo.cursor
     for left in (20_000, 7_000, 100, 5, 1, 0):
         cursor[0] = memo.LAST_SERIAL - left
         assert same(featurize(texts, spec), expected)

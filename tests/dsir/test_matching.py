@@ -10,7 +10,16 @@ import pytest
 from dsir.evaluation import distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw, held_back, inclusion, keys, match, ratio, scores
+from dsir.matching import (
+    MatchingOptions,
+    draw_keys,
+    in_validation,
+    inclusion,
+    match,
+    ratio,
+    round_keys,
+    scores,
+)
 from dsir.selection import CANDIDATE, Budget, Caps, TopK
 
 BUCKETS = 60
@@ -61,7 +70,7 @@ def run(pool: Features, fit, validation, budget, options=DEFAULTS, **more):
 
 def chosen_by(pool: Features, found, budget, options=DEFAULTS) -> np.ndarray:
     """The documents that a matching picks in the end."""
-    return picked(pool, draw(pool, found, options), budget)
+    return picked(pool, draw_keys(pool, found, options), budget)
 
 
 def picked(pool: Features, key: np.ndarray, budget: Budget) -> np.ndarray:
@@ -140,7 +149,7 @@ def test_caps_hold_in_every_round_and_the_rest_is_matched():
     found = match(
         lambda: [(pool, candidates.copy())], fit, validation, pool.totals(BUCKETS), budget, caps=caps
     )
-    candidates["key"] = draw(pool, found, DEFAULTS, candidates["source_hash"])
+    candidates["key"] = draw_keys(pool, found, DEFAULTS, candidates["source_hash"])
     top = TopK(budget, caps)
     top.add(candidates)
     chosen = top.picked()["row"]
@@ -218,7 +227,7 @@ def test_the_probability_of_a_document_is_the_weight_of_the_rounds_whose_picks_i
     found = match(lambda: batches, fit, validation, pool.totals(BUCKETS), budget, options, caps=caps)
     assert found.weights.sum() == pytest.approx(1)
     expected = np.zeros(len(pool))
-    for weight, key in zip(found.weights, keys(pool, found.theta, options), strict=True):
+    for weight, key in zip(found.weights, round_keys(pool, found.theta, options), strict=True):
         top = TopK(budget, caps)
         candidates["key"] = key
         top.add(candidates.copy())
@@ -235,7 +244,7 @@ def test_a_draw_takes_documents_as_often_as_their_probabilities_say_those_of_no_
     probability, margin = inclusion(pool, found, DEFAULTS)
     drawn = np.zeros(len(pool))
     for seed in range(400):
-        key = draw(pool, found, MatchingOptions(seed=seed))
+        key = draw_keys(pool, found, MatchingOptions(seed=seed))
         drawn[picked(pool, key, budget)] += 1 / 400
         assert key[probability > 0].min() > key[probability == 0].max()
     assert drawn == pytest.approx(probability, abs=0.12)
@@ -295,7 +304,7 @@ def test_batches_may_be_mapped_in_any_order():
 # --- rounds ------------------------------------------------------------------------------------------
 
 
-def test_it_stops_when_the_held_back_part_is_not_better_matched_and_says_so():
+def test_it_stops_when_the_validation_part_is_not_better_matched_and_says_so():
     pool, fit, validation = example()
     found = run(pool, fit, validation, Budget(tokens=3000), MatchingOptions(rounds=100, tolerance=0.01))
     assert found.converged
@@ -338,25 +347,25 @@ def test_the_gap_falls_and_bounds_the_distance_to_what_any_selection_reaches():
 def test_a_document_without_ngrams_scores_0():
     batch = features(np.zeros((2, BUCKETS), dtype=np.int64))
     assert scores(batch, np.ones((1, BUCKETS))).tolist() == [[0.0, 0.0]]
-    assert np.isfinite(keys(batch, np.ones((1, BUCKETS)), DEFAULTS)).all()
+    assert np.isfinite(round_keys(batch, np.ones((1, BUCKETS)), DEFAULTS)).all()
 
 
 def test_noise_depends_on_seed_and_stream_and_a_temperature_of_0_has_none():
     pool, fit, _ = example()
     theta = distribution(fit, 0.5)[np.newaxis] * BUCKETS
-    plain = keys(pool, theta, MatchingOptions())
+    plain = round_keys(pool, theta, MatchingOptions())
     assert plain.tolist() == np.log(scores(pool, theta)).tolist()
     noisy = [
-        keys(pool, theta, MatchingOptions(temperature=0.1, seed=seed, stream=stream)).tobytes()
+        round_keys(pool, theta, MatchingOptions(temperature=0.1, seed=seed, stream=stream)).tobytes()
         for seed, stream in ((0, "a"), (1, "a"), (0, "b"))
     ]
     assert len({*noisy, plain.tobytes()}) == 4
 
 
-def test_about_a_fifth_is_held_back_equal_texts_together():
+def test_about_a_fifth_is_for_validation_equal_texts_together():
     hashes = np.random.default_rng(0).integers(0, 2**64, 50_000, dtype=np.uint64)
-    assert held_back(hashes).mean() == pytest.approx(0.2, abs=0.01)
-    assert (held_back(hashes) == held_back(hashes.copy()[::-1])[::-1]).all()
+    assert in_validation(hashes).mean() == pytest.approx(0.2, abs=0.01)
+    assert (in_validation(hashes) == in_validation(hashes.copy()[::-1])[::-1]).all()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsir.features import Features, FeatureSpec, featurize
-from dsir.quality import PAPER, STOPWORDS, WordCounts, failing
+from dsir.featurizer.word_counts import STOPWORDS, WordCounts
+from dsir.quality import PAPER, failing
 
 HASHES = ["fast", "sha256"]
 TOKENIZERS = {

@@ -18,7 +18,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from dsir.hashing import gumbel_noise, noise_key
+from dsir.noise import gumbel_noise, noise_key
 from dsir_dagster import sql
 from dsir_dagster.changes import print_changes
 from dsir_dagster.resources.catalog import Catalog

@@ -1,7 +1,7 @@
 """Finding and lowercasing the words of a document: UTF-8 in, lowercased UTF-8 and word bounds out.
 
 Belongs here: the state machine over bytes and code points, in numba. Does not belong here: what the classes
-are (`dsir.unicode_tables`), hashing words, counting.
+are (`unicode_tables`), hashing words, counting.
 
 ASCII is done 64 bytes at a time: one comparison of vectors yields a 64-bit mask of the word characters and
 one of the whitespace, and words begin and end where a mask differs from itself shifted by one (the technique
@@ -11,13 +11,13 @@ of simdjson; Langdale & Lemire 2019). Everything else is decoded one code point 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
 
-from dsir.hashing import _ONES, _1
-from dsir.intrinsics import count_trailing_zeros, inner
-from dsir.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
+from dsir.featurizer.hashing import ALL_ONES
+from dsir.featurizer.intrinsics import count_trailing_zeros, inner, intrinsic
+from dsir.featurizer.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
 BLOCK = 64  # bytes of ASCII classified at once
+_1 = np.uint64(1)
 _SPECIAL_PAIRS = tuple(tuple(chr(c).encode()) for c in NOT_ONE_TO_ONE)
 MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
 
@@ -58,7 +58,7 @@ def _classify_ascii(typingctx, src, i, dst, j):
 
 
 @inner
-def _decode(data, i):
+def decode(data, i):
     """The code point at ``data[i]`` in valid UTF-8, and its length in bytes."""
     b = np.int64(data[i])
     if b < 0x80:
@@ -108,7 +108,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
     current : int64
         Class of the code point before `pos`; `SPACE` at the start of a document.
     table : uint32[0x110000]
-        `dsir.unicode_tables.code_point_table`.
+        `unicode_tables.code_point_table`.
     all_words : uint64
         Which ASCII characters are words if they are not whitespace: all ones for the ``whitespace``
         tokenizer, zero for ``wordpunct``.
@@ -125,7 +125,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
         if pos + BLOCK <= len(data):
             other, word, space = _classify_ascii(data, pos, low, out)
             n = min(end - pos, BLOCK)
-            valid = _ONES >> np.uint64(BLOCK - n)
+            valid = ALL_ONES >> np.uint64(BLOCK - n)
             other &= valid
             if other != 0:
                 n = count_trailing_zeros(other)
@@ -152,7 +152,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
             if other == 0:
                 continue
         while True:
-            code_point, length = _decode(data, pos)
+            code_point, length = decode(data, pos)
             entry = np.int64(table[code_point])
             pos += length
             character_class = entry >> CLASS_SHIFT

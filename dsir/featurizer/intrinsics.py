@@ -4,18 +4,25 @@ reference counts.
 Belongs here: instructions. Does not belong here: anything that knows what the bytes mean.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import numba.extending
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+_INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # the second is no part of Numba's types
 
 #: Compiles a function that other compiled functions call, and that allocates nothing and returns no array.
 #: Without NRT, Numba's runtime, array arguments are borrowed instead of counted: counting is an atomic
 #: increment and decrement of every array a function touches, ten times the work of the functions here.
 #: Only entry points are cached on disk, and the code of these with them.
-inner = njit(nogil=True, _nrt=False)
+inner: Callable[[Callable], Callable] = njit(**_INNER)
 #: The same for floating point: a division by zero is no exception, so that a loop around it can take vectors.
-inner_float = njit(nogil=True, _nrt=False, error_model="numpy")
+inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
+#: `numba.extending.intrinsic`, whose own type does not say that callers leave out the typing context.
+intrinsic: Callable[[Callable], Callable[..., Any]] = numba.extending.intrinsic
 
 
 @intrinsic

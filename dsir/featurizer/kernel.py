@@ -1,26 +1,23 @@
 """The compiled entry point of the featurizer: documents in, sparse n-gram counts out, and counts of words.
 
 Belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. Does
-not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`dsir.words`), SHA-256
-(`dsir.memo`, `dsir.sha256`), the counters (`dsir.sparse`), what is counted for the quality filter
-(`dsir.quality`).
+not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`,
+`sha256`), the counters (`sparse`), what is counted for the quality filter (`word_counts`).
 """
 
-import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-from dsir import hashing, intrinsics, memo, quality, sha256, sparse, words
-from dsir.hashing import bucket_of, extend, hash_word
-from dsir.intrinsics import inner
-from dsir.memo import count_words_sha256, flush
-from dsir.quality import count_classes, count_most_frequent, room_for_counters
-from dsir.sparse import add, emit
-from dsir.unicode_tables import SPACE
-from dsir.words import BLOCK, MAX_GROWTH, find_words
+from dsir.featurizer.hashing import bucket_of, extend, hash_word
+from dsir.featurizer.intrinsics import inner
+from dsir.featurizer.memo import count_words_sha256, flush
+from dsir.featurizer.sparse import add, emit
+from dsir.featurizer.unicode_tables import SPACE
+from dsir.featurizer.word_counts import count_classes, count_most_frequent, room_for_counters
+from dsir.featurizer.words import BLOCK, MAX_GROWTH, find_words
 
 WORDS_AT_ONCE = 2048  # words found before they are hashed: their bounds stay in the first-level cache
 
@@ -68,13 +65,13 @@ def _entry_point(source_stamp):
         bounds : int64[n_words + 1] or None
             Bounds in `data` of words found by other means; None to find them here.
         table, all_words
-            See `dsir.words.find_words`; not used if `bounds` is given.
+            See `words.find_words`; not used if `bounds` is given.
         ngrams : int64
             Longest n-gram counted.
         n_buckets : uint64
-        counts : dsir.sparse.Counts
+        counts : dsir.featurizer.sparse.Counts
             All zero, and all zero again at the end.
-        memo : dsir.memo.Memo or None
+        memo : dsir.featurizer.memo.Memo or None
             For the ``sha256`` hash; None for the ``fast`` one.
         buckets : uint16[:] or uint32[:]
         values : uint32[:]
@@ -87,7 +84,7 @@ def _entry_point(source_stamp):
             Buckets, ascending, and counts of document d at ``offsets[d] .. offsets[d + 1] - 1``.
         n_words : int64[n]
         word_counts : int64[3, n]
-            The fields of `dsir.quality.WordCounts`.
+            The fields of `word_counts.WordCounts`.
         """
         source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `_stamp`)
         n = len(begins)
@@ -170,14 +167,13 @@ def _entry_point(source_stamp):
 
 
 def _stamp() -> int:
-    """Checksum of the sources compiled into the entry point.
+    """Checksum of the sources in this folder, which hold all that is compiled into the entry point.
 
     Numba recompiles a cached function if the file it is written in changes, but not if a file changes whose
     functions it calls. The value of a closure's variable is part of the cache's key, so this one is a closure
     over the checksum of them all.
     """
-    modules = (sys.modules[__name__], hashing, intrinsics, memo, quality, sha256, sparse, words)
-    return zlib.crc32(b"".join(Path(m.__file__).read_bytes() for m in modules))
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
 count_documents = _entry_point(_stamp())

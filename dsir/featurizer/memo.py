@@ -1,7 +1,7 @@
 """SHA-256 buckets of n-grams, remembering those already hashed.
 
 Belongs here: the memo and the queue of n-grams waiting to be hashed together. Does not belong here: SHA-256
-itself (`dsir.sha256`), sparse counts (`dsir.kernel`).
+itself (`sha256`), sparse counts (`kernel`).
 
 Most n-grams of a text occur again and again, so buckets are kept in two direct-mapped tables, of words and
 of longer n-grams. The memo is exact, whatever the text: a word is compared by its bytes, an n-gram by two
@@ -15,7 +15,7 @@ integers that identify its parts.
   does not hold (an entry that was overwritten comes back under a new number), which costs a hash, no error.
 - Before the 32-bit numbers run out, the tables are emptied and numbering starts again.
 
-What is not found is queued, hashed `dsir.sha256.LANES` at a time, and only then counted; until then its
+What is not found is queued, hashed `sha256.LANES` at a time, and only then counted; until then its
 entry holds its place in the queue, where further occurrences are added up.
 """
 
@@ -23,9 +23,9 @@ from collections import namedtuple
 
 import numpy as np
 
-from dsir.hashing import _ONES, K1, K2, K3, _0
-from dsir.intrinsics import inner, load_u64, prefetch
-from dsir.sha256 import (
+from dsir.featurizer.hashing import ALL_ONES, K1, K2, K3
+from dsir.featurizer.intrinsics import inner, load_u64, prefetch
+from dsir.featurizer.sha256 import (
     INITIAL_STATE,
     LANES,
     MAX_ONE_BLOCK,
@@ -34,7 +34,7 @@ from dsir.sha256 import (
     remainder_factors,
     write_block,
 )
-from dsir.sparse import add
+from dsir.featurizer.sparse import add
 
 MAX_WORD = 23  # bytes of the longest word kept: three 64-bit integers, less one byte for the length
 WORD_BITS, GRAM_BITS = 17, 20  # log2 of the number of entries of each table
@@ -45,7 +45,7 @@ AHEAD = 12  # n-grams between asking for an entry and using it
 
 _PENDING = np.uint64(1 << 31)  # a value with this bit is a place in the queue, any other is a bucket
 _VALUE = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
+_0, _32 = np.uint64(0), np.uint64(32)
 _SERIAL, _QUEUED = 0, 1
 LAST_SERIAL = 2**32 - 1
 
@@ -142,13 +142,13 @@ def _load_word(low, start, length):
     """Key of a word of at most `MAX_WORD` bytes: its bytes, zeros, and in the last byte its length plus one."""
     a, b, c = load_u64(low, start), _0, _0
     if length <= 8:
-        a = a & (_ONES >> np.uint64(64 - 8 * length)) if length > 0 else _0
+        a = a & (ALL_ONES >> np.uint64(64 - 8 * length)) if length > 0 else _0
     else:
         b = load_u64(low, start + 8)
         if length <= 16:
-            b &= _ONES >> np.uint64(128 - 8 * length)
+            b &= ALL_ONES >> np.uint64(128 - 8 * length)
         else:
-            c = load_u64(low, start + 16) & (_ONES >> np.uint64(192 - 8 * length))
+            c = load_u64(low, start + 16) & (ALL_ONES >> np.uint64(192 - 8 * length))
     return a, b, c | np.uint64(length + 1) << np.uint64(56)
 
 
@@ -243,7 +243,7 @@ def count_words_sha256(memo, low, starts, ends, first, last, seen, carried, n_bu
     carried : uint64[ngrams]
         Serial numbers of the n-grams of 1, 2 ... words that end in the word before `first`; updated.
     n_buckets : uint64
-    counts : dsir.sparse.Counts
+    counts : dsir.featurizer.sparse.Counts
     """
     ngrams = len(carried)
     if first == last:

@@ -150,7 +150,7 @@ def _pack(
     large_at,
     large_counts,
 ):
-    repeated = large = 0
+    repeated, large = np.int64(0), 0
     one = np.uint64(1)
     for document in range(offsets.size - 1):
         repeat_offsets[document] = repeated
@@ -194,7 +194,7 @@ def _place_large(offsets, repeat_offsets, repeats, large_offsets, at, large_at):
         first, end = repeat_offsets[document], repeat_offsets[document + 1]
         if end - first > offsets[document + 1] - offsets[document]:
             return _MANY_REPEATS
-        before = -1
+        before = np.int64(-1)
         for i in range(large_offsets[document], large_offsets[document + 1]):
             place = np.int64(at[i])
             if place <= before or place >= end - first or repeats[first + place]:

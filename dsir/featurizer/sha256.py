@@ -1,7 +1,7 @@
 """SHA-256 of many short messages at once (FIPS 180-4), and digests reduced to buckets.
 
 Belongs here: the compression function, padding, the remainder of a 256-bit integer. Does not belong here:
-what is hashed and which digests are remembered (`dsir.memo`).
+what is hashed and which digests are remembered (`memo`).
 
 Messages are hashed `LANES` at a time, one in each lane of a vector. The compression function is written out
 as LLVM vector instructions, which every target's back end maps to the registers it has (one AVX-512
@@ -14,11 +14,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from dsir.hashing import _0, _8
-from dsir.intrinsics import inner, load_u64, store_u64
+from dsir.featurizer.intrinsics import inner, intrinsic, load_u64, store_u64
 
+_0, _8 = np.uint64(0), np.uint64(8)
 LANES = 16
 MAX_ONE_BLOCK = 55  # bytes of the longest message that fits one block with its padding
 

@@ -8,9 +8,9 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from dsir.hashing import _0, _1
-from dsir.intrinsics import count_trailing_zeros, inner
+from dsir.featurizer.intrinsics import count_trailing_zeros, inner
 
+_0, _1 = np.uint64(0), np.uint64(1)
 DENSE_BUCKETS = 1 << 16  # up to here a document's bitmap is scanned whole, beyond it through a summary
 
 Counts = namedtuple(

@@ -1,0 +1,20 @@
+"""The compiled featurizer: UTF-8 in, sparse counts of hashed n-grams and counts of words out.
+
+Belongs here: code compiled by Numba that runs over every byte of a pool, the tables it reads, and the form in which
+features are stored. Does not belong here: its public face (``dsir.features``), anything that estimates or selects; what
+it counts for the quality filter is judged in ``dsir.quality``.
+
+==================  ===================================================================
+``kernel``          the entry point: the loop over documents and over the words of each
+``words``           finding and lowercasing words
+``unicode_tables``  character classes and lowercase mappings of the running Python
+``hashing``         hashes of words and n-grams; XXH64
+``sha256``          SHA-256 of many n-grams at once
+``memo``            SHA-256 buckets, remembered
+``sparse``          the counters of one document
+``word_counts``     what the quality filter needs to know of a document's words
+``packed``          features as they are stored
+``checksum``        a checksum of stored features that costs next to nothing
+``intrinsics``      instructions that Numba does not offer
+==================  ===================================================================
+"""
