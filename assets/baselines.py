@@ -18,9 +18,8 @@ from dsir.noise import gumbel_noise
 from dsir.selection import Budget, TopK, pack_position, positions_of
 from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import ConfigError, Selection
-from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.resources.snapshot import Snapshot
 
 #: Methods that pick the same documents whatever the seed.
 WITHOUT_NOISE = ("top_k", "classifier_top_k")
@@ -158,7 +157,7 @@ def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray
 
 def pick_positions(candidates: Candidates, budget: Budget, selection: Selection) -> np.ndarray:
     """Pick one epoch of another selection from the same pool; return positions, none where no document fits."""
-    other = Candidates(candidates.workspace, candidates.plan, selection)
+    other = Candidates(candidates.snapshot, selection)
     try:
         return positions_of(pick(other, budget).epochs[0])
     except ConfigError as error:
@@ -167,7 +166,7 @@ def pick_positions(candidates: Candidates, budget: Budget, selection: Selection)
         raise
 
 
-def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
+def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
     """Look the documents of several picks up: positions, in any order, to picks."""
     wanted = distinct(np.concatenate(list(picks.values())))
 
@@ -176,13 +175,13 @@ def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> 
         first, last = np.searchsorted(wanted, pack_position([index, index + 1], 0))
         if first == last:
             return None
-        path = workspace.store.path("documents", shard)
-        with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as documents:
+        path = snapshot.store.path("documents", shard)
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp) as documents:
             table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
         rows = wanted[first:last] - pack_position(index, 0)
         return table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
 
-    tables = workspace.engine.map_shards(work, enumerate(plan.counted))
+    tables = snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted))
     table = pa.concat_tables([table for table in tables if table is not None])
     columns = [table[name].to_numpy() for name in ("n_tokens", "n_ngrams", "content_hash")]
     described = {}
@@ -193,7 +192,7 @@ def describe(workspace: Workspace, plan: Plan, picks: dict[str, np.ndarray]) -> 
     return described
 
 
-def picked_totals(workspace: Workspace, plan: Plan, picks: list[Pick]) -> np.ndarray:
+def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
     """Add up the n-grams of several picks, in one pass over the cached features.
 
     Returns
@@ -203,9 +202,9 @@ def picked_totals(workspace: Workspace, plan: Plan, picks: list[Pick]) -> np.nda
 
     def work(item: tuple[int, str]) -> np.ndarray:
         index, shard = item
-        stamp = plan.raw_counts(shard).stamp
-        totals = np.zeros((len(picks), workspace.settings.features.buckets), dtype=np.int64)
-        with workspace.store.open_table(workspace.store.path("documents", shard), stamp) as documents:
+        stamp = snapshot.plan.raw_counts(shard).stamp
+        totals = np.zeros((len(picks), snapshot.settings.features.buckets), dtype=np.int64)
+        with snapshot.store.open_table(snapshot.store.path("documents", shard), stamp) as documents:
             rows = documents.read(columns=["row"])["row"].to_numpy()
         times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
         for mine, each in zip(times, picks, strict=True):
@@ -213,11 +212,11 @@ def picked_totals(workspace: Workspace, plan: Plan, picks: list[Pick]) -> np.nda
             at = np.searchsorted(rows, each.positions[first:last] - pack_position(index, 0))
             np.add.at(mine, at, 1)
         done = 0
-        for batch in workspace.store.read_features(workspace.store.path("features", shard), stamp):
+        for batch in snapshot.store.read_features(snapshot.store.path("features", shard), stamp):
             here = times[:, done : done + batch.num_rows]
             if here.any():
                 masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)
             done += batch.num_rows
         return totals
 
-    return sum(workspace.engine.map_shards(work, enumerate(plan.counted)))
+    return sum(snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted)))

@@ -22,8 +22,8 @@ from dsir.selection import CANDIDATE, pack_position
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.sealed import ParquetFile
 from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import SCHEMAS
-from dsir_dagster.resources.workspace import Workspace
 
 T = TypeVar("T")
 
@@ -124,11 +124,10 @@ class Candidates:
 
     Attributes
     ----------
-    workspace, plan, selection
+    snapshot, selection
     """
 
-    workspace: Workspace
-    plan: Plan
+    snapshot: Snapshot
     selection: Selection
 
     @cached_property
@@ -139,7 +138,7 @@ class Candidates:
         columns = ["shard", "row", "doc_id", "content_hash"]
         schema = pa.schema([SCHEMAS["documents"].field(name) for name in columns])
         documents = pa.RecordBatchReader.from_batches(schema, self._rows_of_documents(columns))
-        found = self.workspace.catalog.query_files("duplicates", documents=documents)
+        found = self.snapshot.catalog.query_files("duplicates", documents=documents)
         return {
             shard: rows.values.to_numpy()
             for shard, rows in zip(found["shard"].to_pylist(), found["rows"], strict=True)
@@ -147,9 +146,11 @@ class Candidates:
 
     def _rows_of_documents(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield columns of the documents of all shards."""
-        store = self.workspace.store
-        for shard in self.plan.counted:
-            with store.open_table(store.path("documents", shard), self.plan.raw_counts(shard).stamp) as file:
+        store = self.snapshot.store
+        for shard in self.snapshot.plan.counted:
+            with store.open_table(
+                store.path("documents", shard), self.snapshot.plan.raw_counts(shard).stamp
+            ) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group, columns=columns).to_batches()
 
@@ -176,7 +177,7 @@ class Candidates:
             The weights of a shard are absent or were computed from other inputs.
         """
         streams = self._streams(targets, features, columns)
-        return self.workspace.engine.chain(streams, held=8 if features else 2)
+        return self.snapshot.engine.chain(streams, held=8 if features else 2)
 
     def map(
         self,
@@ -190,7 +191,7 @@ class Candidates:
         These are the ones that read the shards, so ``function`` may not wait for others of them; with features, those
         for blocks.
         """
-        engine = self.workspace.engine
+        engine = self.snapshot.engine
         if features:  # so much work that the threads share that of one shard
             return engine.map_blocks(function, self.stream(targets, features, columns))
         streams = self._streams(targets, features, columns)
@@ -208,7 +209,7 @@ class Candidates:
             needed.update(QUALITY_COLUMNS)
         return [
             partial(self._of_shard, index, shard, targets, sorted(needed), features)
-            for index, shard in enumerate(self.plan.counted)
+            for index, shard in enumerate(self.snapshot.plan.counted)
         ]
 
     def _exclude(self, shard: str, documents: pa.Table) -> np.ndarray:
@@ -228,7 +229,7 @@ class Candidates:
         self, index: int, shard: str, targets: list[str], columns: list[str], featurized: bool
     ) -> Iterator[Documents]:
         """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
-        store, plan = self.workspace.store, self.plan
+        store, plan = self.snapshot.store, self.snapshot.plan
         counts = plan.raw_counts(shard).stamp
         with ExitStack() as files:
             documents = files.enter_context(store.open_table(store.path("documents", shard), counts))

@@ -51,6 +51,7 @@ from dsir_dagster.assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 
@@ -103,16 +104,16 @@ def evaluate_selections(
 
 
 def _evaluate_selection(context: Context, workspace: Workspace, name: str, options: RunOptions) -> Made:
-    plan = workspace.plan()
-    selection, source = current_selection(plan, name)
+    snapshot = workspace.snapshot()
+    selection, source = current_selection(snapshot.plan, name)
 
     def compute(output: Output, progress: Progress) -> Result:
-        result = evaluate(workspace, plan, selection, source)
-        add_report(workspace, plan, selection, source, output, result)
+        result = evaluate(snapshot, selection, source)
+        add_report(snapshot, selection, source, output, result)
         return result
 
     yield from bring_up_to_date(
-        context, workspace, "evaluations", [plan.evaluations(source)], compute, options
+        context, workspace, "evaluations", [snapshot.plan.evaluations(source)], compute, options
     )
 
 
@@ -150,22 +151,20 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     return selection, output
 
 
-def evaluate(workspace: Workspace, plan: Plan, selection: Selection, source: Output) -> Result:
+def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> Result:
     """Measure a selection, and picks of the same size by other methods."""
-    settings = workspace.settings.evaluation
-    folder = workspace.store.selection_folder(selection.name, source.fingerprint)
-    table = workspace.store.read_table(folder / "picks.parquet", source.stamp)
-    chosen = picked_positions(plan, table)
+    settings = snapshot.settings.evaluation
+    folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
+    table = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
+    chosen = picked_positions(snapshot.plan, table)
     of_epoch = table["n_tokens"].to_numpy()[table["epoch"].to_numpy() == 1]
     budget = Budget(documents=len(of_epoch))
     if selection.size.tokens is not None:
         budget = Budget(tokens=int(of_epoch.sum()))
 
     read = max(settings.sample, 3 * TEST_TOKENS if settings.proxy else 0)
-    targets = [
-        read_target(workspace, plan, workspace.settings.target(name), read) for name in selection.targets
-    ]
-    candidates = Candidates(workspace, plan, selection)
+    targets = [read_target(snapshot, snapshot.settings.target(name), read) for name in selection.targets]
+    candidates = Candidates(snapshot, selection)
     pool, random = survey_pool(candidates, budget, settings.random_seeds, known_contents(targets))
     methods = [
         method for method in (*settings.compare, "top_k") if method != selection.method or method == "top_k"
@@ -174,22 +173,20 @@ def evaluate(workspace: Workspace, plan: Plan, selection: Selection, source: Out
     drawn_again = pick_with_another_seed(candidates, budget)
     positions = {"selection": chosen, **others}
     positions |= {f"random {seed}": picked for seed, picked in enumerate(random)}
-    picks = describe(workspace, plan, {name: each for name, each in positions.items() if len(each)})
+    picks = describe(snapshot, {name: each for name, each in positions.items() if len(each)})
 
     metrics = Metrics()
     smallest = min(int(each.n_ngrams.sum()) for each in picks.values())
-    measure_buckets(
-        workspace, plan, targets, {name: each.sample(smallest) for name, each in picks.items()}, metrics
-    )
+    measure_buckets(snapshot, targets, {name: each.sample(smallest) for name, each in picks.items()}, metrics)
     sampled = {name: each.sample(min(settings.sample, smallest)) for name, each in picks.items()}
     if settings.sample:
-        measure_sample(workspace, plan, targets, sampled, metrics)
+        measure_sample(snapshot, targets, sampled, metrics)
     if settings.proxy:
         measured_on = {target.name: target.texts for target in targets}
-        add_figures(proxy_losses(workspace, plan, measured_on, picks, settings.proxy), metrics)
+        add_figures(proxy_losses(snapshot, measured_on, picks, settings.proxy), metrics)
     if settings.downstream:
         configured = [target.target for target in targets]
-        add_figures(downstream_f1(workspace, plan, configured, picks, settings.downstream), metrics)
+        add_figures(downstream_f1(snapshot, configured, picks, settings.downstream), metrics)
     for target in targets:
         metrics.add("effective_sample_size", pool.effective[target.name].value, target.name)
     metrics.average()
@@ -200,7 +197,9 @@ def evaluate(workspace: Workspace, plan: Plan, selection: Selection, source: Out
     return Result(
         rows=len(metrics.rows),
         files=[],
-        metadata=metadata(workspace, source, selection, picks, min(settings.sample, smallest), metrics),
+        metadata=metadata(
+            snapshot.workspace, source, selection, picks, min(settings.sample, smallest), metrics
+        ),
         tables=tables(selection, targets, [*filterfalse(is_random, picks), "random"], composition, metrics),
         metrics=metrics.table(selection.name, source.fingerprint),
     )

@@ -28,6 +28,7 @@ from dsir_dagster.assets.raw_counts import raw_counts, top_buckets
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import ConfigError, FitSize
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
@@ -87,31 +88,31 @@ def fit_estimator(
     dagster.Failure
         Nothing to fit it on is counted, or the pinned distribution does not fit.
     """
-    plan = workspace.plan()
-    if not plan.counted:
+    snapshot = workspace.snapshot()
+    if not snapshot.plan.counted:
         raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
-    if not plan.counted_targets:
+    if not snapshot.plan.counted_targets:
         raise dg.Failure("no target is counted yet; materialize target_counts first", allow_retries=False)
-    if plan.without:
-        context.log.warning(plan.without)
-    if plan.raw_distribution:
-        check_pinned(plan)
-        if plan.raw_distribution.state != "fresh":
-            pin = partial(pin_distribution, workspace, plan)
-            pinned = [plan.raw_distribution]
+    if snapshot.plan.without:
+        context.log.warning(snapshot.plan.without)
+    if snapshot.plan.raw_distribution:
+        check_pinned(snapshot.plan)
+        if snapshot.plan.raw_distribution.state != "fresh":
+            pin = partial(pin_distribution, snapshot)
+            pinned = [snapshot.plan.raw_distribution]
             list(bring_up_to_date(context, workspace, "raw_distribution", pinned, pin, RunOptions()))
-            plan = workspace.plan()
+            snapshot = workspace.snapshot()
 
     def compute(output: Output, progress: Progress) -> Result:
-        return fit(workspace, plan, output)
+        return fit(snapshot, output)
 
-    outputs = [plan.importance_estimator]
+    outputs = [snapshot.plan.importance_estimator]
     yield from bring_up_to_date(context, workspace, "importance_estimator", outputs, compute, options)
 
 
 def check_drift(log: dg.DagsterLogManager, workspace: Workspace) -> dg.AssetCheckResult:
     """Say whether the pool has not drifted from the pinned distribution."""
-    measured = measure_drift(workspace, workspace.plan())
+    measured = measure_drift(workspace.snapshot())
     if not measured.passed:
         log.warning(f"{measured}; choose a new name for estimator.fit.pinned to fit it anew")
     return dg.AssetCheckResult(
@@ -119,18 +120,18 @@ def check_drift(log: dg.DagsterLogManager, workspace: Workspace) -> dg.AssetChec
     )
 
 
-def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
+def fit(snapshot: Snapshot, output: Output) -> Result:
     """Add up the totals, compute the log ratios, write them."""
-    settings = workspace.settings.estimator
-    pool = raw_totals(workspace, plan)
-    if not pool.any() and not plan.raw_distribution:
-        raise ConfigError(f"there is no text in the {len(plan.counted):,} shards that are counted")
-    raw = fitted_totals(workspace, plan, pool)
-    path = workspace.store.path("importance_estimator", "log_ratios")
+    settings = snapshot.settings.estimator
+    pool = raw_totals(snapshot)
+    if not pool.any() and not snapshot.plan.raw_distribution:
+        raise ConfigError(f"there is no text in the {len(snapshot.plan.counted):,} shards that are counted")
+    raw = fitted_totals(snapshot, pool)
+    path = snapshot.store.path("importance_estimator", "log_ratios")
     divergences = {}
-    with workspace.store.table_writer(path, "importance_estimator", output.stamp) as writer:
-        for name in plan.counted_targets:
-            counts, _ = target_totals(workspace, plan, name)
+    with snapshot.store.table_writer(path, "importance_estimator", output.stamp) as writer:
+        for name in snapshot.plan.counted_targets:
+            counts, _ = target_totals(snapshot, name)
             divergences[name] = kl_divergence(distribution(counts), distribution(raw))
             columns = {
                 "target": name,
@@ -142,8 +143,8 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
         rows=len(raw) * len(divergences),
         files=[path],
         metadata={
-            "shards": len(plan.counted),
-            "shards_not_counted": len(plan.uncounted),
+            "shards": len(snapshot.plan.counted),
+            "shards_not_counted": len(snapshot.plan.uncounted),
             "targets": len(divergences),
             "buckets": len(raw),
             "pool_ngrams": int(pool.sum()),
@@ -160,29 +161,29 @@ def fit(workspace: Workspace, plan: Plan, output: Output) -> Result:
     )
 
 
-def fitted_totals(workspace: Workspace, plan: Plan, pool: np.ndarray) -> np.ndarray:
+def fitted_totals(snapshot: Snapshot, pool: np.ndarray) -> np.ndarray:
     """Return the totals that the raw distribution is fitted on: pinned, of a sample, or of the whole pool."""
-    wanted = workspace.settings.estimator.fit
-    if plan.raw_distribution:
-        path = workspace.store.path("raw_distribution", plan.raw_distribution.partition)
-        counts = workspace.store.read_table(path, plan.raw_distribution.stamp, COUNTS)
+    wanted = snapshot.settings.estimator.fit
+    if snapshot.plan.raw_distribution:
+        path = snapshot.store.path("raw_distribution", snapshot.plan.raw_distribution.partition)
+        counts = snapshot.store.read_table(path, snapshot.plan.raw_distribution.stamp, COUNTS)
         totals = np.zeros_like(pool)
         totals[counts["bucket"].to_numpy()] = counts["count"].to_numpy()
         return totals
     if isinstance(wanted, FitSize) and wanted.ngrams < pool.sum():
-        return sampled_totals(workspace, plan, int(pool.sum()), wanted.ngrams)
+        return sampled_totals(snapshot, int(pool.sum()), wanted.ngrams)
     return pool
 
 
-def pin_distribution(workspace: Workspace, plan: Plan, output: Output, progress: Progress) -> Result:
+def pin_distribution(snapshot: Snapshot, output: Output, progress: Progress) -> Result:
     """Write the totals of the shards that the distribution is made of, under its name."""
     totals = raw_totals(
-        workspace, plan, [shard for shard in plan.shards if f"raw_counts[{shard}]" in output.inputs]
+        snapshot, [shard for shard in snapshot.plan.shards if f"raw_counts[{shard}]" in output.inputs]
     )
     used = np.flatnonzero(totals)
-    path = workspace.store.path("raw_distribution", output.partition)
+    path = snapshot.store.path("raw_distribution", output.partition)
     columns = {"name": output.partition, "bucket": used.astype(np.int32), "count": totals[used]}
-    workspace.store.write_table(path, "raw_distribution", columns, output.stamp)
+    snapshot.store.write_table(path, "raw_distribution", columns, output.stamp)
     shards = sum(name.startswith("raw_counts[") for name in output.inputs)
     return Result(len(used), [path], {"shards": shards, "ngrams": int(totals.sum())})
 
@@ -255,7 +256,7 @@ class Drift:
         return f"the pool has drifted {self.drift:.4f} nats from the distribution pinned as '{self.pinned}', {bar}"
 
 
-def measure_drift(workspace: Workspace, plan: Plan) -> Drift:
+def measure_drift(snapshot: Snapshot) -> Drift:
     """Measure the drift of the counted shards from the pinned distribution.
 
     Raises
@@ -263,41 +264,45 @@ def measure_drift(workspace: Workspace, plan: Plan) -> Drift:
     dagster.Failure
         The distribution is not fitted yet.
     """
-    check_pinned(plan)
-    pinned = plan.raw_distribution
+    check_pinned(snapshot.plan)
+    pinned = snapshot.plan.raw_distribution
     if pinned.state != "fresh":
         raise dg.Failure(f"{pinned.name}: {pinned.why}; materialize importance_estimator first")
-    pool = raw_totals(workspace, plan)
-    divergence = kl_divergence(distribution(pool), distribution(fitted_totals(workspace, plan, pool)))
-    fit = workspace.settings.estimator.fit
+    pool = raw_totals(snapshot)
+    divergence = kl_divergence(distribution(pool), distribution(fitted_totals(snapshot, pool)))
+    fit = snapshot.settings.estimator.fit
     return Drift(
-        pinned.partition, divergence, fit.max_drift, len(plan.counted), pinned.found.metadata["shards"]
+        pinned.partition,
+        divergence,
+        fit.max_drift,
+        len(snapshot.plan.counted),
+        pinned.found.metadata["shards"],
     )
 
 
-def raw_totals(workspace: Workspace, plan: Plan, shards: list[str] | None = None) -> np.ndarray:
+def raw_totals(snapshot: Snapshot, shards: list[str] | None = None) -> np.ndarray:
     """Return the n-gram totals of some shards, or of all that are counted: ndarray of int64, shape (buckets,)."""
-    totals = np.zeros(workspace.settings.features.buckets, dtype=np.int64)
-    for shard in plan.counted if shards is None else shards:
-        path = workspace.store.path("raw_counts", shard)
-        counts = workspace.store.read_table(path, plan.raw_counts(shard).stamp, COUNTS)
+    totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
+    for shard in snapshot.plan.counted if shards is None else shards:
+        path = snapshot.store.path("raw_counts", shard)
+        counts = snapshot.store.read_table(path, snapshot.plan.raw_counts(shard).stamp, COUNTS)
         totals[counts["bucket"].to_numpy()] += counts["count"].to_numpy()
     return totals
 
 
-def sampled_totals(workspace: Workspace, plan: Plan, pool_ngrams: int, wanted: int) -> np.ndarray:
+def sampled_totals(snapshot: Snapshot, pool_ngrams: int, wanted: int) -> np.ndarray:
     """Return the totals of a sample of documents, drawn by content hash."""
     threshold = np.uint64(fit_threshold(pool_ngrams, wanted))
 
     def work(shard: str) -> np.ndarray:
-        totals = np.zeros((1, workspace.settings.features.buckets), dtype=np.int64)
-        path = workspace.store.path("features", shard)
-        for batch in workspace.store.read_features(path, plan.raw_counts(shard).stamp):
+        totals = np.zeros((1, snapshot.settings.features.buckets), dtype=np.int64)
+        path = snapshot.store.path("features", shard)
+        for batch in snapshot.store.read_features(path, snapshot.plan.raw_counts(shard).stamp):
             features = Features.from_arrow(batch)
             masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
         return totals[0]
 
-    totals = sum(workspace.engine.map_shards(work, plan.counted))
+    totals = sum(snapshot.engine.map_shards(work, snapshot.plan.counted))
     if not totals.any():
         raise ConfigError(
             f"estimator.fit.ngrams: a sample of about {wanted:,} of the pool's {pool_ngrams:,} n-grams holds "
@@ -306,31 +311,33 @@ def sampled_totals(workspace: Workspace, plan: Plan, pool_ngrams: int, wanted: i
     return totals
 
 
-def target_totals(workspace: Workspace, plan: Plan, target: str) -> tuple[np.ndarray, np.ndarray]:
+def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a target's totals and those of its holdout: two ndarrays of int64, shape (buckets,)."""
-    path = workspace.store.path("target_counts", target)
-    counts = workspace.store.read_table(path, plan.target_counts(target).stamp, [*COUNTS, "holdout_count"])
-    totals = np.zeros((2, workspace.settings.features.buckets), dtype=np.int64)
+    path = snapshot.store.path("target_counts", target)
+    counts = snapshot.store.read_table(
+        path, snapshot.plan.target_counts(target).stamp, [*COUNTS, "holdout_count"]
+    )
+    totals = np.zeros((2, snapshot.settings.features.buckets), dtype=np.int64)
     totals[0, counts["bucket"].to_numpy()] = counts["count"].to_numpy()
     totals[1, counts["bucket"].to_numpy()] = counts["holdout_count"].to_numpy()
     return totals[0], totals[1]
 
 
-def validation_totals(workspace: Workspace, plan: Plan, target: str) -> np.ndarray:
+def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
     """Return the totals of the part of a target that matching does not fit on: ndarray of int64, shape (buckets,)."""
-    path = workspace.store.path("target_counts", target)
-    counts = workspace.store.read_table(
-        path, plan.target_counts(target).stamp, ["bucket", "validation_count"]
+    path = snapshot.store.path("target_counts", target)
+    counts = snapshot.store.read_table(
+        path, snapshot.plan.target_counts(target).stamp, ["bucket", "validation_count"]
     )
-    totals = np.zeros(workspace.settings.features.buckets, dtype=np.int64)
+    totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
     totals[counts["bucket"].to_numpy()] = counts["validation_count"].to_numpy()
     return totals
 
 
-def read_log_ratios(workspace: Workspace, plan: Plan) -> tuple[list[str], np.ndarray]:
+def read_log_ratios(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
     """Return the targets and their log ratios: ndarray of float64, shape (targets, buckets)."""
-    path = workspace.store.path("importance_estimator", "log_ratios")
-    ratios: pa.Table = workspace.store.read_table(path, plan.importance_estimator.stamp)
-    buckets = workspace.settings.features.buckets
+    path = snapshot.store.path("importance_estimator", "log_ratios")
+    ratios: pa.Table = snapshot.store.read_table(path, snapshot.plan.importance_estimator.stamp)
+    buckets = snapshot.settings.features.buckets
     targets = ratios["target"].take(pa.array(range(0, len(ratios), buckets))).to_pylist()
     return targets, ratios["log_ratio"].to_numpy().reshape(len(targets), buckets)

@@ -59,8 +59,8 @@ from dsir_dagster.assets.baselines import Pick, PoolSummary, picked_totals
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.texts import map_target, pool_texts
 from dsir_dagster.assets.trained import Figures
-from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import Target
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 
 #: Buckets of the hash that selected nothing: XXH64 of the n-gram, modulo this.
@@ -152,16 +152,16 @@ class TargetSample:
         return self.target.holdout or self.target.uri
 
 
-def read_target(workspace: Workspace, plan: Plan, target: Target, ngrams: int) -> TargetSample:
+def read_target(snapshot: Snapshot, target: Target, ngrams: int) -> TargetSample:
     """Read a target's files: the content of all documents, the text of about so many n-grams."""
-    counts, holdout = target_totals(workspace, plan, target.name)
+    counts, holdout = target_totals(snapshot, target.name)
     total = int((holdout if target.holdout else counts).sum())
     threshold = np.uint64(fit_threshold(total, ngrams)) if ngrams else None
     if target.holdout is None:
-        train, texts = read_part(workspace, target, target.uri, threshold)
+        train, texts = read_part(snapshot.workspace, target, target.uri, threshold)
         return TargetSample(target, train, train[:0], texts)
-    train, _ = read_part(workspace, target, target.uri, None)
-    return TargetSample(target, train, *read_part(workspace, target, target.holdout, threshold))
+    train, _ = read_part(snapshot.workspace, target, target.uri, None)
+    return TargetSample(target, train, *read_part(snapshot.workspace, target, target.holdout, threshold))
 
 
 def read_part(
@@ -251,11 +251,11 @@ def compare(
 
 
 def measure_buckets(
-    workspace: Workspace, plan: Plan, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
 ) -> None:
     """Measure the KL reduction over the buckets that selected, on all of the held-out text."""
-    smoothing, spec = workspace.settings.evaluation.smoothing, workspace.settings.features.spec()
-    totals = [raw_totals(workspace, plan), *picked_totals(workspace, plan, list(picks.values()))]
+    smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
+    totals = [raw_totals(snapshot), *picked_totals(snapshot, list(picks.values()))]
     q = np.array([distribution(each, smoothing) for each in totals])
     for target in targets:
         cross = CrossEntropies(q, smoothing)
@@ -266,18 +266,18 @@ def measure_buckets(
             scores = np.concatenate([log_weights(features, each[None, :]) for each in log_q])
             return features.content_hash, features.n_ngrams, scores
 
-        for documents in map_target(workspace, target.target, target.measured_on, score):
+        for documents in map_target(snapshot.workspace, target.target, target.measured_on, score):
             cross.add(*documents)
         compare("kl_reduction", cross, list(picks), np.array([0]), target.name, metrics)
 
 
 def measure_sample(
-    workspace: Workspace, plan: Plan, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
 ) -> None:
     """Measure samples of the picks and of the held-out text under three views of their n-grams; distinct n-grams."""
-    smoothing, spec = workspace.settings.evaluation.smoothing, workspace.settings.features.spec()
+    smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
     positions = reduce(np.union1d, [pick.positions for pick in picks.values()])
-    texts = pool_texts(workspace, plan, positions)
+    texts = pool_texts(snapshot, positions)
     starts = np.cumsum([len(texts), *(len(target.texts) for target in targets)])
     texts += [text for target in targets for text in target.texts]
     times = {name: np.zeros(len(texts), dtype=np.int64) for name in picks}

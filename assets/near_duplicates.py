@@ -62,13 +62,13 @@ class NearDuplicates:
 
     def _read(self, documents: np.ndarray) -> None:
         documents = documents[np.argsort(positions_of(documents))]
-        workspace, plan = self._candidates.workspace, self._candidates.plan
-        spec = workspace.settings.features.spec()
+        snapshot = self._candidates.snapshot
+        spec = snapshot.settings.features.spec()
         before = np.cumsum(documents["n_tokens"]) - documents["n_tokens"]
         part = before[np.searchsorted(documents["shard"], documents["shard"])] // TOKENS_AT_A_TIME
         digests = [self._sketches.digests]
         for each in np.split(positions_of(documents), np.flatnonzero(np.diff(part)) + 1):
-            read = sketch(pool_texts(workspace, plan, each), spec)
+            read = sketch(pool_texts(snapshot, each), spec)
             self._at.update(zip(each.tolist(), range(len(self._at), len(self._at) + len(each)), strict=True))
             self._sketches.ngrams.extend(read.ngrams)
             digests.append(read.digests)

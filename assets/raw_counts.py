@@ -39,8 +39,9 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output
 from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
@@ -215,9 +216,9 @@ class Quarantined:
         )
 
 
-def too_many_quarantined(workspace: Workspace, plan: Plan) -> list[Quarantined]:
+def too_many_quarantined(snapshot: Snapshot) -> list[Quarantined]:
     """Return the counted shards, then targets, of whose rows a larger share is quarantined than allowed."""
-    settings = workspace.settings
+    settings, plan = snapshot.settings, snapshot.plan
     counted = [(plan.raw_counts(key), settings.source(plan.shards[key].source)) for key in plan.counted]
     counted += [(plan.target_counts(name), settings.target(name)) for name in plan.counted_targets]
     found = []
@@ -232,7 +233,7 @@ def too_many_quarantined(workspace: Workspace, plan: Plan) -> list[Quarantined]:
 
 def check_quarantine(workspace: Workspace) -> dg.AssetCheckResult:
     """Judge the quarantined rows of all counted shards and targets: the result of `few_rows_quarantined`."""
-    found = too_many_quarantined(workspace, workspace.plan())
+    found = too_many_quarantined(workspace.snapshot())
     rows = [(each.output, each.quarantined, each.rows, f"{each.allowed:g}") for each in found]
     worst = markdown_table(["output", "quarantined", "rows", "max_quarantined"], rows[:50])
     metadata = {"over_the_limit": len(found), "quarantined_rows": sum(each.quarantined for each in found)}

@@ -34,6 +34,7 @@ from dsir_dagster.assets.texts import pool_texts
 from dsir_dagster.resources.borders import from_markdown, visible
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -133,13 +134,13 @@ class Look:
 
 
 def add_report(
-    workspace: Workspace, plan: Plan, selection: Selection, source: Output, output: Output, result: Result
+    snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result
 ) -> None:
     """Write the report of a selection, and add it to what its evaluation left behind.
 
     Parameters
     ----------
-    workspace, plan, selection
+    snapshot, selection
     source : Output
         The selection.
     output : Output
@@ -147,23 +148,22 @@ def add_report(
     result : Result
         What was measured; the file, its path and the plots of log weights and lengths are added.
     """
-    folder = workspace.store.selection_folder(selection.name, source.fingerprint)
-    picks = workspace.store.read_table(folder / "picks.parquet", source.stamp)
-    path = workspace.store.report(selection.name, output.fingerprint)
-    look = look_at_pool(workspace, plan, selection, picks)
+    folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
+    picks = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
+    path = snapshot.store.report(selection.name, output.fingerprint)
+    look = look_at_pool(snapshot, selection, picks)
     drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
     result.tables = drawn | result.tables
-    page = template().render(page_of(workspace, plan, selection, source, output, result, picks, look))
-    with workspace.store.replacing(path) as temporary:
+    page = template().render(page_of(snapshot, selection, source, output, result, picks, look))
+    with snapshot.store.replacing(path) as temporary:
         # What UTF-8 has no bytes for, as in the name of a file that is not UTF-8, is written as an escape.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     result.files.append(path)
-    result.metadata["report"] = str(path.relative_to(workspace.home))
+    result.metadata["report"] = str(path.relative_to(snapshot.home))
 
 
 def page_of(
-    workspace: Workspace,
-    plan: Plan,
+    snapshot: Snapshot,
     selection: Selection,
     source: Output,
     output: Output,
@@ -176,8 +176,8 @@ def page_of(
     values = {
         (row["target"], row["metric"], row["source"]): row["value"] for row in result.metrics.to_pylist()
     }
-    selected = spread(plan, selection, picks)
-    read_documents(workspace, plan, [*selected, *look.next, *look.typical])
+    selected = spread(snapshot.plan, selection, picks)
+    read_documents(snapshot, [*selected, *look.next, *look.typical])
     # What this page shows in a place of its own, and whatever else there is.
     placed = (LOG_WEIGHTS, LENGTHS, "methods side by side", "composition, plot", "composition", "all metrics")
     parts = [
@@ -213,14 +213,17 @@ def page_of(
             for key, value in made.items()
             if key not in ("noise_keys", "folder", "note", "seconds", "files", "bytes_written")
         },
-        "configuration": configuration(workspace, selection),
-        "lineage": list(lineage(plan, selection, source)),
+        "configuration": configuration(snapshot.workspace, selection),
+        "lineage": list(lineage(snapshot.plan, selection, source)),
         "output": output,
         "source": source,
-        "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
-        "n_files": len(plan.counted),
-        "versions": {**CODE_VERSIONS, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
-        "folder": workspace.home / made["folder"],
+        "files": [snapshot.plan.shards[shard] for shard in snapshot.plan.counted[:FILES]],
+        "n_files": len(snapshot.plan.counted),
+        "versions": {
+            **CODE_VERSIONS,
+            "kernel": snapshot.plan.raw_counts(snapshot.plan.counted[0]).inputs["kernel"],
+        },
+        "folder": snapshot.home / made["folder"],
     }
 
 
@@ -257,14 +260,14 @@ def thresholds_of(picks: pa.Table) -> dict[str, float]:
     return dict(zip(first["target"].to_pylist(), first["key_min"].to_pylist(), strict=True))
 
 
-def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: pa.Table) -> Look:
+def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table) -> Look:
     """Look at all documents once: those that come next, some typical of what was left, log weights and lengths."""
-    candidates = Candidates(workspace, plan, selection)
+    candidates = Candidates(snapshot, selection)
     thresholds = thresholds_of(picks)
     keys = None
     if selection.method in KEYED:
         keys = METHODS[selection.method](candidates, Budget(documents=1)).keys
-    chosen = distinct(picked_positions(plan, picks))
+    chosen = distinct(picked_positions(snapshot.plan, picks))
     following, typical = Leading(NEXT), Leading(TYPICAL)
     look = Look(
         [],
@@ -313,7 +316,7 @@ def look_at_pool(workspace: Workspace, plan: Plan, selection: Selection, picks: 
                     f"key {score[at] + thresholds[target]:,.2f}, below the threshold by {-score[at]:,.2f}"
                 )
             names = ("row", "doc_id", "source", "n_tokens")
-            shard = plan.counted[documents.shard]
+            shard = snapshot.plan.counted[documents.shard]
             return Shown(int(positions[at]), shard, *(row[name] for name in names), target, weight, verdict)
 
         following.add(np.where(left & documents.eligible, score, -np.inf), show)
@@ -333,12 +336,12 @@ def passed_over(selection: Selection) -> str:
     return " or ".join(reasons) or "another one of this key came first"
 
 
-def read_documents(workspace: Workspace, plan: Plan, shown: list[Shown]) -> None:
+def read_documents(snapshot: Snapshot, shown: list[Shown]) -> None:
     """Read the texts again, and explain them."""
-    targets, ratios = read_log_ratios(workspace, plan)
-    spec = workspace.settings.features.spec()
+    targets, ratios = read_log_ratios(snapshot)
+    spec = snapshot.settings.features.spec()
     positions = np.unique([each.position for each in shown]).astype(np.int64)
-    texts = dict(zip(positions.tolist(), pool_texts(workspace, plan, positions), strict=True))
+    texts = dict(zip(positions.tolist(), pool_texts(snapshot, positions), strict=True))
     for each in shown:
         each.text = texts[each.position]
         each.contributions = explain(each.text[:EXPLAINED], spec, ratios[targets.index(each.target)])

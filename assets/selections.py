@@ -36,11 +36,12 @@ from dsir_dagster.assets.materialize import (
 from dsir_dagster.assets.methods import Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
 from dsir_dagster.resources.lineage import output_name
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import OPTIONS, ConfigError, Selection, Size
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, Stamp, sealed_writer, table
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
@@ -140,23 +141,23 @@ def make_selections(
 
 
 def _make_selection(context: Context, workspace: Workspace, name: str, options: SelectionOptions) -> Made:
-    plan = workspace.plan()
-    if not plan.counted:
+    snapshot = workspace.snapshot()
+    if not snapshot.plan.counted:
         raise dg.Failure("no shard is counted yet; materialize raw_counts first", allow_retries=False)
     configured = workspace.settings.selection(name)
     selection = options.apply(configured)
-    unknown = [name for name in selection.targets if name not in plan.counted_targets]
+    unknown = [name for name in selection.targets if name not in snapshot.plan.counted_targets]
     if unknown:
         raise dg.Failure(
             f"selection '{selection.name}': the targets {', '.join(unknown)} are not counted; "
             "materialize target_counts, importance_estimator and weights first",
             allow_retries=False,
         )
-    if plan.without:
-        context.log.warning(plan.without)
+    if snapshot.plan.without:
+        context.log.warning(snapshot.plan.without)
 
     def compute(output: Output, progress: Progress) -> Result:
-        result = select(workspace, plan, selection, output, progress)
+        result = select(snapshot, selection, output, progress)
         if selection != configured:
             then, now = configured.model_dump(), selection.model_dump()
             changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
@@ -164,7 +165,7 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
         return result
 
     yield from bring_up_to_date(
-        context, workspace, "selections", [plan.selections(selection)], compute, options
+        context, workspace, "selections", [snapshot.plan.selections(selection)], compute, options
     )
 
 
@@ -273,12 +274,10 @@ def short_of(budget: Budget, found: Picked, pool: Pool, n_targets: int) -> str |
     )
 
 
-def select(
-    workspace: Workspace, plan: Plan, selection: Selection, output: Output, progress: Progress
-) -> Result:
+def select(snapshot: Snapshot, selection: Selection, output: Output, progress: Progress) -> Result:
     """Pick, write the picks and, unless ``output`` is none, the records, as one new folder."""
     started = time.monotonic()
-    candidates = Candidates(workspace, plan, selection)
+    candidates = Candidates(snapshot, selection)
     pool = survey(candidates)
     excluded = {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
     if pool.eligible == 0:
@@ -301,16 +300,16 @@ def select(
         )
     if found.near_duplicates_dropped:
         note = short_of(budget, found, pool, len(selection.targets)) or note
-    folder = workspace.store.selection_folder(selection.name, output.fingerprint)
-    with workspace.store.replacing(folder) as temporary:
+    folder = snapshot.store.selection_folder(selection.name, output.fingerprint)
+    with snapshot.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
-        picks = picks_table(workspace, plan, selection, output, found.epochs)
+        picks = picks_table(snapshot, selection, output, found.epochs)
         with sealed_writer(temporary / "picks.parquet", "selections", output.stamp) as writer:
             writer.write_table(picks)
         files = []
         if selection.output != "none":
             content_hash = picked["content_hash"]
-            files = write_records(workspace, plan, picks, content_hash, temporary, selection.output)
+            files = write_records(snapshot, picks, content_hash, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
     by_target = [picked[["n_tokens", "key"]][picked["target"] == i] for i in range(len(selection.targets))]
@@ -327,8 +326,8 @@ def select(
             **{f"excluded_by_{name}": n for name, n in excluded.items()},
             f"{'token' if budget.documents is None else 'document'}_budget": budget.amount,
             **({"epochs": selection.epochs} if selection.epochs > 1 else {}),
-            "shards": len(plan.counted),
-            "shards_not_counted": len(plan.uncounted),
+            "shards": len(snapshot.plan.counted),
+            "shards_not_counted": len(snapshot.plan.uncounted),
             "threshold": float(min(epoch["key"].min(initial=np.inf) for epoch in found.epochs)),
             "method": selection.method,
             "seed": selection.seed,
@@ -341,7 +340,7 @@ def select(
             **found.ranking.numbers,
             "seconds": time.monotonic() - started,
             "files": len(files),
-            "folder": str(folder.relative_to(workspace.home)),
+            "folder": str(folder.relative_to(snapshot.home)),
         },
         tables={
             **found.ranking.tables,
@@ -380,27 +379,27 @@ def check_sources(selection: Selection, pool: Pool) -> None:
 
 
 def picks_table(
-    workspace: Workspace, plan: Plan, selection: Selection, output: Output, epochs: list[np.ndarray]
+    snapshot: Snapshot, selection: Selection, output: Output, epochs: list[np.ndarray]
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
     rows = joined(epochs)
     # Small numbers are sorted in one pass.
-    shards = rows["shard"].astype(np.min_scalar_type(len(plan.counted)))
+    shards = rows["shard"].astype(np.min_scalar_type(len(snapshot.plan.counted)))
     order = np.argsort(shards, kind="stable")
     there, first = np.unique(shards[order], return_index=True)
     picked_rows = np.split(rows["row"][order], first[1:])
-    chunked = any(source.chunk_words is not None for source in workspace.settings.raw)
+    chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
     columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
 
     def look_up(index: int, wanted: np.ndarray) -> pa.Table:
-        shard = plan.counted[index]
-        path = workspace.store.path("documents", shard)
-        with workspace.store.open_table(path, plan.raw_counts(shard).stamp, ["source"]) as file:
+        shard = snapshot.plan.counted[index]
+        path = snapshot.store.path("documents", shard)
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp, ["source"]) as file:
             documents = file.read(columns=columns)
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
         return documents.drop_columns("row").take(pa.array(at))
 
-    ids = list(workspace.engine.map_shards(lambda each: look_up(*each), zip(there, picked_rows, strict=True)))
+    ids = list(snapshot.engine.map_shards(lambda each: look_up(*each), zip(there, picked_rows, strict=True)))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
@@ -416,7 +415,7 @@ def picks_table(
             "epoch": epoch,
             "rank": rank,
             "target": pa.DictionaryArray.from_arrays(rows["target"], selection.targets),
-            "shard": pa.DictionaryArray.from_arrays(rows["shard"], plan.counted),
+            "shard": pa.DictionaryArray.from_arrays(rows["shard"], snapshot.plan.counted),
             "row": rows["row"],
             **{name: named[name].combine_chunks() for name in named.column_names},
             "n_tokens": rows["n_tokens"],
@@ -427,7 +426,7 @@ def picks_table(
 
 
 def write_records(
-    workspace: Workspace, plan: Plan, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
+    snapshot: Snapshot, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
 ) -> list[Part]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
@@ -451,8 +450,8 @@ def write_records(
     )
 
     def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
-        file = plan.shards[plan.counted[shards[start]]]
-        source = workspace.settings.source(file.source)
+        file = snapshot.plan.shards[snapshot.plan.counted[shards[start]]]
+        source = snapshot.settings.source(file.source)
         wanted = ordered.slice(start, stop - start)
         if source.chunk_words is None:
             rows = wanted["row"].to_numpy()
@@ -466,7 +465,7 @@ def write_records(
     streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
     done = 0
     with RecordWriter(folder, output) as writer:
-        for records in workspace.engine.chain(streams):
+        for records in snapshot.engine.chain(streams):
             writer.write(records, provenance[done : done + len(records)])
             done += len(records)
         return writer.close()

@@ -13,7 +13,6 @@ import pyarrow as pa
 from dsir.selection import pack_position
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields
-from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.records import (
     PARSED_BYTES,
     Lines,
@@ -23,18 +22,19 @@ from dsir_dagster.resources.records import (
     texts_of,
 )
 from dsir_dagster.resources.settings import ConfigError, Reader, Target
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE
 from dsir_dagster.resources.workspace import Workspace
 
 R = TypeVar("R")
 
 
-def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[str]:
+def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
     """Read the texts of documents of the pool; of a piece, the piece.
 
     Parameters
     ----------
-    workspace, plan
+    snapshot
     positions : ndarray of int64, shape (n,)
         From :func:`dsir.selection.pack_position`, ascending, each once.
 
@@ -51,11 +51,11 @@ def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[
 
     def work(item: tuple[str, np.ndarray]) -> list[str]:
         shard, rows = item
-        file = plan.shards[shard]
-        source = workspace.settings.source(file.source)
+        file = snapshot.plan.shards[shard]
+        source = snapshot.settings.source(file.source)
         pieces = () if source.chunk_words is None else tuple(PIECE)
-        path = workspace.store.path("documents", shard)
-        with workspace.store.open_table(path, plan.raw_counts(shard).stamp) as documents:
+        path = snapshot.store.path("documents", shard)
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp) as documents:
             table = documents.read(columns=["row", "content_hash", *pieces])
         mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
         if pieces:
@@ -69,11 +69,11 @@ def pool_texts(workspace: Workspace, plan: Plan, positions: np.ndarray) -> list[
         return texts
 
     shards = []
-    for index, shard in enumerate(plan.counted):
+    for index, shard in enumerate(snapshot.plan.counted):
         first, last = np.searchsorted(positions, pack_position([index, index + 1], 0))
         if first < last:
             shards.append((shard, positions[first:last] - pack_position(index, 0)))
-    return [text for texts in workspace.engine.map_shards(work, shards) for text in texts]
+    return [text for texts in snapshot.engine.map_shards(work, shards) for text in texts]
 
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:

@@ -17,9 +17,8 @@ from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
 from dsir_dagster.assets.baselines import Pick
 from dsir_dagster.assets.texts import pool_texts, read_labels
-from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
-from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.resources.snapshot import Snapshot
 
 #: Tokens of held-out text that a loss is measured on, at most.
 TEST_TOKENS = 50_000
@@ -28,9 +27,7 @@ TEST_TOKENS = 50_000
 Figures = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
-def training_texts(
-    workspace: Workspace, plan: Plan, picks: dict[str, Pick], tokens: int
-) -> dict[str, list[str]]:
+def training_texts(snapshot: Snapshot, picks: dict[str, Pick], tokens: int) -> dict[str, list[str]]:
     """Read texts of every pick, of about so many tokens, drawn and put in order by their content."""
     drawn = {}
     for name, pick in picks.items():
@@ -38,13 +35,12 @@ def training_texts(
         at = at[np.argsort(gumbel_noise(pick.content_hash[at], 0, "training"), kind="stable")]
         drawn[name] = pick.positions[at]
     positions = distinct(np.concatenate(list(drawn.values())))
-    texts = pool_texts(workspace, plan, positions)
+    texts = pool_texts(snapshot, positions)
     return {name: [texts[i] for i in np.searchsorted(positions, each)] for name, each in drawn.items()}
 
 
 def proxy_losses(
-    workspace: Workspace,
-    plan: Plan,
+    snapshot: Snapshot,
     measured_on: dict[str, list[str]],
     picks: dict[str, Pick],
     settings: ProxySettings,
@@ -70,7 +66,7 @@ def proxy_losses(
         )
     read = {
         name: word_ids(texts, settings.tokens)
-        for name, texts in training_texts(workspace, plan, picks, settings.tokens).items()
+        for name, texts in training_texts(snapshot, picks, settings.tokens).items()
     }
     tokens = min(map(len, read.values()))
     test = {target: word_ids(texts, TEST_TOKENS) for target, texts in measured_on.items()}
@@ -83,8 +79,7 @@ def proxy_losses(
 
 
 def downstream_f1(
-    workspace: Workspace,
-    plan: Plan,
+    snapshot: Snapshot,
     targets: list[Target],
     picks: dict[str, Pick],
     settings: DownstreamSettings,
@@ -107,14 +102,15 @@ def downstream_f1(
     for target in targets:
         if target.holdout:
             train, test = (
-                read_labels(workspace, target, uri, settings.label) for uri in (target.uri, target.holdout)
+                read_labels(snapshot.workspace, target, uri, settings.label)
+                for uri in (target.uri, target.holdout)
             )
             if train[0] and test[0]:
                 labelled[target.name] = (*train, *test)
     if not labelled:
         return {}
     tokens = min(settings.tokens, *(int(pick.n_tokens.sum()) for pick in picks.values()))
-    texts = training_texts(workspace, plan, picks, tokens)
+    texts = training_texts(snapshot, picks, tokens)
 
     def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
         vectors = learn_vectors(texts[name], seed, DownstreamOptions(tokens=tokens))

@@ -28,8 +28,9 @@ from dsir_dagster.assets.materialize import (
     reasons,
 )
 from dsir_dagster.partitions import shards
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.plan import CODE_VERSIONS, Output
 from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
@@ -61,34 +62,34 @@ def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinit
 
 def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
     """Bring the weights of some shards up to date, as :func:`dsir_dagster.assets.materialize.bring_up_to_date` does."""
-    plan = workspace.plan()
-    unready = [plan.raw_counts(key) for key in keys if key not in plan.counted]
-    ready = [key for key in keys if key in plan.counted]
+    snapshot = workspace.snapshot()
+    unready = [snapshot.plan.raw_counts(key) for key in keys if key not in snapshot.plan.counted]
+    ready = [key for key in keys if key in snapshot.plan.counted]
     if not ready:
         raise dg.Failure(f"none of these shards is counted; materialize raw_counts first\n{reasons(unready)}")
     if unready:
         context.log.warning(
             f"{len(unready)} of {len(keys)} shards are not counted, so not weighed:\n{reasons(unready)}"
         )
-    if plan.importance_estimator.state != "fresh":
+    if snapshot.plan.importance_estimator.state != "fresh":
         raise dg.Failure(
-            f"importance_estimator is {plan.importance_estimator.state} "
-            f"({plan.importance_estimator.why}); materialize it first",
+            f"importance_estimator is {snapshot.plan.importance_estimator.state} "
+            f"({snapshot.plan.importance_estimator.why}); materialize it first",
             allow_retries=False,
         )
-    targets, ratios = read_log_ratios(workspace, plan)
+    targets, ratios = read_log_ratios(snapshot)
 
     def compute(output: Output, progress: Progress) -> Result:
-        kept = {} if options.force else kept_files(workspace, plan, output)
-        return weigh_shard(workspace, plan, output, targets, ratios, kept, progress)
+        kept = {} if options.force else kept_files(snapshot, output)
+        return weigh_shard(snapshot, output, targets, ratios, kept, progress)
 
     # Large ones first, so that no thread has a large one left at the end.
-    ready.sort(key=lambda key: -plan.raw_counts(key).found.metadata["text_bytes"])
-    outputs = list(map(plan.weights, ready))
+    ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).found.metadata["text_bytes"])
+    outputs = list(map(snapshot.plan.weights, ready))
     yield from bring_up_to_date(context, workspace, "weights", outputs, compute, options)
 
 
-def kept_files(workspace: Workspace, plan: Plan, output: Output) -> dict[str, str]:
+def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
     """Return the files of a shard's log weights that are what would be written now, with their checksums, by target."""
     if output.found is None:
         return {}
@@ -96,16 +97,18 @@ def kept_files(workspace: Workspace, plan: Plan, output: Output) -> dict[str, st
     there = {name: stamp for name, stamp in found.files.items() if name not in found.absent}
     kept = {}
     for target, made_of in found.mapping("log_weights").items():
-        name = str(workspace.store.weights(shard, target).relative_to(workspace.home))
-        holds = target in plan.counted_targets and made_of == plan.log_weights(shard, target).fingerprint
+        name = str(snapshot.store.weights(shard, target).relative_to(snapshot.home))
+        holds = (
+            target in snapshot.plan.counted_targets
+            and made_of == snapshot.plan.log_weights(shard, target).fingerprint
+        )
         if holds and name in there:
             kept[target] = there[name]
     return kept
 
 
 def weigh_shard(
-    workspace: Workspace,
-    plan: Plan,
+    snapshot: Snapshot,
     output: Output,
     targets: list[str],
     ratios: np.ndarray,
@@ -123,22 +126,22 @@ def weigh_shard(
     """
     started = time.monotonic()
     shard = output.partition
-    source = plan.raw_counts(shard)
-    store = workspace.store
+    source = snapshot.plan.raw_counts(shard)
+    store = snapshot.store
     n_documents = source.found.metadata["documents"]
     new = [target for target in targets if target not in kept]
     features = store.path("features", shard)
     moments = output.found.mapping("log_weight_moments") if kept else {}
     if new:
         of_new = ratios[[target in new for target in targets]]
-        moments |= _weigh_new(workspace, plan, shard, new, of_new, progress)
+        moments |= _weigh_new(snapshot, shard, new, of_new, progress)
     else:
         progress.add(documents=n_documents)
     files = [store.weights(shard, target) for target in new]
-    kept = {str(store.weights(shard, t).relative_to(workspace.home)): stamp for t, stamp in kept.items()}
+    kept = {str(store.weights(shard, t).relative_to(snapshot.home)): stamp for t, stamp in kept.items()}
     for name in output.found.files if output.found else ():
-        if name not in kept and workspace.home / name not in files:
-            (workspace.home / name).unlink(missing_ok=True)  # of a target that is gone
+        if name not in kept and snapshot.home / name not in files:
+            (snapshot.home / name).unlink(missing_ok=True)  # of a target that is gone
     progress.add(bytes=source.found.metadata["text_bytes"])
     return Result(
         rows=n_documents * len(targets),
@@ -148,7 +151,7 @@ def weigh_shard(
             "documents": n_documents,
             "targets": len(targets),
             "targets_weighed": len(new),
-            "log_weights": json.dumps({t: plan.log_weights(shard, t).fingerprint for t in targets}),
+            "log_weights": json.dumps({t: snapshot.plan.log_weights(shard, t).fingerprint for t in targets}),
             "log_weight_moments": json.dumps({target: moments[target] for target in targets}),
             "bytes_read": features.stat().st_size if new else 0,
             "MB_per_s": rate(source.found.metadata["text_bytes"], started),
@@ -162,22 +165,23 @@ def weigh_shard(
 
 
 def _weigh_new(
-    workspace: Workspace,
-    plan: Plan,
+    snapshot: Snapshot,
     shard: str,
     targets: list[str],
     ratios: np.ndarray,
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
     """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
-    store, counts = workspace.store, plan.raw_counts(shard).stamp
+    store, counts = snapshot.store, snapshot.plan.raw_counts(shard).stamp
     batches = store.read_features(store.path("features", shard), counts)
     sums, squares, n_documents = np.zeros(len(targets)), np.zeros(len(targets)), 0
     with ExitStack() as files:
         documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
         writers = [
             files.enter_context(
-                store.table_writer(store.weights(shard, target), "weights", plan.log_weights(shard, target))
+                store.table_writer(
+                    store.weights(shard, target), "weights", snapshot.plan.log_weights(shard, target)
+                )
             )
             for target in targets
         ]

@@ -36,21 +36,21 @@ def main() -> int:
         pipeline = Pipeline(Path(name) / "run", pool, corpus.target, corpus.holdout)
         pipeline.run()
         workspace = Workspace(pipeline.folder / "dsir.yaml", pipeline.home)
-        plan = workspace.plan()
-        totals = {shard: raw_totals(workspace, plan, [shard]) for shard in plan.counted}
-        target, _ = target_totals(workspace, plan, "target")
+        snapshot = workspace.snapshot()
+        totals = {shard: raw_totals(snapshot, [shard]) for shard in snapshot.plan.counted}
+        target, _ = target_totals(snapshot, "target")
         chance = random.Random(0)
-        pinned = {"all": plan.counted}
+        pinned = {"all": snapshot.plan.counted}
         for part in PARTS:
             for draw in "ab":
-                size = max(1, round(part * len(plan.counted)))
-                pinned[f"{part:.0%}, draw {draw}"] = chance.sample(plan.counted, size)
+                size = max(1, round(part * len(snapshot.plan.counted)))
+                pinned[f"{part:.0%}, draw {draw}"] = chance.sample(snapshot.plan.counted, size)
         fitted = {name: sum(totals[shard] for shard in shards) for name, shards in pinned.items()}
         ratios = np.array([log_ratios(target, each, 0.0) for each in fitted.values()])
         weights = []
-        for shard in plan.counted:
+        for shard in snapshot.plan.counted:
             path = workspace.store.path("features", shard)
-            for batch in workspace.store.read_features(path, plan.raw_counts(shard).stamp):
+            for batch in workspace.store.read_features(path, snapshot.plan.raw_counts(shard).stamp):
                 features = Features.from_arrow(batch)
                 weights.append(log_weights(features, ratios)[:, features.n_tokens >= MIN_TOKENS])
         best = [top(each, each.size // 10) for each in np.concatenate(weights, axis=1)]

@@ -51,7 +51,7 @@ def main() -> int:
             figures[fit]["shards weighed"] = sum(row.finished_at > newest for row in made)
             if fit == "pinned":
                 workspace = Workspace(config, pipeline.home)
-                figures[fit]["drift"] = measure_drift(workspace, workspace.plan()).drift
+                figures[fit]["drift"] = measure_drift(workspace.snapshot()).drift
     table = Table(box=None, header_style="bold")
     for header in (
         "fit",

@@ -47,6 +47,7 @@ from dsir_dagster.assets.weights import weigh_shards
 from dsir_dagster.partitions import register_shards
 from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.plan import Output, Plan
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 REFRESH = "refresh"
@@ -204,25 +205,27 @@ def refresh_asset(
     try:
         if workspace.hold(context.log.info):
             begin(context, workspace)
-        plan = workspace.plan()
-        stage = stage_of(plan, asset)
+        snapshot = workspace.snapshot()
+        stage = stage_of(snapshot.plan, asset)
         try:
-            yield from as_events(context, parents, make_due(context, workspace, plan, stage))
+            yield from as_events(context, parents, make_due(context, snapshot, stage))
         except OutputsFailed as failure:
             stage.failed |= failure.errors
-        plan = workspace.plan()
+        snapshot = workspace.snapshot()
         if stage.due and asset in ("raw_counts", "target_counts"):
             report_quarantine(context, workspace)
-        stage.failed |= quarantined(workspace, plan, asset)
-        for name, evaluation in evaluate_checks(context, workspace, plan, stage):
+        stage.failed |= quarantined(snapshot, asset)
+        for name, evaluation in evaluate_checks(context, snapshot, stage):
             context.log_event(evaluation)
             if evaluation.blocking and not evaluation.passed:
                 stage.failed[name] = dg.Failure(
                     f"the check {evaluation.check_name} failed", allow_retries=False
                 )
-        yield from as_events(context, parents, left_behind(context, workspace, plan, stage, parents))
+        yield from as_events(context, parents, left_behind(context, snapshot, stage, parents))
         errors = stage.failed.values()
-        goes_on = all(map(is_input_error, errors)) and (not errors or stage_of(plan, asset).fresh > 0)
+        goes_on = all(map(is_input_error, errors)) and (
+            not errors or stage_of(snapshot.plan, asset).fresh > 0
+        )
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         if HOME_TAG in context.run.tags:  # of `dsir run`: Dagster takes it for a failure unless it was told
             context.instance.report_run_canceling(context.run)
@@ -238,21 +241,21 @@ def refresh_asset(
         raise dg.Failure("\n".join(first_of(stage.errors)), allow_retries=False)
 
 
-def quarantined(workspace: Workspace, plan: Plan, asset: str) -> dict[str, Exception]:
+def quarantined(snapshot: Snapshot, asset: str) -> dict[str, Exception]:
     """Return the outputs that are there, but without too many of their rows: failures until someone mends them."""
-    found = [each for each in too_many_quarantined(workspace, plan) if each.output.startswith(f"{asset}[")]
+    found = [each for each in too_many_quarantined(snapshot) if each.output.startswith(f"{asset}[")]
     return {each.output: CorpusError(str(each)) for each in found}
 
 
-def make_due(context: dg.OpExecutionContext, workspace: Workspace, plan: Plan, stage: Stage) -> Made:
+def make_due(context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage) -> Made:
     """Make what is due of an asset, without what cannot be made since something before it failed."""
     # The pinned distribution is no asset: the estimator's step makes it, which has no partitions.
     of_asset = [output for output in stage.due if output.asset == stage.asset]
     partitions = [output.partition for output in of_asset] or [""] * bool(stage.due)
     for name in partitions if stage.asset in ("selections", "evaluations") else ():
-        if why := not_ready(workspace, plan, stage.asset, name):
+        if why := not_ready(snapshot, stage.asset, name):
             stage.left_out[f"{stage.asset}[{name}]"] = why
-        elif stage.asset == "evaluations" and not check_selection(workspace, name).passed:
+        elif stage.asset == "evaluations" and not check_selection(snapshot.workspace, name).passed:
             stage.failed[f"evaluations[{name}]"] = dg.Failure(
                 f"selections[{name}] does not pass its check size_and_uniqueness", allow_retries=False
             )
@@ -262,20 +265,22 @@ def make_due(context: dg.OpExecutionContext, workspace: Workspace, plan: Plan, s
     ready = [name for name in partitions if f"{stage.asset}[{name}]" not in not_made]
     if ready:
         options = SelectionOptions() if stage.asset == "selections" else RunOptions()
-        yield from STEPS[stage.asset](context, workspace, ready, options)
+        yield from STEPS[stage.asset](context, snapshot.workspace, ready, options)
     elif not stage.due:
         context.log.info(f"{stage.asset}: all {stage.fresh} outputs are fresh")
 
 
-def not_ready(workspace: Workspace, plan: Plan, asset: str, name: str) -> str | None:
+def not_ready(snapshot: Snapshot, asset: str, name: str) -> str | None:
     """Say why a selection, or its evaluation, cannot be made: what failed before it. None where nothing did."""
-    selection = workspace.settings.selection(name)
+    selection = snapshot.settings.selection(name)
     if asset == "selections":
         missing = [
-            f"target_counts[{target}]" for target in selection.targets if target not in plan.counted_targets
+            f"target_counts[{target}]"
+            for target in selection.targets
+            if target not in snapshot.plan.counted_targets
         ]
         return f"without {', '.join(missing)}" if missing else None
-    return f"without selections[{name}]" if plan.selections(selection).state != "fresh" else None
+    return f"without selections[{name}]" if snapshot.plan.selections(selection).state != "fresh" else None
 
 
 def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
@@ -311,16 +316,20 @@ def due_tag(due: Sequence[Output]) -> str:
 
 
 def evaluate_checks(
-    context: dg.OpExecutionContext, workspace: Workspace, plan: Plan, stage: Stage
+    context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage
 ) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
     """Evaluate the checks of what a stage made; yield each with the output's name."""
     checks: dict[str, tuple[str, bool, Callable[[str], dg.AssetCheckResult]]] = {
-        "selections": ("size_and_uniqueness", True, lambda name: check_selection(workspace, name)),
-        "evaluations": ("kl_reduction_beats_random", False, lambda name: check_evaluation(workspace, name)),
+        "selections": ("size_and_uniqueness", True, lambda name: check_selection(snapshot.workspace, name)),
+        "evaluations": (
+            "kl_reduction_beats_random",
+            False,
+            lambda name: check_evaluation(snapshot.workspace, name),
+        ),
         "importance_estimator": (
             "pool_has_not_drifted",
             False,
-            lambda _: check_drift(context.log, workspace),
+            lambda _: check_drift(context.log, snapshot.workspace),
         ),
     }
     if stage.asset not in checks:
@@ -333,8 +342,12 @@ def evaluate_checks(
     ]
     if stage.asset == "importance_estimator":
         # The pool may have drifted although the estimator, which is pinned, stays.
-        moved = any(plan.selections(each).state != "fresh" for each in workspace.settings.selections)
-        made = [plan.importance_estimator] if plan.raw_distribution and moved and not stage.failed else []
+        moved = any(snapshot.plan.selections(each).state != "fresh" for each in snapshot.settings.selections)
+        made = (
+            [snapshot.plan.importance_estimator]
+            if snapshot.plan.raw_distribution and moved and not stage.failed
+            else []
+        )
     for output in made:
         result = check(output.partition)
         yield (
@@ -364,8 +377,7 @@ def _newest(
 
 def left_behind(
     context: dg.OpExecutionContext,
-    workspace: Workspace,
-    plan: Plan,
+    snapshot: Snapshot,
     stage: Stage,
     parents: Sequence[dg.AssetKey],
 ) -> Made:
@@ -378,12 +390,12 @@ def left_behind(
         return
     now = parent_tags(context.instance, parents)
     made = {output.name for output in stage.due}
-    for output in plan.outputs():
+    for output in snapshot.plan.outputs():
         if output.asset == stage.asset and output.state == "fresh" and output.name not in made:
             record = newest_materialization(context.instance, output)
             then = record.asset_materialization.tags if record else {}
             if any(then.get(tag) != value for tag, value in now.items()):
-                yield output, kept_report(context.instance, workspace, output)
+                yield output, kept_report(context.instance, snapshot.workspace, output)
 
 
 def show_failed(context: dg.OpExecutionContext, stage: Stage) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from dsir_dagster.assets.importance_estimator import measure_drift
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, Text, absences, header
 
@@ -50,6 +51,7 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
     """
     catalog = workspace.catalog
     plan, absent = workspace.known_plan()
+    snapshot = Snapshot(workspace, plan)
     for line in absences(absent):
         console.print(line, soft_wrap=True)
     pool = catalog.query("report_pool", shards=sorted(plan.shards)).to_pylist()[0]
@@ -59,10 +61,10 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
     console.print()
     _print_pool(pool, plan, console)
     if plan.raw_distribution and plan.raw_distribution.state == "fresh":
-        drift = measure_drift(workspace, plan)
+        drift = measure_drift(snapshot)
         text = str(drift)
         console.print(Text(text[0].upper() + text[1:], style="" if drift.passed else "yellow"))
-    selections, notes = _choose(workspace, plan)
+    selections, notes = _choose(snapshot)
     if selections:
         _print_selections(workspace, selections, console)
     else:
@@ -102,18 +104,18 @@ def _print_pool(pool: dict, plan: Plan, console: Terminal) -> None:
         console.print(Text(waiting, style="yellow"))
 
 
-def _choose(workspace: Workspace, plan: Plan) -> tuple[list[dict], list[str]]:
+def _choose(snapshot: Snapshot) -> tuple[list[dict], list[str]]:
     """Return a row for each selection that is shown, and what there is to say of those that are not up to date."""
-    wanted = {each.name: plan.selections(each) for each in plan.settings.selections}
+    wanted = {each.name: snapshot.plan.selections(each) for each in snapshot.plan.settings.selections}
     versions = [output.fingerprint for output in wanted.values()]
-    made = workspace.catalog.query("report_selections", selections=list(wanted), wanted=versions).to_pylist()
-    targets = {target.name for target in plan.settings.targets}
-    weights = {output_name("weights", shard) for shard in plan.shards}
+    made = snapshot.catalog.query("report_selections", selections=list(wanted), wanted=versions).to_pylist()
+    targets = {target.name for target in snapshot.plan.settings.targets}
+    weights = {output_name("weights", shard) for shard in snapshot.plan.shards}
     shown, notes = [], []
     for row in made:
         name, output = row["selection"], wanted[row["selection"]]
         its_targets = set(json.loads(row["configuration"])["targets"])
-        evaluation = plan.evaluations(output)
+        evaluation = snapshot.plan.evaluations(output)
         if not its_targets <= targets or weights.isdisjoint(row["inputs"]):
             notes.append(
                 f"{name}: what is there under this name is of another configuration; `dsir run` makes this one's"

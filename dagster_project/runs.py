@@ -55,12 +55,12 @@ def run_refresh(
     KeyboardInterrupt
         Someone asked for it, by a signal or in the UI. What was made stays; nothing was made of a part of it.
     """
-    plan = workspace.plan()
-    stages = [stage_of(plan, asset) for asset in AFTER]
+    snapshot = workspace.snapshot()
+    stages = [stage_of(snapshot.plan, asset) for asset in AFTER]
     due = [output for stage in stages for output in stage.due]
     if not due:
         for stage in stages:
-            stage.failed = quarantined(workspace, plan, stage.asset)
+            stage.failed = quarantined(snapshot, stage.asset)
             yield stage
         return
     told: list[Stage] = []

@@ -18,8 +18,8 @@ from dsir_dagster.assets.evaluations import current_selection
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.texts import pool_texts
 from dsir_dagster.resources.lineage import output_name
-from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, Text, absences
 
@@ -51,6 +51,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     if name not in names:
         raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
     plan, absent = workspace.known_plan()
+    snapshot = Snapshot(workspace, plan)
     for line in absences(absent):
         console.print(line, soft_wrap=True)
     current_selection(plan, name)
@@ -64,12 +65,12 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
             f"no document has the id {doc_id!r}; look for it with: "
             "SELECT doc_id FROM documents WHERE doc_id LIKE '%…%'"
         )
-    targets, ratios = read_log_ratios(workspace, plan)
+    targets, ratios = read_log_ratios(snapshot)
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
         _print_document(mine[0], console)
         there = f"source {plan.shards[shard].source}" not in absent
-        text = read_text(workspace, plan, mine[0]) if there and mine[0]["log_weight"] is not None else None
+        text = read_text(snapshot, mine[0]) if there and mine[0]["log_weight"] is not None else None
         for each in mine:
             _print_target(each, console)
             if text is not None:
@@ -79,12 +80,12 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
         _print_chain(chain.to_pylist(), console)
 
 
-def read_text(workspace: Workspace, plan: Plan, document: dict) -> str:
+def read_text(snapshot: Snapshot, document: dict) -> str:
     """Read one document's text from its file; of a piece, the piece.
 
     Parameters
     ----------
-    workspace, plan
+    snapshot
     document : dict
         shard and row, as in the view `documents`.
 
@@ -93,8 +94,8 @@ def read_text(workspace: Workspace, plan: Plan, document: dict) -> str:
     CorpusError
         The file has no such row any more, or another text in its place.
     """
-    position = pack_position(plan.counted.index(document["shard"]), document["row"])
-    [text] = pool_texts(workspace, plan, np.array([position]))
+    position = pack_position(snapshot.plan.counted.index(document["shard"]), document["row"])
+    [text] = pool_texts(snapshot, np.array([position]))
     return text
 
 

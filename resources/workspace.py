@@ -33,6 +33,7 @@ from dsir_dagster.resources.engine import Engine
 from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.plan import Plan, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings, Target, load_settings
+from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import Store
 
 #: Begins the stamp of a file that cannot be read.
@@ -211,6 +212,10 @@ class Workspace:
         """Return the plan over the files that are there now and the lineage as it is now."""
         stamps = {target.name: _target_stamp(target, self.home) for target in self.settings.targets}
         return Plan(self.settings, self.discover(), stamps, self.latest())
+
+    def snapshot(self) -> Snapshot:
+        """Return this workspace with its plan as it is now."""
+        return Snapshot(self, self.plan())
 
     def known_plan(self) -> tuple[Plan, dict[str, str]]:
         """Return the plan, and why the files of sources and targets are not there, by ``source <name>`` and so on.

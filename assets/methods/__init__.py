@@ -155,5 +155,4 @@ def shares_of(candidates: Candidates) -> np.ndarray:
     selection = candidates.selection
     if selection.shares is not None:
         return np.array(selection.shares)
-    workspace, plan = candidates.workspace, candidates.plan
-    return np.array([target_totals(workspace, plan, name)[0].sum() for name in selection.targets])
+    return np.array([target_totals(candidates.snapshot, name)[0].sum() for name in selection.targets])

@@ -72,9 +72,9 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
 
 def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
     """Fit the classifier of one target against a sample of so many eligible documents."""
-    workspace = candidates.workspace
+    workspace = candidates.snapshot.workspace
     target, spec = workspace.settings.target(name), workspace.settings.features.spec()
-    counted = candidates.plan.target_counts(name).found.metadata["documents"]
+    counted = candidates.snapshot.plan.target_counts(name).found.metadata["documents"]
 
     def sampled_target(texts: pa.Array) -> Features:
         return pool_sample(featurize(texts, spec), counted, LARGEST)

@@ -32,12 +32,12 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     ConfigError
         A target is too small for a validation part, no temperature gives what is asked for, or no document fits.
     """
-    workspace, plan, selection = candidates.workspace, candidates.plan, candidates.selection
+    snapshot, selection = candidates.snapshot, candidates.selection
     fitted, validation = [], []
     targets = sorted(selection.targets)  # sums of floats depend on the order
     for target in targets:
-        counts, _ = target_totals(workspace, plan, target)
-        part = validation_totals(workspace, plan, target)
+        counts, _ = target_totals(snapshot, target)
+        part = validation_totals(snapshot, target)
         if not part.any() or not (counts - part).any():
             raise ConfigError(
                 f"selection '{selection.name}': target '{target}' has too few documents for a validation part, a "
@@ -57,7 +57,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             yield Features.from_arrow(batch), documents.candidates(np.flatnonzero(eligible))
 
     fitted, validation, shares = np.array(fitted), np.array(validation), np.array(shares)
-    raw = raw_totals(workspace, plan)
+    raw = raw_totals(snapshot)
     [name] = draws_of(selection)
     options = MatchingOptions(
         length=selection.length or MatchingOptions.length,
@@ -69,7 +69,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
 
     def log_ratios() -> Iterator[np.ndarray]:
         theta = ratio(fitted, raw, options.smoothing, shares)
-        yield from workspace.engine.map_blocks(
+        yield from snapshot.engine.map_blocks(
             lambda batch: round_keys(batch[0], [theta], options)[0], batches()
         )
 
@@ -84,7 +84,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             options,
             shares=shares,
             caps=caps_of(selection, None, budget),
-            mapper=workspace.engine.map_blocks,
+            mapper=snapshot.engine.map_blocks,
         )
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error

@@ -90,7 +90,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
 
 def count_sources(candidates: Candidates) -> Sources:
     """Add up the n-grams of the eligible documents of each source, in one pass over the cached features."""
-    workspace = candidates.workspace
+    workspace = candidates.snapshot.workspace
     buckets = workspace.settings.features.buckets
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -129,7 +129,7 @@ def count_sources(candidates: Candidates) -> Sources:
 
 def target_parts(candidates: Candidates, name: str) -> np.ndarray:
     """Count the n-grams of a target in parts: ndarray of int64, shape (parts, buckets)."""
-    workspace = candidates.workspace
+    workspace = candidates.snapshot.workspace
     target, spec = workspace.settings.target(name), workspace.settings.features.spec()
     parts = max(2, min(PARTS, LARGEST // spec.buckets))
     totals = np.zeros((parts, spec.buckets), dtype=np.int64)

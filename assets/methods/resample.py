@@ -103,7 +103,7 @@ def length_correction(candidates: Candidates) -> LengthCorrection:
             documents += int(each.eligible.sum())
             tokens += int(each.n_tokens[each.eligible].sum())
         for target in selection.targets:
-            counted = candidates.plan.target_counts(target).found.metadata
+            counted = candidates.snapshot.plan.target_counts(target).found.metadata
             means[target] = counted["tokens"] / counted["documents"]
     return LengthCorrection(selection, means, tokens / max(documents, 1))
 

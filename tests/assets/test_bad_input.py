@@ -148,7 +148,7 @@ def test_more_than_a_tenth_of_quarantined_rows_is_told_with_numbers(pipeline):
 
     def told():
         workspace = pipeline.workspace()
-        found = raw_counts.too_many_quarantined(workspace, workspace.plan())
+        found = raw_counts.too_many_quarantined(workspace.snapshot())
         result = raw_counts.check_quarantine(workspace)
         assert result.passed == (not found) and result.metadata["over_the_limit"].value == len(found)
         assert result.severity.value == "WARN"

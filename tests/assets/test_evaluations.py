@@ -297,14 +297,14 @@ def test_texts_of_documents_and_of_pieces_are_read_again(pipeline, chunk_words):
         pipeline.config["raw"][0]["chunk_words"] = chunk_words
     assert pipeline.run()["raw_counts"].errors == []
     workspace = pipeline.workspace()
-    plan = workspace.plan()
+    snapshot = workspace.snapshot()
     places = pipeline.rows('SELECT shard, "row", content_hash FROM documents ORDER BY ALL')
-    positions = np.array([pack_position(plan.counted.index(shard), row) for shard, row, _ in places])
-    texts = pool_texts(workspace, plan, positions)
+    positions = np.array([pack_position(snapshot.plan.counted.index(shard), row) for shard, row, _ in places])
+    texts = pool_texts(snapshot, positions)
     assert featurize(pa.array(texts), SPEC).content_hash.tolist() == [each for _, _, each in places]
     some = np.arange(0, len(places), 2)
-    assert pool_texts(workspace, plan, positions[some]) == [texts[i] for i in some]
-    assert pool_texts(workspace, plan, positions[:0]) == []
+    assert pool_texts(snapshot, positions[some]) == [texts[i] for i in some]
+    assert pool_texts(snapshot, positions[:0]) == []
 
 
 def test_a_piece_that_its_text_no_longer_has_is_an_error_that_names_the_record(pipeline):
@@ -312,16 +312,16 @@ def test_a_piece_that_its_text_no_longer_has_is_an_error_that_names_the_record(p
     pipeline.config["raw"][0]["chunk_words"] = 50
     assert pipeline.run()["raw_counts"].errors == []
     workspace = pipeline.workspace()
-    plan = workspace.plan()
+    snapshot = workspace.snapshot()
     positions = np.arange(9)
-    assert len(pool_texts(workspace, plan, positions)) == 9
+    assert len(pool_texts(snapshot, positions)) == 9
     records = sentences("law", 3, 1)
     records[1]["text"] = "short"
     pipeline.write("pool/a.jsonl", records)
     with pytest.raises(
         CorpusError, match=f"{path}: the text at row 1 has 5 bytes, .* were expected; the file changed"
     ):
-        pool_texts(workspace, plan, positions)
+        pool_texts(snapshot, positions)
 
 
 def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
@@ -334,7 +334,7 @@ def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
     monkeypatch.setattr(
         texts, "texts_of", lambda *args: parsed.append(sum(map(len, args[2]))) or whole(*args)
     )
-    assert pool_texts(workspace, workspace.plan(), np.arange(12)) == [each["text"] for each in records]
+    assert pool_texts(workspace.snapshot(), np.arange(12)) == [each["text"] for each in records]
     assert max(parsed) < 2.5 * texts.PARSED_BYTES
 
 

@@ -70,7 +70,7 @@ def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_token
 @pytest.mark.parametrize("options", [{}, {"temperature": 30.0}, {"length": "sqrt"}])
 def test_resample_spares_the_noise_only_of_documents_that_none_makes_large_enough(done, options):
     workspace = configure(done, **options).workspace()
-    candidates = Candidates(workspace, workspace.plan(), workspace.settings.selection("picked"))
+    candidates = Candidates(workspace.snapshot(), workspace.settings.selection("picked"))
     keys = METHODS["resample"](candidates, Budget(documents=20)).keys
     spared = 0
     for documents in candidates.stream():

@@ -90,13 +90,13 @@ def pick_by(ran, monkeypatch):
 
 def picked(pipeline: SmallPipeline, name: str) -> tuple[list[list[tuple[str, str]]], int]:
     """Return the targets and ids of what a selection picks, by epoch, and how many near-duplicates it dropped."""
-    workspace = pipeline.workspace()
-    plan, chosen = workspace.plan(), Selection.model_validate(selection(name))
+    snapshot = pipeline.workspace().snapshot()
+    chosen = Selection.model_validate(selection(name))
     rows = pipeline.rows('SELECT shard, "row", doc_id FROM documents')
-    ids = {(plan.counted.index(shard), row): doc_id for shard, row, doc_id in rows}
+    ids = {(snapshot.plan.counted.index(shard), row): doc_id for shard, row, doc_id in rows}
     size = chosen.size
     budget = Budget(tokens=size.tokens) if size.tokens else Budget(documents=size.documents or len(ids))
-    found = pick(Candidates(workspace, plan, chosen), budget)
+    found = pick(Candidates(snapshot, chosen), budget)
     epochs = [
         [(chosen.targets[row["target"]], ids[row["shard"], row["row"]]) for row in epoch]
         for epoch in found.epochs
@@ -213,7 +213,7 @@ def test_without_the_library_the_extra_is_named(done, monkeypatch):
     with pytest.raises(
         ConfigError, match=r"'picked': near_duplicates needs rensa; install .*\[near-duplicates\]"
     ):
-        pick(Candidates(workspace, workspace.plan(), on), Budget(documents=3))
+        pick(Candidates(workspace.snapshot(), on), Budget(documents=3))
 
 
 @pytest.mark.parametrize("value", [0, 1, 1.5, True, "much"])

@@ -235,7 +235,7 @@ def test_documents_are_the_same_with_and_without_their_features(pipeline, monkey
     pipeline.config["selections"] = [{"name": "picked", "size": {"documents": 5}, **options}]
     assert pipeline.run()["weights"].errors == []
     workspace = pipeline.workspace()
-    candidates = Candidates(workspace, workspace.plan(), workspace.settings.selection("picked"))
+    candidates = Candidates(workspace.snapshot(), workspace.settings.selection("picked"))
 
     def flat(features):
         rows = []

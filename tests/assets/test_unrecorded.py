@@ -13,10 +13,10 @@ def test_a_file_that_was_replaced_but_not_recorded_is_made_again_if_the_configur
     picks, files = done.picks(), outputs(done.home)
     record = Catalog.record
 
-    def stop_at(self, lineage, metrics=None):
+    def stop_at(self, lineage):
         if any(row.asset == asset for row in lineage):
             raise RuntimeError("the run ends here")
-        record(self, lineage, metrics)
+        record(self, lineage)
 
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "record", stop_at)

@@ -1,0 +1,59 @@
+"""An open pipeline together with its plan at one moment.
+
+What belongs here: holding the two together, since what is read of a home has to be what the plan says. What does not:
+opening the pipeline, and looking for its files (``resources/workspace.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.engine import Engine
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.settings import Settings
+from dsir_dagster.resources.store import Store
+
+if TYPE_CHECKING:
+    from dsir_dagster.resources.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is open, and what every output of it is to be made of; from :meth:`Workspace.snapshot`.
+
+    Attributes
+    ----------
+    workspace : Workspace
+    plan : Plan
+    """
+
+    workspace: Workspace
+    plan: Plan
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration."""
+        return self.workspace.settings
+
+    @property
+    def home(self) -> Path:
+        """DSIR_HOME."""
+        return self.workspace.home
+
+    @property
+    def store(self) -> Store:
+        """The files of outputs."""
+        return self.workspace.store
+
+    @property
+    def catalog(self) -> Catalog:
+        """The lineage and the metrics."""
+        return self.workspace.catalog
+
+    @property
+    def engine(self) -> Engine:
+        """The threads."""
+        return self.workspace.engine
