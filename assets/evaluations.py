@@ -12,6 +12,7 @@ from itertools import filterfalse
 
 import dagster as dg
 
+from dsir import downstream, proxy
 from dsir.selection import Budget
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.baselines import (
@@ -27,7 +28,6 @@ from dsir_dagster.assets.materialize import (
     Made,
     Result,
     RunOptions,
-    as_result,
     bring_up_to_date,
     markdown_table,
     one_by_one,
@@ -47,50 +47,14 @@ from dsir_dagster.assets.measures import (
     read_target,
 )
 from dsir_dagster.assets.report import add_report
+from dsir_dagster.assets.selections import output_of as selection_output
 from dsir_dagster.assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.workspace import Pipeline, Workspace
-
-
-def build_evaluations(
-    partitions: dg.PartitionsDefinition, selections: dg.AssetsDefinition
-) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
-    """Return the asset over the configured selections, and its check."""
-
-    @dg.asset(
-        deps=[selections],
-        partitions_def=partitions,
-        code_version=CODE_VERSIONS["evaluations"],
-        kinds={"numba", "duckdb"},
-        description=(
-            "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
-            "same under a hash that selected nothing and without a hash; effective sample size, agreement with top-k "
-            "and with another seed, composition, lengths, distinct n-grams, duplicates, leakage.\n\n"
-            "KL reduction = KL(target‖pool) - KL(target‖selection) over hashed n-grams, in nats."
-        ),
-    )
-    def evaluations(
-        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
-    ) -> dg.MaterializeResult:
-        return as_result(evaluate_selections(context, pipeline.workspace, [context.partition_key], config))
-
-    @dg.asset_check(
-        asset=evaluations,
-        partitions_def=partitions,
-        description=(
-            "The KL reduction on held-out target text is above the mean of random picks of equal size "
-            "by more than two standard deviations."
-        ),
-    )
-    def kl_reduction_beats_random(
-        context: dg.AssetCheckExecutionContext, pipeline: Pipeline
-    ) -> dg.AssetCheckResult:
-        return check_evaluation(pipeline.workspace, context.partition_key)
-
-    return evaluations, kl_reduction_beats_random
+from dsir_dagster.resources.workspace import Workspace
 
 
 def evaluate_selections(
@@ -113,11 +77,11 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
         return result
 
     yield from bring_up_to_date(
-        context, workspace, "evaluations", [snapshot.plan.evaluations(source)], compute, options
+        context, workspace, "evaluations", [output_of(snapshot.plan, source)], compute, options
     )
 
 
-def check_evaluation(workspace: Workspace, name: str) -> dg.AssetCheckResult:
+def check_evaluation(workspace: Workspace, name: str, *_: object) -> dg.AssetCheckResult:
     """Say whether a selection's KL reduction is above that of random picks by more than two standard deviations."""
     found = workspace.catalog.latest()["evaluations", name].metadata
     measured = ("kl_reduction", "kl_reduction_random", "kl_reduction_random_sd")
@@ -138,12 +102,12 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     dagster.Failure
         It was never materialized, or from other inputs than there are now.
     """
-    configured = plan.selections(plan.settings.selection(name))
+    configured = plan.output("selections", name)
     if configured.found is None:
         raise dg.Failure(f"{configured.name} was never materialized; do that first", allow_retries=False)
     made_of = json.loads(configured.found.inputs["configuration"])
     selection = Selection.model_validate({"name": name, **made_of})
-    output = plan.selections(selection)
+    output = selection_output(plan, selection)
     if output.state != "fresh":
         raise dg.Failure(
             f"{output.name} is {output.state} ({output.why}); materialize it first", allow_retries=False
@@ -332,3 +296,51 @@ def tables(
         ),
         "all metrics": markdown_table(["target", "metric", "value"], by_metric),
     }
+
+
+def inputs_of(plan: Plan, selection: Output) -> Inputs:
+    """Return what the evaluation of one version of a selection is made of."""
+    settings = plan.settings.evaluation
+    return Inputs(
+        {
+            selection.name: selection.fingerprint,
+            "configuration": canonical(settings.model_dump()),
+            **({"proxy": str(proxy.VERSION)} if settings.proxy else {}),
+            **({"downstream": str(downstream.VERSION)} if settings.downstream else {}),
+        }
+    )
+
+
+def output_of(plan: Plan, selection: Output) -> Output:
+    """Return the evaluation of one version of a selection."""
+    return plan.made_of("evaluations", selection.partition, inputs_of(plan, selection))
+
+
+EVALUATIONS = Asset(
+    name="evaluations",
+    version="2",
+    description=(
+        "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
+        "same under a hash that selected nothing and without a hash; effective sample size, agreement with top-k "
+        "and with another seed, composition, lengths, distinct n-grams, duplicates, leakage.\n\n"
+        "KL reduction = KL(target‖pool) - KL(target‖selection) over hashed n-grams, in nats."
+    ),
+    partitions=Partitions.SELECTIONS,
+    after=("selections",),
+    inputs=lambda plan, name: inputs_of(plan, plan.output("selections", name)),
+    step=evaluate_selections,
+    group="selections",
+    kinds=("numba", "duckdb"),
+    folders=("evaluations",),
+    keeps_versions=True,
+    checks=(
+        Check(
+            name="kl_reduction_beats_random",
+            description=(
+                "The KL reduction on held-out target text is above the mean of random picks of equal size "
+                "by more than two standard deviations."
+            ),
+            evaluate=check_evaluation,
+        ),
+    ),
+)

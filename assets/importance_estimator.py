@@ -20,56 +20,20 @@ from dsir_dagster.assets.materialize import (
     Made,
     Result,
     RunOptions,
-    as_result,
     bring_up_to_date,
     markdown_table,
 )
-from dsir_dagster.assets.raw_counts import raw_counts, top_buckets
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.assets.raw_counts import top_buckets
+from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import ConfigError, FitSize
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
-from dsir_dagster.resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 #: Columns of a file of n-gram totals.
 COUNTS = ("bucket", "count")
-
-
-def build_importance_estimator(
-    target_counts: dg.AssetsDefinition, pinned: str | None
-) -> tuple[dg.AssetsDefinition, list[dg.AssetChecksDefinition]]:
-    """Return the asset downstream of the pool's and the targets' counts; its check, where it is pinned."""
-
-    @dg.asset(
-        deps=[raw_counts, target_counts],
-        code_version=CODE_VERSIONS["importance_estimator"],
-        kinds={"numpy", "parquet"},
-        description=(
-            "Log ratio of the target's and the pool's probability, for every bucket and target.\n\n"
-            "`log(p_target + 1e-8) - log(p_raw + 1e-8)`. Fitted on the shards that are counted; shards "
-            "that are not are named in the metadata. With `estimator.fit: {pinned: NAME}` the pool's side is "
-            "fitted once and kept under that name, so that new shards leave the weights of the others fresh."
-        ),
-    )
-    def importance_estimator(
-        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
-    ) -> dg.MaterializeResult:
-        return as_result(fit_estimator(context, pipeline.workspace, [""], config))
-
-    @dg.asset_check(
-        asset=importance_estimator,
-        description=(
-            "KL(pool‖pinned distribution), in nats, is not above `estimator.fit.max_drift`. If it is: choose a "
-            "new name for `estimator.fit.pinned`; the distribution is fitted anew and every shard weighed again."
-        ),
-    )
-    def pool_has_not_drifted(
-        context: dg.AssetCheckExecutionContext, pipeline: Pipeline
-    ) -> dg.AssetCheckResult:
-        return check_drift(context.log, pipeline.workspace)
-
-    return importance_estimator, [pool_has_not_drifted] if pinned else []
 
 
 def fit_estimator(
@@ -110,7 +74,7 @@ def fit_estimator(
     yield from bring_up_to_date(context, workspace, "importance_estimator", outputs, compute, options)
 
 
-def check_drift(log: dg.DagsterLogManager, workspace: Workspace) -> dg.AssetCheckResult:
+def check_drift(workspace: Workspace, partition: str, log: dg.DagsterLogManager) -> dg.AssetCheckResult:
     """Say whether the pool has not drifted from the pinned distribution."""
     measured = measure_drift(workspace.snapshot())
     if not measured.passed:
@@ -341,3 +305,67 @@ def read_log_ratios(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
     buckets = snapshot.settings.features.buckets
     targets = ratios["target"].take(pa.array(range(0, len(ratios), buckets))).to_pylist()
     return targets, ratios["log_ratio"].to_numpy().reshape(len(targets), buckets)
+
+
+def pinned_inputs(plan: Plan, name: str) -> Inputs:
+    """Return what a pinned distribution is made of: once it is there, its inputs are frozen."""
+    if found := plan.found("raw_distribution", name):
+        return Inputs(found.inputs)
+    counts = {output.name: output.fingerprint for output in map(plan.raw_counts, plan.counted)}
+    return Inputs({**counts, "features": canonical(plan.features)})
+
+
+def inputs(plan: Plan, _: str) -> Inputs:
+    """Return what the estimator is made of: the pool, or its pinned distribution, and the targets that are counted."""
+    targets = map(plan.target_counts, plan.counted_targets)
+    return Inputs({**plan.fitted_pool, **{output.name: output.fingerprint for output in targets}})
+
+
+def due_for_drift(snapshot: Snapshot, made: Sequence[Output]) -> Sequence[Output]:
+    """Return the estimator where the pool may have drifted from it: it is pinned, and selections follow the pool."""
+    plan = snapshot.plan
+    moved = any(output.state != "fresh" for output in plan.outputs_of("selections"))
+    return [plan.importance_estimator] if plan.raw_distribution and moved else []
+
+
+RAW_DISTRIBUTION = Asset(
+    name="raw_distribution",
+    version="",
+    description="N-gram totals of the pool that an estimator is pinned to.",
+    partitions=Partitions.PINNED,
+    after=("raw_counts",),
+    inputs=pinned_inputs,
+    folders=("raw_distribution",),
+    made_by="importance_estimator",
+)
+
+IMPORTANCE_ESTIMATOR = Asset(
+    name="importance_estimator",
+    version="2",
+    description=(
+        "Log ratio of the target's and the pool's probability, for every bucket and target.\n\n"
+        "`log(p_target + 1e-8) - log(p_raw + 1e-8)`. Fitted on the shards that are counted; shards "
+        "that are not are named in the metadata. With `estimator.fit: {pinned: NAME}` the pool's side is "
+        "fitted once and kept under that name, so that new shards leave the weights of the others fresh."
+    ),
+    partitions=Partitions.NONE,
+    after=("raw_counts", "target_counts"),
+    inputs=inputs,
+    step=fit_estimator,
+    group="weights",
+    kinds=("numpy", "parquet"),
+    folders=("importance_estimator",),
+    checks=(
+        Check(
+            name="pool_has_not_drifted",
+            description=(
+                "KL(pool‖pinned distribution), in nats, is not above `estimator.fit.max_drift`. If it is: choose a "
+                "new name for `estimator.fit.pinned`; the distribution is fitted anew and every shard weighed again."
+            ),
+            evaluate=check_drift,
+            by_partition=False,
+            exists=lambda settings: settings.estimator.pinned is not None,
+            due=due_for_drift,
+        ),
+    ),
+)

@@ -35,8 +35,9 @@ from dsir_dagster.resources.borders import markdown
 from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.errors import explained
+from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.lineage import Lineage, output_name
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output
+from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.workspace import Workspace
 
@@ -146,17 +147,15 @@ RECORD_SECONDS = 0.5
 _told = 1.0
 
 
-def as_events(
-    context: Context, parents: Iterable[dg.AssetKey], made: Made
-) -> Iterator[dg.AssetMaterialization]:
+def as_events(context: Context, parents: Iterable[str], made: Made) -> Iterator[dg.AssetMaterialization]:
     """Turn what a step made into events, with the tags that Dagster tells by what is *Unsynced*.
 
     Parameters
     ----------
     context : AssetExecutionContext or OpExecutionContext
         Of an asset with ``output_required=False``, or of an op.
-    parents : iterable of AssetKey
-        What the asset depends on.
+    parents : iterable of str
+        Assets that the asset depends on.
     made : Made
     """
     of_parents = parent_tags(context.instance, parents)
@@ -169,15 +168,15 @@ def as_events(
                 **of_parents,
                 DATA_VERSION_TAG: output.fingerprint,
                 DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
-                CODE_VERSION_TAG: CODE_VERSIONS[output.asset],
+                CODE_VERSION_TAG: graph()[output.asset].version,
             },
         )
 
 
-def parent_tags(instance: dg.DagsterInstance, parents: Iterable[dg.AssetKey]) -> dict[str, str]:
+def parent_tags(instance: dg.DagsterInstance, parents: Iterable[str]) -> dict[str, str]:
     """Return the tags that tell Dagster which materializations of its parents an asset was made of: the newest."""
     tags = {}
-    for key in parents:
+    for key in map(dg.AssetKey, parents):
         record = instance.get_latest_data_version_record(key)
         version = record and extract_data_version_from_entry(record.event_log_entry)
         tags[get_input_data_version_tag(key)] = (version or DEFAULT_DATA_VERSION).value

@@ -6,7 +6,7 @@ parsing (``resources/corpus/``), counting (``dsir.features``).
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,10 @@ from dsir_dagster.assets.materialize import (
     Made,
     Result,
     RunOptions,
-    as_events,
     bring_up_to_date,
     markdown_table,
     rate,
 )
-from dsir_dagster.partitions import shards
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
     Block,
@@ -39,41 +37,15 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output
+from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
-from dsir_dagster.resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 #: Rows that are gathered before they become a row group of Parquet.
 ROW_GROUP = 1 << 17
-
-
-@dg.asset(
-    partitions_def=shards,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    output_required=False,
-    code_version=CODE_VERSIONS["raw_counts"],
-    kinds={"numba", "arrow", "parquet"},
-    description=(
-        "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
-        "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
-        "is cached here. Rows that cannot be used go to `quarantine` with their reason; a file that "
-        "cannot be read, or has no row that can be used, fails its own partition and no other."
-    ),
-)
-def raw_counts(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
-) -> Iterator[dg.AssetMaterialization]:
-    made = count_shards(context, pipeline.workspace, context.partition_keys, config)
-    failure = None
-    try:
-        yield from as_events(context, [], made)
-    except dg.Failure as error:
-        failure = error
-    report_quarantine(context, pipeline.workspace)
-    if failure:
-        raise failure
 
 
 def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
@@ -231,7 +203,7 @@ def too_many_quarantined(snapshot: Snapshot) -> list[Quarantined]:
     return found
 
 
-def check_quarantine(workspace: Workspace) -> dg.AssetCheckResult:
+def check_quarantine(workspace: Workspace, *_: object) -> dg.AssetCheckResult:
     """Judge the quarantined rows of all counted shards and targets: the result of `few_rows_quarantined`."""
     found = too_many_quarantined(workspace.snapshot())
     rows = [(each.output, each.quarantined, each.rows, f"{each.allowed:g}") for each in found]
@@ -252,7 +224,7 @@ def report_quarantine(context: Context, workspace: Workspace) -> None:
         context.log.warning(result.description)
     context.log_event(
         dg.AssetCheckEvaluation(
-            asset_key=raw_counts.key,
+            asset_key=dg.AssetKey("raw_counts"),
             check_name="few_rows_quarantined",
             passed=result.passed,
             severity=result.severity,
@@ -260,17 +232,6 @@ def report_quarantine(context: Context, workspace: Workspace) -> None:
             metadata=result.metadata,
         )
     )
-
-
-@dg.asset_check(
-    asset=raw_counts,
-    description=(
-        "Of no shard or target more rows are quarantined than its `max_quarantined` allows. The table `quarantine` "
-        "has the rows of shards with their reasons: name the right fields, repair the files, or allow more."
-    ),
-)
-def few_rows_quarantined(pipeline: Pipeline) -> dg.AssetCheckResult:
-    return check_quarantine(pipeline.workspace)
 
 
 class Tally:
@@ -383,3 +344,42 @@ def top_buckets(totals: np.ndarray) -> str:
     return markdown_table(
         ["bucket", "n-grams", "share"], [(int(b), int(totals[b]), f"{totals[b] / total:.2%}") for b in order]
     )
+
+
+def inputs(plan: Plan, shard: str) -> Inputs:
+    """Return what a shard's counts are made of."""
+    file = plan.shards[shard]
+    source = plan.settings.source(file.source)
+    return Inputs({"file": file.stamp, **plan.reading(source), "source": source.source or source.name})
+
+
+RAW_COUNTS = Asset(
+    name="raw_counts",
+    version="7",
+    description=(
+        "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
+        "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
+        "is cached here. Rows that cannot be used go to `quarantine` with their reason; a file that "
+        "cannot be read, or has no row that can be used, fails its own partition and no other."
+    ),
+    partitions=Partitions.SHARDS,
+    inputs=inputs,
+    step=count_shards,
+    finish=report_quarantine,
+    group="counts",
+    kinds=("numba", "arrow", "parquet"),
+    folders=("features", "documents", "quarantine", "raw_counts"),
+    checks=(
+        Check(
+            name="few_rows_quarantined",
+            description=(
+                "Of no shard or target more rows are quarantined than its `max_quarantined` allows. The table "
+                "`quarantine` has the rows of shards with their reasons: name the right fields, repair the files, or "
+                "allow more."
+            ),
+            evaluate=check_quarantine,
+            by_partition=False,
+            due=lambda snapshot, made: (),  # `report_quarantine` tells of all shards and targets at once
+        ),
+    ),
+)

@@ -32,7 +32,7 @@ from dsir_dagster.assets.materialize import Result, markdown_table
 from dsir_dagster.assets.methods import METHODS, noise_stream
 from dsir_dagster.assets.texts import pool_texts
 from dsir_dagster.resources.borders import from_markdown, visible
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
@@ -220,7 +220,7 @@ def page_of(
         "files": [snapshot.plan.shards[shard] for shard in snapshot.plan.counted[:FILES]],
         "n_files": len(snapshot.plan.counted),
         "versions": {
-            **CODE_VERSIONS,
+            **snapshot.plan.graph.versions,
             "kernel": snapshot.plan.raw_counts(snapshot.plan.counted[0]).inputs["kernel"],
         },
         "folder": snapshot.home / made["folder"],

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pydantic
 
+from dsir import near_duplicates
 from dsir.selection import Budget, joined
 from dsir_dagster.assets.candidates import CRITERIA, Candidates, Documents
 from dsir_dagster.assets.materialize import (
@@ -28,22 +29,22 @@ from dsir_dagster.assets.materialize import (
     Made,
     Result,
     RunOptions,
-    as_result,
     bring_up_to_date,
     markdown_table,
     one_by_one,
 )
 from dsir_dagster.assets.methods import Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
+from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.lineage import output_name
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output
+from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import OPTIONS, ConfigError, Selection, Size
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, Stamp, sealed_writer, table
-from dsir_dagster.resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 
 class SelectionOptions(RunOptions):
@@ -94,43 +95,6 @@ class SelectionOptions(RunOptions):
             raise ConfigError(f"selection '{selection.name}', launchpad: {reasons}") from None
 
 
-def build_selections(
-    partitions: dg.PartitionsDefinition, weights: dg.AssetsDefinition
-) -> tuple[dg.AssetsDefinition, dg.AssetChecksDefinition]:
-    """Return the asset over the configured selections, and its blocking check."""
-
-    @dg.asset(
-        # Every shard takes part, whichever selection it is.
-        deps=[dg.AssetDep(weights, partition_mapping=dg.AllPartitionMapping())],
-        partitions_def=partitions,
-        code_version=CODE_VERSIONS["selections"],
-        kinds={"numpy", "parquet"},
-        description=(
-            "The picked documents, and their original records with a `_dsir` object.\n\n"
-            "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method of "
-            "`assets/methods/`. The noise of a document is a function of seed, selection, target and its content, "
-            "so the pick does not depend on shards, their order, threads or retries."
-        ),
-    )
-    def selections(
-        context: dg.AssetExecutionContext, pipeline: Pipeline, config: SelectionOptions
-    ) -> dg.MaterializeResult:
-        return as_result(make_selections(context, pipeline.workspace, [context.partition_key], config))
-
-    @dg.asset_check(
-        asset=selections,
-        partitions_def=partitions,
-        blocking=True,
-        description="The newest version holds the number of documents it reports, none of them twice in an epoch.",
-    )
-    def size_and_uniqueness(
-        context: dg.AssetCheckExecutionContext, pipeline: Pipeline
-    ) -> dg.AssetCheckResult:
-        return check_selection(pipeline.workspace, context.partition_key)
-
-    return selections, size_and_uniqueness
-
-
 def make_selections(
     context: Context, workspace: Workspace, names: Sequence[str], options: SelectionOptions
 ) -> Made:
@@ -165,11 +129,11 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
         return result
 
     yield from bring_up_to_date(
-        context, workspace, "selections", [snapshot.plan.selections(selection)], compute, options
+        context, workspace, "selections", [output_of(snapshot.plan, selection)], compute, options
     )
 
 
-def check_selection(workspace: Workspace, name: str) -> dg.AssetCheckResult:
+def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetCheckResult:
     """Say whether the newest version of a selection is what its metadata say it is."""
     latest = workspace.catalog.latest()["selections", name]
     folder = workspace.store.selection_folder(name, latest.fingerprint)
@@ -483,3 +447,55 @@ def by_source(picks: pa.Table) -> str:
         ["source", "documents", "share", "tokens"],
         [(name, n, f"{n / len(picks):.1%}", n_tokens) for name, n, n_tokens in rows[:50] if n],
     )
+
+
+def inputs_of(plan: Plan, selection: Selection) -> Inputs:
+    """Return what a selection is made of: the shards that are counted. Other targets than its own do not count."""
+    outputs = [plan.weights(shard) for shard in plan.counted]
+    rest = {"configuration": canonical(selection.model_dump(exclude={"name"}))}
+    if selection.near_duplicates:
+        rest["near_duplicates"] = near_duplicates.version()
+    decisive = {
+        f"{output.name} {target}": plan.log_weights(output.partition, target).fingerprint
+        for output in outputs
+        for target in selection.targets
+    }
+    code = plan.code("importance_estimator", "weights", "selections")
+    made_of = {output.name: output.fingerprint for output in outputs}
+    return Inputs({**made_of, **rest}, {**decisive, **rest, "code": code})
+
+
+def output_of(plan: Plan, selection: Selection) -> Output:
+    """Return a selection as it is configured, or as the launchpad changed it."""
+    return plan.made_of("selections", selection.name, inputs_of(plan, selection))
+
+
+SELECTIONS = Asset(
+    name="selections",
+    version="4",
+    description=(
+        "The picked documents, and their original records with a `_dsir` object.\n\n"
+        "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method of "
+        "`assets/methods/`. The noise of a document is a function of seed, selection, target and its content, "
+        "so the pick does not depend on shards, their order, threads or retries."
+    ),
+    partitions=Partitions.SELECTIONS,
+    after=("weights",),  # of every shard, whichever selection it is
+    inputs=lambda plan, name: inputs_of(plan, plan.settings.selection(name)),
+    step=make_selections,
+    options=SelectionOptions,
+    group="selections",
+    kinds=("numpy", "parquet"),
+    folders=("selections",),
+    keeps_versions=True,
+    checks=(
+        Check(
+            name="size_and_uniqueness",
+            description=(
+                "The newest version holds the number of documents it reports, none of them twice in an epoch."
+            ),
+            evaluate=check_selection,
+            blocking=True,
+        ),
+    ),
+)

@@ -6,10 +6,9 @@ What belongs here: from a target's files to its totals. What does not: the log r
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import dagster as dg
 import numpy as np
 
 from dsir.evaluation import masked_totals
@@ -20,7 +19,6 @@ from dsir_dagster.assets.materialize import (
     Made,
     Result,
     RunOptions,
-    as_events,
     bring_up_to_date,
     markdown_table,
     rate,
@@ -35,38 +33,14 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output
+from dsir_dagster.resources.graph import Asset, Inputs, Partitions
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Reader
-from dsir_dagster.resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 #: Bytes of a block: most targets are small, and each core is to have some of it.
 BLOCK_BYTES = 1 << 18
-
-
-def build_target_counts(targets: dg.PartitionsDefinition) -> dg.AssetsDefinition:
-    """Return the asset over the configured targets."""
-
-    @dg.asset(
-        partitions_def=targets,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        output_required=False,
-        code_version=CODE_VERSIONS["target_counts"],
-        kinds={"numba", "parquet"},
-        description=(
-            "Totals of hashed n-grams of a target and of its held-out documents.\n\n"
-            "The held-out part is counted beside the rest and never fitted on; evaluations measure "
-            "against it."
-        ),
-    )
-    def target_counts(
-        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
-    ) -> Iterator[dg.AssetMaterialization]:
-        yield from as_events(
-            context, [], count_targets(context, pipeline.workspace, context.partition_keys, config)
-        )
-
-    return target_counts
 
 
 def count_targets(context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions) -> Made:
@@ -173,3 +147,25 @@ def count_files(
             counts.reasons.update(row.reason for row in batch.rejected)
             progress.add(documents=len(features), bytes=batch.n_bytes)
     return counts
+
+
+def inputs(plan: Plan, target: str) -> Inputs:
+    """Return what a target's counts are made of."""
+    return Inputs({"file": plan.target_stamps[target], **plan.reading(plan.settings.target(target))})
+
+
+TARGET_COUNTS = Asset(
+    name="target_counts",
+    version="3",
+    description=(
+        "Totals of hashed n-grams of a target and of its held-out documents.\n\n"
+        "The held-out part is counted beside the rest and never fitted on; evaluations measure "
+        "against it."
+    ),
+    partitions=Partitions.TARGETS,
+    inputs=inputs,
+    step=count_targets,
+    group="counts",
+    kinds=("numba", "parquet"),
+    folders=("target_counts",),
+)

@@ -6,7 +6,7 @@ and picking (``assets/selections.py``).
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import dagster as dg
@@ -21,43 +21,17 @@ from dsir_dagster.assets.materialize import (
     Made,
     Result,
     RunOptions,
-    as_events,
     bring_up_to_date,
     markdown_table,
     rate,
     reasons,
 )
-from dsir_dagster.partitions import shards
-from dsir_dagster.resources.plan import CODE_VERSIONS, Output
+from dsir_dagster.resources.graph import Asset, Inputs, Partitions
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
-from dsir_dagster.resources.workspace import Pipeline, Workspace
-
-
-def build_weights(importance_estimator: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    """Return the asset downstream of the estimator."""
-
-    @dg.asset(
-        deps=[importance_estimator],
-        partitions_def=shards,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        output_required=False,
-        code_version=CODE_VERSIONS["weights"],
-        kinds={"numba", "parquet"},
-        description=(
-            "Log importance weight of every document under every target, in nats.\n\n"
-            "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
-            "text is read. Each target has files of its own, which stay as long as they hold."
-        ),
-    )
-    def weights(
-        context: dg.AssetExecutionContext, pipeline: Pipeline, config: RunOptions
-    ) -> Iterator[dg.AssetMaterialization]:
-        made = weigh_shards(context, pipeline.workspace, context.partition_keys, config)
-        yield from as_events(context, [importance_estimator.key], made)
-
-    return weights
+from dsir_dagster.resources.workspace import Workspace
 
 
 def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
@@ -210,3 +184,27 @@ def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarra
         done += len(features)
         del features  # so that the next batch takes its place, in the processor's cache too
     return out
+
+
+def inputs(plan: Plan, shard: str) -> Inputs:
+    """Return what a shard's weights are made of."""
+    outputs = (plan.raw_counts(shard), plan.importance_estimator)
+    return Inputs({output.name: output.fingerprint for output in outputs})
+
+
+WEIGHTS = Asset(
+    name="weights",
+    version="5",
+    description=(
+        "Log importance weight of every document under every target, in nats.\n\n"
+        "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
+        "text is read. Each target has files of its own, which stay as long as they hold."
+    ),
+    partitions=Partitions.SHARDS,
+    after=("importance_estimator",),
+    inputs=inputs,
+    step=weigh_shards,
+    group="weights",
+    kinds=("numba", "parquet"),
+    folders=("weights",),
+)

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.pool import REPOSITORY
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.lineage import Lineage
-from dsir_dagster.resources.plan import ASSETS
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Pipeline:
         """
         stages = {}
         computed = [row for row in self.lineage() if row.started_at >= process.started]
-        for asset in ASSETS:
+        for asset in GRAPH.versions:
             if rows := [row for row in computed if row.asset == asset]:
                 first = min(row.started_at for row in rows)
                 last = max(row.finished_at for row in rows)

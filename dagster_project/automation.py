@@ -23,7 +23,7 @@ from dsir_dagster.partitions import register_shards
 from dsir_dagster.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFRESH, due_tag
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.corpus import CorpusError
-from dsir_dagster.resources.plan import Output, Plan, fingerprint
+from dsir_dagster.resources.plan import Output, Plan, fingerprint, takes_part
 from dsir_dagster.resources.workspace import Pipeline
 
 #: Seconds that a file has to be left alone before it alone starts a refresh: it may still be written.
@@ -138,7 +138,7 @@ def due_outputs(plan: Plan) -> list[Output]:
     due = []
     left_alone: set[str] = set()
     for output in plan.outputs():
-        if output.state == "fresh" or (output.asset == "weights" and output.partition in plan.uncounted):
+        if output.state == "fresh" or not takes_part(plan, output):
             continue
         if output.asset == "selections" and output.state == "stale":
             configured_there = "launchpad" in output.found.metadata

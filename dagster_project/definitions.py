@@ -1,27 +1,25 @@
 """The definitions that Dagster loads, from a factory that tests call with their own configuration.
 
-What belongs here: which assets, checks and resources there are, their groups and owners. What does not:
-how any of them works.
+What belongs here: from the records of the graph to Dagster's assets and checks. What does not: which assets there are
+(``assets/graph.py``), how any of them works.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
 
-from dsir_dagster.assets.evaluations import build_evaluations
-from dsir_dagster.assets.importance_estimator import build_importance_estimator
-from dsir_dagster.assets.raw_counts import few_rows_quarantined, raw_counts
-from dsir_dagster.assets.selections import build_selections
-from dsir_dagster.assets.target_counts import build_target_counts
-from dsir_dagster.assets.weights import build_weights
+from dsir_dagster.assets.materialize import RunOptions, as_events, as_result
 from dsir_dagster.automation import build_automation
 from dsir_dagster.jobs import build_materialize_shards
+from dsir_dagster.partitions import shards
 from dsir_dagster.quick_events import record_events_quickly
 from dsir_dagster.refresh import Stage, build_refresh
+from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
 from dsir_dagster.resources.settings import load_settings
 from dsir_dagster.resources.workspace import Pipeline
 
@@ -29,14 +27,6 @@ from dsir_dagster.resources.workspace import Pipeline
 DEFAULT_CONFIG = Path(__file__).with_name("example.yaml").resolve()
 DEFAULT_HOME = ".dsir"
 
-GROUPS = {
-    "raw_counts": "counts",
-    "target_counts": "counts",
-    "importance_estimator": "weights",
-    "weights": "weights",
-    "selections": "selections",
-    "evaluations": "selections",
-}
 OWNERS = ["team:data-selection"]
 
 
@@ -70,25 +60,24 @@ def build_defs(
     config = Path(config or os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG).resolve()
     home = Path(home or os.environ.get("DSIR_HOME") or DEFAULT_HOME).resolve()
     settings = load_settings(config)
-    targets = dg.StaticPartitionsDefinition([target.name for target in settings.targets])
-    chosen = dg.StaticPartitionsDefinition([selection.name for selection in settings.selections])
-
-    target_counts = build_target_counts(targets)
-    importance_estimator, drift_checks = build_importance_estimator(target_counts, settings.estimator.pinned)
-    weights = build_weights(importance_estimator)
-    selections, size_and_uniqueness = build_selections(chosen, weights)
-    evaluations, kl_reduction_beats_random = build_evaluations(chosen, selections)
-
-    assets = [raw_counts, target_counts, importance_estimator, weights, selections, evaluations]
-    refresh = build_refresh(assets, tell)
+    partitions = {
+        Partitions.SHARDS: shards,
+        Partitions.TARGETS: dg.StaticPartitionsDefinition([target.name for target in settings.targets]),
+        Partitions.SELECTIONS: dg.StaticPartitionsDefinition([each.name for each in settings.selections]),
+        Partitions.NONE: None,
+    }
+    shown = graph().shown
+    refresh = build_refresh(tell)
     sensors, schedule = build_automation(refresh, settings.refresh_cron)
     return dg.Definitions(
-        assets=dg.map_asset_specs(
-            lambda spec: spec.replace_attributes(group_name=GROUPS[spec.key.to_user_string()], owners=OWNERS),
-            assets,
-        ),
-        asset_checks=[few_rows_quarantined, *drift_checks, size_and_uniqueness, kl_reduction_beats_random],
-        jobs=[refresh, build_materialize_shards(weights)],
+        assets=[build_asset(asset, partitions) for asset in shown],
+        asset_checks=[
+            build_check(asset, check, partitions)
+            for asset in shown
+            for check in asset.checks
+            if check.exists(settings)
+        ],
+        jobs=[refresh, build_materialize_shards()],
         sensors=sensors,
         schedules=[schedule],
         resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},
@@ -96,6 +85,84 @@ def build_defs(
         executor=dg.in_process_executor,
         loggers=loggers,
     )
+
+
+def build_asset(
+    asset: Asset, partitions: Mapping[Partitions, dg.PartitionsDefinition | None]
+) -> dg.AssetsDefinition:
+    """Build Dagster's asset of a record."""
+    step = asset.step
+    assert step is not None, "only assets with a step are shown"
+
+    def dependency(name: str) -> dg.AssetDep:
+        theirs = graph()[name].partitions
+        every = theirs is not asset.partitions and Partitions.NONE not in (theirs, asset.partitions)
+        return dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping() if every else None)
+
+    def made_one_by_one(context, pipeline, config):
+        made = step(context, pipeline.workspace, context.partition_keys, config)
+        failure = None
+        try:
+            yield from as_events(context, asset.after, made)
+        except dg.Failure as error:
+            failure = error
+        if asset.finish:
+            asset.finish(context, pipeline.workspace)
+        if failure:
+            raise failure
+
+    def made_alone(context, pipeline, config):
+        partition = context.partition_key if context.has_partition_key else ""
+        return as_result(step(context, pipeline.workspace, [partition], config))
+
+    compute = made_one_by_one if asset.partitions.many else made_alone
+    compute.__annotations__ = {
+        "context": dg.AssetExecutionContext,
+        "pipeline": Pipeline,
+        "config": asset.options or RunOptions,
+    }
+    with warnings.catch_warnings():
+        # What the graph is built on, and pinned: one run for many partitions.
+        warnings.filterwarnings("ignore", message=".*backfill_policy", category=dg.BetaWarning)
+        return dg.asset(
+            name=asset.name,
+            deps=[dependency(name) for name in asset.after],
+            partitions_def=partitions[asset.partitions],
+            backfill_policy=dg.BackfillPolicy.single_run() if asset.partitions.many else None,
+            output_required=not asset.partitions.many,
+            code_version=asset.version,
+            group_name=asset.group,
+            owners=OWNERS,
+            kinds=set(asset.kinds),
+            description=asset.description,
+        )(compute)
+
+
+def build_check(
+    asset: Asset, check: Check, partitions: Mapping[Partitions, dg.PartitionsDefinition | None]
+) -> dg.AssetChecksDefinition:
+    """Build Dagster's check of a record."""
+
+    def evaluate(context, pipeline):
+        partition = context.partition_key if check.by_partition else ""
+        return check.evaluate(pipeline.workspace, partition, context.log)
+
+    evaluate.__annotations__ = {
+        "context": dg.AssetCheckExecutionContext,
+        "pipeline": Pipeline,
+        "return": dg.AssetCheckResult,
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
+        )
+        return dg.asset_check(
+            asset=asset.name,
+            name=check.name,
+            partitions_def=partitions[asset.partitions] if check.by_partition else None,
+            blocking=check.blocking,
+            description=check.description,
+        )(evaluate)
 
 
 @dg.definitions

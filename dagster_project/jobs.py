@@ -11,9 +11,8 @@ import dagster as dg
 import pydantic
 
 from dsir_dagster.assets.materialize import RunOptions, as_events
-from dsir_dagster.assets.raw_counts import count_shards
-from dsir_dagster.assets.weights import weigh_shards
 from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.workspace import Pipeline
 
 
@@ -25,21 +24,15 @@ class ShardOptions(RunOptions):
     shards : list of str
         Shard keys, or patterns with ``*``, ``?`` and ``[…]``.
     assets : list of str
-        ``raw_counts``, ``weights`` or both; in this order.
+        Those that have a partition for each shard; made in the order of the graph.
     """
 
     shards: list[str] = pydantic.Field(min_length=1)
     assets: list[str] = pydantic.Field(default=["raw_counts"])
 
 
-def build_materialize_shards(weights: dg.AssetsDefinition) -> dg.JobDefinition:
-    """Return the job.
-
-    Parameters
-    ----------
-    weights : AssetsDefinition
-        For what it depends on.
-    """
+def build_materialize_shards() -> dg.JobDefinition:
+    """Return the job."""
 
     @dg.op(
         out={},
@@ -49,18 +42,18 @@ def build_materialize_shards(weights: dg.AssetsDefinition) -> dg.JobDefinition:
         context: dg.OpExecutionContext, pipeline: Pipeline, config: ShardOptions
     ) -> Iterator[dg.AssetMaterialization]:
         workspace = pipeline.workspace
-        steps = {"raw_counts": count_shards, "weights": weigh_shards}
-        unknown = [asset for asset in config.assets if asset not in steps]
+        offered = [asset for asset in graph().shown if asset.partitions is Partitions.SHARDS]
+        unknown = sorted(set(config.assets) - {asset.name for asset in offered})
         if unknown:
-            raise dg.Failure(f"assets: {', '.join(unknown)}; there are: {', '.join(steps)}")
+            there = ", ".join(asset.name for asset in offered)
+            raise dg.Failure(f"assets: {', '.join(unknown)}; there are: {there}")
         plan = workspace.plan()
         register_shards(context.instance, plan)
         keys = matching(config.shards, sorted(plan.shards))
         context.log.info(f"{len(keys)} of {len(plan.shards)} shards: {', '.join(keys[:20])}")
-        for asset, step in steps.items():
-            if asset in config.assets:
-                parents = weights.asset_deps[weights.key] if asset == "weights" else ()
-                yield from as_events(context, sorted(parents), step(context, workspace, keys, config))
+        for asset in offered:
+            if asset.name in config.assets:
+                yield from as_events(context, asset.after, asset.step(context, workspace, keys, config))
 
     @dg.job(
         description=(

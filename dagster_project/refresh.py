@@ -26,8 +26,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 
-from dsir_dagster.assets.evaluations import check_evaluation, evaluate_selections
-from dsir_dagster.assets.importance_estimator import check_drift, fit_estimator
 from dsir_dagster.assets.materialize import (
     Made,
     OutputsFailed,
@@ -40,13 +38,11 @@ from dsir_dagster.assets.materialize import (
     parent_tags,
     told,
 )
-from dsir_dagster.assets.raw_counts import count_shards, report_quarantine, too_many_quarantined
-from dsir_dagster.assets.selections import SelectionOptions, check_selection, make_selections
-from dsir_dagster.assets.target_counts import count_targets
-from dsir_dagster.assets.weights import weigh_shards
+from dsir_dagster.assets.raw_counts import report_quarantine, too_many_quarantined
 from dsir_dagster.partitions import register_shards
 from dsir_dagster.resources.corpus import CorpusError
-from dsir_dagster.resources.plan import Output, Plan
+from dsir_dagster.resources.graph import Asset, Partitions, graph
+from dsir_dagster.resources.plan import Output, Plan, takes_part
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
@@ -66,25 +62,6 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-
-#: What makes some outputs of an asset, by partition.
-STEPS: dict[str, Callable[..., Made]] = {
-    "raw_counts": count_shards,
-    "target_counts": count_targets,
-    "importance_estimator": fit_estimator,
-    "weights": weigh_shards,
-    "selections": make_selections,
-    "evaluations": evaluate_selections,
-}
-#: Steps that each waits for.
-AFTER = {
-    "raw_counts": (),
-    "target_counts": (),
-    "importance_estimator": ("raw_counts", "target_counts"),
-    "weights": ("importance_estimator",),
-    "selections": ("weights",),
-    "evaluations": ("selections",),
-}
 
 
 @dataclass
@@ -121,49 +98,39 @@ class Stage:
 
 
 def stage_of(plan: Plan, asset: str) -> Stage:
-    """Return what is due of an asset, and how much is fresh; of weights, those of the shards that are counted."""
-    outputs = [output for output in plan.outputs() if output.asset == asset]
-    if asset == "weights":
-        outputs = [output for output in outputs if output.partition in plan.counted]
-    if (
-        asset == "importance_estimator" and plan.raw_distribution
-    ):  # which its step fits, where it is not there yet
-        outputs.insert(0, plan.raw_distribution)
+    """Return what is due of an asset, and how much is fresh, with what else its step makes."""
+    outputs = [
+        output
+        for each in plan.graph.made_by(asset)
+        for output in plan.outputs_of(each.name)
+        if takes_part(plan, output)
+    ]
     due = [output for output in outputs if output.state != "fresh"]
     return Stage(asset, due, len(outputs) - len(due))
 
 
-def build_refresh(
-    assets: Sequence[dg.AssetsDefinition], tell: Callable[[Stage], None] = lambda stage: None
-) -> dg.JobDefinition:
+def build_refresh(tell: Callable[[Stage], None] = lambda stage: None) -> dg.JobDefinition:
     """Return the job.
 
     Parameters
     ----------
-    assets : sequence of AssetsDefinition
-        The graph, for who depends on whom.
     tell : callable
         Takes each asset's stage when its step ends.
     """
-    parents = {
-        key.to_user_string(): sorted(dependencies)
-        for asset in assets
-        for key, dependencies in asset.asset_deps.items()
-    }
 
-    def build_step(asset: str) -> dg.OpDefinition:
+    def build_step(asset: Asset) -> dg.OpDefinition:
         @dg.op(
-            name=f"refresh_{asset}",
-            ins={f"after_{each}": dg.In(dg.Nothing) for each in AFTER[asset]},
+            name=f"refresh_{asset.name}",
+            ins={f"after_{each}": dg.In(dg.Nothing) for each in asset.after},
             out={"done": dg.Out(dg.Nothing)},
-            description=f"Bring all of `{asset}` up to date; what is fresh stays.",
+            description=f"Bring all of `{asset.name}` up to date; what is fresh stays.",
         )
         def step(context: dg.OpExecutionContext, pipeline: Pipeline) -> Iterator:
-            yield from refresh_asset(context, pipeline.workspace, asset, parents[asset], tell)
+            yield from refresh_asset(context, pipeline.workspace, asset, tell)
 
         return step
 
-    steps = {asset: build_step(asset) for asset in STEPS}
+    steps = {asset.name: build_step(asset) for asset in graph().shown}
 
     @dg.job(
         name=REFRESH,
@@ -174,8 +141,8 @@ def build_refresh(
     )
     def refresh():
         done: dict[str, object] = {}
-        for asset, step in steps.items():
-            done[asset] = step(**{f"after_{each}": done[each] for each in AFTER[asset]})
+        for name, step in steps.items():
+            done[name] = step(**{f"after_{each}": done[each] for each in graph()[name].after})
 
     return refresh
 
@@ -183,8 +150,7 @@ def build_refresh(
 def refresh_asset(
     context: dg.OpExecutionContext,
     workspace: Workspace,
-    asset: str,
-    parents: Sequence[dg.AssetKey],
+    record: Asset,
     tell: Callable[[Stage], None],
 ) -> Iterator[dg.AssetMaterialization | dg.Output]:
     """Bring one asset up to date, within a refresh.
@@ -200,6 +166,7 @@ def refresh_asset(
     dagster.Failure
         Some outputs failed; it names each.
     """
+    asset = record.name
     stage = Stage(asset, [], 0)
     goes_on = False
     try:
@@ -208,11 +175,11 @@ def refresh_asset(
         snapshot = workspace.snapshot()
         stage = stage_of(snapshot.plan, asset)
         try:
-            yield from as_events(context, parents, make_due(context, snapshot, stage))
+            yield from as_events(context, record.after, make_due(context, snapshot, stage))
         except OutputsFailed as failure:
             stage.failed |= failure.errors
         snapshot = workspace.snapshot()
-        if stage.due and asset in ("raw_counts", "target_counts"):
+        if stage.due and not record.after:  # it reads files
             report_quarantine(context, workspace)
         stage.failed |= quarantined(snapshot, asset)
         for name, evaluation in evaluate_checks(context, snapshot, stage):
@@ -221,7 +188,7 @@ def refresh_asset(
                 stage.failed[name] = dg.Failure(
                     f"the check {evaluation.check_name} failed", allow_retries=False
                 )
-        yield from as_events(context, parents, left_behind(context, snapshot, stage, parents))
+        yield from as_events(context, record.after, left_behind(context, snapshot, stage))
         errors = stage.failed.values()
         goes_on = all(map(is_input_error, errors)) and (
             not errors or stage_of(snapshot.plan, asset).fresh > 0
@@ -249,38 +216,50 @@ def quarantined(snapshot: Snapshot, asset: str) -> dict[str, Exception]:
 
 def make_due(context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage) -> Made:
     """Make what is due of an asset, without what cannot be made since something before it failed."""
+    record = snapshot.plan.graph[stage.asset]
     # The pinned distribution is no asset: the estimator's step makes it, which has no partitions.
     of_asset = [output for output in stage.due if output.asset == stage.asset]
     partitions = [output.partition for output in of_asset] or [""] * bool(stage.due)
-    for name in partitions if stage.asset in ("selections", "evaluations") else ():
-        if why := not_ready(snapshot, stage.asset, name):
+    for name in partitions if record.partitions is Partitions.SELECTIONS else ():
+        if why := not_ready(snapshot, record, name):
             stage.left_out[f"{stage.asset}[{name}]"] = why
-        elif stage.asset == "evaluations" and not check_selection(snapshot.workspace, name).passed:
-            stage.failed[f"evaluations[{name}]"] = dg.Failure(
-                f"selections[{name}] does not pass its check size_and_uniqueness", allow_retries=False
-            )
+        elif failed := failed_check(context, snapshot, record, name):
+            stage.failed[f"{stage.asset}[{name}]"] = dg.Failure(failed, allow_retries=False)
     for name, why in stage.left_out.items():
         context.log.warning(f"{name} is left out: {why}")
     not_made = {**stage.left_out, **stage.failed}
     ready = [name for name in partitions if f"{stage.asset}[{name}]" not in not_made]
     if ready:
-        options = SelectionOptions() if stage.asset == "selections" else RunOptions()
-        yield from STEPS[stage.asset](context, snapshot.workspace, ready, options)
+        options = (record.options or RunOptions)()
+        yield from record.step(context, snapshot.workspace, ready, options)
     elif not stage.due:
         context.log.info(f"{stage.asset}: all {stage.fresh} outputs are fresh")
 
 
-def not_ready(snapshot: Snapshot, asset: str, name: str) -> str | None:
-    """Say why a selection, or its evaluation, cannot be made: what failed before it. None where nothing did."""
-    selection = snapshot.settings.selection(name)
-    if asset == "selections":
-        missing = [
-            f"target_counts[{target}]"
-            for target in selection.targets
-            if target not in snapshot.plan.counted_targets
-        ]
-        return f"without {', '.join(missing)}" if missing else None
-    return f"without selections[{name}]" if snapshot.plan.selections(selection).state != "fresh" else None
+def not_ready(snapshot: Snapshot, record: Asset, name: str) -> str | None:
+    """Say why what belongs to a selection cannot be made: what failed before it. None where nothing did."""
+    plan = snapshot.plan
+    if parents := before(plan, record, name):
+        missing = [output.name for output in parents if output.state != "fresh"]
+    else:
+        targets = snapshot.settings.selection(name).targets
+        missing = [f"target_counts[{target}]" for target in targets if target not in plan.counted_targets]
+    return f"without {', '.join(missing)}" if missing else None
+
+
+def before(plan: Plan, record: Asset, name: str) -> list[Output]:
+    """Return the outputs of the same selection that one is made of."""
+    parents = [plan.graph[each] for each in record.after]
+    return [plan.output(each.name, name) for each in parents if each.partitions is record.partitions]
+
+
+def failed_check(context: dg.OpExecutionContext, snapshot: Snapshot, record: Asset, name: str) -> str | None:
+    """Say which blocking check does not pass of what an output is made of; None where all do."""
+    for output in before(snapshot.plan, record, name):
+        for check in snapshot.plan.graph[output.asset].checks:
+            if check.blocking and not check.evaluate(snapshot.workspace, name, context.log).passed:
+                return f"{output.name} does not pass its check {check.name}"
+    return None
 
 
 def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
@@ -319,50 +298,31 @@ def evaluate_checks(
     context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage
 ) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
     """Evaluate the checks of what a stage made; yield each with the output's name."""
-    checks: dict[str, tuple[str, bool, Callable[[str], dg.AssetCheckResult]]] = {
-        "selections": ("size_and_uniqueness", True, lambda name: check_selection(snapshot.workspace, name)),
-        "evaluations": (
-            "kl_reduction_beats_random",
-            False,
-            lambda name: check_evaluation(snapshot.workspace, name),
-        ),
-        "importance_estimator": (
-            "pool_has_not_drifted",
-            False,
-            lambda _: check_drift(context.log, snapshot.workspace),
-        ),
-    }
-    if stage.asset not in checks:
-        return
-    name, blocking, check = checks[stage.asset]
     made = [
         output
         for output in stage.due
         if output.asset == stage.asset and output.name not in {**stage.failed, **stage.left_out}
     ]
-    if stage.asset == "importance_estimator":
-        # The pool may have drifted although the estimator, which is pinned, stays.
-        moved = any(snapshot.plan.selections(each).state != "fresh" for each in snapshot.settings.selections)
-        made = (
-            [snapshot.plan.importance_estimator]
-            if snapshot.plan.raw_distribution and moved and not stage.failed
-            else []
-        )
-    for output in made:
-        result = check(output.partition)
-        yield (
-            output.name,
-            dg.AssetCheckEvaluation(
-                asset_key=dg.AssetKey(output.asset),
-                check_name=name,
-                passed=result.passed,
-                metadata=result.metadata,
-                severity=result.severity,
-                blocking=blocking,
-                partition=output.partition or None,
-                target_materialization_data=_newest(context.instance, output),
-            ),
-        )
+    if stage.failed and not made:
+        return
+    for check in snapshot.plan.graph[stage.asset].checks:
+        if not check.exists(snapshot.settings):
+            continue
+        for output in check.due(snapshot, made):
+            result = check.evaluate(snapshot.workspace, output.partition, context.log)
+            yield (
+                output.name,
+                dg.AssetCheckEvaluation(
+                    asset_key=dg.AssetKey(output.asset),
+                    check_name=check.name,
+                    passed=result.passed,
+                    metadata=result.metadata,
+                    severity=result.severity,
+                    blocking=check.blocking,
+                    partition=output.partition or None,
+                    target_materialization_data=_newest(context.instance, output),
+                ),
+            )
 
 
 def _newest(
@@ -379,16 +339,16 @@ def left_behind(
     context: dg.OpExecutionContext,
     snapshot: Snapshot,
     stage: Stage,
-    parents: Sequence[dg.AssetKey],
 ) -> Made:
     """Report what is fresh although its inputs were made again, so that Dagster does not take it for *Unsynced*.
 
     Another target gives every shard new weights, but leaves selections of other targets as they are. Not of shards:
     there may be many, and what they are made of does not change but with them.
     """
-    if stage.asset in ("raw_counts", "target_counts", "weights"):
+    record = snapshot.plan.graph[stage.asset]
+    if record.partitions.many:
         return
-    now = parent_tags(context.instance, parents)
+    now = parent_tags(context.instance, record.after)
     made = {output.name for output in stage.due}
     for output in snapshot.plan.outputs():
         if output.asset == stage.asset and output.state == "fresh" and output.name not in made:

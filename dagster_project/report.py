@@ -106,7 +106,7 @@ def _print_pool(pool: dict, plan: Plan, console: Terminal) -> None:
 
 def _choose(snapshot: Snapshot) -> tuple[list[dict], list[str]]:
     """Return a row for each selection that is shown, and what there is to say of those that are not up to date."""
-    wanted = {each.name: snapshot.plan.selections(each) for each in snapshot.plan.settings.selections}
+    wanted = {output.partition: output for output in snapshot.plan.outputs_of("selections")}
     versions = [output.fingerprint for output in wanted.values()]
     made = snapshot.catalog.query("report_selections", selections=list(wanted), wanted=versions).to_pylist()
     targets = {target.name for target in snapshot.plan.settings.targets}
@@ -115,7 +115,7 @@ def _choose(snapshot: Snapshot) -> tuple[list[dict], list[str]]:
     for row in made:
         name, output = row["selection"], wanted[row["selection"]]
         its_targets = set(json.loads(row["configuration"])["targets"])
-        evaluation = snapshot.plan.evaluations(output)
+        evaluation = snapshot.plan.output("evaluations", output.partition)
         if not its_targets <= targets or weights.isdisjoint(row["inputs"]):
             notes.append(
                 f"{name}: what is there under this name is of another configuration; `dsir run` makes this one's"

@@ -14,7 +14,6 @@ from dagster._core.execution.api import execute_run_iterator
 
 from dsir_dagster.definitions import build_defs
 from dsir_dagster.refresh import (
-    AFTER,
     ASKED_BY_TAG,
     DUE_TAG,
     HOME_TAG,
@@ -56,7 +55,7 @@ def run_refresh(
         Someone asked for it, by a signal or in the UI. What was made stays; nothing was made of a part of it.
     """
     snapshot = workspace.snapshot()
-    stages = [stage_of(snapshot.plan, asset) for asset in AFTER]
+    stages = [stage_of(snapshot.plan, asset) for asset in snapshot.plan.graph.versions]
     due = [output for stage in stages for output in stage.due]
     if not due:
         for stage in stages:
@@ -94,6 +93,6 @@ def run_refresh(
         raise KeyboardInterrupt
     if error and not failed:
         raise dg.Failure(f"Dagster run {run.run_id} failed: {error.message.strip()}")
-    for asset in AFTER:
+    for asset in snapshot.plan.graph.versions:
         if asset not in done:
             yield Stage(asset, [], 0, run_id=run.run_id, waited_for=tuple(failed))

@@ -18,22 +18,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
-from dsir import downstream, near_duplicates, proxy
 from dsir.features import KERNEL_VERSION
+from dsir_dagster.resources.graph import Graph, Inputs, Partitions, graph
 from dsir_dagster.resources.lineage import Lineage, output_name
-from dsir_dagster.resources.settings import RawSource, Reader, Selection, Settings
+from dsir_dagster.resources.settings import RawSource, Reader, Settings, Target
 from dsir_dagster.resources.store import Stamp
-
-#: Raised when an asset's outputs change for the same inputs.
-CODE_VERSIONS = {
-    "raw_counts": "7",
-    "target_counts": "3",
-    "importance_estimator": "2",
-    "weights": "5",
-    "selections": "4",
-    "evaluations": "2",
-}
-ASSETS = tuple(CODE_VERSIONS)
 
 
 @dataclass(frozen=True)
@@ -146,7 +135,7 @@ class Output:
 
 def fingerprint(content: Mapping[str, str]) -> str:
     """Hash a mapping to sixteen hexadecimal digits, whatever the order of its keys."""
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
 
 
 class Plan:
@@ -172,46 +161,69 @@ class Plan:
     ) -> None:
         self.settings = settings
         self.shards = {shard.shard: shard for shard in shards}
-        self._target_stamps = target_stamps
+        self.target_stamps = target_stamps
+        self.graph: Graph = graph()
         self._latest = latest
         self.features = asdict(settings.features.spec())
+        self._outputs: dict[tuple[str, str], Output] = {}
         self._estimators: dict[str, str] = {}
+        self._readings: dict[tuple[str, str], dict[str, str]] = {}
 
     @cached_property
     def cause(self) -> str:
         """Fingerprint of all that outputs follow from: the files, the configuration, the code."""
         files = {shard: file.stamp for shard, file in self.shards.items()}
-        targets = {f"target {name}": stamp for name, stamp in self._target_stamps.items()}
+        targets = {f"target {name}": stamp for name, stamp in self.target_stamps.items()}
         return fingerprint(
-            {**files, **targets, **CODE_VERSIONS, "configuration": self.settings.model_dump_json()}
+            {**files, **targets, **self.graph.versions, "configuration": self.settings.model_dump_json()}
         )
+
+    # --- outputs ---------------------------------------------------------------------------------------------
+
+    def output(self, asset: str, partition: str = "") -> Output:
+        """Return an output of the configuration, put together once; KeyError where a shard has no file."""
+        key = asset, partition
+        if key not in self._outputs:
+            self._outputs[key] = self.made_of(asset, partition, self.graph[asset].inputs(self, partition))
+        return self._outputs[key]
+
+    def made_of(self, asset: str, partition: str, inputs: Inputs) -> Output:
+        """Return an output that is to be made of these inputs, and of its asset's code."""
+        version = self.graph[asset].version
+        code = {"code": version} if version else {}
+        found = self.found(asset, partition)
+        return Output(asset, partition, {**inputs.inputs, **code}, self.features, found, inputs.decisive)
+
+    def found(self, asset: str, partition: str) -> Lineage | None:
+        """Return what there is of an output."""
+        return self._latest.get((asset, partition))
+
+    def outputs_of(self, asset: str) -> list[Output]:
+        """Return the outputs of one asset."""
+        return [self.output(asset, key) for key in self.graph[asset].partitions.keys(self)]
+
+    def outputs(self) -> list[Output]:
+        """Return every output of the configuration, upstream first."""
+        return [output for asset in self.graph for output in self.outputs_of(asset.name)]
+
+    def fresh(self, asset: str) -> list[str]:
+        """Return the partitions of an asset that are fresh, sorted."""
+        return sorted(each.partition for each in self.outputs_of(asset) if each.state == "fresh")
+
+    # --- what takes part -------------------------------------------------------------------------------------
 
     def raw_counts(self, shard: str) -> Output:
         """Return the counts of one shard; KeyError where no file has this key."""
-        return self._raw_counts[shard]
-
-    @cached_property
-    def _raw_counts(self) -> dict[str, Output]:
-        """The counts of every shard: all else is made of them, so each is put together, and hashed, once."""
-        reading = {source.name: self._reading(source) for source in self.settings.raw}
-        outputs = {}
-        for shard, file in self.shards.items():
-            source = self.settings.source(file.source)
-            of = {"file": file.stamp, **reading[source.name], "source": source.source or source.name}
-            outputs[shard] = self._output("raw_counts", shard, of)
-        return outputs
+        return self.output("raw_counts", shard)
 
     def target_counts(self, target: str) -> Output:
         """Return the counts of one target."""
-        reader = self.settings.target(target)
-        return self._output(
-            "target_counts", target, {"file": self._target_stamps[target], **self._reading(reader)}
-        )
+        return self.output("target_counts", target)
 
     @cached_property
     def counted(self) -> list[str]:
         """Shards whose counts are fresh, sorted: the pool that the estimator is fitted on."""
-        return [shard for shard in sorted(self.shards) if self.raw_counts(shard).state == "fresh"]
+        return self.fresh("raw_counts")
 
     @cached_property
     def uncounted(self) -> list[str]:
@@ -232,125 +244,76 @@ class Plan:
     @cached_property
     def counted_targets(self) -> list[str]:
         """Targets whose counts are fresh, sorted."""
-        names = sorted(target.name for target in self.settings.targets)
-        return [name for name in names if self.target_counts(name).state == "fresh"]
+        return self.fresh("target_counts")
 
     @cached_property
     def raw_distribution(self) -> Output | None:
-        """Return the pinned distribution of the pool; None where the configuration pins none.
+        """The pinned distribution of the pool; None where the configuration pins none."""
+        return next(iter(self.outputs_of("raw_distribution")), None)
 
-        It is no asset of the graph: ``importance_estimator`` fits it once. From then on its inputs are those
-        of then, whatever became of the pool or the code.
-        """
-        name = self.settings.estimator.pinned
-        if name is None:
-            return None
-        found = self._latest.get(("raw_distribution", name))
-        if found is not None:
-            inputs = dict(found.inputs)
-        else:
-            inputs = {output.name: output.fingerprint for output in map(self.raw_counts, self.counted)}
-            inputs["features"] = _canonical(self.features)
-        return Output("raw_distribution", name, inputs, self.features, found)
-
-    @cached_property
+    @property
     def importance_estimator(self) -> Output:
-        """Return the estimator over the pool, or its pinned distribution, and the targets that are counted."""
-        outputs = [self.target_counts(target) for target in self.counted_targets]
-        targets = {output.name: output.fingerprint for output in outputs}
-        return self._output("importance_estimator", "", {**self._fitted_pool, **targets})
+        """The estimator over the pool, or its pinned distribution, and the targets that are counted."""
+        return self.output("importance_estimator")
 
     @cached_property
-    def _fitted_pool(self) -> dict[str, str]:
+    def fitted_pool(self) -> dict[str, str]:
         """What the estimator is made of beside the targets."""
         pinned = self.raw_distribution
         outputs = [pinned] if pinned else [self.raw_counts(shard) for shard in self.counted]
         configuration = self.settings.estimator.model_dump(exclude={"fit": {"max_drift"}})
         return {
             **{output.name: output.fingerprint for output in outputs},
-            "configuration": _canonical(configuration),
+            "configuration": canonical(configuration),
         }
 
     def weights(self, shard: str) -> Output:
         """Return the weights of one shard."""
-        outputs = [self.raw_counts(shard), self.importance_estimator]
-        return self._output("weights", shard, {output.name: output.fingerprint for output in outputs})
+        return self.output("weights", shard)
 
     def log_weights(self, shard: str, target: str) -> Stamp:
-        """Return the stamp of a shard's log weights under one target, in whose fingerprint others take no part."""
+        """Return the stamp of a shard's log weights under one target, whose fingerprint ignores the other targets."""
         if target not in self._estimators:
             counts = self.target_counts(target)
-            self._estimators[target] = fingerprint({**self._fitted_pool, counts.name: counts.fingerprint})
+            self._estimators[target] = fingerprint({**self.fitted_pool, counts.name: counts.fingerprint})
         made_of = {
             "counts": self.raw_counts(shard).fingerprint,
             "estimator": self._estimators[target],
-            "code": f"{CODE_VERSIONS['importance_estimator']}, {CODE_VERSIONS['weights']}",
+            "code": self.code("importance_estimator", "weights"),
         }
         return Stamp(output_name("weights", shard), fingerprint(made_of), dict(self.features))
 
-    def selections(self, selection: Selection) -> Output:
-        """Return a selection from the shards that are counted; other targets than its own do not make it stale."""
-        outputs = [self.weights(shard) for shard in self.counted]
-        rest = {"configuration": _canonical(selection.model_dump(exclude={"name"}))}
-        if selection.near_duplicates:
-            rest["near_duplicates"] = near_duplicates.version()
-        decisive = {
-            f"{output.name} {target}": self.log_weights(output.partition, target).fingerprint
-            for output in outputs
-            for target in selection.targets
-        }
-        return self._output(
-            "selections",
-            selection.name,
-            {**{output.name: output.fingerprint for output in outputs}, **rest},
-            {**decisive, **rest, "code": ", ".join(CODE_VERSIONS[each] for each in ASSETS[2:5])},
-        )
+    def code(self, *assets: str) -> str:
+        """Return the versions of the code of some assets, as an input."""
+        return ", ".join(self.graph[asset].version for asset in assets)
 
-    def evaluations(self, selection: Output) -> Output:
-        """Return the evaluation of one version of a selection."""
-        settings = self.settings.evaluation
-        return self._output(
-            "evaluations",
-            selection.partition,
-            {
-                selection.name: selection.fingerprint,
-                "configuration": _canonical(settings.model_dump()),
-                **({"proxy": str(proxy.VERSION)} if settings.proxy else {}),
-                **({"downstream": str(downstream.VERSION)} if settings.downstream else {}),
-            },
-        )
-
-    def outputs(self) -> list[Output]:
-        """Return every output of the configuration, upstream first."""
-        selections = [self.selections(selection) for selection in self.settings.selections]
-        return [
-            *(self.raw_counts(shard) for shard in sorted(self.shards)),
-            *(self.target_counts(target.name) for target in self.settings.targets),
-            *([self.raw_distribution] if self.raw_distribution else []),
-            self.importance_estimator,
-            *(self.weights(shard) for shard in sorted(self.shards)),
-            *selections,
-            *(self.evaluations(selection) for selection in selections),
-        ]
+    def reading(self, reader: RawSource | Target) -> dict[str, str]:
+        """Return what the counts of a source's or target's files are made of beside the files."""
+        key = type(reader).__name__, reader.name
+        if key not in self._readings:
+            self._readings[key] = self._reading(reader)
+        return self._readings[key]
 
     def _reading(self, reader: Reader) -> dict[str, str]:
         fields = reader.model_dump(include={"text", "id", "reader"})
         if isinstance(reader, RawSource) and reader.chunk_words is not None:
             fields["chunk_words"] = reader.chunk_words
         return {
-            "reader": _canonical(fields),
-            "features": _canonical(self.features),
+            "reader": canonical(fields),
+            "features": canonical(self.features),
             "kernel": KERNEL_VERSION,
         }
 
-    def _output(
-        self, asset: str, partition: str, inputs: dict[str, str], decisive: dict[str, str] | None = None
-    ) -> Output:
-        inputs = {**inputs, "code": CODE_VERSIONS[asset]}
-        return Output(asset, partition, inputs, self.features, self._latest.get((asset, partition)), decisive)
+
+def takes_part(plan: Plan, output: Output) -> bool:
+    """Whether an output can be made: of a shard whose counts are not fresh, nothing that follows from them can."""
+    asset = plan.graph[output.asset]
+    follows = asset.partitions is Partitions.SHARDS and bool(asset.after)
+    return not follows or output.partition in plan.counted
 
 
-def _canonical(value: object) -> str:
+def canonical(value: object) -> str:
+    """Write a value of the configuration as JSON that does not depend on the order of its keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 from dagster._core.execution.stats import StepEventStatus
 
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.refresh import IN_PROGRESS
-from dsir_dagster.resources.plan import ASSETS
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,7 @@ def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
     struck = {}
     for attempt in range(10 * KILLS):
         run = start(disturbed)
-        missed = [asset for asset in ASSETS if asset not in struck.values()]
+        missed = [asset for asset in GRAPH.versions if asset not in struck.values()]
         with dg.DagsterInstance.from_config(str(disturbed.home / "dagster")) as instance:
             if attempt % 2 and missed:
                 # Most assets take an instant, which a random moment seldom is: wait for it.
@@ -126,7 +126,7 @@ def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
     text = last.communicate()[0].decode()
     assert last.returncode == 0, text
     print(f"{killed} kills; in the middle of {dict(Counter(struck.values()))}")
-    assert killed >= KILLS and set(struck.values()) == set(ASSETS)
+    assert killed >= KILLS and set(struck.values()) == set(GRAPH.versions)
     after = outputs(disturbed.home)
     undisturbed = outputs(calm.home)
     assert {name: after.get(name) for name in undisturbed} == undisturbed

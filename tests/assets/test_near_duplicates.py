@@ -9,6 +9,7 @@ import pytest
 from dsir.selection import Budget, TopK
 from dsir_dagster.assets.candidates import Candidates
 from dsir_dagster.assets.methods import pick
+from dsir_dagster.assets.selections import output_of
 from dsir_dagster.resources.settings import ConfigError, Selection
 from tests.dsir.test_near_duplicates import similarity
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
@@ -199,10 +200,10 @@ def test_the_version_of_what_finds_them_is_an_input_where_it_is_on(done):
     plan = done.workspace().plan()
     [off] = plan.settings.selections
     on = off.model_copy(update={"near_duplicates": 0.8})
-    assert "near_duplicates" not in plan.selections(off).inputs
-    assert "near_duplicates" not in plan.selections(off).inputs["configuration"]
-    assert "rensa" in plan.selections(on).inputs["near_duplicates"]
-    assert plan.selections(on).fingerprint != plan.selections(off).fingerprint
+    assert "near_duplicates" not in output_of(plan, off).inputs
+    assert "near_duplicates" not in output_of(plan, off).inputs["configuration"]
+    assert "rensa" in output_of(plan, on).inputs["near_duplicates"]
+    assert output_of(plan, on).fingerprint != output_of(plan, off).fingerprint
 
 
 def test_without_the_library_the_extra_is_named(done, monkeypatch):

@@ -136,7 +136,7 @@ def test_a_vanished_shard_leaves_the_totals_and_makes_its_selections_stale(done)
     plan = done.workspace().plan()
     stale = {output.name for output in plan.outputs() if output.state == "stale"}
     assert {"importance_estimator", "selections[picked]", "evaluations[picked]"} <= stale
-    assert "gone: weights[pool.law]" in plan.selections(plan.settings.selection("picked")).why
+    assert "gone: weights[pool.law]" in plan.output("selections", "picked").why
     pool = done.rows(
         "SELECT sum(metadata.pool_ngrams::BIGINT) FROM latest WHERE asset = 'importance_estimator'"
     )

@@ -1,7 +1,7 @@
 """The definitions load, are whole, and describe themselves."""
 
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.definitions import build_defs
-from dsir_dagster.resources.plan import ASSETS
 
 
 def graph(pipeline):
@@ -10,7 +10,7 @@ def graph(pipeline):
 
 def test_the_graph_is_the_six_assets_with_valid_partitions(pipeline):
     found = graph(pipeline)
-    assert {key.to_user_string() for key in found.get_all_asset_keys()} == set(ASSETS)
+    assert {key.to_user_string() for key in found.get_all_asset_keys()} == set(GRAPH.versions)
     found.validate_partitions()
 
 

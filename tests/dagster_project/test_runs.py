@@ -1,13 +1,15 @@
 """A refresh is one Dagster run with a step for each asset: what it does, what stops it, what Dagster then shows."""
 
+from dataclasses import replace
+
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.loader import LoadingContextForTest
 
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.assets.raw_counts import count_shard
 from dsir_dagster.definitions import build_defs
-from dsir_dagster.resources.plan import ASSETS
 from dsir_dagster.runs import run_refresh
 from tests.pipeline import sentences, silent
 
@@ -44,7 +46,7 @@ def test_the_whole_graph_is_one_run_of_six_steps(pipeline):
     [run] = pipeline.instance.get_runs()
     assert run.job_name == "refresh" and run.is_success
     assert {stage.run_id for stage in stages.values()} == {run.run_id}
-    assert step_states(pipeline, run.run_id) == dict.fromkeys(ASSETS, "SUCCESS")
+    assert step_states(pipeline, run.run_id) == dict.fromkeys(GRAPH.versions, "SUCCESS")
     assert run.tags["dsir/asked_by"] == "dsir run"
     assert run.tags["dsir/due"].startswith("raw_counts[pool.code]: never materialized and ")
     assert run.tags["dsir/home"] == str(pipeline.home)
@@ -53,7 +55,7 @@ def test_the_whole_graph_is_one_run_of_six_steps(pipeline):
 def test_nothing_due_is_no_run(done):
     before = len(done.instance.get_runs())
     stages = done.run()
-    assert list(stages) == list(ASSETS) and not any(stage.due for stage in stages.values())
+    assert list(stages) == list(GRAPH.versions) and not any(stage.due for stage in stages.values())
     assert len(done.instance.get_runs()) == before
 
 
@@ -61,7 +63,10 @@ def test_a_bad_file_fails_its_step_and_those_after_it_go_on_without_it(pipeline)
     pipeline.write_pool()
     pipeline.write_bytes("pool/bad.parquet", b"not Parquet")
     run, failed = pipeline.refresh()
-    assert step_states(pipeline, run.run_id) == {**dict.fromkeys(ASSETS, "SUCCESS"), "raw_counts": "FAILURE"}
+    assert step_states(pipeline, run.run_id) == {
+        **dict.fromkeys(GRAPH.versions, "SUCCESS"),
+        "raw_counts": "FAILURE",
+    }
     assert "raw_counts[pool.bad]" in failed["raw_counts"] and len(pipeline.picks()) == 20
     counts = pipeline.instance.get_status_by_partition(
         dg.AssetKey("raw_counts"), ["pool.bad", "pool.law"], dg.DynamicPartitionsDefinition(name="shards")
@@ -72,7 +77,7 @@ def test_a_bad_file_fails_its_step_and_those_after_it_go_on_without_it(pipeline)
     }
     # Retry from failure begins there, and does what follows from it.
     again, _ = KnownExecutionState.build_resume_retry_reexecution(pipeline.instance, run)
-    assert {key.removeprefix("refresh_") for key in again} == set(ASSETS) - {"target_counts"}
+    assert {key.removeprefix("refresh_") for key in again} == set(GRAPH.versions) - {"target_counts"}
 
 
 def test_where_nothing_is_left_to_go_on_with_one_step_fails_and_the_rest_is_not_begun(pipeline):
@@ -170,7 +175,9 @@ def test_the_checks_of_a_refresh_are_those_of_the_assets(done):
 def test_a_selection_that_is_not_what_it_says_is_not_evaluated(pipeline, monkeypatch):
     pipeline.write_pool()
     no = dg.AssetCheckResult(passed=False)
-    monkeypatch.setattr("dsir_dagster.refresh.check_selection", lambda *_: no)
+    [check] = GRAPH["selections"].checks
+    broken = replace(GRAPH["selections"], checks=(replace(check, evaluate=lambda *_: no),))
+    monkeypatch.setitem(GRAPH.assets, "selections", broken)
     _, failed = pipeline.refresh()
     assert "size_and_uniqueness failed" in failed["selections"]
     assert "does not pass its check size_and_uniqueness" in failed["evaluations"]

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.cli import main
-from dsir_dagster.resources.plan import ASSETS
 from tests.e2e.server import DagsterServer
 from tests.e2e.test_crashes import made, slow, some_made  # noqa: F401 - a fixture
 from tests.e2e.test_ui import launch, location
@@ -85,7 +85,7 @@ def test_a_refresh_is_terminated_and_stays_so_until_someone_goes_on(slow, tmp_pa
         # By hand it goes on.
         launch(server, "refresh", {})
         run = server.wait_for(lambda: ended(server, 2), 240, "the second run")
-        assert run["status"] == "SUCCESS" and steps(run) == dict.fromkeys(ASSETS, "SUCCESS")
+        assert run["status"] == "SUCCESS" and steps(run) == dict.fromkeys(GRAPH.versions, "SUCCESS")
         assert set(made(slow).values()) == {1}
     assert server.left == []
 
@@ -119,7 +119,7 @@ def test_retry_from_failure_takes_up_at_the_failed_step(pipeline, tmp_path, monk
         launch(server, "refresh", {})
         run = server.wait_for(lambda: ended(server), 180, "the first run")
         assert run["status"] == "FAILURE"
-        assert steps(run) == {**dict.fromkeys(ASSETS, "SUCCESS"), "raw_counts": "FAILURE"}
+        assert steps(run) == {**dict.fromkeys(GRAPH.versions, "SUCCESS"), "raw_counts": "FAILURE"}
         assert len(pipeline.picks()) == 20
         (pipeline.data / "pool/more.jsonl.zst").unlink()
         pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
@@ -131,7 +131,7 @@ def test_retry_from_failure_takes_up_at_the_failed_step(pipeline, tmp_path, monk
         assert answer["__typename"] == "LaunchRunSuccess", answer
         again = server.wait_for(lambda: ended(server, 2), 180, "the retry")
         assert again["status"] == "SUCCESS" and again["parentRunId"] == run["runId"]
-        assert steps(again) == dict.fromkeys(set(ASSETS) - {"target_counts"}, "SUCCESS")
+        assert steps(again) == dict.fromkeys(set(GRAPH.versions) - {"target_counts"}, "SUCCESS")
         assert pipeline.rows("SELECT count(*) FROM documents WHERE shard = 'pool.more'") == [(5,)]
     assert server.left == []
 
@@ -159,7 +159,7 @@ def test_the_pages_of_run_and_assets_after_a_refresh(pipeline, tmp_path, monkeyp
         server.ask("mutation { setNuxSeen }")
         [run] = runs(server)
         shown = page(server, f"runs/{run['runId']}", tmp_path)
-        assert all(f"refresh_{asset}" in shown for asset in ASSETS)
+        assert all(f"refresh_{asset}" in shown for asset in GRAPH.versions)
         plots = "KL reduction, plot"
         evaluation = "assets/evaluations?view=partitions&partition=picked"
         assert plots in page(server, evaluation, tmp_path)
@@ -168,7 +168,7 @@ def test_the_pages_of_run_and_assets_after_a_refresh(pipeline, tmp_path, monkeyp
         assert state["status"] == "COMPLETED_SUCCESS"
         shown = page(server, evaluation, tmp_path)
         assert plots in shown and "fresh, not recomputed" in shown
-        for asset in ASSETS:
+        for asset in GRAPH.versions:
             assert "Unsynced" not in page(server, f"assets/{asset}?view=overview", tmp_path)
         checks = page(server, "assets/selections?view=checks", tmp_path)
         assert "size_and_uniqueness" in checks

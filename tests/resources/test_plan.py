@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from dsir_dagster.resources import plan as plan_module
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.resources.lineage import Lineage
-from dsir_dagster.resources.plan import ASSETS, Output, Plan, ShardFile, fingerprint
+from dsir_dagster.resources.plan import Output, Plan, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings
 from tests.pipeline import materialization
 
@@ -63,7 +63,7 @@ class World:
     def materialize(self, *wanted: str) -> list[str]:
         """Bring everything that these patterns match up to date, upstream first; return what was done."""
         done = []
-        for asset in ASSETS:
+        for asset in GRAPH.versions:
             for output in self.plan().outputs():
                 asked = not wanted or any(fnmatchcase(output.name, pattern) for pattern in wanted)
                 if output.asset == asset and output.state != "fresh" and asked:
@@ -93,7 +93,7 @@ def test_at_first_everything_is_missing_and_after_one_pass_in_order_everything_i
 
 def test_outputs_are_listed_upstream_first(world):
     assets = [output.asset for output in world.plan().outputs()]
-    assert assets == sorted(assets, key=ASSETS.index)
+    assert assets == sorted(assets, key=list(GRAPH.versions).index)
 
 
 # --- what a change makes stale -----------------------------------------------------------------------
@@ -252,9 +252,9 @@ def test_after_a_change_one_pass_makes_everything_fresh_and_taking_it_back_does_
     assert back.latest == before.latest
 
 
-@pytest.mark.parametrize("asset", ASSETS)
+@pytest.mark.parametrize("asset", GRAPH.versions)
 def test_a_new_version_of_an_assets_code_makes_it_and_what_follows_stale(world, monkeypatch, asset):
-    monkeypatch.setitem(plan_module.CODE_VERSIONS, asset, "another")
+    monkeypatch.setitem(GRAPH.assets, asset, replace(GRAPH[asset], version="another"))
     follow = {
         "raw_counts": COUNTS | FROM_ESTIMATOR,
         "target_counts": TARGETS | FROM_ESTIMATOR,
@@ -269,7 +269,7 @@ def test_a_new_version_of_an_assets_code_makes_it_and_what_follows_stale(world, 
 
 
 def test_another_kernel_makes_the_counts_stale_and_all_that_follows(world, monkeypatch):
-    monkeypatch.setattr(plan_module, "KERNEL_VERSION", "another")
+    monkeypatch.setattr("dsir_dagster.resources.plan.KERNEL_VERSION", "another")
     assert world.state("stale") == EVERYTHING
     assert world.why("raw_counts[wiki-0]") == world.why("target_counts[chem]") == "changed: kernel"
 
