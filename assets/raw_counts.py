@@ -29,7 +29,6 @@ from dsir_dagster.assets.materialize import (
     markdown_table,
     rate,
 )
-from dsir_dagster.partitions import shards
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
     Block,
@@ -39,6 +38,8 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
+from dsir_dagster.resources.dagster_private import accepting_beta
+from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.store import table
@@ -48,7 +49,7 @@ from dsir_dagster.resources.workspace import Pipeline, Workspace
 ROW_GROUP = 1 << 17
 
 
-@dg.asset(
+@accepting_beta(dg.asset)(
     partitions_def=shards,
     backfill_policy=dg.BackfillPolicy.single_run(),
     output_required=False,

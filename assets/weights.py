@@ -27,7 +27,7 @@ from dsir_dagster.assets.materialize import (
     rate,
     reasons,
 )
-from dsir_dagster.partitions import shards
+from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.store import table

@@ -20,8 +20,8 @@ from dsir_dagster.assets.target_counts import build_target_counts
 from dsir_dagster.assets.weights import build_weights
 from dsir_dagster.automation import build_automation
 from dsir_dagster.jobs import build_materialize_shards
-from dsir_dagster.quick_events import record_events_quickly
 from dsir_dagster.refresh import Stage, build_refresh
+from dsir_dagster.resources.dagster_private import accepting_beta
 from dsir_dagster.resources.settings import load_settings
 from dsir_dagster.resources.workspace import Pipeline
 
@@ -40,6 +40,7 @@ GROUPS = {
 OWNERS = ["team:data-selection"]
 
 
+@accepting_beta
 def build_defs(
     config: str | Path | None = None,
     home: str | Path | None = None,
@@ -101,5 +102,4 @@ def build_defs(
 @dg.definitions
 def defs() -> dg.Definitions:
     """Build the definitions that ``dg dev`` serves: the configuration named by DSIR_CONFIG."""
-    record_events_quickly()  # the processes of runs begin here
     return build_defs()

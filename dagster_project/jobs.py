@@ -13,7 +13,7 @@ import pydantic
 from dsir_dagster.assets.materialize import RunOptions, as_events
 from dsir_dagster.assets.raw_counts import count_shards
 from dsir_dagster.assets.weights import weigh_shards
-from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.workspace import Pipeline
 
 

@@ -28,9 +28,9 @@ def ensure_cache() -> None:
     of_user = os.path.join(os.path.expanduser(caches), "numba")
     if any(map(_writable, filter(None, (given, Path(__file__).parent / "__pycache__", of_user)))):
         return
-    os.environ["NUMBA_CACHE_DIR"] = chosen = _private_folder()
-    if "numba" in sys.modules:  # it read the variable when it was imported
-        sys.modules["numba"].config.CACHE_DIR = chosen
+    import numba  # here, since nothing else that this module does takes as long
+
+    numba.config.CACHE_DIR = _private_folder()
 
 
 def _writable(folder: str | Path) -> bool:
