@@ -31,7 +31,6 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
-from dsir_dagster.launcher import MonitoredRunLauncher
 from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import private_folder
@@ -167,10 +166,7 @@ def _write_settings(settings: Path, say: Callable[[str], None]) -> None:
                 os.replace(new, settings)
                 say(f"{settings} was as an earlier version had written it; it is brought up to date")
     elif FORMER_LAUNCHER.encode() in found:
-        here = MonitoredRunLauncher.__module__
-        raise ConfigError(
-            f"{settings}: there is no {FORMER_LAUNCHER} any more; it is {here} now: correct the line"
-        )
+        raise ConfigError(f"{settings}: {FORMER_LAUNCHER} is dsir_dagster.launcher now; correct the line")
 
 
 def fault(path: Path) -> str:

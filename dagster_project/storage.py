@@ -6,7 +6,7 @@ Dagster's, where they are and whether they are whole (``dagster_project/instance
 Dagster makes a new SQLAlchemy engine for every statement or two, which opens the database, compiles its statements,
 commits, and closes the database again; SQLite waits for the disk at the commit, and where the last connection closes.
 Here a database keeps its engine and one connection, and commits do not wait. A refresh of 300 tiny shards takes 11 s
-instead of 15 on an idle machine, and instead of 19 to 36 while others write to the same disk.
+in place of 15, and of 19 to 39 while others write to the same disk.
 
 The log survives a killed process, and is consistent after a power cut but may then lack its last events. Recomputation
 never consults it: the lineage in the catalog decides that.

@@ -1,6 +1,6 @@
 """A place for compiled code where there is none.
 
-Belongs here: finding out, before Numba is imported, whether it will find a folder that it can write to. Does not belong
+Belongs here: finding out, before Numba compiles anything, whether it has a folder that it can write to. Does not belong
 here: what is compiled, and when (``compilation``).
 
 Numba keeps compiled code beside the source, else in the user's cache. Where it can write to neither, as in a container
@@ -28,7 +28,7 @@ def ensure_cache() -> None:
     of_user = os.path.join(os.path.expanduser(caches), "numba")
     if any(map(_writable, filter(None, (given, Path(__file__).parent / "__pycache__", of_user)))):
         return
-    import numba  # here, since nothing else that this module does takes as long
+    import numba  # which takes a while, and is needed here only
 
     numba.config.CACHE_DIR = _private_folder()
 

@@ -268,7 +268,7 @@ def test_settings_that_someone_changed_are_left_as_they_are(folder):
         assert len(instance.get_runs()) == 1 and instance.get_dynamic_partitions("shards") == ["a"]
     assert "max_concurrent_runs: 9" in settings.read_text() and "storage" not in settings.read_text()
     settings.write_text(settings.read_text().replace("dsir_dagster.", "dagster_project."))
-    found = r"dagster\.yaml: there is no dagster_project\.launcher any more; it is dsir_dagster\.launcher now"
+    found = r"dagster\.yaml: dagster_project\.launcher is dsir_dagster\.launcher now; correct the line"
     with pytest.raises(ConfigError, match=found):
         open_instance(folder.parent, pytest.fail)
 
