@@ -19,7 +19,10 @@ from types import MappingProxyType
 
 import dagster as dg
 import pyarrow as pa
-from dagster._core.definitions.data_version import (
+
+from dsir_dagster.resources.borders import markdown
+from dsir_dagster.resources.corpus import content_stamp
+from dsir_dagster.resources.dagster_private import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
     DATA_VERSION_TAG,
@@ -29,10 +32,6 @@ from dagster._core.definitions.data_version import (
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
-from dagster._core.errors import DagsterExecutionInterruptedError
-
-from dsir_dagster.resources.borders import markdown
-from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.errors import explained
 from dsir_dagster.resources.graph import graph
@@ -286,7 +285,7 @@ def bring_up_to_date(
                 yield from record()
                 recorded_at = time.monotonic()
         yield from record()
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         workspace.engine.stop()
         raise
     if due:

@@ -27,8 +27,8 @@ from dsir.features import featurize
 from dsir_dagster.cli import quiet_logger
 from dsir_dagster.definitions import build_defs
 from dsir_dagster.instance import open_instance
-from dsir_dagster.partitions import register_shards
 from dsir_dagster.resources.corpus import read_blocks
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.workspace import Workspace
 
 DOCUMENTS = 5

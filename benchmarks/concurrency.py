@@ -22,15 +22,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import yaml
-from dagster._core.storage.event_log import SqliteEventLogStorage
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.backfill import backfill
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.instance import open_instance
-from dsir_dagster.partitions import register_shards
+from dsir_dagster.resources.dagster_private import SqliteEventLogStorage
 from dsir_dagster.resources.database import Database
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.workspace import Workspace
 
 

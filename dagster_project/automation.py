@@ -19,10 +19,10 @@ import time
 
 import dagster as dg
 
-from dsir_dagster.partitions import register_shards
 from dsir_dagster.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFRESH, due_tag
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.plan import Output, Plan, fingerprint, takes_part
 from dsir_dagster.resources.workspace import Pipeline
 
@@ -63,7 +63,7 @@ def build_automation(
         return dg.SkipReason("; ".join(parts))
 
     @dg.sensor(
-        job=refresh,
+        job_name=refresh.name,  # Dagster copies a sensor that has the job itself, and warns of its own copy
         minimum_interval_seconds=30,
         description=(
             "Starts `refresh` when something is due that it has not been started for: a new or changed file, a "

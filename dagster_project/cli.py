@@ -23,7 +23,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
 from rich.live import Live
 from rich.table import Column, Table
 
@@ -34,7 +33,6 @@ from dsir_dagster.definitions import DEFAULT_CONFIG, DEFAULT_HOME
 from dsir_dagster.doctor import examine
 from dsir_dagster.doctor.printing import print_doctor
 from dsir_dagster.instance import open_instance
-from dsir_dagster.partitions import register_shards
 from dsir_dagster.prune import find_leftovers, print_leftovers, remove_leftovers
 from dsir_dagster.refresh import Stage
 from dsir_dagster.report import print_report
@@ -43,6 +41,7 @@ from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.catalog import Rebuilt
 from dsir_dagster.resources.errors import explained
 from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
@@ -122,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     with Signals() as signals:
         try:
             return call(options)
-        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             rest = (
                 "; what was done stays, and `dsir run` goes on from there" if options.command == "run" else ""
             )

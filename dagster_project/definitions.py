@@ -7,7 +7,6 @@ What belongs here: from the records of the graph to Dagster's assets and checks.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import dagster as dg
 from dsir_dagster.assets.materialize import RunOptions, as_events, as_result
 from dsir_dagster.automation import build_automation
 from dsir_dagster.jobs import build_materialize_shards
-from dsir_dagster.partitions import shards
-from dsir_dagster.quick_events import record_events_quickly
 from dsir_dagster.refresh import Stage, build_refresh
+from dsir_dagster.resources.dagster_private import accepting_beta
 from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
+from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.settings import load_settings
 from dsir_dagster.resources.workspace import Pipeline
 
@@ -30,6 +29,7 @@ DEFAULT_HOME = ".dsir"
 OWNERS = ["team:data-selection"]
 
 
+@accepting_beta
 def build_defs(
     config: str | Path | None = None,
     home: str | Path | None = None,
@@ -121,21 +121,18 @@ def build_asset(
         "pipeline": Pipeline,
         "config": asset.options or RunOptions,
     }
-    with warnings.catch_warnings():
-        # What the graph is built on, and pinned: one run for many partitions.
-        warnings.filterwarnings("ignore", message=".*backfill_policy", category=dg.BetaWarning)
-        return dg.asset(
-            name=asset.name,
-            deps=[dependency(name) for name in asset.after],
-            partitions_def=partitions[asset.partitions],
-            backfill_policy=dg.BackfillPolicy.single_run() if asset.partitions.many else None,
-            output_required=not asset.partitions.many,
-            code_version=asset.version,
-            group_name=asset.group,
-            owners=OWNERS,
-            kinds=set(asset.kinds),
-            description=asset.description,
-        )(compute)
+    return accepting_beta(dg.asset)(
+        name=asset.name,
+        deps=[dependency(name) for name in asset.after],
+        partitions_def=partitions[asset.partitions],
+        backfill_policy=dg.BackfillPolicy.single_run() if asset.partitions.many else None,
+        output_required=not asset.partitions.many,
+        code_version=asset.version,
+        group_name=asset.group,
+        owners=OWNERS,
+        kinds=set(asset.kinds),
+        description=asset.description,
+    )(compute)
 
 
 def build_check(
@@ -152,21 +149,16 @@ def build_check(
         "pipeline": Pipeline,
         "return": dg.AssetCheckResult,
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
-        )
-        return dg.asset_check(
-            asset=asset.name,
-            name=check.name,
-            partitions_def=partitions[asset.partitions] if check.by_partition else None,
-            blocking=check.blocking,
-            description=check.description,
-        )(evaluate)
+    return accepting_beta(dg.asset_check)(
+        asset=asset.name,
+        name=check.name,
+        partitions_def=partitions[asset.partitions] if check.by_partition else None,
+        blocking=check.blocking,
+        description=check.description,
+    )(evaluate)
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Build the definitions that ``dg dev`` serves: the configuration named by DSIR_CONFIG."""
-    record_events_quickly()  # the processes of runs begin here
     return build_defs()

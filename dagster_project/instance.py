@@ -1,7 +1,8 @@
 """Opening the Dagster instance of a home: its settings and its databases are whole, or are made so first.
 
 What belongs here: what a new DAGSTER_HOME is given, what is done about one that a killed or another process left half
-made. What does not: what is recorded in it (``dagster_project/quick_events.py``, ``assets/materialize.py``).
+made. What does not: how its databases are opened (``dagster_project/storage.py``), what is recorded in them
+(``assets/materialize.py``).
 
 Dagster makes its SQLite databases in place, table by table, whoever comes first. Two that come first together stamp a
 database with two versions, and every later process stops at it; a kill leaves a database without tables, which Dagster
@@ -15,6 +16,7 @@ the next command that opens the instance (``dsir init`` is one), but not by ``dg
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import math
 import os
 import shutil
@@ -28,17 +30,23 @@ from pathlib import Path
 
 import dagster as dg
 import yaml
-from dagster._core.instance import InstanceRef
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
-from dsir_dagster.quick_events import let_go, record_events_quickly
+from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import private_folder
+from dsir_dagster.storage import QuickSqliteStorage
 
-#: The instance's settings, written once into a new DAGSTER_HOME.
+#: The instance's settings, written into a new DAGSTER_HOME.
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
+storage:
+  custom:
+    module: dsir_dagster.storage
+    class: QuickSqliteStorage
+    config:
+      base_dir:
+        env: DAGSTER_HOME
 run_launcher:
   module: dsir_dagster.launcher
   class: MonitoredRunLauncher
@@ -53,6 +61,16 @@ concurrency:
   runs:
     max_concurrent_runs: 4
 """
+
+#: SHA-256 of the settings that earlier versions wrote. Where nobody has changed them since, they are replaced.
+EARLIER_SETTINGS = (
+    "8ae649680f0fc13f399c2aaa9f76e30ed77204ec917f78e4ba147009e6c9a3e9",
+    "abf3b9bcdc38f6f1bc1b553b717e24f26068bd3b75805670c5a5498b24f7ab6c",
+    "cee3b0dcd931c484f5e9041af6645ed95eb1fa953ab0759fdacd100b3963043f",
+)
+
+#: Where earlier versions had the run launcher.
+FORMER_LAUNCHER = "dagster_project.launcher"
 
 #: Dagster's databases, and the table of each that tells whether anything was recorded.
 DATABASES = {
@@ -76,22 +94,22 @@ def open_instance(home: Path, say: Callable[[str], None] | None = None) -> dg.Da
     home : Path
         DSIR_HOME.
     say : callable, optional
-        Takes a line of text for each database that had to be mended. Default: standard error.
+        Takes a line of text for each file that had to be mended. Default: standard error.
 
     Raises
     ------
+    ConfigError
+        ``dagster.yaml`` is not valid.
     OSError
         The folder cannot be written, or a database in it is of no use and cannot be mended.
     """
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str((home / "dagster").resolve())))
     private_folder(folder)
     make_whole(folder, say or (lambda line: print(line, file=sys.stderr)))
-    record_events_quickly()
     # Dagster would send what a command prints during its run into files, and show it when the terminal's turn comes:
     # late, or not at all where the process has ended.
-    module = "dagster._core.storage.noop_compute_log_manager"
-    uncaptured = {"compute_logs": {"module": module, "class": "NoOpComputeLogManager"}}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides=uncaptured))
+    nowhere = {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"compute_logs": nowhere}))
 
 
 def make_whole(folder: Path, say: Callable[[str], None]) -> None:
@@ -104,21 +122,20 @@ def make_whole(folder: Path, say: Callable[[str], None]) -> None:
     folder : Path
         DAGSTER_HOME.
     say : callable
-        Takes a line of text for each database that had to be mended.
+        Takes a line of text for each file that had to be mended.
     """
     settings = folder / "dagster.yaml"
-    if not settings.exists():
-        with _scratch(folder) as scratch:
-            (scratch / settings.name).write_text(INSTANCE_SETTINGS)
-            _put(scratch / settings.name, settings)
+    _write_settings(settings, say)
     try:
         storage = InstanceRef.from_dir(str(folder)).storage_data
     except (yaml.YAMLError, dg.DagsterInvalidConfigError) as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"{settings}: {why}; correct it, or take it away: a new one is written") from None
-    if storage is None or storage.class_name != DagsterSqliteStorage.__name__:
+    of_sqlite = (QuickSqliteStorage.__name__, DagsterSqliteStorage.__name__)
+    if storage is None or storage.class_name not in of_sqlite:
         return
-    base = Path(yaml.safe_load(storage.config_yaml)["base_dir"])
+    base_dir = storage.config_dict["base_dir"]
+    base = Path(base_dir if isinstance(base_dir, str) else os.environ[base_dir["env"]])
     if not any(map(fault, _databases(base))):
         return
     with (folder / "instance.lock").open("a") as lock:
@@ -128,6 +145,28 @@ def make_whole(folder: Path, say: Callable[[str], None]) -> None:
                 time.sleep(0.1)
             if found:
                 _mend(path, base, found, say)
+
+
+def _write_settings(settings: Path, say: Callable[[str], None]) -> None:
+    """Write ``dagster.yaml`` where there is none; replace one of an earlier version that nobody has changed.
+
+    Raises
+    ------
+    ConfigError
+        Someone has changed it, and it names a module that is gone.
+    """
+    found = settings.read_bytes() if settings.exists() else None
+    if found is None or hashlib.sha256(found).hexdigest() in EARLIER_SETTINGS:
+        with _scratch(settings.parent) as scratch:
+            new = scratch / settings.name
+            new.write_text(INSTANCE_SETTINGS)
+            if found is None:
+                _put(new, settings)
+            else:
+                os.replace(new, settings)
+                say(f"{settings} was as an earlier version had written it; it is brought up to date")
+    elif FORMER_LAUNCHER.encode() in found:
+        raise ConfigError(f"{settings}: {FORMER_LAUNCHER} is dsir_dagster.launcher now; correct the line")
 
 
 def fault(path: Path) -> str:
@@ -177,7 +216,6 @@ def _mend(path: Path, base: Path, found: str, say: Callable[[str], None]) -> Non
     new = not path.exists()
     with _scratch(base) as scratch:
         DagsterSqliteStorage(str(scratch)).dispose()
-        let_go(scratch)
         fresh = scratch / path.relative_to(base)
         if TWO in found:
             with closing(sqlite3.connect(fresh)) as database:

@@ -11,8 +11,8 @@ import dagster as dg
 import pydantic
 
 from dsir_dagster.assets.materialize import RunOptions, as_events
-from dsir_dagster.partitions import register_shards
 from dsir_dagster.resources.graph import Partitions, graph
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.workspace import Pipeline
 
 

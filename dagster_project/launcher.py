@@ -16,11 +16,15 @@ import signal
 
 import dagster as dg
 import psutil
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.events import DagsterEventType, EngineEventData
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._serdes import deserialize_value
+
+from dsir_dagster.resources.dagster_private import (
+    CanCancelExecutionRequest,
+    CanCancelExecutionResult,
+    CheckRunHealthResult,
+    DagsterUserCodeUnreachableError,
+    WorkerStatus,
+    deserialize_value,
+)
 
 #: Seconds that a process may seem to have begun after it said so: clocks of the kernel and of Dagster differ a little.
 CLOCKS_DIFFER = 2.0
@@ -66,7 +70,7 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
         self._instance.report_engine_event(
-            f"Sending an interrupt to the run's process (pid: {process.pid}).", run, EngineEventData()
+            f"Sending an interrupt to the run's process (pid: {process.pid}).", run
         )
         os.kill(process.pid, signal.SIGINT)
         return True
@@ -74,7 +78,7 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
 
 def worker(instance: dg.DagsterInstance, run_id: str) -> psutil.Process | None:
     """Return the living process of this machine that executes a run; None if there is none."""
-    for entry in reversed(instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)):
+    for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)):
         pid = entry.get_dagster_event().engine_event_data.metadata.get("pid")
         if pid is None:
             continue

@@ -19,7 +19,7 @@ from pathlib import Path
 import dagster as dg
 from rich.table import Table
 
-from dsir_dagster.partitions import shards
+from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal
 

@@ -20,11 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent
 
 from dsir_dagster.assets.materialize import (
     Made,
@@ -39,9 +34,13 @@ from dsir_dagster.assets.materialize import (
     told,
 )
 from dsir_dagster.assets.raw_counts import report_quarantine, too_many_quarantined
-from dsir_dagster.partitions import register_shards
 from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.dagster_private import (
+    AssetCheckEvaluationTargetMaterializationData,
+    AssetMaterializationPlannedData,
+)
 from dsir_dagster.resources.graph import Asset, Partitions, graph
+from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.plan import Output, Plan, takes_part
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Pipeline, Workspace
@@ -193,7 +192,7 @@ def refresh_asset(
         goes_on = all(map(is_input_error, errors)) and (
             not errors or stage_of(snapshot.plan, asset).fresh > 0
         )
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         if HOME_TAG in context.run.tags:  # of `dsir run`: Dagster takes it for a failure unless it was told
             context.instance.report_run_canceling(context.run)
         raise
@@ -365,7 +364,7 @@ def show_failed(context: dg.OpExecutionContext, stage: Stage) -> None:
             planned = AssetMaterializationPlannedData(
                 dg.AssetKey(output.asset), partition=output.partition or None
             )
-            event = DagsterEvent.build_asset_materialization_planned_event(
+            event = dg.DagsterEvent.build_asset_materialization_planned_event(
                 context.job_name, f"refresh_{stage.asset}", planned
             )
             context.instance.report_dagster_event(event, context.run_id, logging.DEBUG)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run_iterator
 
 from dsir_dagster.definitions import build_defs
 from dsir_dagster.refresh import (
@@ -23,6 +21,7 @@ from dsir_dagster.refresh import (
     quarantined,
     stage_of,
 )
+from dsir_dagster.resources.dagster_private import InMemoryJob, execute_run_iterator
 from dsir_dagster.resources.workspace import Workspace
 
 

@@ -1,6 +1,6 @@
 """A place for compiled code where there is none.
 
-Belongs here: finding out, before Numba is imported, whether it will find a folder that it can write to. Does not belong
+Belongs here: finding out, before Numba compiles anything, whether it has a folder that it can write to. Does not belong
 here: what is compiled, and when (``compilation``).
 
 Numba keeps compiled code beside the source, else in the user's cache. Where it can write to neither, as in a container
@@ -29,9 +29,9 @@ def ensure_cache() -> None:
     places = (given, Path(__file__).parent / "__pycache__", of_user)
     if any(writable(place) for place in places if place):
         return
-    os.environ["NUMBA_CACHE_DIR"] = chosen = _private_folder()
-    if "numba" in sys.modules:  # it read the variable when it was imported
-        sys.modules["numba"].config.CACHE_DIR = chosen
+    import numba  # which takes a while, and is needed here only
+
+    numba.config.CACHE_DIR = _private_folder()
 
 
 def writable(folder: str | Path) -> bool:

@@ -1,7 +1,7 @@
 """Threads: map over a stream in order, with bounded work in flight.
 
-What belongs here: the thread pools and their bounds. What does not: what is computed in them. Threads
-are enough, since reading, featurizing and compression release the GIL.
+What belongs here: the thread pools and their bounds, and what allocates their memory. What does not: what is computed
+in them. Threads are enough, since reading, featurizing and compression release the GIL.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import suppress
 from itertools import islice
 from queue import Full, Queue
 from typing import TypeVar
+
+import pyarrow as pa
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +45,7 @@ class Engine:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
+        choose_allocator()
         self._outputs = ThreadPoolExecutor(self.threads, thread_name_prefix="output")
         self._shards = ThreadPoolExecutor(self.threads, thread_name_prefix="shard")
         self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
@@ -180,6 +183,16 @@ class Engine:
                 items, Generator
             ):  # whoever holds on to an error would keep it, and its threads, alive
                 items.close()
+
+
+def choose_allocator() -> None:
+    """Let Arrow take its memory from jemalloc where it has that, unless ARROW_DEFAULT_MEMORY_POOL says otherwise.
+
+    mimalloc, its default, gives freed memory back to the system and asks for it anew for the next batch: a pass over
+    the pool takes a quarter longer.
+    """
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ and "jemalloc" in pa.supported_memory_backends():
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def available_cores() -> int:

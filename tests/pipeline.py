@@ -16,11 +16,10 @@ from pathlib import Path
 
 import dagster as dg
 import yaml
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run_iterator
 
 from dsir_dagster.definitions import build_defs
 from dsir_dagster.refresh import Stage
+from dsir_dagster.resources.dagster_private import InMemoryJob, execute_run_iterator
 from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh

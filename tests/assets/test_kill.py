@@ -9,7 +9,6 @@ from collections import Counter
 
 import dagster as dg
 import pytest
-from dagster._core.execution.stats import StepEventStatus
 
 from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.refresh import IN_PROGRESS
@@ -75,7 +74,7 @@ def in_progress(instance):
     found = {}
     for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS)):
         steps = instance.get_run_step_stats(run.run_id)
-        begun = [step.step_key for step in steps if step.status == StepEventStatus.IN_PROGRESS]
+        begun = [step.step_key for step in steps if step.status.value == "IN_PROGRESS"]
         if begun:
             found[run.run_id] = begun[0].removeprefix("refresh_")
     return found

@@ -13,11 +13,12 @@ from contextlib import closing
 
 import dagster as dg
 import pytest
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
+from dsir_dagster.resources.dagster_private import DagsterSqliteStorage
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.storage import QuickEventLogStorage
 
 OPEN = """
 import sys
@@ -108,7 +109,7 @@ def test_a_kill_while_a_home_is_made(tmp_path, monkeypatch):
 
 DAGSTER_OPENS = """
 import sys, dagster as dg
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dsir_dagster.resources.dagster_private import DagsterSqliteStorage
 print("ready", flush=True)
 sys.stdin.readline()
 DagsterSqliteStorage(sys.argv[1] + "/dagster")
@@ -201,9 +202,10 @@ def test_versions_that_are_not_this_dagsters_are_named_and_nothing_is_touched(fo
     assert len(fault(path)) > 0
 
 
-def test_what_dagster_itself_is_about_to_make_is_waited_for(tmp_path):
+def test_what_dagster_itself_is_about_to_make_is_waited_for(tmp_path, monkeypatch):
     """As where `dg dev` is first: a database of this moment, without a table yet."""
     folder = tmp_path / "dagster"
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
     (folder / "history").mkdir(parents=True)
     (folder / "history/runs.db").touch()
 
@@ -239,6 +241,36 @@ def test_new_homes_are_their_owners(pipeline, tmp_path):
     with open_instance(shared):
         pass
     assert stat.S_IMODE(shared.stat().st_mode) == 0o775
+
+
+STORAGE = INSTANCE_SETTINGS[INSTANCE_SETTINGS.index("storage:") : INSTANCE_SETTINGS.index("run_launcher:")]
+BEFORE_STORAGE = INSTANCE_SETTINGS.replace(STORAGE, "")
+
+
+@pytest.mark.parametrize(
+    "earlier", [BEFORE_STORAGE, BEFORE_STORAGE.replace("dsir_dagster.", "dagster_project.")]
+)
+def test_settings_of_an_earlier_version_are_brought_up_to_date(folder, earlier):
+    (folder / "dagster.yaml").write_text(earlier)
+    said = []
+    with open_instance(folder.parent, said.append) as instance:
+        assert isinstance(instance.event_log_storage, QuickEventLogStorage)
+        assert len(instance.get_runs()) == 1 and instance.get_dynamic_partitions("shards") == ["a"]
+    [line] = said
+    assert str(folder / "dagster.yaml") in line and "brought up to date" in line and "\n" not in line
+    assert (folder / "dagster.yaml").read_text() == INSTANCE_SETTINGS
+
+
+def test_settings_that_someone_changed_are_left_as_they_are(folder):
+    settings = folder / "dagster.yaml"
+    settings.write_text(BEFORE_STORAGE.replace("max_concurrent_runs: 4", "max_concurrent_runs: 9"))
+    with open_instance(folder.parent, pytest.fail) as instance:
+        assert len(instance.get_runs()) == 1 and instance.get_dynamic_partitions("shards") == ["a"]
+    assert "max_concurrent_runs: 9" in settings.read_text() and "storage" not in settings.read_text()
+    settings.write_text(settings.read_text().replace("dsir_dagster.", "dagster_project."))
+    found = r"dagster\.yaml: dagster_project\.launcher is dsir_dagster\.launcher now; correct the line"
+    with pytest.raises(ConfigError, match=found):
+        open_instance(folder.parent, pytest.fail)
 
 
 @pytest.mark.parametrize("settings", ["a: [b", "run_launchr: 3"])

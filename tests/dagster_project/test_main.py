@@ -55,9 +55,12 @@ def test_failed_partitions_are_the_exit_code(pipeline):
     ("chosen", "used"), [({}, "jemalloc"), ({"ARROW_DEFAULT_MEMORY_POOL": "system"}, "system")]
 )
 def test_memory_of_arrow(chosen, used):
-    """The project's choice holds in every process that loads it, and the user's goes before it."""
+    """The project's choice holds in every process that opens a pipeline, and the user's goes before it."""
     others = {key: value for key, value in os.environ.items() if key != "ARROW_DEFAULT_MEMORY_POOL"}
-    code = "import dsir_dagster.definitions, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    code = (
+        "import pyarrow; from dsir_dagster.resources.engine import Engine; Engine(); "
+        "print(pyarrow.default_memory_pool().backend_name)"
+    )
     command = [sys.executable, "-c", code]
     said = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=REPOSITORY, env=others | chosen

@@ -3,13 +3,15 @@
 from dataclasses import replace
 
 import dagster as dg
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.loader import LoadingContextForTest
 
 from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.assets.raw_counts import count_shard
 from dsir_dagster.definitions import build_defs
+from dsir_dagster.resources.dagster_private import (
+    CachingStaleStatusResolver,
+    KnownExecutionState,
+    LoadingContextForTest,
+)
 from dsir_dagster.runs import run_refresh
 from tests.pipeline import sentences, silent
 
@@ -34,7 +36,7 @@ def unsynced(pipeline):
             else [None]
         )
         for partition in partitions:
-            if resolver.get_status(key, partition) != StaleStatus.FRESH:
+            if resolver.get_status(key, partition).value != "FRESH":
                 causes = resolver.get_stale_causes(key, partition)
                 found[key.to_user_string(), partition] = [cause.reason for cause in causes]
     return found

@@ -39,9 +39,12 @@ def nowhere(tmp_path, monkeypatch):
 
 
 def test_where_there_is_a_cache_nothing_is_changed(monkeypatch, tmp_path):
+    import numba
+
+    before = numba.config.CACHE_DIR
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     cache.ensure_cache()
-    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path)
+    assert (os.environ["NUMBA_CACHE_DIR"], numba.config.CACHE_DIR) == (str(tmp_path), before)
 
 
 def test_a_private_folder_where_there_is_none_the_same_each_time(nowhere, monkeypatch):
@@ -49,12 +52,10 @@ def test_a_private_folder_where_there_is_none_the_same_each_time(nowhere, monkey
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", numba.config.CACHE_DIR)
     cache.ensure_cache()
-    chosen = Path(os.environ["NUMBA_CACHE_DIR"])
+    chosen = Path(numba.config.CACHE_DIR)
     assert chosen.parent == nowhere and chosen.stat().st_mode & 0o777 == 0o700
-    assert numba.config.CACHE_DIR == str(chosen)  # it was imported before
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
     cache.ensure_cache()
-    assert os.environ["NUMBA_CACHE_DIR"] == str(chosen)
+    assert numba.config.CACHE_DIR == str(chosen)
 
 
 @pytest.mark.parametrize("planted", ["open to all", "a link"])
@@ -70,7 +71,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(nowhere, monkeypatch, pla
         folder.mkdir()
         folder.chmod(0o777)
     cache.ensure_cache()
-    chosen = Path(os.environ["NUMBA_CACHE_DIR"])
+    chosen = Path(numba.config.CACHE_DIR)
     assert chosen != folder and chosen.stat().st_mode & 0o777 == 0o700
 
 

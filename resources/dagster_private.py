@@ -1,0 +1,102 @@
+"""What this project needs of Dagster that Dagster does not promise to keep.
+
+What belongs here: every import of its private modules, each with the public feature that it waits for, and how its
+warnings of beta features are met: a new version of Dagster is checked in one place. What does not: anything that the
+pinned version exports.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_IS_USER_PROVIDED_TAG,
+    DATA_VERSION_TAG,
+    DEFAULT_DATA_VERSION,
+    NULL_EVENT_POINTER,
+    CachingStaleStatusResolver,
+    extract_data_version_from_entry,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.execution.api import execute_run_iterator
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.instance import InstanceRef
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._serdes import ConfigurableClassData, deserialize_value
+
+__all__ = [  # noqa: RUF022 - by what they wait for
+    # `AssetMaterialization(data_version=…, input_data_versions=…)` for ops that materialize assets
+    "CODE_VERSION_TAG",
+    "DATA_VERSION_IS_USER_PROVIDED_TAG",
+    "DATA_VERSION_TAG",
+    "DEFAULT_DATA_VERSION",
+    "NULL_EVENT_POINTER",
+    "extract_data_version_from_entry",
+    "get_input_data_version_tag",
+    "get_input_event_pointer_tag",
+    # an `AssetCheckEvaluation` that finds the materialization it is about, as `AssetCheckResult` does
+    "AssetCheckEvaluationTargetMaterializationData",
+    # an event for an output that a step was to make and did not, as assets have it
+    "AssetMaterializationPlannedData",
+    # `execute_in_process` with the job's own executor, one event after the other
+    "InMemoryJob",
+    "execute_run_iterator",
+    # an interface for run launchers that is public, with what it asks the code server
+    "CanCancelExecutionRequest",
+    "CanCancelExecutionResult",
+    "CheckRunHealthResult",
+    "DagsterUserCodeUnreachableError",
+    "WorkerStatus",
+    "deserialize_value",
+    # SQLite's `synchronous` and kept connections in `storage: sqlite`
+    "ConfigurableClassData",
+    "DagsterSqliteStorage",
+    "SqlPollingEventWatcher",
+    "SqliteEventLogStorage",
+    "SqliteRunStorage",
+    # `DagsterInstance.from_config` with overrides, and the settings of an instance that is not opened
+    "InstanceRef",
+    "NoOpComputeLogManager",
+    # in tests: the staleness that pages show, and *Retry from failure*, on `DagsterInstance`
+    "CachingStaleStatusResolver",
+    "KnownExecutionState",
+    "LoadingContextForTest",
+    # Dagster's warnings
+    "accepting_beta",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def accepting_beta(function: F) -> F:
+    """Return a function that does the same without Dagster's warnings of features that may change.
+
+    What the graph is built on may be beta or preview (one run for many partitions, checks with partitions): Dagster is
+    pinned.
+    """
+
+    @functools.wraps(function)
+    def accepting(*arguments: object, **options: object) -> object:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            warnings.simplefilter("ignore", dg.PreviewWarning)
+            return function(*arguments, **options)
+
+    return cast(F, accepting)
