@@ -23,7 +23,7 @@ from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.sealed import ParquetFile
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import SCHEMAS
+from dsir_dagster.resources.store import columns_of
 
 T = TypeVar("T")
 
@@ -136,7 +136,8 @@ class Candidates:
         if not self.selection.collapse_duplicates:
             return {}
         columns = ["shard", "row", "doc_id", "content_hash"]
-        schema = pa.schema([SCHEMAS["documents"].field(name) for name in columns])
+        rows = columns_of("documents")
+        schema = pa.schema([rows.field(name) for name in columns])
         documents = pa.RecordBatchReader.from_batches(schema, self._rows_of_documents(columns))
         found = self.snapshot.catalog.query_files("duplicates", documents=documents)
         return {

@@ -54,6 +54,7 @@ from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.store import FileKind
 from dsir_dagster.resources.workspace import Workspace
 
 
@@ -331,7 +332,7 @@ EVALUATIONS = Asset(
     step=evaluate_selections,
     group="selections",
     kinds=("numba", "duckdb"),
-    folders=("evaluations",),
+    files=(FileKind("evaluations", pattern="{partition}/{fingerprint}/report.html", read_by_others=False),),
     keeps_versions=True,
     checks=(
         Check(

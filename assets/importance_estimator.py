@@ -29,7 +29,7 @@ from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import ConfigError, FitSize
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import table
+from dsir_dagster.resources.store import FileKind, schema_of, table
 from dsir_dagster.resources.workspace import Workspace
 
 #: Columns of a file of n-gram totals.
@@ -335,7 +335,11 @@ RAW_DISTRIBUTION = Asset(
     partitions=Partitions.PINNED,
     after=("raw_counts",),
     inputs=pinned_inputs,
-    folders=("raw_distribution",),
+    files=(
+        FileKind(
+            "raw_distribution", schema_of({"name": pa.string(), "bucket": pa.int32(), "count": pa.int64()})
+        ),
+    ),
     made_by="importance_estimator",
 )
 
@@ -354,7 +358,13 @@ IMPORTANCE_ESTIMATOR = Asset(
     step=fit_estimator,
     group="weights",
     kinds=("numpy", "parquet"),
-    folders=("importance_estimator",),
+    files=(
+        FileKind(
+            "importance_estimator",
+            schema_of({"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}),
+            pattern="log_ratios.parquet",
+        ),
+    ),
     checks=(
         Check(
             name="pool_has_not_drifted",

@@ -41,7 +41,7 @@ from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import table
+from dsir_dagster.resources.store import PIECE, FileKind, schema_of, table
 from dsir_dagster.resources.workspace import Workspace
 
 #: Rows that are gathered before they become a row group of Parquet.
@@ -353,6 +353,34 @@ def inputs(plan: Plan, shard: str) -> Inputs:
     return Inputs({"file": file.stamp, **plan.reading(source), "source": source.source or source.name})
 
 
+#: One row a document.
+DOCUMENTS = FileKind(
+    "documents",
+    schema_of(
+        {
+            "shard": pa.string(),
+            "row": pa.int64(),
+            **PIECE,
+            "doc_id": pa.string(),
+            "id_hash": pa.uint64(),
+            "source": pa.string(),
+            "n_tokens": pa.int64(),
+            "n_ngrams": pa.int64(),
+            "n_bytes": pa.int64(),
+            "content_hash": pa.uint64(),
+            "most_frequent_word": pa.int64(),
+            "informative_words": pa.int64(),
+            "single_digits": pa.int64(),
+        }
+    ),
+)
+#: Rows that could not be used, with the reason.
+QUARANTINE = FileKind(
+    "quarantine",
+    schema_of({"shard": pa.string(), "row": pa.int64(), "reason": pa.string(), "excerpt": pa.string()}),
+    read_by_others=False,
+)
+
 RAW_COUNTS = Asset(
     name="raw_counts",
     version="7",
@@ -368,7 +396,12 @@ RAW_COUNTS = Asset(
     finish=report_quarantine,
     group="counts",
     kinds=("numba", "arrow", "parquet"),
-    folders=("features", "documents", "quarantine", "raw_counts"),
+    files=(
+        FileKind("features", pattern="{partition}.arrow"),  # sparse counts of every document, Arrow IPC
+        DOCUMENTS,
+        QUARANTINE,
+        FileKind("raw_counts", schema_of({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()})),
+    ),
     checks=(
         Check(
             name="few_rows_quarantined",

@@ -43,7 +43,7 @@ from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECE
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import OPTIONS, ConfigError, Selection, Size
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, Stamp, sealed_writer, table
+from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Stamp, schema_of, sealed_writer, table
 from dsir_dagster.resources.workspace import Workspace
 
 
@@ -486,7 +486,29 @@ SELECTIONS = Asset(
     options=SelectionOptions,
     group="selections",
     kinds=("numpy", "parquet"),
-    folders=("selections",),
+    files=(
+        FileKind(
+            "selections",
+            schema_of(
+                {
+                    "selection": REPEATED,
+                    "version": REPEATED,
+                    "epoch": pa.int64(),
+                    "rank": pa.int64(),
+                    "target": REPEATED,
+                    "shard": REPEATED,
+                    "row": pa.int64(),
+                    **PIECE,
+                    "doc_id": pa.string(),
+                    "source": REPEATED,
+                    "n_tokens": pa.int64(),
+                    "log_weight": pa.float64(),
+                    "key": pa.float64(),
+                }
+            ),
+            pattern="{partition}/{fingerprint}/picks.parquet",  # the chosen records beside it
+        ),
+    ),
     keeps_versions=True,
     checks=(
         Check(

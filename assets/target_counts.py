@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 
 from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
@@ -37,6 +38,7 @@ from dsir_dagster.resources.graph import Asset, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Reader
+from dsir_dagster.resources.store import FileKind, schema_of
 from dsir_dagster.resources.workspace import Workspace
 
 #: Bytes of a block: most targets are small, and each core is to have some of it.
@@ -167,5 +169,18 @@ TARGET_COUNTS = Asset(
     step=count_targets,
     group="counts",
     kinds=("numba", "parquet"),
-    folders=("target_counts",),
+    files=(
+        FileKind(
+            "target_counts",
+            schema_of(
+                {
+                    "target": pa.string(),
+                    "bucket": pa.int32(),
+                    "count": pa.int64(),
+                    "validation_count": pa.int64(),
+                    "holdout_count": pa.int64(),
+                }
+            ),
+        ),
+    ),
 )

@@ -30,7 +30,7 @@ from dsir_dagster.resources.graph import Asset, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import table
+from dsir_dagster.resources.store import REPEATED, FileKind, schema_of, table
 from dsir_dagster.resources.workspace import Workspace
 
 
@@ -206,5 +206,12 @@ WEIGHTS = Asset(
     step=weigh_shards,
     group="weights",
     kinds=("numba", "parquet"),
-    folders=("weights",),
+    files=(
+        # Of one target, which the folder names: files of other targets are not even opened for a query of this one.
+        FileKind(
+            "weights",
+            schema_of({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),
+            pattern="target={target}/{partition}.parquet",
+        ),
+    ),
 )

@@ -19,12 +19,10 @@ from pathlib import Path
 import dagster as dg
 from rich.table import Table
 
+from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal
-
-#: Kinds of files in the store that a shard has.
-SHARD_KINDS = ("features", "documents", "quarantine", "raw_counts", "weights")
 
 #: Leftovers that are listed by name.
 SHOWN = 50
@@ -62,24 +60,21 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
     home = workspaces[0].home
     latest = workspaces[0].latest()
     vanished = {shard for workspace in workspaces for shard in workspace.vanished()}
-    named = {kind: {shard for plan in plans for shard in plan.shards} for kind in SHARD_KINDS}
-    named["target_counts"] = {target.name for plan in plans for target in plan.settings.targets}
-    named["raw_distribution"] = {plan.raw_distribution.partition for plan in plans if plan.raw_distribution}
-    named["importance_estimator"] = {"log_ratios"}
-    selections = {each.name for plan in plans for each in plan.settings.selections}
     found: list[tuple[Path, str]] = []
-    for kind in (*SHARD_KINDS, "target_counts", "raw_distribution", "importance_estimator"):
-        for path in (home / kind).glob("target=*/[!~]*" if kind == "weights" else "[!.~]*"):
-            if path.stem not in named[kind]:
-                gone = kind in SHARD_KINDS and path.stem in vanished
-                found.append((path, "its shard vanished" if gone else "no configuration names it"))
-    for kind in ("selections", "evaluations"):
-        for folder in (home / kind).glob("[!.~]*/*"):
-            name = folder.parent.name
-            if name not in selections:
-                found.append((folder, "no configuration names it"))
-            elif (kind, name) in latest and latest[kind, name].fingerprint != folder.name:
-                found.append((folder, OLDER_VERSION))
+    for asset in graph():
+        keys = {key for plan in plans for key in asset.partitions.keys(plan)}
+        for kind in asset.files:
+            for path in (home / kind.name).glob(kind.glob):
+                if asset.keeps_versions:
+                    name, folder = path.parents[1].name, path.parent
+                    newest = latest.get((asset.name, name))
+                    if name not in keys:
+                        found.append((folder, "no configuration names it"))
+                    elif newest and newest.fingerprint != folder.name:
+                        found.append((folder, OLDER_VERSION))
+                elif path.name not in {Path(kind.path(partition=key, target="")).name for key in keys}:
+                    gone = asset.partitions is Partitions.SHARDS and path.stem in vanished
+                    found.append((path, "its shard vanished" if gone else "no configuration names it"))
     found += [
         (path, "set aside by `dsir verify`") for path in (home / "damaged").rglob("*") if path.is_file()
     ]

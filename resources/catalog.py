@@ -33,8 +33,10 @@ from dsir_dagster.resources.database import (
     started,
     write_number,
 )
+from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.lineage import Lineage
-from dsir_dagster.resources.stamps import VERSIONED, Stamps
+from dsir_dagster.resources.stamps import Stamps
+from dsir_dagster.resources.store import file_kinds
 
 #: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it.
 VERSION = 2
@@ -229,6 +231,10 @@ class Catalog:
         files = f"regexp_replace({home}, '([*?[])', '[\\1]', 'g')"  # not a pattern, whatever it is called
         parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why")
         text = "\n".join(map(sql.load, parts))
+        for kind in file_kinds().values():  # of an asset that has no view of its own in views.sql
+            if kind.schema is not None and f"/{kind.name}/" not in text:
+                rows = f"read_parquet($files || '/{kind.name}/*.parquet')"
+                text += f"\nCREATE OR REPLACE VIEW {kind.name} AS FROM {rows};"
         text = re.sub(r"\$(home|files)", lambda match: home if match[1] == "home" else files, text)
         return text, hashlib.sha256(text.encode()).hexdigest()
 
@@ -452,7 +458,7 @@ def _stamps_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
         metrics.setdefault(row["selection"], []).append(row)
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
     rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
-    newest = {(*row.key, row.asset in VERSIONED and row.fingerprint): row for row in rows}
+    newest = {(*row.key, graph()[row.asset].keeps_versions and row.fingerprint): row for row in rows}
     for key, row in newest.items():
         of_version = metrics.get(row.partition) if row.asset == "evaluations" else None
         if of_version and row.metadata.get("selection_version") == of_version[0]["version"]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dsir_dagster.resources.plan import Output, Plan
     from dsir_dagster.resources.settings import Settings
     from dsir_dagster.resources.snapshot import Snapshot
+    from dsir_dagster.resources.store import FileKind
 
 
 class Partitions(enum.Enum):
@@ -119,8 +120,8 @@ class Asset:
         Dagster's.
     kinds : tuple of str
         What it is made with: Dagster shows these as labels.
-    folders : tuple of str
-        Kinds of files that an output has, as the store names them.
+    files : tuple of FileKind
+        Kinds of files that an output has.
     keeps_versions : bool
         Whether outputs of older fingerprints stay, each in a folder of its own.
     checks : tuple of Check
@@ -140,7 +141,7 @@ class Asset:
     options: type | None = None
     group: str = ""
     kinds: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
+    files: tuple[FileKind, ...] = ()
     keeps_versions: bool = False
     checks: tuple[Check, ...] = ()
     finish: Callable[..., None] | None = None

@@ -18,10 +18,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.lineage import Lineage
-
-#: Assets whose old versions stay.
-VERSIONED = ("selections", "evaluations")
 
 
 class Stamps:
@@ -38,7 +36,7 @@ class Stamps:
 
     def path(self, asset: str, partition: str, fingerprint: str) -> Path:
         """Return where the stamp of an output is, or will be."""
-        if asset in VERSIONED:
+        if graph()[asset].keeps_versions:
             return self.folder / asset / partition / f"{fingerprint}.json"
         return self.folder / asset / f"{partition or '~'}.json"
 

@@ -4,18 +4,7 @@ What belongs here: paths, schemas, writing to a temporary name and renaming, rea
 of the fingerprint. What does not: how damage is noticed (``resources/sealed.py``), small rows
 (``resources/catalog.py``), the corpus (``resources/corpus/``).
 
-=========================================  ========================================================
-``features/<shard>.arrow``                 sparse counts of every document (Arrow IPC)
-``documents/<shard>.parquet``              one row a document
-``quarantine/<shard>.parquet``             rows that could not be read, with the reason
-``raw_counts/<shard>.parquet``             n-gram totals a bucket
-``target_counts/<target>.parquet``         the same of a target and of its held-out documents
-``raw_distribution/<name>.parquet``        n-gram totals of the pool that an estimator is pinned to
-``importance_estimator/log_ratios.parquet``  log ratio a target and bucket
-``weights/target=<target>/<shard>.parquet``  log weight a document
-``selections/<selection>/<fingerprint>/``  ``picks.parquet`` and the chosen records
-``evaluations/<selection>/<fingerprint>/``  ``report.html``
-=========================================  ========================================================
+Which kinds of files there are, and where, the records of the assets say (``assets/``).
 
 Every file carries, in its schema's metadata, the fingerprint it was written under and the feature
 configuration behind it. A reader says which fingerprint it expects and is refused otherwise. A damaged file is
@@ -28,10 +17,12 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
 
 #: What a document is that is a piece of a record: the record's row in its file, and where the piece begins and ends
@@ -49,64 +41,53 @@ PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
 REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 
-def _schema(columns: dict[str, pa.DataType]) -> pa.Schema:
+def schema_of(columns: dict[str, pa.DataType]) -> pa.Schema:
     """Only what tells of a piece may be null. Parquet keeps and reads a bit for every value that may be."""
     return pa.schema([pa.field(name, type_, nullable=name in PIECE) for name, type_ in columns.items()])
 
 
-SCHEMAS = {
-    "documents": _schema(
-        {
-            "shard": pa.string(),
-            "row": pa.int64(),
-            **PIECE,
-            "doc_id": pa.string(),
-            "id_hash": pa.uint64(),
-            "source": pa.string(),
-            "n_tokens": pa.int64(),
-            "n_ngrams": pa.int64(),
-            "n_bytes": pa.int64(),
-            "content_hash": pa.uint64(),
-            "most_frequent_word": pa.int64(),
-            "informative_words": pa.int64(),
-            "single_digits": pa.int64(),
-        }
-    ),
-    "quarantine": _schema(
-        {"shard": pa.string(), "row": pa.int64(), "reason": pa.string(), "excerpt": pa.string()}
-    ),
-    "raw_counts": _schema({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
-    "target_counts": _schema(
-        {
-            "target": pa.string(),
-            "bucket": pa.int32(),
-            "count": pa.int64(),
-            "validation_count": pa.int64(),
-            "holdout_count": pa.int64(),
-        }
-    ),
-    "raw_distribution": _schema({"name": pa.string(), "bucket": pa.int32(), "count": pa.int64()}),
-    "importance_estimator": _schema({"target": pa.string(), "bucket": pa.int32(), "log_ratio": pa.float64()}),
-    # Of one target, which the folder names: files of other targets are not even opened for a query of this one.
-    "weights": _schema({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),
-    "selections": _schema(
-        {
-            "selection": REPEATED,
-            "version": REPEATED,
-            "epoch": pa.int64(),
-            "rank": pa.int64(),
-            "target": REPEATED,
-            "shard": REPEATED,
-            "row": pa.int64(),
-            **PIECE,
-            "doc_id": pa.string(),
-            "source": REPEATED,
-            "n_tokens": pa.int64(),
-            "log_weight": pa.float64(),
-            "key": pa.float64(),
-        }
-    ),
-}
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of files that an asset's outputs have, in a folder of its own below DSIR_HOME.
+
+    Attributes
+    ----------
+    name : str
+        Of the folder.
+    schema : pyarrow.Schema or None
+        Of its rows; None where it is no table of Parquet.
+    pattern : str
+        Path of an output's file below the folder: ``{partition}``, ``{target}`` and ``{fingerprint}`` stand for the
+        output's.
+    read_by_others : bool
+        Whether other outputs are made from it.
+    """
+
+    name: str
+    schema: pa.Schema | None = None
+    pattern: str = "{partition}.parquet"
+    read_by_others: bool = True
+
+    def path(self, **values: str) -> str:
+        """Return where a file is, below DSIR_HOME."""
+        return f"{self.name}/{self.pattern.format(**values)}"
+
+    @property
+    def empty(self) -> str:
+        """Where the file without rows is, below DSIR_HOME: a view over a glob fails where nothing matches."""
+        path = self.path(partition="~empty", target="~", fingerprint="~")
+        return path if "{partition}" in self.pattern else f"{self.name}/~empty.parquet"
+
+    @property
+    def glob(self) -> str:
+        """What matches its files, and no file without rows, below its folder."""
+        return re.sub(r"{\w+}", "*", self.pattern.replace("{partition}", "[!~.]*"))
+
+
+def file_kinds() -> dict[str, FileKind]:
+    """Return the kinds of files that the assets of the graph have, by name."""
+    return {kind.name: kind for asset in graph() for kind in asset.files}
+
 
 #: Columns in which strings repeat are worth a dictionary.
 _REPEATING = ["shard", "source", "target", "selection", "version", "reason"]
@@ -157,35 +138,29 @@ class Store:
         self.home = home
         if home.is_dir() and not os.access(home, os.W_OK):
             return  # another user's, or on a read-only disk: what is there can be read
-        for kind, schema in SCHEMAS.items():
-            # A view over a glob fails where nothing matches, so each kind has one file without rows.
-            folder = home / kind
-            empty = folder / {
-                "selections": "~empty/~/picks.parquet",
-                "weights": "target=~/~empty.parquet",
-            }.get(kind, "~empty.parquet")
-            if not _has_schema(empty, schema):
-                with self.replacing(empty) as temporary:
-                    pq.write_table(schema.empty_table(), temporary)
-        (home / "features").mkdir(exist_ok=True)
-        for kind in (*SCHEMAS, "features", "evaluations"):
-            self._remove_leftovers(home / kind / TEMPORARY)
+        for kind in file_kinds().values():
+            (home / kind.name).mkdir(parents=True, exist_ok=True)
+            if kind.schema is not None and not _has_schema(home / kind.empty, kind.schema):
+                with self.replacing(home / kind.empty) as temporary:
+                    pq.write_table(kind.schema.empty_table(), temporary)
+            self._remove_leftovers(home / kind.name / TEMPORARY)
 
-    def path(self, kind: str, partition: str) -> Path:
+    def path(self, kind: str, partition: str = "", target: str = "", fingerprint: str = "") -> Path:
         """Return where the file of this kind and partition is, or will be."""
-        return self.home / kind / f"{partition}{'.arrow' if kind == 'features' else '.parquet'}"
+        where = file_kinds()[kind]
+        return self.home / where.path(partition=partition, target=target, fingerprint=fingerprint)
 
     def weights(self, shard: str, target: str) -> Path:
         """Return where the log weights of a shard's documents under a target are, or will be."""
-        return self.path("weights", f"target={target}/{shard}")
+        return self.path("weights", shard, target)
 
     def selection_folder(self, selection: str, fingerprint: str) -> Path:
         """Return the folder of one version of a selection."""
-        return self.home / "selections" / selection / fingerprint
+        return self.path("selections", selection, fingerprint=fingerprint).parent
 
     def report(self, selection: str, fingerprint: str) -> Path:
         """Return where the report of one evaluation of a selection is, or will be."""
-        return self.home / "evaluations" / selection / fingerprint / "report.html"
+        return self.path("evaluations", selection, fingerprint=fingerprint)
 
     def is_there(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
         """Whether a file of the lineage is there, and no other one in its place.
@@ -348,7 +323,7 @@ class Stamp:
 @contextlib.contextmanager
 def sealed_writer(path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file of this kind in pieces, in place: whoever calls it renames it, or a folder around it."""
-    schema = SCHEMAS[kind].with_metadata(stamp.metadata())
+    schema = columns_of(kind).with_metadata(stamp.metadata())
     with parquet_writer(path, schema, **parquet_options(schema)) as writer:
         yield writer
 
@@ -361,9 +336,17 @@ def _has_schema(path: Path, schema: pa.Schema) -> bool:
         return False
 
 
+def columns_of(kind: str) -> pa.Schema:
+    """Return the schema of a kind of files that is a table."""
+    schema = file_kinds()[kind].schema
+    if schema is None:
+        raise ValueError(f"{kind}: its files are no tables")
+    return schema
+
+
 def table(kind: str, columns: dict) -> pa.Table:
     """Build a table of this kind; a single string fills its whole column, `PIECE` is null where it is not given."""
-    schema = SCHEMAS[kind]
+    schema = columns_of(kind)
     n_rows = max(len(value) for value in columns.values() if not isinstance(value, str))
     arrays = []
     for name, type_ in zip(schema.names, schema.types, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +35,7 @@ from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.plan import Plan, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings, Target, load_settings
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import Store
+from dsir_dagster.resources.store import Store, file_kinds
 
 #: Begins the stamp of a file that cannot be read.
 UNREADABLE = "unreadable"
@@ -385,8 +386,8 @@ class Workspace:
 def is_read_by_others(name: str) -> bool:
     """Whether other outputs are made from a file: not from quarantined rows, chosen records or reports."""
     path = Path(name)
-    chosen = path.parts[0] == "selections" and path.name != "picks.parquet"
-    return path.suffix in (".arrow", ".parquet") and path.parts[0] != "quarantine" and not chosen
+    kind = file_kinds()[path.parts[0]]
+    return kind.read_by_others and path.match(re.sub(r"{\w+}", "*", kind.pattern))
 
 
 def made_from(

@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_dagster.resources.store import SCHEMAS
+from dsir_dagster.resources.store import file_kinds
 from tests.assets.test_kill import outputs
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
 pytestmark = pytest.mark.slow
+
+SCHEMAS = {kind.name: kind.schema for kind in file_kinds().values() if kind.schema is not None}
 
 
 KINDS = (*SCHEMAS, "features")

@@ -80,7 +80,7 @@ def in_progress(instance):
     return found
 
 
-def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
+def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path, monkeypatch):
     chance = seeded()
     calm = pipeline_with_many_shards(tmp_path / "calm")
     undisturbed = start(calm)
@@ -91,6 +91,7 @@ def test_runs_killed_at_random_moments_end_as_an_undisturbed_one(tmp_path):
 
     disturbed = pipeline_with_many_shards(tmp_path / "disturbed")
     (disturbed.home / "dagster").mkdir(parents=True)
+    monkeypatch.setenv("DAGSTER_HOME", str(disturbed.home / "dagster"))
     killed = 0
     struck = {}
     for attempt in range(10 * KILLS):

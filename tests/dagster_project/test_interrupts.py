@@ -55,7 +55,8 @@ def wait_for_some(pipeline, process):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, number, code):
+def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, monkeypatch, number, code):
+    monkeypatch.setenv("DAGSTER_HOME", str(slow.home / "dagster"))
     process = start(slow)
     wait_for_some(slow, process)
     asked = time.monotonic()

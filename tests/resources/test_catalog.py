@@ -228,9 +228,9 @@ def fill(home: Path) -> None:
             },
         ),
         ("importance_estimator", "log_ratios", {"target": "chem", "bucket": two, "log_ratio": [0.5, -0.5]}),
-        ("weights", "target=chem/wiki-0", {"shard": "wiki-0", "row": two, "log_weight": [1.5, 2.5]}),
+        ("weights", "wiki-0", {"shard": "wiki-0", "row": two, "log_weight": [1.5, 2.5]}),
     ):
-        store.write_table(store.path(kind, partition), kind, columns, STAMP)
+        store.write_table(store.path(kind, partition, target="chem"), kind, columns, STAMP)
     for version in ("v1", "v2"):
         columns = {
             "selection": "tenth",

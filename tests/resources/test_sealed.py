@@ -12,9 +12,10 @@ import pytest
 
 from dsir.features import Features, FeatureSpec, featurize
 from dsir_dagster.resources.sealed import DamagedFile
-from dsir_dagster.resources.store import SCHEMAS, Stamp, Store, table
+from dsir_dagster.resources.store import Stamp, Store, file_kinds, table
 
 STAMP = Stamp("raw_counts[pool.a]", "0123456789abcdef", {"buckets": 1000})
+SCHEMAS = {kind.name: kind.schema for kind in file_kinds().values() if kind.schema is not None}
 KINDS = sorted(SCHEMAS)
 
 

@@ -14,10 +14,12 @@ import pytest
 from dsir.features import FeatureSpec, featurize
 from dsir_dagster.resources import store as store_module
 from dsir_dagster.resources.sealed import DamagedFile
-from dsir_dagster.resources.store import SCHEMAS, StaleInput, Stamp, Store, table
+from dsir_dagster.resources.store import StaleInput, Stamp, Store, file_kinds, table
 
 FEATURES = {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"}
 STAMP = Stamp("weights[wiki-0]", "0123456789abcdef", FEATURES)
+
+SCHEMAS = {kind.name: kind.schema for kind in file_kinds().values() if kind.schema is not None}
 
 
 def weights(n: int = 5) -> dict:
@@ -42,7 +44,7 @@ def store(tmp_path) -> Store:
 @pytest.fixture
 def old(store) -> SimpleNamespace:
     """A file of weights that is there before, and what it holds."""
-    path = store.path("weights", "wiki-0")
+    path = store.path("raw_counts", "wiki-0")
     store.write_table(path, "weights", weights(), STAMP)
     return SimpleNamespace(path=path, content=path.read_bytes(), files=files(store.home))
 
@@ -122,9 +124,9 @@ ROWS = {
 
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
-    path = store.path(kind, "part.1")
+    path = store.path(kind, "part.1", target="law", fingerprint="0123")
     store.write_table(path, kind, ROWS[kind], STAMP)
-    assert path == store.home / kind / "part.1.parquet"
+    assert path.is_relative_to(store.home / kind) and path.suffix == ".parquet"
     found = store.read_table(path, STAMP)
     assert found.schema.remove_metadata().equals(SCHEMAS[kind])
     for name, written in ROWS[kind].items():
@@ -135,7 +137,7 @@ def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
 
 
 def test_a_table_written_in_pieces_holds_all_of_them_and_appears_when_the_body_ends(store):
-    path = store.path("weights", "wiki-0")
+    path = store.path("raw_counts", "wiki-0")
     with store.table_writer(path, "weights", STAMP) as writer:
         for n in (3, 0, 2):
             writer.write_table(table("weights", weights(n)))
@@ -187,7 +189,7 @@ def refused(read) -> str:
 
 
 def test_a_missing_table_says_which_asset_to_materialize(store):
-    path = store.path("weights", "wiki-0")
+    path = store.path("raw_counts", "wiki-0")
     message = refused(lambda: store.read_table(path, STAMP))
     assert str(path) in message and "materialize weights[wiki-0] first" in message
 
@@ -227,7 +229,7 @@ def test_features_of_another_configuration_are_refused_too(store):
 
 
 def test_a_file_that_carries_no_checksum_is_refused_whatever_it_holds(store):
-    path = store.path("weights", "wiki-0")
+    path = store.path("raw_counts", "wiki-0")
     pq.write_table(table("weights", weights()).replace_schema_metadata(STAMP.metadata()), path)
     with pytest.raises(DamagedFile, match="no checksum"):
         store.read_table(path, STAMP)
@@ -317,7 +319,7 @@ def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeyp
 
 
 def test_a_partition_may_have_as_long_a_name_as_a_file_can(store):
-    path = store.path("weights", "x" * (255 - len(".parquet")))
+    path = store.path("raw_counts", "x" * (255 - len(".parquet")))
     store.write_table(path, "weights", weights(), STAMP)
     assert store.read_table(path, STAMP).num_rows == 5
 
