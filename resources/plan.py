@@ -30,7 +30,7 @@ CODE_VERSIONS = {
     "target_counts": "3",
     "importance_estimator": "2",
     "weights": "5",
-    "selections": "4",
+    "selections": "5",
     "evaluations": "2",
 }
 ASSETS = tuple(CODE_VERSIONS)
