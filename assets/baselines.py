@@ -18,11 +18,8 @@ from dsir.noise import gumbel_noise
 from dsir.selection import Budget, TopK, pack_position, positions_of
 from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.resources.settings import ConfigError, Selection
+from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
 from dsir_dagster.resources.snapshot import Snapshot
-
-#: Methods that pick the same documents whatever the seed.
-WITHOUT_NOISE = ("top_k", "classifier_top_k")
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def picks_by_other_methods(
     ConfigError
         A method cannot pick here.
     """
-    plain = candidates.selection.model_copy(update={"temperature": None, "length": None, "epochs": 1})
+    plain = candidates.selection.model_copy(update={"options": MethodOptions(), "epochs": 1})
     picks = {}
     for method in methods:
         try:
@@ -149,7 +146,7 @@ def picks_by_other_methods(
 def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray | None:
     """Pick by the method of the selection with the next seed; None where the seed does not matter."""
     selection = candidates.selection
-    if selection.method in WITHOUT_NOISE:
+    if not selection.declared.noise:
         return None
     other = selection.model_copy(update={"seed": selection.seed + 1, "epochs": 1})
     return pick_positions(candidates, budget, other)

@@ -29,11 +29,11 @@ from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.materialize import Result, markdown_table
-from dsir_dagster.assets.methods import METHODS, noise_stream
+from dsir_dagster.assets.methods import noise_stream
 from dsir_dagster.assets.texts import pool_texts
 from dsir_dagster.resources.borders import from_markdown, visible
 from dsir_dagster.resources.plan import Output, Plan
-from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-#: Methods whose keys of all documents follow from what is kept: log weights and noise.
-KEYED = ("resample", "top_k", "random")
 #: Documents that are shown of those picked; of the others, so many that come next and so many typical ones.
 PICKED, NEXT, TYPICAL = 10, 6, 4
 #: N-grams shown for a document, and as many against it; characters of its text that they are looked for in.
@@ -151,7 +149,7 @@ def add_report(
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
     picks = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
     path = snapshot.store.report(selection.name, output.fingerprint)
-    look = look_at_pool(snapshot, selection, picks)
+    look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.found.metadata))
     drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
     result.tables = drawn | result.tables
     page = template().render(page_of(snapshot, selection, source, output, result, picks, look))
@@ -205,13 +203,13 @@ def page_of(
         "selected": selected,
         "next": look.next,
         "typical": look.typical,
-        "keyed": selection.method in KEYED,
+        "keyed": KeyRule.of(made).decides,
         "excerpt": EXCERPT,
         "excerpt_long": EXCERPT_LONG,
         "numbers": {
             key: value
             for key, value in made.items()
-            if key not in ("noise_keys", "folder", "note", "seconds", "files", "bytes_written")
+            if key not in ("noise_keys", "key_rule", "folder", "note", "seconds", "files", "bytes_written")
         },
         "configuration": configuration(snapshot.workspace, selection),
         "lineage": list(lineage(snapshot.plan, selection, source)),
@@ -260,13 +258,13 @@ def thresholds_of(picks: pa.Table) -> dict[str, float]:
     return dict(zip(first["target"].to_pylist(), first["key_min"].to_pylist(), strict=True))
 
 
-def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table) -> Look:
+def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table, rule: KeyRule) -> Look:
     """Look at all documents once: those that come next, some typical of what was left, log weights and lengths."""
     candidates = Candidates(snapshot, selection)
     thresholds = thresholds_of(picks)
     keys = None
-    if selection.method in KEYED:
-        keys = METHODS[selection.method](candidates, Budget(documents=1)).keys
+    if rule.decides:
+        keys = selection.declared.fit(candidates, Budget(documents=1)).keys
     chosen = distinct(picked_positions(snapshot.plan, picks))
     following, typical = Leading(NEXT), Leading(TYPICAL)
     look = Look(

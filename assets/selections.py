@@ -41,7 +41,7 @@ from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
-from dsir_dagster.resources.settings import OPTIONS, ConfigError, Selection, Size
+from dsir_dagster.resources.settings import ConfigError, Selection, Size, methods
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Stamp, schema_of, sealed_writer, table
 from dsir_dagster.resources.workspace import Workspace
@@ -81,7 +81,7 @@ class SelectionOptions(RunOptions):
         ConfigError
             The parameters are not valid together.
         """
-        values = (selection.by(self.method) if self.method in OPTIONS else selection).model_dump()
+        values = (selection.by(self.method) if self.method in methods() else selection).model_dump()
         names = ("method", "min_tokens", "quality", "temperature", "length", "collapse_duplicates", "epochs")
         names += ("seed", "output")
         values |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
@@ -91,7 +91,10 @@ class SelectionOptions(RunOptions):
         try:
             return Selection.model_validate(values)
         except pydantic.ValidationError as error:
-            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            reasons = "; ".join(
+                f"{'.'.join(str(part) for part in e['loc'] if part != 'options')}: {e['msg']}"
+                for e in error.errors()
+            )
             raise ConfigError(f"selection '{selection.name}', launchpad: {reasons}") from None
 
 
@@ -296,6 +299,7 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, progress: P
             "method": selection.method,
             "seed": selection.seed,
             "noise_keys": json.dumps(noise_keys(selection)),
+            "key_rule": selection.declared.keys.recorded(),
             **(
                 {"near_duplicates_dropped": found.near_duplicates_dropped}
                 if selection.near_duplicates
@@ -472,7 +476,7 @@ def output_of(plan: Plan, selection: Selection) -> Output:
 
 SELECTIONS = Asset(
     name="selections",
-    version="4",
+    version="5",
     description=(
         "The picked documents, and their original records with a `_dsir` object.\n\n"
         "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method of "

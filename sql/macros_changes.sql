@@ -75,7 +75,8 @@ CREATE OR REPLACE MACRO selection_changes(selection, old := NULL, new := NULL) A
 WITH asked AS (
     SELECT selection AS selection, old AS old, new AS new
 ), sides AS (
-    SELECT DISTINCT ON (v.side) v.side, v.selection, v.version, v.configuration, l.inputs
+    SELECT DISTINCT ON (v.side) v.side, v.selection, v.version, v.configuration, l.inputs,
+           (l.metadata->>'key_rule')::JSON AS rule
     FROM asked, compared_versions(asked.selection, asked.old, asked.new) AS v
     JOIN lineage AS l ON l.asset = 'selections' AND l.partition = v.selection AND l.fingerprint = v.version
     WHERE v.on_disk
@@ -122,10 +123,13 @@ WITH asked AS (
         ) AS configured,
         configured(o.configuration, 'seed') = configured(n.configuration, 'seed')
             AND configured(o.configuration, 'method') = configured(n.configuration, 'method')
-            AND configured(o.configuration, 'method') IN ('resample', 'top_k')
+            AND coalesce(o.rule = n.rule AND (n.rule->>'log_weight')::BOOLEAN, false)
             AND coalesce(o.configuration->'temperature', o.configuration->'length', o.configuration->'epochs',
                          n.configuration->'temperature', n.configuration->'length', n.configuration->'epochs'
                 ) IS NULL AS same_noise,
+        -- what order follows from: the rule of keys of both versions, NULL where one of them has none
+        CASE WHEN o.rule = n.rule THEN n.rule END AS rule,
+        coalesce((n.rule->>'log_weight')::BOOLEAN, false) AS by_weight,
         (o.configuration->'size'->>'fraction') IS NOT NULL
             AND (n.configuration->'size'->>'fraction') IS NOT NULL AS a_share
     FROM sides AS o
@@ -189,9 +193,13 @@ SELECT
             THEN 'the pool shrank, and the budget with it'
         WHEN k.side = 'new' AND c.a_share AND k.place > greatest(t.old_places, t.new_places - (t.new_picked - t.old_picked))
             THEN 'the pool grew, and the budget with it'
-        WHEN k.side = 'old' AND (k.old_weights = k.new_weights OR k.place > t.new_places)
+        WHEN c.rule IS NULL
+            THEN 'not known: a version was made before rules of keys were kept'
+        WHEN (c.rule->>'besides') IS NOT NULL THEN 'not known: keys do not decide alone; ' || (c.rule->>'besides')
+        WHEN (c.rule->>'picked_only') IS NOT NULL THEN 'not known: keys of the method are kept of picked documents only'
+        WHEN k.side = 'old' AND (NOT c.by_weight OR k.old_weights = k.new_weights OR k.place > t.new_places)
             THEN 'displaced by better documents'
-        WHEN k.side = 'new' AND (k.old_weights = k.new_weights OR k.place > t.old_places)
+        WHEN k.side = 'new' AND (NOT c.by_weight OR k.old_weights = k.new_weights OR k.place > t.old_places)
             THEN 'moved up: a place came free'
         WHEN k.side = 'old' THEN 'fell behind: its weight changed' || c.estimator
         ELSE 'moved ahead: its weight changed' || c.estimator

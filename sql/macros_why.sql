@@ -36,7 +36,8 @@ END;
 -- why(doc_id, selection): one row for every document of this id, every target and every epoch of the selection. `rank`
 -- is that among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views
 -- `documents` and `weights` have what is newest, which may be newer than the selection while a run is under way or has
--- failed, and methods whose keys follow from more than log weights and noise keep these of picked documents only.
+-- failed, and methods whose keys follow from more than log weights and noise keep these of picked documents only. How
+-- keys follow is recorded with the selection (`KeyRule` in resources/settings/methods.py); versions of before have none.
 CREATE OR REPLACE MACRO why(doc_id, selection) AS TABLE
 WITH asked AS (
     SELECT doc_id AS doc_id, selection AS selection
@@ -46,7 +47,7 @@ WITH asked AS (
     SELECT w.* FROM chosen AS d JOIN weights AS w ON w.shard = d.shard AND w."row" = d."row"
 ), current AS (
     SELECT l.partition AS selection, l.fingerprint AS version, l.inputs, l.metadata,
-           l.inputs['configuration']::JSON AS configuration
+           l.inputs['configuration']::JSON AS configuration, (l.metadata->>'key_rule')::JSON AS rule
     FROM asked JOIN latest AS l ON l.asset = 'selections' AND l.partition = asked.selection
 ), targets AS (
     SELECT unnest(range(1, len(n.names) + 1)) AS number, unnest(n.names) AS target
@@ -73,10 +74,11 @@ WITH asked AS (
            p.target AS picked_for, p.rank, p.key AS picked_key, p.log_weight AS picked_log_weight,
            c.configuration->>'method' AS method, c.configuration->>'source_caps' IS NOT NULL AS capped,
            c.configuration->>'near_duplicates' IS NOT NULL AS deduplicated,
-           CASE WHEN method = 'top_k' THEN 0.0
-                WHEN method IN ('resample', 'random', 'mixture')
+           c.rule,
+           CASE WHEN (c.rule->>'noise')::BOOLEAN
                 THEN gumbel_noise(d.content_hash, c.metadata->>'noise_keys'
-                                  ->>(t.target || CASE WHEN e.epoch > 1 THEN '#' || e.epoch ELSE '' END)) END AS noise,
+                                  ->>(t.target || CASE WHEN e.epoch > 1 THEN '#' || e.epoch ELSE '' END))
+                WHEN (c.rule->>'log_weight')::BOOLEAN THEN 0.0 END AS noise,
            corrected_log_weight(
                w.log_weight, c.configuration->>'length', d.n_ngrams, d.n_tokens,
                (c.metadata->>'mean_tokens'->>t.target)::DOUBLE, (c.metadata->>'pool_mean_tokens')::DOUBLE
@@ -105,8 +107,8 @@ WITH asked AS (
            CASE WHEN f.picked_for = f.target THEN f.picked_log_weight
                 WHEN f.same THEN f.log_weight_now END AS log_weight,
            CASE WHEN f.picked_for = f.target THEN f.picked_key
-                WHEN f.method IN ('random', 'mixture') THEN f.noise
-                WHEN f.method IN ('resample', 'top_k') AND f.same THEN f.corrected + f.noise END AS key,
+                WHEN (f.rule->>'log_weight')::BOOLEAN THEN CASE WHEN f.same THEN f.corrected + f.noise END
+                ELSE f.noise END AS key,
            key - t.threshold AS margin,
            f.n_tokens >= f.min_tokens AND f.failed IS NULL AND f.twin IS NULL AS eligible
     FROM found AS f LEFT JOIN thresholds AS t ON t.target = f.target AND t.epoch = f.epoch
@@ -129,10 +131,11 @@ SELECT
         WHEN k.threshold IS NULL THEN 'nothing was picked for this target'
         WHEN k.picked_for IS NOT NULL
             THEN format('not picked for this target, since picked for {} (rank {:,})', k.picked_for, k.rank)
-        WHEN k.method = 'mixture' THEN 'not picked; its source got the share that the method gives it'
-        WHEN k.method IN ('match', 'classifier', 'classifier_top_k')
+        WHEN k.rule IS NULL
+            THEN 'not picked; its key is not known: the selection was made before rules of keys were kept'
+        WHEN (k.rule->>'besides') IS NOT NULL THEN 'not picked; ' || (k.rule->>'besides')
+        WHEN (k.rule->>'picked_only')::BOOLEAN
             THEN format('not picked; keys of method {} are kept of picked documents only', k.method)
-        WHEN k.key IS NULL THEN 'not picked; its noise is not known: the selection was made before noise keys were kept'
         WHEN k.deduplicated AND k.margin >= 0
             THEN format('not picked; a better-ranked document is nearly the same{}, or it would be above the threshold '
                         '{:,.3f} by {:,.3f}', CASE WHEN k.capped THEN ' or its source has its share' ELSE '' END,

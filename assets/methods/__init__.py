@@ -4,12 +4,12 @@ What belongs here: the interface of a method, and what all methods have in commo
 does not: the order and the budget themselves (``dsir/selection.py``), near-duplicates
 (``assets/near_duplicates.py``), what becomes of the picks (``assets/selections.py``).
 
-A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`. A new method is a module, a line
-in `METHODS`, and its name and options in ``resources/settings/selection.py``.
+A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`, and declares the method with its
+options, traits and rule of keys (:class:`dsir_dagster.resources.settings.Method`). A new method is a module and a line
+in `METHODS`; no other place knows methods by name.
 """
 
 import threading
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,16 +30,18 @@ from dsir_dagster.assets.methods import classifier, match, mixture, random, resa
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
 from dsir_dagster.assets.near_duplicates import NearDuplicates, pick_without
 from dsir_dagster.resources.progress import Progress
-from dsir_dagster.resources.settings import JOINT
+from dsir_dagster.resources.settings import Method
 
-METHODS: Mapping[str, Callable[[Candidates, Budget], Ranking]] = {
-    "resample": resample.fit,
-    "top_k": top_k.fit,
-    "random": random.fit,
-    "classifier": classifier.fit,
-    "classifier_top_k": classifier.fit,
-    "match": match.fit,
-    "mixture": mixture.fit,
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        resample.METHOD,
+        top_k.METHOD,
+        random.METHOD,
+        *classifier.METHODS,
+        match.METHOD,
+        mixture.METHOD,
+    )
 }
 
 
@@ -79,9 +81,9 @@ def pick(
     """
     selection = candidates.selection
     near = NearDuplicates(candidates) if selection.near_duplicates else None
-    ranking = METHODS[selection.method](candidates, budget)
+    ranking = selection.declared.fit(candidates, budget)
     best = selection.overlap == "best"
-    if selection.method in JOINT:
+    if selection.declared.joint:
         budgets = [budget]
     else:
         budgets = split_budget(budget, shares_of(candidates), selection.targets if best else None)
@@ -110,7 +112,7 @@ def pick(
     else:
         epochs, dropped = [choose(each) for each in pools(reserve=0)], 0
     rows = [joined(picks) for picks in epochs]
-    if selection.method in JOINT:  # all of its targets' picks are ranked together
+    if selection.declared.joint:  # all of its targets' picks are ranked together
         rows = [each.take(np.argsort(each["target"], kind="stable")) for each in rows]
     return Picked(rows, ranking, dropped)
 
@@ -123,7 +125,7 @@ def _collect(
 ) -> None:
     """Offer every eligible document to the top of every epoch and draw, in one pass over the pool."""
     selection = candidates.selection
-    joint, draws = selection.method in JOINT, draws_of(selection)
+    joint, draws = selection.declared.joint, draws_of(selection)
     adding = threading.Lock()
 
     def offer(documents: Documents) -> int:

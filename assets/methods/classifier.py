@@ -25,7 +25,7 @@ from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.materialize import markdown_table
 from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.assets.texts import map_target
-from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.settings import ConfigError, Method
 
 #: The most documents of a target that a classifier is fitted on, and about as many of the pool: all are in memory.
 LARGEST = 200_000
@@ -42,7 +42,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     selection = candidates.selection
     eligible = sum(candidates.map(lambda documents: int(documents.eligible.sum()), targets=[], columns=[]))
     classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
-    noisy = selection.method == "classifier"
+    noisy = selection.declared.noise
 
     def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
         if not noisy:
@@ -68,6 +68,9 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         numbers={"held_back_accuracy": accuracy},
         tables={"classifier": markdown_table(header, rows)},
     )
+
+
+METHODS = (Method("classifier", fit), Method("classifier_top_k", fit, noise=False))
 
 
 def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:

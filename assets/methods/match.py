@@ -6,9 +6,11 @@ What belongs here: running :mod:`dsir.matching` over the store. What does not: t
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pydantic
 
 from dsir.features import Features
 from dsir.matching import Matching, MatchingOptions, draw_keys, match, ratio, round_keys
@@ -18,8 +20,21 @@ from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
 from dsir_dagster.assets.materialize import markdown_table
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from dsir_dagster.assets.methods.resample import length_correction, temperature
-from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.assets.methods.resample import ResampleOptions, length_correction, temperature
+from dsir_dagster.resources.settings import ConfigError, Method
+from dsir_dagster.resources.settings.types import Number
+
+
+class MatchOptions(ResampleOptions):
+    """Options of ``match``."""
+
+    objective: Literal["mean", "worst"] = pydantic.Field(
+        "mean",
+        description="With several targets: come close to their mixture, or to the target that is worst off.",
+    )
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = pydantic.Field(
+        MatchingOptions.smoothing, description="Pseudo-counts a bucket of every distribution."
+    )
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
@@ -47,8 +62,8 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         validation.append(part)
     shares = [float(counts.sum()) for counts in fitted]
     if selection.shares is not None:
-        configured = dict(zip(selection.targets, selection.shares, strict=True))
-        shares = [configured[target] for target in targets]
+        share = dict(zip(selection.targets, selection.shares, strict=True))
+        shares = [share[target] for target in targets]
 
     def batches() -> Iterator[tuple[Features, np.ndarray]]:
         for documents in candidates.stream(targets=[], features=True):
@@ -59,10 +74,12 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     fitted, validation, shares = np.array(fitted), np.array(validation), np.array(shares)
     raw = raw_totals(snapshot)
     [name] = draws_of(selection)
+    configured = cast(MatchOptions, selection.options)
     options = MatchingOptions(
-        length=selection.length or MatchingOptions.length,
+        smoothing=configured.smoothing,
+        length=configured.length or MatchingOptions.length,
         mean_tokens=mean_tokens(candidates, targets, shares),
-        objective=selection.objective,
+        objective=configured.objective,
         seed=selection.seed,
         stream=noise_stream(selection, name),
     )
@@ -99,6 +116,9 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         numbers=numbers(matching, options),
         tables=tables(matching, targets),
     )
+
+
+METHOD = Method("match", fit, options=MatchOptions, joint=True)
 
 
 def mean_tokens(candidates: Candidates, targets: list[str], shares: np.ndarray) -> tuple[float, float] | None:

@@ -5,10 +5,12 @@ does not: the method itself (``dsir/mixture.py``). The weights are left beside t
 """
 
 from dataclasses import dataclass
+from typing import Annotated, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pydantic
 
 from dsir.evaluation import masked_totals
 from dsir.features import featurize
@@ -20,10 +22,22 @@ from dsir_dagster.assets.materialize import markdown_table
 from dsir_dagster.assets.methods import random
 from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.assets.texts import map_target
-from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions
+from dsir_dagster.resources.settings.types import Number
 
 #: The most totals that are held in memory: sources, or parts, times buckets.
 LARGEST = 1 << 27
+
+
+class MixingOptions(MethodOptions):
+    """Options of ``mixture``."""
+
+    sources: Annotated[int, pydantic.Field(gt=0)] | None = pydantic.Field(
+        None, description="At most so many sources."
+    )
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = pydantic.Field(
+        MixtureOptions.smoothing, description="Pseudo-counts a bucket of the target and of every source."
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,8 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         caps = np.minimum(caps, [selection.source_caps.get(each, 1.0) for each in sources.names])
     elif selection.source_caps is not None:
         caps = np.minimum(caps, selection.source_caps)
-    options = MixtureOptions(max_sources=selection.sources, seed=selection.seed)
+    configured = cast(MixingOptions, selection.options)
+    options = MixtureOptions(configured.smoothing, configured.sources, seed=selection.seed)
     try:
         mixture = fit_mixture(sources.totals, target_parts(candidates, name), options, caps=caps)
     except ValueError as error:
@@ -86,6 +101,16 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         tables=tables(sources, mixture),
         files={"mixture.csv": weights_table(sources, mixture)},
     )
+
+
+METHOD = Method(
+    "mixture",
+    fit,
+    KeyRule(noise=True, besides="its source got the share that the method gives it"),
+    MixingOptions,
+    joint=True,
+    one_target=True,
+)
 
 
 def count_sources(candidates: Candidates) -> Sources:

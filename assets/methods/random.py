@@ -6,6 +6,7 @@ from dsir.noise import gumbel_noise
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.resources.settings import KeyRule, Method
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
@@ -16,3 +17,6 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         return gumbel_noise(documents.content_hash, seed, stream)
 
     return Ranking(keys)
+
+
+METHOD = Method("random", fit, KeyRule(noise=True))

@@ -15,7 +15,7 @@ from dsir.features import hash_strings
 from dsir.noise import noise_key
 from dsir.selection import Budget, Caps
 from dsir_dagster.assets.candidates import Documents
-from dsir_dagster.resources.settings import JOINT, Selection
+from dsir_dagster.resources.settings import Selection
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Ranking:
 
 def draws_of(selection: Selection) -> list[str]:
     """Return what is drawn for: each target, or all of them together."""
-    if selection.method in JOINT:
+    if selection.declared.joint:
         return ["+".join(sorted(selection.targets))]
     return selection.targets
 
@@ -71,7 +71,7 @@ def noise_keys(selection: Selection) -> dict[str, str]:
     for epoch in range(1, selection.epochs + 1):
         for draw in draws_of(selection):
             key = f"{noise_key(selection.seed, noise_stream(selection, draw, epoch)):016x}"
-            for target in selection.targets if selection.method in JOINT else [draw]:
+            for target in selection.targets if selection.declared.joint else [draw]:
                 keys[f"{target}#{epoch}" if epoch > 1 else target] = key
     return keys
 

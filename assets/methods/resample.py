@@ -8,15 +8,76 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Literal, cast
 
 import numpy as np
+import pydantic
 
 from dsir.importance import correct_for_length, solve_temperature
 from dsir.noise import MOST_GUMBEL, gumbel_noise
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
-from dsir_dagster.resources.settings import ConfigError, Selection, SolvedTemperature
+from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions, Selection
+from dsir_dagster.resources.settings.types import Model, Number
+
+
+class SolvedTemperature(Model):
+    """The temperature at which the weights are as even as is asked for: exactly one of the two.
+
+    Attributes
+    ----------
+    effective_sample_size : float
+        ``(Σw)² / Σw²`` of the eligible documents' weights, in documents.
+    acceptance : float
+        Mean of the weights over the largest: the share that rejection sampling would accept.
+    """
+
+    effective_sample_size: Annotated[Number, pydantic.Field(gt=1)] | None = None
+    acceptance: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one(self) -> "SolvedTemperature":
+        if (self.effective_sample_size is None) == (self.acceptance is None):
+            raise ValueError("give either effective_sample_size or acceptance")
+        return self
+
+
+def _kind_of_temperature(value: object) -> str:
+    return "solved" if isinstance(value, dict | SolvedTemperature) else "number"
+
+
+class LengthOptions(MethodOptions):
+    """Options of the methods that correct log weights for the length of the document."""
+
+    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = pydantic.Field(
+        None,
+        description=(
+            "Correction for the length of the document: the log weight (of `match`, a round's sum of ratios) as it "
+            "is, divided by its n-grams, or by the square root of these; `poisson`: the log weight (of `match`, the "
+            "logarithm of the mean ratio) with the log ratio of Poisson distributions of its tokens added. Default: "
+            "none, of `match` per_ngram."
+        ),
+    )
+
+
+class ResampleOptions(LengthOptions):
+    """Options of ``resample``."""
+
+    temperature: (
+        Annotated[
+            Annotated[Number, pydantic.Field(gt=0), pydantic.Tag("number")]
+            | Annotated[SolvedTemperature, pydantic.Tag("solved")],
+            pydantic.Discriminator(_kind_of_temperature),
+        ]
+        | None
+    ) = pydantic.Field(
+        None,
+        description=(
+            "What log weights are divided by before noise is added; default 1. Of `match`, what the logarithms of its "
+            "rounds' mean ratios are, solved on those of the first round; default no noise in the rounds."
+        ),
+    )
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
@@ -46,9 +107,12 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         return key
 
     numbers = corrected.numbers()
-    if selection.temperature is not None:
+    if cast(ResampleOptions, selection.options).temperature is not None:
         numbers["temperatures"] = json.dumps(temperatures)
     return Ranking(keys, corrected.columns, numbers=numbers)
+
+
+METHOD = Method("resample", fit, KeyRule(log_weight=True, noise=True), ResampleOptions)
 
 
 @dataclass(frozen=True)
@@ -57,30 +121,31 @@ class LengthCorrection:
 
     Attributes
     ----------
-    selection : Selection
+    length : str or None
+        The option.
     mean_tokens : dict of str to float
         Tokens of a document of each target, in the mean; where these are needed.
     pool_mean_tokens : float
         The same of the eligible documents of the pool.
     """
 
-    selection: Selection
+    length: str | None
     mean_tokens: dict[str, float]
     pool_mean_tokens: float
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Which columns of the documents are needed for it."""
-        return () if self.selection.length is None else ("n_ngrams",)
+        return () if self.length is None else ("n_ngrams",)
 
     def log_weights(self, documents: Documents, target: str) -> np.ndarray:
         """Return the corrected log weight of every document: ndarray of float64."""
-        if self.selection.length is None:
+        if self.length is None:
             return documents.log_weights[target]
         means = (self.mean_tokens[target], self.pool_mean_tokens) if self.mean_tokens else None
         return correct_for_length(
             documents.log_weights[target],
-            self.selection.length,
+            self.length,
             documents.n_ngrams,
             documents.n_tokens,
             means,
@@ -96,16 +161,17 @@ class LengthCorrection:
 def length_correction(candidates: Candidates) -> LengthCorrection:
     """Return the correction that a selection asks for; one pass over the documents if it has to know their lengths."""
     selection = candidates.selection
+    length = cast(LengthOptions, selection.options).length
     means: dict[str, float] = {}
     documents = tokens = 0
-    if selection.length == "poisson":
+    if length == "poisson":
         for each in candidates.stream(targets=[]):
             documents += int(each.eligible.sum())
             tokens += int(each.n_tokens[each.eligible].sum())
         for target in selection.targets:
             counted = candidates.snapshot.plan.target_counts(target).found.metadata
             means[target] = counted["tokens"] / counted["documents"]
-    return LengthCorrection(selection, means, tokens / max(documents, 1))
+    return LengthCorrection(length, means, tokens / max(documents, 1))
 
 
 def temperature(
@@ -115,7 +181,7 @@ def temperature(
 
     ``passes`` gives the log weights of the eligible documents, as :func:`dsir.importance.solve_temperature` needs them.
     """
-    wanted = selection.temperature
+    wanted = cast(ResampleOptions, selection.options).temperature
     if not isinstance(wanted, SolvedTemperature):
         return none if wanted is None else wanted
     try:

@@ -5,7 +5,8 @@ import numpy as np
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
-from dsir_dagster.assets.methods.resample import length_correction
+from dsir_dagster.assets.methods.resample import LengthOptions, length_correction
+from dsir_dagster.resources.settings import KeyRule, Method
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
@@ -16,3 +17,6 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         return corrected.log_weights(documents, target)
 
     return Ranking(keys, corrected.columns, numbers=corrected.numbers())
+
+
+METHOD = Method("top_k", fit, KeyRule(log_weight=True), LengthOptions, noise=False)

@@ -17,6 +17,7 @@ import pydantic
 import yaml
 
 from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
+from dsir_dagster.resources.settings.methods import KeyRule, Method, MethodOptions, methods
 from dsir_dagster.resources.settings.pool import (
     EstimatorSettings,
     FeatureSettings,
@@ -25,34 +26,27 @@ from dsir_dagster.resources.settings.pool import (
     Reader,
     Target,
 )
-from dsir_dagster.resources.settings.selection import (
-    JOINT,
-    OPTIONS,
-    Method,
-    Selection,
-    Size,
-    SolvedTemperature,
-)
+from dsir_dagster.resources.settings.selection import Selection, Size
 from dsir_dagster.resources.settings.types import ConfigError, Model
 from dsir_dagster.resources.uris import absolute_uri, masked
 
 __all__ = [
-    "JOINT",
-    "OPTIONS",
     "ConfigError",
     "DownstreamSettings",
     "EvaluationSettings",
     "FitSize",
+    "KeyRule",
     "Method",
+    "MethodOptions",
     "ProxySettings",
     "RawSource",
     "Reader",
     "Selection",
     "Settings",
     "Size",
-    "SolvedTemperature",
     "Target",
     "load_settings",
+    "methods",
 ]
 
 

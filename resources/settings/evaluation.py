@@ -11,7 +11,7 @@ import pydantic
 
 from dsir.downstream import DownstreamOptions
 from dsir.evaluation import SMOOTHING
-from dsir_dagster.resources.settings.selection import Method
+from dsir_dagster.resources.settings.methods import MethodName
 from dsir_dagster.resources.settings.types import Model, Number
 
 
@@ -68,7 +68,7 @@ class EvaluationSettings(Model):
         Train classifiers of targets that have labels and a holdout.
     """
 
-    compare: list[Method] = pydantic.Field(default_factory=list)
+    compare: list[MethodName] = pydantic.Field(default_factory=list)
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = SMOOTHING
     sample: Annotated[int, pydantic.Field(ge=0)] = 200_000

@@ -1,7 +1,7 @@
 """What is wanted: one selection, with its method, its size and its options.
 
-What belongs here: the entries of the section ``selections``, and which options each method takes. What does not: the
-methods (``assets/methods/``).
+What belongs here: the entries of the section ``selections``. What does not: the methods and the options that only some
+of them take (``assets/methods/``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ from typing import Annotated, Literal
 import pydantic
 
 from dsir.quality import PAPER
+from dsir_dagster.resources.settings.methods import (
+    Method,
+    MethodName,
+    MethodOptions,
+    defaults_of,
+    methods,
+    refuse,
+)
 from dsir_dagster.resources.settings.types import ConfigError, Model, Name, Number
 
 
@@ -93,50 +101,13 @@ def _on_or_off(value: object) -> object:
     return value
 
 
-class SolvedTemperature(Model):
-    """The temperature at which the weights are as even as is asked for: exactly one of the two.
-
-    Attributes
-    ----------
-    effective_sample_size : float
-        ``(Σw)² / Σw²`` of the eligible documents' weights, in documents.
-    acceptance : float
-        Mean of the weights over the largest: the share that rejection sampling would accept.
-    """
-
-    effective_sample_size: Annotated[Number, pydantic.Field(gt=1)] | None = None
-    acceptance: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _one(self) -> SolvedTemperature:
-        if (self.effective_sample_size is None) == (self.acceptance is None):
-            raise ValueError("give either effective_sample_size or acceptance")
-        return self
-
-
-def _kind_of_temperature(value: object) -> str:
-    return "solved" if isinstance(value, dict | SolvedTemperature) else "number"
-
-
 def _kind_of_caps(value: object) -> str:
     return "by source" if isinstance(value, Mapping) else "number"
 
 
 Share = Annotated[Number, pydantic.Field(gt=0, le=1)]
-
-#: What each method takes beside targets, size, seed and which documents are eligible.
-OPTIONS = {
-    "resample": {"temperature", "length", "source_caps", "epochs", "overlap"},
-    "top_k": {"length", "source_caps", "overlap"},
-    "random": {"source_caps", "epochs", "overlap"},
-    "classifier": {"source_caps", "epochs", "overlap"},
-    "classifier_top_k": {"source_caps", "overlap"},
-    "match": {"temperature", "length", "source_caps", "epochs", "objective"},
-    "mixture": {"source_caps", "epochs", "sources"},
-}
-Method = Literal["resample", "top_k", "random", "classifier", "classifier_top_k", "match", "mixture"]
-#: Methods that pick for all targets of a selection together, rather than for each its share.
-JOINT = ("match", "mixture")
+#: Options that take a key in a dump only where they are not at their default, since they came later than the others.
+LATER = ("quality", "collapse_duplicates", "near_duplicates", "source_caps", "overlap", "epochs")
 
 
 class Selection(Model):
@@ -155,7 +126,7 @@ class Selection(Model):
         Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in
         the reference.
     method : str
-        One of `OPTIONS`; ``assets/methods/`` has a module for each.
+        ``assets/methods/`` has a module for each.
     size : Size
         Documents, fraction or tokens; of each epoch.
     min_tokens : int
@@ -168,20 +139,8 @@ class Selection(Model):
     near_duplicates : float, optional
         Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked; needs
         the extra `near-duplicates`.
-    temperature : float or SolvedTemperature
-        What log weights are divided by before noise is added; default 1. Of `match`, what the logarithms of its rounds'
-        mean ratios are, solved on those of the first round; default no noise in the rounds.
-    length : {"none", "per_ngram", "sqrt", "poisson"}, optional
-        Correction for the length of the document: the log weight (of `match`, a round's sum of ratios) as it is,
-        divided by its n-grams, or by the square root of these; `poisson`: the log weight (of `match`, the logarithm of
-        the mean ratio) with the log ratio of Poisson distributions of its tokens added. Default: none, of `match`
-        per_ngram.
     source_caps : float or dict of str to float, optional
         The largest share of the budget that the documents of each source, or of the named ones, may take.
-    sources : int, optional
-        `mixture`: at most so many sources.
-    objective : {"mean", "worst"}
-        `match` with several targets: come close to their mixture, or to the target that is worst off.
     overlap : {"first", "best"}
         Of several targets that want a document, the first one listed gets it (as in the reference), or the one that
         ranks it best (so that their order does not matter).
@@ -191,26 +150,19 @@ class Selection(Model):
         Seed of the noise.
     output : {"jsonl", "jsonl.zst", "parquet", "none"}
         Format of the chosen records; with none, only the picks are written, which name them.
+    options : MethodOptions
+        Of the method alone. In the file, and in a dump, they stand beside the others.
     """
 
     name: Name
     targets: Annotated[list[str], pydantic.Field(min_length=1)]
     shares: list[Annotated[Number, pydantic.Field(gt=0)]] | None = None
-    method: Method = "resample"
+    method: MethodName = "resample"
     size: Size
     min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
     quality: Annotated[Quality | None, pydantic.BeforeValidator(_on_or_off)] = None
     collapse_duplicates: bool = False
     near_duplicates: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
-    temperature: (
-        Annotated[
-            Annotated[Number, pydantic.Field(gt=0), pydantic.Tag("number")]
-            | Annotated[SolvedTemperature, pydantic.Tag("solved")],
-            pydantic.Discriminator(_kind_of_temperature),
-        ]
-        | None
-    ) = None
-    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = None
     source_caps: (
         Annotated[
             Annotated[Share, pydantic.Tag("number")] | Annotated[dict[str, Share], pydantic.Tag("by source")],
@@ -218,12 +170,32 @@ class Selection(Model):
         ]
         | None
     ) = None
-    sources: Annotated[int, pydantic.Field(gt=0)] | None = None
-    objective: Literal["mean", "worst"] = "mean"
     overlap: Literal["first", "best"] = "first"
     epochs: Annotated[int, pydantic.Field(gt=0, le=1000)] = 1
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     output: Literal["jsonl", "jsonl.zst", "parquet", "none"] = "jsonl"
+    options: pydantic.SerializeAsAny[MethodOptions] = MethodOptions()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _options_apart(cls, values: object) -> object:
+        """Put what is no common option below ``options``: unknown keys too, which these refuse."""
+        if not isinstance(values, dict):
+            return values
+        common = {key: value for key, value in values.items() if key in cls.model_fields and key != "options"}
+        return common | {"options": {key: value for key, value in values.items() if key not in common}}
+
+    @pydantic.field_validator("options", mode="plain")
+    @classmethod
+    def _of_the_method(cls, values: dict[str, object], info: pydantic.ValidationInfo) -> MethodOptions:
+        if "method" not in info.data:  # it has an error of its own
+            return MethodOptions.model_validate({k: v for k, v in values.items() if not defaults_of(k)})
+        method = methods()[info.data["method"]]
+        others = sorted(key for key in values if key not in method.takes and defaults_of(key))
+        for option in others:
+            if any(values[option] != default for default in defaults_of(option)):
+                raise refuse(method, option)
+        return method.options.model_validate({k: v for k, v in values.items() if k not in others})
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Selection:
@@ -231,31 +203,42 @@ class Selection(Model):
             raise ValueError(f"{len(self.targets)} targets but {len(self.shares)} shares")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError("a target is named twice")
-        for option in sorted(set().union(*OPTIONS.values()) - OPTIONS[self.method]):
-            if getattr(self, option) != type(self).model_fields[option].default:
-                takers = [method for method, options in OPTIONS.items() if option in options]
-                raise ValueError(f"method {self.method} takes no {option}; {', '.join(takers)} do")
-        if self.method == "mixture" and len(self.targets) > 1:
-            raise ValueError(f"method mixture takes one target, here are {len(self.targets)}")
+        for option in ("epochs", "overlap", "source_caps"):
+            if (
+                option not in self.declared.takes
+                and getattr(self, option) != type(self).model_fields[option].default
+            ):
+                raise refuse(self.declared, option)
+        if self.declared.one_target and len(self.targets) > 1:
+            raise ValueError(f"method {self.method} takes one target, here are {len(self.targets)}")
         return self
+
+    @property
+    def declared(self) -> Method:
+        """What its method declares."""
+        return methods()[self.method]
 
     @property
     def keys_are_log_weights(self) -> bool:
         """Whether documents are ranked by log weight, with or without noise, and nothing else."""
-        plain = self.temperature in (None, 1) and self.length in (None, "none")
-        return self.method in ("resample", "top_k") and plain
+        temperature, length = (getattr(self.options, name, None) for name in ("temperature", "length"))
+        return self.declared.keys.log_weight and temperature in (None, 1) and length in (None, "none")
 
     def by(self, method: str) -> Selection:
-        """Return the same selection by another method: without the options that this one does not take.
+        """Return the same selection by another method, with what options mean the same to both.
 
         Raises
         ------
         ConfigError
             The method cannot pick what this selection is.
         """
+        mine, other = self.declared, methods()[method]
+        fields = (mine.options.model_fields, other.options.model_fields)
         values = self.model_dump()
-        for option in set().union(*OPTIONS.values()) - OPTIONS[method]:
-            values.pop(option, None)
+        for option in mine.takes:
+            here, there = (each.get(option) for each in fields)
+            if option not in other.takes or (here and there and here.default != there.default):
+                values.pop(option, None)
         try:
             return type(self).model_validate(values | {"method": method})
         except pydantic.ValidationError as error:
@@ -265,12 +248,9 @@ class Selection(Model):
     @pydantic.model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, object]:
         values = dump(self)
-        for option in (
-            "quality",
-            "collapse_duplicates",
-            "near_duplicates",
-            *sorted(set().union(*OPTIONS.values())),
-        ):
-            if getattr(self, option) == type(self).model_fields[option].default:
-                values.pop(option, None)
-        return values
+        own = values.pop("options", {})
+        for model, dumped, later in ((self, values, LATER), (self.options, own, tuple(own))):
+            for option in later:
+                if getattr(model, option) == type(model).model_fields[option].default:
+                    dumped.pop(option, None)
+        return values | own

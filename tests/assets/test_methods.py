@@ -13,7 +13,6 @@ from dsir.matching import MatchingOptions, draw_keys, in_validation, match
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates
 from dsir_dagster.assets.methods import METHODS, mixture
-from dsir_dagster.resources.settings import OPTIONS
 from tests.pipeline import SmallPipeline, sentences
 
 
@@ -55,23 +54,23 @@ def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_token
         # With noise in all of them, and a budget that the documents of the target do not fill.
         pipeline.config["selections"] = [
             {"name": method, "targets": ["medicine"], "method": method, "size": {"tokens": 6000}, "seed": 4}
-            for method in OPTIONS
+            for method in METHODS
         ]
         for i, part in enumerate(files):
             pipeline.write(f"pool/part-{i}.jsonl", part)
         assert not any(stage.errors for stage in pipeline.run(threads).values())
-        found.append({method: pipeline.picks(method) for method in OPTIONS})
+        found.append({method: pipeline.picks(method) for method in METHODS})
         sizes = pipeline.rows("SELECT selection, sum(n_tokens) FROM selections GROUP BY selection")
-        assert len(sizes) == len(OPTIONS) and all(6000 - 150 < tokens <= 6000 for _, tokens in sizes)
+        assert len(sizes) == len(METHODS) and all(6000 - 150 < tokens <= 6000 for _, tokens in sizes)
     assert found[0] == found[1]
-    assert len({tuple(doc_id for _, _, doc_id, _, _ in picks) for picks in found[0].values()}) == len(OPTIONS)
+    assert len({tuple(doc_id for _, _, doc_id, _, _ in picks) for picks in found[0].values()}) == len(METHODS)
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 30.0}, {"length": "sqrt"}])
 def test_resample_spares_the_noise_only_of_documents_that_none_makes_large_enough(done, options):
     workspace = configure(done, **options).workspace()
     candidates = Candidates(workspace.snapshot(), workspace.settings.selection("picked"))
-    keys = METHODS["resample"](candidates, Budget(documents=20)).keys
+    keys = METHODS["resample"].fit(candidates, Budget(documents=20)).keys
     spared = 0
     for documents in candidates.stream():
         whole = keys(documents, "medicine", "noise", -np.inf)

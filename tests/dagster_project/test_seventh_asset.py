@@ -1,4 +1,6 @@
-"""A new asset is one module and one entry: it is then in the definitions, in `status`, `run`, `verify`, `prune`, SQL."""
+"""A new asset is one module and one entry: it is then in definitions, `status`, `run`, `verify`, `prune`, SQL."""
+
+from dataclasses import replace
 
 import dagster as dg
 import pytest
@@ -21,13 +23,14 @@ def test_a_seventh_asset_takes_part_in_everything(seven, capsys, monkeypatch):
     def command(name, *arguments):
         capsys.readouterr()
         code = cli.main([name, "--config", str(seven.config_path), "--home", str(seven.home), *arguments])
-        return code, " ".join(capsys.readouterr().out.split())
+        said = capsys.readouterr()
+        return code, " ".join((said.out + said.err).split())
 
     found = build_defs(seven.config_path, seven.home).resolve_asset_graph()
     assert dg.AssetKey("lengths") in found.get_all_asset_keys()
     assert found.get(dg.AssetKey("lengths")).parent_keys == {dg.AssetKey("raw_counts")}
 
-    assert "lengths 3 missing" in command("status")[1] or "lengths pool." in command("status")[1]
+    assert "lengths pool.code missing" in command("status")[1]
     stages = seven.run()
     assert len(stages["lengths"].due) == 3 and not stages["lengths"].failed
     assert "everything is fresh" in command("status")[1]
@@ -35,9 +38,7 @@ def test_a_seventh_asset_takes_part_in_everything(seven, capsys, monkeypatch):
     assert not any(stage.due for stage in seven.run().values())
 
     # A new version of its code makes it alone stale.
-    import dataclasses
-
-    monkeypatch.setitem(GRAPH.assets, "lengths", dataclasses.replace(LENGTHS, version="2"))
+    monkeypatch.setitem(GRAPH.assets, "lengths", replace(LENGTHS, version="2"))
     assert {name for name, stage in seven.run().items() if stage.due} == {"lengths"}
 
     [file, *_] = sorted((seven.home / "lengths").glob("pool.*"))

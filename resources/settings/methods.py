@@ -1,0 +1,132 @@
+"""What a method of selection declares, and where the configuration looks the methods up.
+
+What belongs here: the declaration, the rule of keys, the look-up. What does not: any one method; each declares itself
+in its module under ``assets/methods/``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import pydantic
+import pydantic_core
+
+from dsir_dagster.resources.settings.types import Model
+
+
+class MethodOptions(Model):
+    """Options of one method, which stand beside the common ones in a selection; of this base: none."""
+
+
+@dataclass(frozen=True)
+class KeyRule:
+    """How the key of any document of the pool follows from what is kept; from none of the two: it does not.
+
+    It is recorded with a selection, where ``sql/macros_why.sql``, ``sql/macros_changes.sql`` and the report read it.
+
+    Attributes
+    ----------
+    log_weight : bool
+        The log weight is a term of the key: corrected as the option ``length`` says, divided by the ``temperatures``
+        in :attr:`Ranking.numbers`, where there are any.
+    noise : bool
+        The Gumbel noise of the document is a term of the key.
+    besides : str
+        What decides beside the key, in the words that a document that was not picked is told.
+    """
+
+    log_weight: bool = False
+    noise: bool = False
+    besides: str = ""
+
+    @property
+    def decides(self) -> bool:
+        """Whether the key of any document is known, and with the threshold decides whether it is picked."""
+        return (self.log_weight or self.noise) and not self.besides
+
+    def recorded(self) -> str:
+        """Return the rule as it is kept in a selection's metadata: JSON, with what holds."""
+        rule = {name: value for name, value in asdict(self).items() if value}
+        return json.dumps(rule if self.log_weight or self.noise else rule | {"picked_only": True})
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> KeyRule:
+        """Return the rule that a selection was recorded with."""
+        rule = json.loads(metadata["key_rule"])
+        rule.pop("picked_only", None)
+        return cls(**rule)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of selection, declared once.
+
+    Attributes
+    ----------
+    name : str
+        As in ``selections[].method``.
+    fit : callable
+        From candidates and a budget to a :class:`dsir_dagster.assets.methods.ranking.Ranking`.
+    keys : KeyRule
+    options : type of MethodOptions
+        What it takes beside the options that follow from its traits: ``source_caps``; ``epochs``, if it has noise;
+        ``overlap``, unless it is joint.
+    noise : bool
+        Whether another seed picks other documents.
+    joint : bool
+        Whether it picks for all targets of a selection together, rather than for each its share.
+    one_target : bool
+        Whether it takes one target only.
+    """
+
+    name: str
+    fit: Callable[..., Any]
+    keys: KeyRule = field(default_factory=KeyRule)
+    options: type[MethodOptions] = MethodOptions
+    noise: bool = True
+    joint: bool = False
+    one_target: bool = False
+
+    @property
+    def takes(self) -> set[str]:
+        """Options that not every method takes, and this one does."""
+        by_trait = {"source_caps"} | ({"epochs"} if self.noise else set())
+        return by_trait | (set() if self.joint else {"overlap"}) | self.options.model_fields.keys()
+
+
+def methods() -> Mapping[str, Method]:
+    """Return every method by name: ``METHODS`` of ``assets/methods/``.
+
+    Methods stand a layer above the configuration, which has to know their options to read a selection. So they are
+    looked up here when the first selection is read, by which time this package is complete: whichever module is
+    imported first, the same methods are known.
+    """
+    return importlib.import_module("dsir_dagster.assets.methods").METHODS
+
+
+def refuse(method: Method, option: str) -> ValueError:
+    """Return the error for an option that a method does not take: it names those that do."""
+    takers = [each.name for each in methods().values() if option in each.takes]
+    return ValueError(f"method {method.name} takes no {option}; {', '.join(takers)} do")
+
+
+def defaults_of(option: str) -> list[object]:
+    """Return the default of an option of methods by each method that has it."""
+    found = (each.options.model_fields.get(option) for each in methods().values())
+    return [each.default for each in found if each is not None]
+
+
+def _known(name: object) -> object:
+    names = [repr(each) for each in methods()]
+    if not isinstance(name, str) or name not in methods():
+        expected = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise pydantic_core.PydanticKnownError("literal_error", {"expected": expected})
+    return name
+
+
+#: Name of a method.
+MethodName = Annotated[str, pydantic.BeforeValidator(_known)]
