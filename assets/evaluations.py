@@ -29,7 +29,6 @@ from dsir_dagster.assets.materialize import (
     RunOptions,
     as_result,
     bring_up_to_date,
-    markdown_table,
     one_by_one,
 )
 from dsir_dagster.assets.measures import (
@@ -52,6 +51,7 @@ from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 
@@ -278,7 +278,7 @@ def tables(
     names: list[str],
     composition: list[tuple[str, float, float]],
     metrics: Metrics,
-) -> dict[str, str]:
+) -> dict[str, Table | plots.Plot]:
     """Return what Dagster shows as tables and plots.
 
     Parameters
@@ -293,7 +293,7 @@ def tables(
         return {labels[name]: metrics.bounds(metric + suffixes[name], target) for name in names}
 
     by_target = [(target.name, bounds("kl_reduction", target.name)) for target in targets]
-    shown = {"KL reduction, plot": plots.kl_reduction(by_target)}
+    shown: dict[str, Table | plots.Plot] = {"KL reduction, plot": plots.kl_reduction(by_target)}
     measured = [metric for metric in MAIN if metrics.get(metric) is not None]
     views = zip(("selecting hash", "independent hash", "not hashed"), measured[1:], strict=False)
     if views := [(label, bounds(metric)) for label, metric in views]:
@@ -304,20 +304,22 @@ def tables(
     def row(name: str) -> list[object]:
         cells = [selection.method if name == "selection" else labels[name]]
         for metric in measured:
-            value, low, high = metrics.bounds(metric + suffixes[name])
-            cells.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+            cells.append(metrics.bounds(metric + suffixes[name]))
         for metric in models:
-            value, sd = (metrics.get(f"{metric}{suffixes[name]}{end}") for end in ("", "_sd"))
-            cells.append(f"{value:.3f} ± {sd:.3f}")
-        cells += [round(metrics.get(f"{name}_tokens")), f"{metrics.get(f'{name}_mean_tokens'):,.1f}"]
-        distinct = metrics.get(f"{name}_distinct_ngrams")
-        cells.append("" if distinct is None else f"{distinct:.0f}")
-        return [*cells, "" if name == "selection" else f"{metrics.get(f'{name}_agreement'):.1%}"]
+            cells.append(tuple(metrics.get(f"{metric}{suffixes[name]}{end}") for end in ("", "_sd")))
+        cells += [metrics.get(f"{name}_{each}") for each in ("tokens", "mean_tokens", "distinct_ngrams")]
+        return [*cells, None if name == "selection" else metrics.get(f"{name}_agreement")]
 
     over = ("over random", "over random, independent hash", "over random, not hashed")
-    header = ["picks", "KL reduction", *over[: len(measured) - 1]]
-    header += [MODELS[metric] for metric in models]
-    header += ["tokens", "mean length", "distinct n-grams in 1,000", "same documents as the selection"]
+    columns = [
+        Column("picks"),
+        *(Column(each, "interval") for each in ("KL reduction", *over[: len(measured) - 1])),
+        *(Column(MODELS[metric], "spread") for metric in models),
+        Column("tokens", "number", 0),
+        Column("mean length", "number", 1),
+        Column("distinct n-grams in 1,000", "number", 0),
+        Column("same documents as the selection", "share"),
+    ]
     by_metric = [
         (target or "all", metric, value)
         for (target, metric, source), value in metrics.rows.items()
@@ -325,10 +327,10 @@ def tables(
     ]
     return shown | {
         "composition, plot": plots.composition(composition),
-        "methods side by side": markdown_table(header, map(row, names)),
-        "composition": markdown_table(
-            ["source", "pool share", "selection share"],
-            [(name, f"{a:.1%}", f"{b:.1%}") for name, a, b in composition[:50]],
+        "methods side by side": Table(columns, [row(name) for name in names]),
+        "composition": Table(
+            [Column("source"), Column("pool share", "share"), Column("selection share", "share")],
+            composition[:50],
         ),
-        "all metrics": markdown_table(["target", "metric", "value"], by_metric),
+        "all metrics": Table([Column("target"), Column("metric"), Column("value", "number")], by_metric),
     }

@@ -22,7 +22,6 @@ from dsir_dagster.assets.materialize import (
     RunOptions,
     as_result,
     bring_up_to_date,
-    markdown_table,
 )
 from dsir_dagster.assets.raw_counts import raw_counts, top_buckets
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output, Plan
@@ -30,6 +29,7 @@ from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import ConfigError, FitSize
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import table
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Pipeline, Workspace
 
 #: Columns of a file of n-gram totals.
@@ -153,8 +153,8 @@ def fit(snapshot: Snapshot, output: Output) -> Result:
             **({"pinned": settings.pinned} if settings.pinned else {}),
         },
         tables={
-            f"KL(target‖pool), nats (add-{SMOOTHING})": markdown_table(
-                ["target", "KL"], sorted(divergences.items())
+            f"KL(target‖pool), nats (add-{SMOOTHING})": Table(
+                [Column("target"), Column("KL", "number")], sorted(divergences.items())
             ),
             "top buckets of the pool": top_buckets(raw),
         },

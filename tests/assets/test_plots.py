@@ -118,7 +118,7 @@ def test_weights_of_long_tails_and_targets_without_picks(n_picks, n_targets):
     log_weight = np.sort(np.random.default_rng(0).standard_cauchy(500) * 300).clip(-1e5, 1e4)
     pool = [histogram_of(*log_weight)] * n_targets
     picks = log_weight[::-1][:n_picks]
-    check(plots.log_weights(["target"] * n_targets, pool, [candidates(picks, picks)] * n_targets))
+    check(plots.log_weights(["target"] * n_targets, pool, [candidates(picks, picks)] * n_targets).markdown)
 
 
 def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
@@ -148,7 +148,7 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
 def test_selections_that_are_compared_with_many(n_others, n_targets):
     picks = ["selection", *(f"method-{i}" for i in range(n_others)), "top-k", "random"]
     measured = {pick: (0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03) for i, pick in enumerate(picks)}
-    markdown = plots.kl_reduction([(f"target-{i}", measured) for i in range(n_targets)])
+    markdown = plots.kl_reduction([(f"target-{i}", measured) for i in range(n_targets)]).markdown
     assert picture(markdown).width == 770
     assert ("The first 15 of 20 targets." in markdown) == (n_targets == 20)
 
@@ -169,7 +169,8 @@ def test_the_same_numbers_give_the_same_bytes_also_from_threads():
     pool, picks = histogram_of(*range(-300, 100)), candidates(np.arange(90, 60, -1), np.arange(91, 61, -1))
     with ThreadPoolExecutor(4) as threads:
         jobs = [threads.submit(plots.log_weights, ["target"], [pool], [picks]) for _ in range(8)]
-    assert {job.result() for job in jobs} == {plots.log_weights(["target"], [pool], [picks])}
+    expected = plots.log_weights(["target"], [pool], [picks]).markdown
+    assert {job.result().markdown for job in jobs} == {expected}
 
 
 def test_matplotlib_is_loaded_by_the_first_plot_and_pyplot_never():
