@@ -18,7 +18,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import dagster as dg
-import pyarrow as pa
 from dagster._core.definitions.data_version import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -35,7 +34,7 @@ from dsir_dagster.assets.plots import Plot
 from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.errors import explained
-from dsir_dagster.resources.lineage import Lineage, output_name
+from dsir_dagster.resources.lineage import Lineage, Metric, output_name
 from dsir_dagster.resources.plan import CODE_VERSIONS, Output
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.table import Table
@@ -125,15 +124,15 @@ class Result:
         Numbers and short strings: kept in the lineage and shown in Dagster. A ``note`` is told as a warning too.
     tables : dict
         Tables and plots, shown in Dagster only.
-    metrics : pyarrow.Table, optional
-        Rows for the table ``evaluations``.
+    metrics : list of Metric, optional
+        What an evaluation measured.
     """
 
     rows: int
     files: list[Path]
     metadata: dict[str, int | float | str]
     tables: dict[str, Table | Plot] = field(default_factory=dict)
-    metrics: pa.Table | None = None
+    metrics: list[Metric] | None = None
     kept: dict[str, str] = field(default_factory=dict)
 
 
@@ -281,7 +280,7 @@ def bring_up_to_date(
                 result.metadata["bytes_written"],
                 files,
                 result.metadata,
-                metrics=result.metrics and result.metrics.to_pylist(),
+                metrics=result.metrics,
             )
             unrecorded.append((output, lineage, result))
             if time.monotonic() - recorded_at >= RECORD_SECONDS:

@@ -30,6 +30,7 @@ from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.materialize import Result
+from dsir_dagster.assets.measures import Metrics
 from dsir_dagster.assets.methods import METHODS, noise_stream
 from dsir_dagster.assets.texts import pool_texts
 from dsir_dagster.resources.borders import visible
@@ -136,7 +137,7 @@ class Look:
 
 
 def add_report(
-    snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result
+    snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result, metrics: Metrics
 ) -> None:
     """Write the report of a selection, and add it to what its evaluation left behind.
 
@@ -148,14 +149,18 @@ def add_report(
     output : Output
         Its evaluation.
     result : Result
-        What was measured; the file, its path and the plots of log weights and lengths are added.
+        What it left behind; the file, its path and the plots of log weights and lengths are added.
+    metrics : Metrics
+        What was measured.
     """
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
     picks = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
     path = snapshot.store.report(selection.name, output.fingerprint)
     look = look_at_pool(snapshot, selection, picks)
     drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
-    page = template().render(page_of(snapshot, selection, source, output, result, picks, look, drawn))
+    page = template().render(
+        page_of(snapshot, selection, source, output, result, metrics, picks, look, drawn)
+    )
     result.tables = drawn | result.tables
     with snapshot.store.replacing(path) as temporary:
         # What UTF-8 has no bytes for, as in the name of a file that is not UTF-8, is written as an escape.
@@ -170,21 +175,19 @@ def page_of(
     source: Output,
     output: Output,
     result: Result,
+    metrics: Metrics,
     picks: pa.Table,
     look: Look,
     drawn: dict[str, plots.Plot],
 ) -> dict[str, object]:
     """Return what the template shows."""
     made = source.found.metadata
-    values = {
-        (row["target"], row["metric"], row["source"]): row["value"] for row in result.metrics.to_pylist()
-    }
     selected = spread(snapshot.plan, selection, picks)
     read_documents(snapshot, [*selected, *look.next, *look.typical])
     # What this page shows in a place of its own, and whatever else there is.
     placed = ("methods side by side", "composition, plot", "composition", "all metrics")
     parts = [
-        (key.removesuffix(", plot"), shown, numbers_behind(key, selection.targets, values))
+        (key.removesuffix(", plot"), shown, numbers_behind(key, selection.targets, metrics))
         for key, shown in result.tables.items()
         if key not in placed
     ]
@@ -194,7 +197,9 @@ def page_of(
         "all_tokens": int(pc.sum(picks["n_tokens"]).as_py()),
         "metadata": result.metadata,
         "notes": [each["note"] for each in (made, result.metadata) if "note" in each],
-        "value": lambda metric, target="", of="": values.get((target, metric, of)),
+        "value": lambda metric, pick="selection", statistic="value": metrics.get(
+            metric, pick, statistic=statistic
+        ),
         "methods": result.tables["methods side by side"],
         "parts": parts,
         "composition_plot": result.tables["composition, plot"],
@@ -204,7 +209,7 @@ def page_of(
         "weights_plot": drawn[LOG_WEIGHTS],
         "weights_table": bars_table(drawn[LOG_WEIGHTS], selection.targets),
         "lengths_plot": drawn[LENGTHS],
-        "lengths_table": lengths_table(values),
+        "lengths_table": lengths_table(metrics),
         "selected": selected,
         "next": look.next,
         "typical": look.typical,
@@ -389,14 +394,7 @@ def bars_table(plot: plots.Plot, targets: list[str]) -> Table:
     return Table([Column("target"), *(Column(name, "whole") for name in numbers)], rows)
 
 
-def picks_in(values: dict[tuple[str, str, str], float]) -> list[str]:
-    """Return the picks that were measured: the selection, other methods' and random ones."""
-    suffix = "_mean_tokens"
-    names = [metric.removesuffix(suffix) for _, metric, _ in values if metric.endswith(suffix)]
-    return [name for name in names if name != "pool"]
-
-
-def lengths_table(values: dict[tuple[str, str, str], float]) -> Table:
+def lengths_table(metrics: Metrics) -> Table:
     """Return the lengths of the pool's documents and of every pick's."""
     columns = {
         "mean": "mean",
@@ -407,14 +405,14 @@ def lengths_table(values: dict[tuple[str, str, str], float]) -> Table:
     rows = [
         (
             name.replace("_", "-"),
-            *(values["", f"{name}_{each}_tokens", ""] for each in columns.values()),
+            *(metrics.get(f"{each}_tokens", name) for each in columns.values()),
         )
-        for name in ("pool", *picks_in(values))
+        for name in ("pool", *metrics.picks)
     ]
     return Table([Column("tokens of a document"), *(Column(name, "number", 1) for name in columns)], rows)
 
 
-def numbers_behind(plot: str, targets: list[str], values: dict[tuple[str, str, str], float]) -> Table | None:
+def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | None:
     """Return a table of the numbers that a plot shows: a row for every group of bars, a column for every pick."""
     views = ("over_random", "over_random_independent_hash", "over_random_unhashed")
     rows = {
@@ -423,18 +421,19 @@ def numbers_behind(plot: str, targets: list[str], values: dict[tuple[str, str, s
     }.get(plot)
     if rows is None:
         return None
-    picks = picks_in(values)
 
     def cell(target: str, metric: str, pick: str) -> tuple[float, ...] | None:
-        name = metric if pick == "selection" else f"{metric}_{pick}"
-        value, low, high, sd = (values.get((target, name + end, "")) for end in ("", "_low", "_high", "_sd"))
+        value, low, high, sd = (
+            metrics.get(metric, pick, target, each) for each in ("value", "low", "high", "sd")
+        )
         if sd is not None:
             return value, 2 * sd
         return None if value is None else (value, low, high)
 
-    cells = [(name, *(cell(target, metric, pick) for pick in picks)) for name, target, metric in rows]
+    cells = [(name, *(cell(target, metric, pick) for pick in metrics.picks)) for name, target, metric in rows]
     columns = [
-        Column(pick.replace("_", "-"), "spread" if pick == "random" else "interval", 4) for pick in picks
+        Column(pick.replace("_", "-"), "spread" if pick == "random" else "interval", 4)
+        for pick in metrics.picks
     ]
     return Table([Column("nats"), *columns], cells)
 

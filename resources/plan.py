@@ -31,7 +31,7 @@ CODE_VERSIONS = {
     "importance_estimator": "2",
     "weights": "5",
     "selections": "4",
-    "evaluations": "2",
+    "evaluations": "3",
 }
 ASSETS = tuple(CODE_VERSIONS)
 

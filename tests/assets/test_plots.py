@@ -125,20 +125,21 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
     drawn, bars = [], plots.bars
     monkeypatch.setattr(plots, "bars", lambda *args: drawn.append(args) or bars(*args))
     assert done.materialize("evaluations", partition="picked", force=True).success
-    value = dict(done.rows("SELECT metric, value FROM evaluations WHERE target = 'medicine'"))
+    rows = done.rows("SELECT metric, pick, statistic, value FROM evaluations WHERE target = 'medicine'")
+    value = {tuple(key): value for *key, value in rows}
     [(names, reductions, *_), (views, over_random, *_), (sources, shares, *_)] = drawn
     assert names == ["medicine"]
-    for (label, _, values, errors), suffix in zip(reductions, ("", "_top_k"), strict=False):
-        measured = value[f"kl_reduction{suffix}"]
-        ends = [abs(value[f"kl_reduction{suffix}_{end}"] - measured) for end in ("low", "high")]
-        assert (label, values) == ({"": "selection", "_top_k": "top-k"}[suffix], (measured,))
+    for (label, _, values, errors), pick in zip(reductions, ("selection", "top_k"), strict=False):
+        measured = value["kl_reduction", pick, "value"]
+        ends = [abs(value["kl_reduction", pick, end] - measured) for end in ("low", "high")]
+        assert (label, values) == (pick.replace("_", "-"), (measured,))
         assert errors.T.tolist() == [ends]
     label, _, values, errors = reductions[2]
-    assert (label, values) == ("random", (value["kl_reduction_random"],))
-    assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction_random_sd"]] * 2)]
+    assert (label, values) == ("random", (value["kl_reduction", "random", "value"],))
+    assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction", "random", "sd"]] * 2)]
     assert views == ["selecting hash", "independent hash", "not hashed"]
     assert over_random[0][2] == tuple(
-        value[f"over_random{view}"] for view in ("", "_independent_hash", "_unhashed")
+        value[f"over_random{view}", "selection", "value"] for view in ("", "_independent_hash", "_unhashed")
     )
     assert sources == ("pool",) and [values for _, _, values, _ in shares] == [(1.0,), (1.0,)]
 
