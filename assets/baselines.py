@@ -60,18 +60,18 @@ class PoolSummary:
         Documents by source.
     effective : dict of str to EffectiveSampleSize
         Of the weights of the eligible documents, by target.
-    leaked : dict of str to int
-        Documents whose content is among those known under a name.
+    leaked : dict of (str, str) to int
+        Documents whose content is known, by metric and target.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     effective: dict[str, EffectiveSampleSize] = field(default_factory=dict)
-    leaked: Counter[str] = field(default_factory=Counter)
+    leaked: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def survey_pool(
-    candidates: Candidates, budget: Budget, random_seeds: int, known: dict[str, np.ndarray]
+    candidates: Candidates, budget: Budget, random_seeds: int, known: dict[tuple[str, str], np.ndarray]
 ) -> tuple[PoolSummary, list[np.ndarray]]:
     """Look at every document once: lengths, sources, weights, leakage; and pick at random.
 
@@ -80,8 +80,8 @@ def survey_pool(
     candidates, budget
     random_seeds : int
         So many random picks of this budget.
-    known : dict of str to ndarray of uint64
-        Sorted content hashes, by name.
+    known : dict of (str, str) to ndarray of uint64
+        Sorted content hashes, by metric and target.
 
     Returns
     -------

@@ -29,7 +29,6 @@ from dsir_dagster.assets.materialize import (
     Result,
     RunOptions,
     bring_up_to_date,
-    markdown_table,
     one_by_one,
 )
 from dsir_dagster.assets.measures import (
@@ -55,6 +54,7 @@ from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import FileKind
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 
@@ -73,8 +73,8 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
     selection, source = current_selection(snapshot.plan, name)
 
     def compute(output: Output, progress: Progress) -> Result:
-        result = evaluate(snapshot, selection, source)
-        add_report(snapshot, selection, source, output, result)
+        result, metrics = evaluate(snapshot, selection, source)
+        add_report(snapshot, selection, source, output, result, metrics)
         return result
 
     yield from bring_up_to_date(
@@ -116,8 +116,8 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     return selection, output
 
 
-def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> Result:
-    """Measure a selection, and picks of the same size by other methods."""
+def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[Result, Metrics]:
+    """Measure a selection, and picks of the same size by other methods; return the numbers too."""
     settings = snapshot.settings.evaluation
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
     table = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
@@ -153,48 +153,62 @@ def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> Result
         configured = [target.target for target in targets]
         add_figures(downstream_f1(snapshot, configured, picks, settings.downstream), metrics)
     for target in targets:
-        metrics.add("effective_sample_size", pool.effective[target.name].value, target.name)
+        metrics.add("effective_sample_size", "pool", pool.effective[target.name].value, target.name)
     metrics.average()
     measure_overlap(picks, drawn_again, metrics)
     measure_lengths(picks, pool, metrics)
     measure_contents(picks, pool, targets, metrics)
     composition = measure_composition(table["source"], pool, metrics)
-    return Result(
+    result = Result(
         rows=len(metrics.rows),
         files=[],
         metadata=metadata(
             snapshot.workspace, source, selection, picks, min(settings.sample, smallest), metrics
         ),
         tables=tables(selection, targets, [*filterfalse(is_random, picks), "random"], composition, metrics),
-        metrics=metrics.table(selection.name, source.fingerprint),
+        metrics=metrics.rows,
     )
+    return result, metrics
 
 
 #: KL reductions, as measured: on all held-out text, and on a sample under three views of its n-grams.
 MAIN = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
 #: What models made of the picks, and how it is called in the table of methods.
 MODELS = {"proxy_loss": "proxy loss", "f1_macro": "F1, macro", "f1_micro": "F1, micro"}
-#: What Dagster shows one by one; the rest is in the tables and in the catalog.
-SHOWN = (
-    *(f"kl_reduction{end}" for end in ("", "_low", "_high", "_top_k", "_random", "_random_sd")),
-    *MAIN[1:],
-    *(f"{metric}{pick}" for metric in MODELS for pick in ("", "_top_k", "_random")),
-    "effective_sample_size",
-    "top_k_agreement",
-    "seed_agreement",
-    "selection_tokens",
-    "selection_mean_tokens",
-    "selection_median_tokens",
-    "selection_distinct_ngrams",
-    "selection_duplicates",
-    "selection_in_target",
-    "selection_in_holdout",
-    "pool_in_holdout",
-    "pool_mean_tokens",
-    "pool_median_tokens",
-)
-#: Ends of the names of numbers that are whole.
-COUNTED = ("selection_tokens", "_duplicates", "_in_target", "_in_holdout")
+#: Picks that Dagster shows numbers of, and how they are called in the numbers' names.
+PICKS = {"selection": "", "top_k": "_top_k", "random": "_random"}
+#: What Dagster shows one by one, as (metric, pick, statistic); the rest is in the tables and in the catalog.
+SHOWN = {
+    "kl_reduction": ("kl_reduction", "selection", "value"),
+    "kl_reduction_low": ("kl_reduction", "selection", "low"),
+    "kl_reduction_high": ("kl_reduction", "selection", "high"),
+    "kl_reduction_top_k": ("kl_reduction", "top_k", "value"),
+    "kl_reduction_random": ("kl_reduction", "random", "value"),
+    "kl_reduction_random_sd": ("kl_reduction", "random", "sd"),
+    **{metric: (metric, "selection", "value") for metric in MAIN[1:]},
+    **{f"{metric}{end}": (metric, pick, "value") for metric in MODELS for pick, end in PICKS.items()},
+    "effective_sample_size": ("effective_sample_size", "pool", "value"),
+    "top_k_agreement": ("agreement", "top_k", "value"),
+    "seed_agreement": ("agreement", "seed", "value"),
+    **{
+        f"{pick}_{metric}": (metric, pick, "value")
+        for pick, metrics in {
+            "selection": (
+                "tokens",
+                "mean_tokens",
+                "median_tokens",
+                "distinct_ngrams",
+                "duplicates",
+                "in_target",
+                "in_holdout",
+            ),
+            "pool": ("in_holdout", "mean_tokens", "median_tokens"),
+        }.items()
+        for metric in metrics
+    },
+}
+#: Numbers that are whole.
+COUNTED = ("tokens", "duplicates", "in_target", "in_holdout")
 
 
 def metadata(
@@ -206,11 +220,14 @@ def metadata(
     metrics: Metrics,
 ) -> dict[str, int | float | str]:
     """Return the numbers that Dagster and the lineage show, and what is to be said of them."""
-    numbers = {name: metrics.get(name) for name in SHOWN}
+    numbers = {
+        name: metrics.get(metric, pick, statistic=statistic)
+        for name, (metric, pick, statistic) in SHOWN.items()
+    }
     with_holdout = all(workspace.settings.target(target).holdout for target in selection.targets)
     settings = workspace.settings.evaluation
     notes = []
-    if leaked := int(metrics.get("selection_in_holdout")):
+    if leaked := int(metrics.get("in_holdout")):
         notes.append(
             f"{leaked:,} of the selected documents are in the holdout, word for word: what is measured on it is "
             "too good; take them out of the holdout or of the pool"
@@ -226,7 +243,7 @@ def metadata(
         "documents": len(picks["selection"]),
         "selection_version": source.fingerprint,
         **{
-            name: int(value) if name.endswith(COUNTED) else value
+            name: int(value) if SHOWN[name][0] in COUNTED else value
             for name, value in numbers.items()
             if value is not None
         },
@@ -243,7 +260,7 @@ def tables(
     names: list[str],
     composition: list[tuple[str, float, float]],
     metrics: Metrics,
-) -> dict[str, str]:
+) -> dict[str, Table | plots.Plot]:
     """Return what Dagster shows as tables and plots.
 
     Parameters
@@ -252,13 +269,12 @@ def tables(
         The picks: selection, other methods, top_k, random.
     """
     labels = {name: name.replace("_", "-") for name in names} | {"selection": "selection"}
-    suffixes = {name: "" if name == "selection" else f"_{name}" for name in names}
 
     def bounds(metric: str, target: str = "") -> dict[str, tuple[float, float, float]]:
-        return {labels[name]: metrics.bounds(metric + suffixes[name], target) for name in names}
+        return {labels[name]: metrics.bounds(metric, name, target) for name in names}
 
     by_target = [(target.name, bounds("kl_reduction", target.name)) for target in targets]
-    shown = {"KL reduction, plot": plots.kl_reduction(by_target)}
+    shown: dict[str, Table | plots.Plot] = {"KL reduction, plot": plots.kl_reduction(by_target)}
     measured = [metric for metric in MAIN if metrics.get(metric) is not None]
     views = zip(("selecting hash", "independent hash", "not hashed"), measured[1:], strict=False)
     if views := [(label, bounds(metric)) for label, metric in views]:
@@ -269,33 +285,41 @@ def tables(
     def row(name: str) -> list[object]:
         cells = [selection.method if name == "selection" else labels[name]]
         for metric in measured:
-            value, low, high = metrics.bounds(metric + suffixes[name])
-            cells.append(f"{value:.3f} ({low:.3f} to {high:.3f})")
+            cells.append(metrics.bounds(metric, name))
         for metric in models:
-            value, sd = (metrics.get(f"{metric}{suffixes[name]}{end}") for end in ("", "_sd"))
-            cells.append(f"{value:.3f} ± {sd:.3f}")
-        cells += [round(metrics.get(f"{name}_tokens")), f"{metrics.get(f'{name}_mean_tokens'):,.1f}"]
-        distinct = metrics.get(f"{name}_distinct_ngrams")
-        cells.append("" if distinct is None else f"{distinct:.0f}")
-        return [*cells, "" if name == "selection" else f"{metrics.get(f'{name}_agreement'):.1%}"]
+            cells.append(tuple(metrics.get(metric, name, statistic=each) for each in ("value", "sd")))
+        cells += [metrics.get(each, name) for each in ("tokens", "mean_tokens", "distinct_ngrams")]
+        return [*cells, None if name == "selection" else metrics.get("agreement", name)]
 
     over = ("over random", "over random, independent hash", "over random, not hashed")
-    header = ["picks", "KL reduction", *over[: len(measured) - 1]]
-    header += [MODELS[metric] for metric in models]
-    header += ["tokens", "mean length", "distinct n-grams in 1,000", "same documents as the selection"]
+    columns = [
+        Column("picks"),
+        *(Column(each, "interval") for each in ("KL reduction", *over[: len(measured) - 1])),
+        *(Column(MODELS[metric], "spread") for metric in models),
+        Column("tokens", "number", 0),
+        Column("mean length", "number", 1),
+        Column("distinct n-grams in 1,000", "number", 0),
+        Column("same documents as the selection", "share"),
+    ]
     by_metric = [
-        (target or "all", metric, value)
-        for (target, metric, source), value in metrics.rows.items()
-        if not source
+        (each.target or "all", each.metric, each.pick, each.statistic, each.value)
+        for each in metrics.rows
+        if not each.source
     ]
     return shown | {
         "composition, plot": plots.composition(composition),
-        "methods side by side": markdown_table(header, map(row, names)),
-        "composition": markdown_table(
-            ["source", "pool share", "selection share"],
-            [(name, f"{a:.1%}", f"{b:.1%}") for name, a, b in composition[:50]],
+        "methods side by side": Table(columns, [row(name) for name in names]),
+        "composition": Table(
+            [Column("source"), Column("pool share", "share"), Column("selection share", "share")],
+            composition[:50],
         ),
-        "all metrics": markdown_table(["target", "metric", "value"], by_metric),
+        "all metrics": Table(
+            [
+                *(Column(name) for name in ("target", "metric", "pick", "statistic")),
+                Column("value", "number"),
+            ],
+            by_metric,
+        ),
     }
 
 
@@ -319,7 +343,7 @@ def output_of(plan: Plan, selection: Output) -> Output:
 
 EVALUATIONS = Asset(
     name="evaluations",
-    version="2",
+    version="3",
     description=(
         "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
         "same under a hash that selected nothing and without a hash; effective sample size, agreement with top-k "

@@ -21,7 +21,6 @@ from dsir_dagster.assets.materialize import (
     Result,
     RunOptions,
     bring_up_to_date,
-    markdown_table,
 )
 from dsir_dagster.assets.raw_counts import top_buckets
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
@@ -30,6 +29,7 @@ from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import ConfigError, FitSize
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import FileKind, schema_of, table
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 #: Columns of a file of n-gram totals.
@@ -117,8 +117,8 @@ def fit(snapshot: Snapshot, output: Output) -> Result:
             **({"pinned": settings.pinned} if settings.pinned else {}),
         },
         tables={
-            f"KL(target‖pool), nats (add-{SMOOTHING})": markdown_table(
-                ["target", "KL"], sorted(divergences.items())
+            f"KL(target‖pool), nats (add-{SMOOTHING})": Table(
+                [Column("target"), Column("KL", "number")], sorted(divergences.items())
             ),
             "top buckets of the pool": top_buckets(raw),
         },

@@ -18,9 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import dagster as dg
-import pyarrow as pa
 
-from dsir_dagster.resources.borders import markdown
+from dsir_dagster.assets.plots import Plot
 from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.dagster_private import (
     CODE_VERSION_TAG,
@@ -35,9 +34,10 @@ from dsir_dagster.resources.dagster_private import (
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.errors import explained
 from dsir_dagster.resources.graph import graph
-from dsir_dagster.resources.lineage import Lineage, output_name
+from dsir_dagster.resources.lineage import Lineage, Metric, output_name
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.table import Table
 from dsir_dagster.resources.workspace import Workspace
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
@@ -123,16 +123,16 @@ class Result:
     metadata : dict
         Numbers and short strings: kept in the lineage and shown in Dagster. A ``note`` is told as a warning too.
     tables : dict
-        Markdown tables, shown in Dagster only.
-    metrics : pyarrow.Table, optional
-        Rows for the table ``evaluations``.
+        Tables and plots, shown in Dagster only.
+    metrics : list of Metric, optional
+        What an evaluation measured.
     """
 
     rows: int
     files: list[Path]
     metadata: dict[str, int | float | str]
-    tables: dict[str, str] = field(default_factory=dict)
-    metrics: pa.Table | None = None
+    tables: dict[str, Table | Plot] = field(default_factory=dict)
+    metrics: list[Metric] | None = None
     kept: dict[str, str] = field(default_factory=dict)
 
 
@@ -278,7 +278,7 @@ def bring_up_to_date(
                 result.metadata["bytes_written"],
                 files,
                 result.metadata,
-                metrics=result.metrics and result.metrics.to_pylist(),
+                metrics=result.metrics,
             )
             unrecorded.append((output, lineage, result))
             if time.monotonic() - recorded_at >= RECORD_SECONDS:
@@ -367,29 +367,15 @@ def tell_of_waiting(log: dg.DagsterLogManager) -> None:
 
 
 def _report(
-    workspace: Workspace, output: Output, metadata: dict, tables: dict[str, str], why: str
+    workspace: Workspace, output: Output, metadata: Mapping, tables: Mapping[str, Table | Plot], why: str
 ) -> dict[str, object]:
-    """Build Dagster's metadata: floats rounded for reading, tables as markdown."""
+    """Build Dagster's metadata: floats rounded for reading, tables and plots as markdown."""
     shown: dict[str, object] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
         if key in ("folder", "report"):  # paths below the home, which may have been moved
             shown[key] = dg.MetadataValue.path(str(workspace.home / value))
-    return shown | {key: dg.MetadataValue.md(str(text)) for key, text in tables.items()}
-
-
-def markdown_table(header: list[str], rows: Iterable[Iterable[object]]) -> str:
-    """Write a markdown table; numbers get thousands separators, text stands in it as it is, whatever it is."""
-
-    def cell(value: object) -> str:
-        if isinstance(value, float):
-            return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-        if isinstance(value, int):
-            return f"{value:,}"
-        return markdown(str(value))
-
-    lines = ["| " + " | ".join(map(cell, header)) + " |", "|" + " --- |" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(cell(value) for value in row) + " |" for row in rows)])
+    return shown | {key: dg.MetadataValue.md(each.markdown) for key, each in tables.items()}
 
 
 def rate(n_bytes: int, started: float) -> float:

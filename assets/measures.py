@@ -4,36 +4,34 @@ What belongs here: the metrics, rows of the table ``evaluations``. What does not
 (``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks themselves (``assets/baselines.py``), models that are trained on
 them (``assets/trained.py``), how the numbers are shown (``assets/evaluations.py``).
 
-``{pick}`` is `top_k`, `random` (the mean over the seeds) or a method of ``evaluation.compare``; without it, the metric
-is the selection's. Those marked * have a row for every target, and one for their mean under the target ''; those marked
-± have beside them ``…_low`` and ``…_high``, a 95 % interval (:class:`dsir.evaluation.CrossEntropies` says of what).
+Every number has a `pick`: `selection`, `pool`, `random` (the mean over the seeds), `top_k` or a method of
+``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Those marked ±
+also have `low` and `high`, a 95 % interval (:class:`dsir.evaluation.CrossEntropies` says of what); of random picks they
+have `sd`, the standard deviation over the seeds, as those marked "sd" have of every pick. Those marked * have a row for
+every target, and one for their mean under the target ''.
 
-=======================================  =====================================================================
-``kl_reduction`` * ±                     KL(target‖pool) - KL(target‖selection), nats, over the selecting hash's
-                                         buckets, on held-out text; all picks cut to equal numbers of n-grams
-``kl_reduction_{pick}`` * ±              the same of another pick; ``kl_reduction_random_sd`` over the seeds
-``over_random`` * ±                      KL(target‖random) - KL(target‖selection) on a sample of
-                                         ``evaluation.sample`` n-grams, over the selecting hash's buckets
-``over_random_independent_hash`` * ±     the same sample under a hash that selected nothing, 40,009 buckets
-``over_random_unhashed`` * ±             the same sample, n-grams as they are
-``…_{pick}`` * ±                         the three of another pick
-``proxy_loss``, ``proxy_loss_{pick}`` *  loss on held-out text of language models trained on the picks, nats a token;
-                                         ``…_sd`` over the seeds. Only with ``evaluation.proxy``
-``f1_macro``, ``f1_macro_{pick}`` *      F1 on held-out text of classifiers of the target's labels, on word vectors
-``f1_micro``, ``f1_micro_{pick}`` *      learnt from the picks; ``…_sd`` over the seeds. Only with
-                                         ``evaluation.downstream``
-``effective_sample_size`` *              (Σw)² / Σw² of the eligible documents' weights
-``{pick}_agreement``                     share of the selection's documents that are the pick's too
-``seed_agreement``                       the same with the selection drawn with the next seed; 1 without noise
-``selection_tokens``, ``{pick}_tokens``  tokens of the documents
-``…_mean_tokens``, ``…_median_tokens``   length of the documents; of ``pool``, too
-``…_p10_tokens``, ``…_p90_tokens``       quantiles of the length
-``…_distinct_ngrams``                    different n-grams among 1,000 of the sample
-``…_duplicates``                         documents with the content of another one before them
-``…_in_target``, ``…_in_holdout`` *      documents whose content is one of the target's; of ``pool``, too. Under the
-                                         target '': of any target
-``…_share``                              of ``pool`` and ``selection``: share of each source
-=======================================  =====================================================================
+==================================  ==========================================================================
+``kl_reduction`` * ±                KL(target‖pool) - KL(target‖pick), nats, over the selecting hash's buckets, on
+                                    held-out text; all picks cut to equal numbers of n-grams
+``over_random`` * ±                 KL(target‖random) - KL(target‖pick) on a sample of ``evaluation.sample``
+                                    n-grams, over the selecting hash's buckets
+``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
+``over_random_unhashed`` * ±        the same sample, n-grams as they are
+``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
+                                    with ``evaluation.proxy``
+``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
+                                    learnt from the pick. Only with ``evaluation.downstream``
+``effective_sample_size`` *         of ``pool``: (Σw)² / Σw² of the eligible documents' weights
+``agreement``                       share of the selection's documents that are the pick's too; 1 of ``seed``
+                                    where there is no noise
+``tokens``                          of the documents
+``mean_tokens``, ``median_tokens``  length of the documents
+``p10_tokens``, ``p90_tokens``      quantiles of the length
+``distinct_ngrams``                 different n-grams among 1,000 of the sample
+``duplicates``                      documents with the content of another one before them
+``in_target``, ``in_holdout`` *     documents whose content is one of the target's. Under the target '': of any
+``share``                           of ``pool`` and ``selection``: share of each source
+==================================  ==========================================================================
 """
 
 from collections import Counter
@@ -59,6 +57,7 @@ from dsir_dagster.assets.baselines import Pick, PoolSummary, picked_totals
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.texts import map_target, pool_texts
 from dsir_dagster.assets.trained import Figures
+from dsir_dagster.resources.lineage import Metric
 from dsir_dagster.resources.settings import Target
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
@@ -68,59 +67,67 @@ INDEPENDENT_BUCKETS = 40_009
 
 
 class Metrics:
-    """The numbers, by target, name and source, in the order in which they were measured."""
+    """The numbers, in the order in which they were measured."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, str], float] = {}
-        self._replicates: dict[tuple[str, str], np.ndarray] = {}
+        self._values: dict[tuple[str, str, str, str, str], float] = {}
+        self._replicates: dict[tuple[str, str, str], np.ndarray] = {}
 
-    def add(self, metric: str, value: float, target: str = "", source: str = "") -> None:
+    def add(
+        self,
+        metric: str,
+        pick: str,
+        value: float,
+        target: str = "",
+        source: str = "",
+        statistic: str = "value",
+    ) -> None:
         """Keep a number."""
-        self.rows[target, metric, source] = float(value)
+        self._values[target, metric, pick, statistic, source] = float(value)
 
-    def add_interval(self, metric: str, value: float, replicates: np.ndarray, target: str) -> None:
+    def add_interval(self, metric: str, pick: str, value: float, replicates: np.ndarray, target: str) -> None:
         """Keep a number of a target with the interval of its bootstrapped values."""
-        self.add(metric, value, target)
-        self._replicates[target, metric] = replicates
+        self.add(metric, pick, value, target)
+        self._replicates[target, metric, pick] = replicates
         for end, bound in zip(("low", "high"), interval(replicates), strict=True):
-            self.add(f"{metric}_{end}", bound, target)
+            self.add(metric, pick, bound, target, statistic=end)
 
     def average(self) -> None:
         """Add the mean over targets of every number so far, with its own interval, under the target ''."""
-        values: dict[str, list[float]] = {}
-        for (_, metric, _), value in self.rows.items():
-            values.setdefault(metric, []).append(value)
-        for metric, of_targets in values.items():
-            self.add(metric, np.mean(of_targets))
-        for metric in {metric for _, metric in self._replicates}:
-            of_metric = [each for (_, name), each in self._replicates.items() if name == metric]
+        values: dict[tuple[str, str, str], list[float]] = {}
+        for (_, metric, pick, statistic, _), value in self._values.items():
+            values.setdefault((metric, pick, statistic), []).append(value)
+        for (metric, pick, statistic), of_targets in values.items():
+            self.add(metric, pick, np.mean(of_targets), statistic=statistic)
+        drawn: dict[tuple[str, str], list[np.ndarray]] = {}
+        for (_, metric, pick), replicates in self._replicates.items():
+            drawn.setdefault((metric, pick), []).append(replicates)
+        for (metric, pick), of_metric in drawn.items():
             for end, bound in zip(("low", "high"), interval(np.mean(of_metric, axis=0)), strict=True):
-                self.add(f"{metric}_{end}", bound)
+                self.add(metric, pick, bound, statistic=end)
 
-    def get(self, metric: str, target: str = "") -> float | None:
+    def get(
+        self, metric: str, pick: str = "selection", target: str = "", statistic: str = "value"
+    ) -> float | None:
         """Return a number; None where it was not measured."""
-        return self.rows.get((target, metric, ""))
+        return self._values.get((target, metric, pick, statistic, ""))
 
-    def bounds(self, metric: str, target: str = "") -> tuple[float, float, float]:
+    def bounds(self, metric: str, pick: str, target: str = "") -> tuple[float, float, float]:
         """Return a number with the ends of its interval, or, of random picks, two standard deviations around it."""
-        value, sd = self.get(metric, target), self.get(f"{metric}_sd", target)
-        if sd is not None:
-            return value, value - 2 * sd, value + 2 * sd
-        return value, self.get(f"{metric}_low", target), self.get(f"{metric}_high", target)
-
-    def table(self, selection: str, version: str) -> pa.Table:
-        """Return the rows of the table ``evaluations``."""
-        targets, metrics, sources = zip(*self.rows, strict=True)
-        return pa.table(
-            {
-                "selection": [selection] * len(targets),
-                "version": [version] * len(targets),
-                "target": targets,
-                "metric": metrics,
-                "source": sources,
-                "value": list(self.rows.values()),
-            }
+        value, sd, low, high = (
+            self.get(metric, pick, target, each) for each in ("value", "sd", "low", "high")
         )
+        return (value, low, high) if sd is None else (value, value - 2 * sd, value + 2 * sd)
+
+    @property
+    def picks(self) -> list[str]:
+        """The picks that were measured: the selection, other methods' and random ones."""
+        return [pick for _, metric, pick, *_ in self._values if metric == "mean_tokens" and pick != "pool"]
+
+    @property
+    def rows(self) -> list[Metric]:
+        """All numbers."""
+        return [Metric(*key, value) for key, value in self._values.items()]
 
 
 @dataclass(frozen=True)
@@ -186,13 +193,13 @@ def read_part(
     return distinct(np.concatenate(hashes)), texts
 
 
-def known_contents(targets: list[TargetSample]) -> dict[str, np.ndarray]:
-    """Return sorted content hashes by the names that leakage is reported under."""
+def known_contents(targets: list[TargetSample]) -> dict[tuple[str, str], np.ndarray]:
+    """Return sorted content hashes by the metric and the target that leakage is reported under."""
     known = {}
     for part in ("target", "holdout"):
         of_part = {each.name: each.train if part == "target" else each.holdout for each in targets}
-        known |= {f"in_{part} {name}": hashes for name, hashes in of_part.items()}
-        known[f"in_{part} "] = reduce(np.union1d, of_part.values())
+        known |= {(f"in_{part}", name): hashes for name, hashes in of_part.items()}
+        known[f"in_{part}", ""] = reduce(np.union1d, of_part.values())
     return known
 
 
@@ -201,9 +208,8 @@ def add_figures(figures: Figures, metrics: Metrics) -> None:
     for target, of_target in figures.items():
         for metric, of_metric in of_target.items():
             for pick, each in of_metric.items():
-                name = metric if pick == "selection" else f"{metric}_{pick}"
-                metrics.add(name, each.mean(), target)
-                metrics.add(f"{name}_sd", each.std(ddof=min(1, len(each) - 1)), target)
+                metrics.add(metric, pick, each.mean(), target)
+                metrics.add(metric, pick, each.std(ddof=min(1, len(each) - 1)), target, statistic="sd")
 
 
 def is_random(pick: str) -> bool:
@@ -242,12 +248,11 @@ def compare(
     drawn = replicates[:, base].mean(axis=1, keepdims=True) - replicates[:, -len(picks) :]
     for i, pick in enumerate(picks):
         if not is_random(pick):
-            metric = name if pick == "selection" else f"{name}_{pick}"
-            metrics.add_interval(metric, reductions[i], drawn[:, i], target)
+            metrics.add_interval(name, pick, reductions[i], drawn[:, i], target)
     random = reductions[[is_random(pick) for pick in picks]]
     # Over random picks it is 0 but for rounding.
-    metrics.add(f"{name}_random", round(random.mean(), 12) + 0.0, target)
-    metrics.add(f"{name}_random_sd", random.std(ddof=1), target)
+    metrics.add(name, "random", round(random.mean(), 12) + 0.0, target)
+    metrics.add(name, "random", random.std(ddof=1), target, statistic="sd")
 
 
 def measure_buckets(
@@ -288,7 +293,7 @@ def measure_sample(
     features = featurize(pa.array(texts, pa.large_string()), spec)
     counted = {name: ngrams.distinct(each) for name, each in times.items()}
     for name, value in by_pick({name: 1000 * d / max(n, 1) for name, (d, n) in counted.items()}).items():
-        metrics.add(f"{name}_distinct_ngrams", value)
+        metrics.add("distinct_ngrams", name, value)
     base = np.flatnonzero([is_random(pick) for pick in picks])
     for target, first, last in zip(targets, starts[:-1], starts[1:], strict=True):
         mine = np.arange(len(texts))
@@ -312,8 +317,9 @@ def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metr
     mine = distinct(picks["selection"].positions)
     shares = {name: overlap(mine, pick.positions) for name, pick in picks.items() if name != "selection"}
     for name, share in by_pick(shares).items():
-        metrics.add(f"{name}_agreement", share)
-    metrics.add("seed_agreement", 1.0 if drawn_again is None else overlap(mine, np.sort(drawn_again)))
+        metrics.add("agreement", name, share)
+    again = 1.0 if drawn_again is None else overlap(mine, np.sort(drawn_again))
+    metrics.add("agreement", "seed", again)
 
 
 def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics) -> None:
@@ -328,7 +334,7 @@ def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics)
     }
     for measure, function in measures.items():
         for name, value in by_pick({name: function(each) for name, each in lengths.items()}).items():
-            metrics.add(f"{name}_{measure}", value)
+            metrics.add(measure, name, value)
 
 
 def total(counts: Counter[int]) -> int:
@@ -356,14 +362,13 @@ def measure_contents(
         again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # in several epochs
         contents[name] = pick.content_hash[~again]
     for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
-        metrics.add(f"{name}_duplicates", value)
-    for name, hashes in known_contents(targets).items():
-        part, _, target = name.partition(" ")
-        metrics.add(f"pool_{part}", pool.leaked[name], target)
+        metrics.add("duplicates", name, value)
+    for (metric, target), hashes in known_contents(targets).items():
+        metrics.add(metric, "pool", pool.leaked[metric, target], target)
         for pick, value in by_pick(
             {pick: contained(each, hashes).sum() for pick, each in contents.items()}
         ).items():
-            metrics.add(f"{pick}_{part}", value, target)
+            metrics.add(metric, pick, value, target)
 
 
 def measure_composition(
@@ -375,6 +380,6 @@ def measure_composition(
     for name, count in pool.sources.most_common():
         shares = count / pool.sources.total(), picked[name] / max(picked.total(), 1)
         composition.append((name, *shares))
-        metrics.add("pool_share", shares[0], source=name)
-        metrics.add("selection_share", shares[1], source=name)
+        metrics.add("share", "pool", shares[0], source=name)
+        metrics.add("share", "selection", shares[1], source=name)
     return sorted(composition, key=lambda row: -row[2])

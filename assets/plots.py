@@ -1,7 +1,7 @@
-"""Plots in Dagster's metadata and on the page of a selection: markdown with the picture in it.
+"""Plots in Dagster's metadata and on the page of a selection.
 
 What belongs here: what is drawn, how it looks, the counts that a histogram is drawn from. What does not: other
-numbers (``assets/selections.py``, ``assets/evaluations.py``), tables (``assets/materialize.py``).
+numbers (``assets/selections.py``, ``assets/evaluations.py``), tables (``resources/table.py``).
 
 matplotlib is imported when a plot is drawn, so that commands that draw none start without it. Figures are made
 without pyplot, which keeps a list of open figures and is not safe in threads.
@@ -10,6 +10,7 @@ without pyplot, which keeps a list of open figures and is not safe in threads.
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,20 +33,30 @@ COLORS = {"selection": SELECTION, "top-k": TOP_K, "random": POOL}
 OTHERS = ["#3f9b6c", "#8a63b5", "#c9585b", "#4aa5b0", "#8c7a5b"]
 
 
-class Plot(str):
-    """Markdown with a picture in it, and what it is a picture of.
+@dataclass
+class Plot:
+    """A figure, and what is said of it.
 
     Attributes
     ----------
     figure : matplotlib.figure.Figure
+        Its layout is final.
     alt : str
     notes : list of str
         What stands below the picture.
+    png : bytes
     """
 
     figure: "Figure"
     alt: str
     notes: list[str]
+    png: bytes
+
+    @property
+    def markdown(self) -> str:
+        """As markdown with the picture in it, and the notes below."""
+        picture = f"![{self.alt}](data:image/png;base64,{base64.b64encode(self.png).decode()})"
+        return "\n\n".join([picture, *self.notes])
 
 
 #: A number and the ends of its interval.
@@ -88,7 +99,7 @@ class Histogram:
 
 def log_weights(
     targets: list[str], eligible: list[Histogram], picked: list[np.ndarray], cut: bool = True
-) -> str:
+) -> Plot:
     """Plot how many eligible documents, and how many of those picked, have which log weight.
 
     Parameters
@@ -134,7 +145,7 @@ def log_weights(
     return finished(figure, "Histogram of log weights", note, of_many("targets", shown, len(targets)))
 
 
-def composition(shares: list[tuple[str, float, float]]) -> str:
+def composition(shares: list[tuple[str, float, float]]) -> Plot:
     """Plot the share of every source in the pool and in the selection.
 
     Parameters
@@ -153,7 +164,7 @@ def composition(shares: list[tuple[str, float, float]]) -> str:
     return bars(names, groups, "share of the documents", ".1%")
 
 
-def kl_reduction(reductions: list[tuple[str, Mapping[str, Measured]]]) -> str:
+def kl_reduction(reductions: list[tuple[str, Mapping[str, Measured]]]) -> Plot:
     """Plot the KL reduction of the selection and of what it is compared with, for every target.
 
     Parameters
@@ -168,7 +179,7 @@ def kl_reduction(reductions: list[tuple[str, Mapping[str, Measured]]]) -> str:
     )
 
 
-def kl_over_random(views: list[tuple[str, Mapping[str, Measured]]]) -> str:
+def kl_over_random(views: list[tuple[str, Mapping[str, Measured]]]) -> Plot:
     """Plot how much closer to the target than random picks the others are, under several views of the n-grams.
 
     Parameters
@@ -227,7 +238,7 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
     return finished(figure, "Lengths of the documents")
 
 
-def rounds(curve: list[Round], best: int) -> str:
+def rounds(curve: list[Round], best: int) -> Plot:
     """Plot how close the mean of the rounds came to both parts of the target, round after round of matching.
 
     Parameters
@@ -250,7 +261,7 @@ def rounds(curve: list[Round], best: int) -> str:
     return finished(figure, "KL by round")
 
 
-def bars(names: Sequence[str], groups: list[tuple], quantity: str, form: str, note: str = "") -> str:
+def bars(names: Sequence[str], groups: list[tuple], quantity: str, form: str, note: str = "") -> Plot:
     """Plot horizontal bars: a row for every name, in it a bar of every (label, color, values, errors or None).
 
     ``errors`` are the distances down and up from each value: ndarray of float64, shape (2, names).
@@ -288,7 +299,7 @@ def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple["Figure"
 
 
 def finished(figure: "Figure", alt: str, *notes: str) -> Plot:
-    """Put the legend above the axes; return markdown with the figure as a PNG, and the notes below."""
+    """Put the legend above the axes, lay the figure out, and draw it as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image  # matplotlib's own dependency
 
@@ -302,10 +313,8 @@ def finished(figure: "Figure", alt: str, *notes: str) -> Plot:
     file = io.BytesIO()
     # A palette makes a third of the bytes; Dagster keeps them with every materialization.
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64).save(file, "png")
-    picture = f"![{alt}](data:image/png;base64,{base64.b64encode(file.getvalue()).decode()})"
-    plot = Plot("\n\n".join([picture, *filter(None, notes)]))
-    plot.figure, plot.alt, plot.notes = figure, alt, list(filter(None, notes))
-    return plot
+    figure.set_layout_engine("none")
+    return Plot(figure, alt, list(filter(None, notes)), file.getvalue())
 
 
 def of_many(what: str, shown: int, n: int) -> str:

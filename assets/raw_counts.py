@@ -25,7 +25,6 @@ from dsir_dagster.assets.materialize import (
     Result,
     RunOptions,
     bring_up_to_date,
-    markdown_table,
     rate,
 )
 from dsir_dagster.resources.corpus import (
@@ -42,6 +41,7 @@ from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, FileKind, schema_of, table
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 #: Rows that are gathered before they become a row group of Parquet.
@@ -139,7 +139,9 @@ def count_shard(
     }
     tables = {"top buckets": top_buckets(totals)}
     if len(tally.sources) > 1:
-        tables["documents by source"] = markdown_table(["source", "documents"], tally.sources.most_common(50))
+        tables["documents by source"] = Table(
+            [Column("source"), Column("documents", "whole")], tally.sources.most_common(50)
+        )
     if reasons:
         tables["quarantined rows by reason"] = by_reason(reasons)
     return Result(
@@ -206,14 +208,22 @@ def too_many_quarantined(snapshot: Snapshot) -> list[Quarantined]:
 def check_quarantine(workspace: Workspace, *_: object) -> dg.AssetCheckResult:
     """Judge the quarantined rows of all counted shards and targets: the result of `few_rows_quarantined`."""
     found = too_many_quarantined(workspace.snapshot())
-    rows = [(each.output, each.quarantined, each.rows, f"{each.allowed:g}") for each in found]
-    worst = markdown_table(["output", "quarantined", "rows", "max_quarantined"], rows[:50])
+    rows = [(each.output, each.quarantined, each.rows, each.allowed) for each in found]
+    worst = Table(
+        [
+            Column("output"),
+            Column("quarantined", "whole"),
+            Column("rows", "whole"),
+            Column("max_quarantined", "number"),
+        ],
+        rows[:50],
+    )
     metadata = {"over_the_limit": len(found), "quarantined_rows": sum(each.quarantined for each in found)}
     return dg.AssetCheckResult(
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
         description="\n".join(map(str, found[:10])) or None,
-        metadata=metadata | ({"outputs": dg.MetadataValue.md(worst)} if found else {}),
+        metadata=metadata | ({"outputs": dg.MetadataValue.md(worst.markdown)} if found else {}),
     )
 
 
@@ -332,17 +342,18 @@ def rejected_table(shard: str, rejected: list[Rejected]) -> pa.Table:
     return table("quarantine", {"shard": shard, **dict(zip(("row", "reason", "excerpt"), rows, strict=True))})
 
 
-def by_reason(reasons: Counter[str]) -> str:
+def by_reason(reasons: Counter[str]) -> Table:
     """Return a table of the rows that cannot be used by their reason."""
-    return markdown_table(["reason", "rows"], reasons.most_common(50))
+    return Table([Column("reason"), Column("rows", "whole")], reasons.most_common(50))
 
 
-def top_buckets(totals: np.ndarray) -> str:
+def top_buckets(totals: np.ndarray) -> Table:
     """Return a table of the 10 largest buckets with their share of all n-grams."""
     order = np.argsort(-totals, kind="stable")[:10]
     total = max(int(totals.sum()), 1)
-    return markdown_table(
-        ["bucket", "n-grams", "share"], [(int(b), int(totals[b]), f"{totals[b] / total:.2%}") for b in order]
+    return Table(
+        [Column("bucket", "whole"), Column("n-grams", "whole"), Column("share", "share", 2)],
+        [(int(b), int(totals[b]), totals[b] / total) for b in order],
     )
 
 

@@ -1,7 +1,8 @@
 """The report of a selection: one HTML file that needs nothing else, beside the rows of ``evaluations``.
 
 What belongs here: which documents are shown, what the page says and in which order. What does not: how it looks
-(``assets/report.html``), what is measured (``assets/evaluations.py``), how plots are drawn (``assets/plots.py``).
+(``assets/report.html``, ``assets/table.html``), what is measured (``assets/evaluations.py``), how plots are drawn
+(``assets/plots.py``).
 
 The page is a template of Jinja2, which escapes whatever is put into it. Plots stand in it as SVG, whose colors are
 those of the page, light or dark.
@@ -10,7 +11,7 @@ those of the page, light or dark.
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -28,17 +29,19 @@ from dsir.selection import CANDIDATE, Budget, pack_position
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.materialize import Result, markdown_table
+from dsir_dagster.assets.materialize import Result
+from dsir_dagster.assets.measures import Metrics
 from dsir_dagster.assets.methods import noise_stream
 from dsir_dagster.assets.texts import pool_texts
-from dsir_dagster.resources.borders import from_markdown, visible
+from dsir_dagster.resources.borders import visible
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from jinja2 import Template
+    from jinja2 import Environment, Template
     from markupsafe import Markup
 
 #: Documents that are shown of those picked; of the others, so many that come next and so many typical ones.
@@ -83,7 +86,7 @@ class Shown:
     log_weight: float
     verdict: str
     text: str = ""
-    contributions: list[Contribution] = ()
+    contributions: list[Contribution] = field(default_factory=list)
 
     @property
     def speaks_for(self) -> list[Contribution]:
@@ -132,7 +135,7 @@ class Look:
 
 
 def add_report(
-    snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result
+    snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result, metrics: Metrics
 ) -> None:
     """Write the report of a selection, and add it to what its evaluation left behind.
 
@@ -144,15 +147,19 @@ def add_report(
     output : Output
         Its evaluation.
     result : Result
-        What was measured; the file, its path and the plots of log weights and lengths are added.
+        What it left behind; the file, its path and the plots of log weights and lengths are added.
+    metrics : Metrics
+        What was measured.
     """
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
     picks = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
     path = snapshot.store.report(selection.name, output.fingerprint)
     look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.found.metadata))
     drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
+    page = template().render(
+        page_of(snapshot, selection, source, output, result, metrics, picks, look, drawn)
+    )
     result.tables = drawn | result.tables
-    page = template().render(page_of(snapshot, selection, source, output, result, picks, look))
     with snapshot.store.replacing(path) as temporary:
         # What UTF-8 has no bytes for, as in the name of a file that is not UTF-8, is written as an escape.
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -166,20 +173,19 @@ def page_of(
     source: Output,
     output: Output,
     result: Result,
+    metrics: Metrics,
     picks: pa.Table,
     look: Look,
+    drawn: dict[str, plots.Plot],
 ) -> dict[str, object]:
     """Return what the template shows."""
     made = source.found.metadata
-    values = {
-        (row["target"], row["metric"], row["source"]): row["value"] for row in result.metrics.to_pylist()
-    }
     selected = spread(snapshot.plan, selection, picks)
     read_documents(snapshot, [*selected, *look.next, *look.typical])
     # What this page shows in a place of its own, and whatever else there is.
-    placed = (LOG_WEIGHTS, LENGTHS, "methods side by side", "composition, plot", "composition", "all metrics")
+    placed = ("methods side by side", "composition, plot", "composition", "all metrics")
     parts = [
-        (key.removesuffix(", plot"), rendered(shown), numbers_behind(key, selection.targets, values))
+        (key.removesuffix(", plot"), shown, numbers_behind(key, selection.targets, metrics))
         for key, shown in result.tables.items()
         if key not in placed
     ]
@@ -189,17 +195,19 @@ def page_of(
         "all_tokens": int(pc.sum(picks["n_tokens"]).as_py()),
         "metadata": result.metadata,
         "notes": [each["note"] for each in (made, result.metadata) if "note" in each],
-        "value": lambda metric, target="", of="": values.get((target, metric, of)),
-        "methods": html_table(result.tables["methods side by side"], turned=True),
+        "value": lambda metric, pick="selection", statistic="value": metrics.get(
+            metric, pick, statistic=statistic
+        ),
+        "methods": result.tables["methods side by side"],
         "parts": parts,
-        "composition_plot": rendered(result.tables["composition, plot"]),
-        "composition": rendered(result.tables["composition"]),
-        "all_metrics": rendered(result.tables["all metrics"]),
+        "composition_plot": result.tables["composition, plot"],
+        "composition": result.tables["composition"],
+        "all_metrics": result.tables["all metrics"],
         "all_targets": len(selection.targets) > 1,
-        "weights_plot": rendered(result.tables[LOG_WEIGHTS]),
-        "weights_table": rendered(bars_table(result.tables[LOG_WEIGHTS], selection.targets)),
-        "lengths_plot": rendered(result.tables[LENGTHS]),
-        "lengths_table": rendered(lengths_table(values)),
+        "weights_plot": drawn[LOG_WEIGHTS],
+        "weights_table": bars_table(drawn[LOG_WEIGHTS], selection.targets),
+        "lengths_plot": drawn[LENGTHS],
+        "lengths_table": lengths_table(metrics),
         "selected": selected,
         "next": look.next,
         "typical": look.typical,
@@ -372,7 +380,7 @@ def lengths_plot(picks: pa.Table, look: Look) -> plots.Plot:
     return plots.lengths(look.lengths, picked)
 
 
-def bars_table(plot: plots.Plot, targets: list[str]) -> str:
+def bars_table(plot: plots.Plot, targets: list[str]) -> Table:
     """Return the numbers behind a plot of log weights, as they are drawn."""
     rows = []
     for ax, target in zip(plot.figure.axes, targets, strict=False):
@@ -380,17 +388,11 @@ def bars_table(plot: plots.Plot, targets: list[str]) -> str:
         for low, n, m in zip(eligible.edges, eligible.values, picked.values, strict=False):
             if n or m:
                 rows.append((target, int(low), int(n), int(m)))
-    return markdown_table(["target", "log weight from, nats", "eligible", "picked"], rows)
+    numbers = ("log weight from, nats", "eligible", "picked")
+    return Table([Column("target"), *(Column(name, "whole") for name in numbers)], rows)
 
 
-def picks_in(values: dict[tuple[str, str, str], float]) -> list[str]:
-    """Return the picks that were measured: the selection, other methods' and random ones."""
-    suffix = "_mean_tokens"
-    names = [metric.removesuffix(suffix) for _, metric, _ in values if metric.endswith(suffix)]
-    return [name for name in names if name != "pool"]
-
-
-def lengths_table(values: dict[tuple[str, str, str], float]) -> str:
+def lengths_table(metrics: Metrics) -> Table:
     """Return the lengths of the pool's documents and of every pick's."""
     columns = {
         "mean": "mean",
@@ -401,16 +403,14 @@ def lengths_table(values: dict[tuple[str, str, str], float]) -> str:
     rows = [
         (
             name.replace("_", "-"),
-            *(f"{values['', f'{name}_{each}_tokens', '']:,.1f}" for each in columns.values()),
+            *(metrics.get(f"{each}_tokens", name) for each in columns.values()),
         )
-        for name in ("pool", *picks_in(values))
+        for name in ("pool", *metrics.picks)
     ]
-    return markdown_table(["tokens of a document", *columns], rows)
+    return Table([Column("tokens of a document"), *(Column(name, "number", 1) for name in columns)], rows)
 
 
-def numbers_behind(
-    plot: str, targets: list[str], values: dict[tuple[str, str, str], float]
-) -> "Markup | None":
+def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | None:
     """Return a table of the numbers that a plot shows: a row for every group of bars, a column for every pick."""
     views = ("over_random", "over_random_independent_hash", "over_random_unhashed")
     rows = {
@@ -419,22 +419,21 @@ def numbers_behind(
     }.get(plot)
     if rows is None:
         return None
-    picks = picks_in(values)
 
-    def cell(target: str, metric: str, pick: str) -> str:
-        name = metric if pick == "selection" else f"{metric}_{pick}"
-        value, low, high, sd = (values.get((target, name + end, "")) for end in ("", "_low", "_high", "_sd"))
+    def cell(target: str, metric: str, pick: str) -> tuple[float, ...] | None:
+        value, low, high, sd = (
+            metrics.get(metric, pick, target, each) for each in ("value", "low", "high", "sd")
+        )
         if sd is not None:
-            return f"{value:.4f} ± {2 * sd:.4f}"
-        return "" if value is None else f"{value:.4f} ({low:.4f} to {high:.4f})"
+            return value, 2 * sd
+        return None if value is None else (value, low, high)
 
-    cells = [(name, *(cell(target, metric, pick) for pick in picks)) for name, target, metric in rows]
-    return html_table(markdown_table(["nats", *(pick.replace("_", "-") for pick in picks)], cells))
-
-
-def rendered(shown: str) -> "Markup":
-    """Return what Dagster shows, a plot or a table, as HTML."""
-    return svg(shown) if isinstance(shown, plots.Plot) else html_table(shown)
+    cells = [(name, *(cell(target, metric, pick) for pick in metrics.picks)) for name, target, metric in rows]
+    columns = [
+        Column(pick.replace("_", "-"), "spread" if pick == "random" else "interval", 4)
+        for pick in metrics.picks
+    ]
+    return Table([Column("nats"), *columns], cells)
 
 
 #: Colors of a plot, and those of the page that stand for them.
@@ -453,7 +452,6 @@ def svg(plot: plots.Plot) -> "Markup":
     from markupsafe import Markup, escape
 
     file = io.StringIO()
-    plot.figure.set_layout_engine("none")  # it was laid out for the PNG
     # As text, so that it can be read, searched, and is no larger than it has to be; the same bytes every time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.alt}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -469,44 +467,6 @@ def svg(plot: plots.Plot) -> "Markup":
     drawn = drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(plot.alt)}" ', 1)
     notes = "".join(f"<figcaption>{escape(note)}</figcaption>" for note in plot.notes)
     return Markup(f'<figure><div class="plot">{drawn}</div>{notes}</figure>')
-
-
-def html_table(markdown: str, turned: bool = False) -> "Markup":
-    """Return a table of `markdown_table` as HTML; what looks like a number is put right.
-
-    Parameters
-    ----------
-    markdown : str
-    turned : bool
-        Show its rows as columns, and the interval of a number below it.
-    """
-    from markupsafe import Markup, escape
-
-    header, _, *rows = [
-        [from_markdown(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in markdown.split("\n")
-    ]
-    if turned:
-        header, *rows = map(list, zip(header, *rows, strict=True))
-    numeric = [all(re.match(r"[-+±]?\d|$", row[i]) for row in rows) for i in range(len(header))]
-
-    def content(cell: str) -> Markup:
-        value, opened, interval = cell.partition(" (") if turned else (cell, "", "")
-        return escape(value) + (
-            Markup("<br><small>{}</small>").format(interval.rstrip(")")) if opened else ""
-        )
-
-    def line(tag: str, cells: list[str]) -> str:
-        parts = (
-            f"<{tag}{' class=n' if right else ''}>{content(cell)}</{tag}>"
-            for cell, right in zip(cells, numeric, strict=True)
-        )
-        return f"<tr>{''.join(parts)}</tr>"
-
-    body = "\n".join(line("td", row) for row in rows)
-    return Markup(
-        f'<div class="wide"><table><thead>{line("th", header)}</thead><tbody>{body}</tbody></table></div>'
-    )
 
 
 # --- how it was made ----------------------------------------------------------------------------------------------
@@ -558,12 +518,18 @@ def when(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S %Z}".strip()
 
 
-@cache
 def template() -> "Template":
     """Return the page."""
+    return templates().get_template("report.html")
+
+
+@cache
+def templates() -> "Environment":
+    """Return what templates are read and filled in with."""
     import jinja2
 
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -574,4 +540,6 @@ def template() -> "Template":
     environment.filters["number"] = lambda value: (
         f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else value
     )
-    return environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    environment.filters["svg"] = svg
+    environment.tests["plot"] = lambda value: isinstance(value, plots.Plot)
+    return environment

@@ -30,7 +30,6 @@ from dsir_dagster.assets.materialize import (
     Result,
     RunOptions,
     bring_up_to_date,
-    markdown_table,
     one_by_one,
 )
 from dsir_dagster.assets.methods import Picked, pick
@@ -44,6 +43,7 @@ from dsir_dagster.resources.records import Records, counted_texts, read_pieces, 
 from dsir_dagster.resources.settings import ConfigError, Selection, Size, methods
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Stamp, schema_of, sealed_writer, table
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 
@@ -312,15 +312,22 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, progress: P
         },
         tables={
             **found.ranking.tables,
-            "by target": markdown_table(
-                ["target", "documents", "tokens", "smallest key"],
+            "by target": Table(
                 [
-                    (name, len(p), int(p["n_tokens"].sum()), float(p["key"].min()) if len(p) else "")
+                    Column("target"),
+                    Column("documents", "whole"),
+                    Column("tokens", "whole"),
+                    Column("smallest key", "number"),
+                ],
+                [
+                    (name, len(p), int(p["n_tokens"].sum()), float(p["key"].min()) if len(p) else None)
                     for name, p in zip(selection.targets, by_target, strict=True)
                 ],
             ),
             "by source": by_source(picks),
-            "not eligible": markdown_table(["first criterion not met", "documents"], list(excluded.items())),
+            "not eligible": Table(
+                [Column("first criterion not met"), Column("documents", "whole")], list(excluded.items())
+            ),
         },
     )
     if note:
@@ -439,7 +446,7 @@ def write_records(
         return writer.close()
 
 
-def by_source(picks: pa.Table) -> str:
+def by_source(picks: pa.Table) -> Table:
     """Return a table of the picks by source."""
     source = picks["source"].combine_chunks()
     documents = np.bincount(source.indices, minlength=len(source.dictionary))
@@ -447,9 +454,14 @@ def by_source(picks: pa.Table) -> str:
     np.add.at(tokens, source.indices, picks["n_tokens"].to_numpy())
     rows = zip(source.dictionary.to_pylist(), documents.tolist(), tokens.tolist(), strict=True)
     rows = sorted(rows, key=lambda row: -row[1])
-    return markdown_table(
-        ["source", "documents", "share", "tokens"],
-        [(name, n, f"{n / len(picks):.1%}", n_tokens) for name, n, n_tokens in rows[:50] if n],
+    return Table(
+        [
+            Column("source"),
+            Column("documents", "whole"),
+            Column("share", "share"),
+            Column("tokens", "whole"),
+        ],
+        [(name, n, n / len(picks), n_tokens) for name, n, n_tokens in rows[:50] if n],
     )
 
 

@@ -21,7 +21,6 @@ from dsir_dagster.assets.materialize import (
     Result,
     RunOptions,
     bring_up_to_date,
-    markdown_table,
     rate,
 )
 from dsir_dagster.assets.raw_counts import by_reason
@@ -39,6 +38,7 @@ from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Reader
 from dsir_dagster.resources.store import FileKind, schema_of
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 #: Bytes of a block: most targets are small, and each core is to have some of it.
@@ -116,8 +116,8 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "file": "\n".join([*train.files, *holdout.files]),
         },
         tables={
-            "parts": markdown_table(
-                ["part", "documents", "tokens", "n-grams"],
+            "parts": Table(
+                [Column("part"), *(Column(name, "whole") for name in ("documents", "tokens", "n-grams"))],
                 [
                     (name, part.documents, part.tokens, int(part.totals.sum()))
                     for name, part in (("train", train), ("holdout", holdout))

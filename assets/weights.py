@@ -22,7 +22,6 @@ from dsir_dagster.assets.materialize import (
     Result,
     RunOptions,
     bring_up_to_date,
-    markdown_table,
     rate,
     reasons,
 )
@@ -31,6 +30,7 @@ from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import REPEATED, FileKind, schema_of, table
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
 
@@ -131,8 +131,9 @@ def weigh_shard(
             "MB_per_s": rate(source.found.metadata["text_bytes"], started),
         },
         tables={
-            "log weight by target, nats": markdown_table(
-                ["target", "mean", "standard deviation"], [(t, *moments[t]) for t in targets]
+            "log weight by target, nats": Table(
+                [Column("target"), Column("mean", "number"), Column("standard deviation", "number")],
+                [(t, *moments[t]) for t in targets],
             )
         },
     )

@@ -6,11 +6,10 @@ What belongs here: naming what there is to compare, and layout. What does not: t
 
 from __future__ import annotations
 
-from rich.table import Table
-
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal, Text, header
+from dsir_dagster.terminal import Terminal, Text, grid
 
 #: Documents shown of those that entered, and as many of those that left.
 SHOWN = 10
@@ -96,65 +95,60 @@ def _listed(versions: list[dict]) -> str:
 
 
 def _print_versions(selection: str, compared: list[dict], console: Terminal) -> None:
-    table = _table(f"selection {selection}", ">version", "fingerprint", "made at", ">documents", ">tokens")
-    for row in compared:
-        table.add_row(
+    columns = [
+        Column(f"selection {selection}"),
+        Column("version", "whole"),
+        Column("fingerprint"),
+        Column("made at"),
+        Column("documents", "whole"),
+        Column("tokens", "whole"),
+    ]
+    rows = [
+        (
             row["side"],
-            str(row["number"]),
+            row["number"],
             row["version"],
             f"{row['finished_at']:%Y-%m-%d %H:%M:%S}",
-            f"{row['documents']:,}",
-            f"{row['tokens']:,}",
+            row["documents"],
+            row["tokens"],
         )
-    console.print(table)
+        for row in compared
+    ]
+    console.print(grid(Table(columns, rows)))
     if compared[1]["configured"]:
         console.print(f"configured otherwise: {compared[1]['configured']}", soft_wrap=True)
 
 
 def _print_counts(counts: list[dict], console: Terminal) -> None:
-    table = _table("change", ">documents", "why")
-    for row in counts:
-        style = "green" if row["change"] == "entered" else "yellow"
-        table.add_row(Text(row["change"], style=style), f"{row['documents']:,}", Text(row["why"]))
+    styles = {"entered": "green"}
+    rows = [
+        (Text(row["change"], styles.get(row["change"], "yellow")), row["documents"], row["why"])
+        for row in counts
+    ]
     console.print()
-    console.print(table)
+    console.print(grid(Table([Column("change"), Column("documents", "whole"), Column("why")], rows)))
 
 
 def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
     """Show documents with their keys on both sides; a key that is not known any more is a dash."""
-    table = _table(
-        f"{change}, the best",
-        ">rank",
-        "target",
-        ">old\nkey",
-        ">new\nkey",
-        ">old\nthreshold",
-        ">new\nthreshold",
-        "why",
-    )
-    for row in rows:
-        table.add_row(
-            Text(row["doc_id"]),
-            f"{row['rank']:,}",
+    numbers = ("old_key", "new_key", "old_threshold", "new_threshold")
+    columns = [
+        Column(f"{change}, the best"),
+        Column("rank", "whole"),
+        Column("target"),
+        *(Column(name.replace("_", "\n"), "number", 3) for name in numbers),
+        Column("why"),
+    ]
+    cells = [
+        (
+            row["doc_id"],
+            row["rank"],
             row["target"],
-            *(_number(row[name]) for name in ("old_key", "new_key", "old_threshold", "new_threshold")),
-            Text(
-                row["why"], no_wrap=True, overflow="ellipsis"
-            ),  # the whole of it stands above, with the numbers
+            *(Text("-") if row[name] is None else row[name] for name in numbers),
+            # The whole of it stands above, with the numbers.
+            Text(row["why"], no_wrap=True, overflow="ellipsis"),
         )
+        for row in rows
+    ]
     console.print()
-    console.print(table)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.3f}"
-
-
-def _table(*headers: str) -> Table:
-    """Make a table; a column whose header begins with ``>`` is of numbers, the others share what these leave."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in headers:
-        number = name.startswith(">")
-        justify = "right" if number else "left"
-        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=number, overflow="fold")
-    return table
+    console.print(grid(Table(columns, cells)))

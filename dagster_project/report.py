@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 
-from rich.table import Table
-
 from dsir_dagster.assets.importance_estimator import measure_drift
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal, Text, absences, header
+from dsir_dagster.terminal import Terminal, Text, absences, grid
 
 QUERIES = (
     (
@@ -35,7 +34,19 @@ QUERIES = (
 )
 
 #: Columns that a narrow terminal has no room for, the first to be left out first.
-FIRST_TO_GO = (">\nnot hashed", ">distinct\nn-grams", ">effective\nsample size", ">over random,\nother hash")
+FIRST_TO_GO = ("\nnot hashed", "distinct\nn-grams", "effective\nsample size", "over random,\nother hash")
+COLUMNS = (
+    Column("selection"),
+    Column("method"),
+    Column("\ntokens", "number", 0),
+    Column("KL\nreduction", "number", 3),
+    Column("\n95 % interval", "range"),
+    Column("over random,\nother hash", "number", 3),
+    Column("\nnot hashed", "number", 3),
+    Column("distinct\nn-grams", "number", 0),
+    Column("same\npicks", "share", 0),
+    Column("effective\nsample size", "number", 1),
+)
 
 
 def print_report(workspace: Workspace, console: Terminal) -> None:
@@ -142,45 +153,38 @@ def _print_selections(workspace: Workspace, selections: list[dict], console: Ter
     """Show each selection, and below it the picks that it was compared with."""
     names, versions = [row["selection"] for row in selections], [row["version"] for row in selections]
     measured = workspace.catalog.query("report_methods", selections=names, versions=versions).to_pylist()
-    cells: list[dict[str, str]] = []
+    rows: list[list[object]] = []
     for row in selections:
         mine = [each for each in measured if each["selection"] == row["selection"]]
         for each in mine or [{"pick": None, "tokens": row["tokens"]}]:
             own = each["pick"] is None
-            known = each.get("low") is not None
-            cells.append(
-                {
-                    "selection": row["selection"] if own else "",
-                    "method": row["method"] if own else f"  {each['pick']}",
-                    ">\ntokens": f"{each['tokens']:,.0f}",
-                    ">KL\nreduction": _number(each.get("kl_reduction"), "{:.3f}"),
-                    ">\n95 % interval": f"{each['low']:.3f} to {each['high']:.3f}" if known else "",
-                    ">over random,\nother hash": _number(each.get("independent_hash"), "{:.3f}", ""),
-                    ">\nnot hashed": _number(each.get("unhashed"), "{:.3f}", ""),
-                    ">distinct\nn-grams": _number(each.get("distinct_ngrams"), "{:.0f}", ""),
-                    ">same\npicks": "" if own else _number(each.get("agreement"), "{:.0%}"),
-                    ">effective\nsample size": _number(row["effective_sample_size"], "{:,.1f}")
-                    if own
-                    else "",
-                }
+            rows.append(
+                [
+                    row["selection"] if own else "",
+                    row["method"] if own else f"  {each['pick']}",
+                    each["tokens"],
+                    _or_dash(each.get("kl_reduction")),
+                    None if each.get("low") is None else (each["low"], each["high"]),
+                    each.get("independent_hash"),
+                    each.get("unhashed"),
+                    each.get("distinct_ngrams"),
+                    None if own else _or_dash(each.get("agreement")),
+                    _or_dash(row["effective_sample_size"]) if own else None,
+                ]
             )
     console.print()
     says = "  and other methods' picks of the same size. KL reduction in nats, on held-out target text where there is "
     console.print(Text.assemble(("Selections", "bold"), says, "some"))
     unlimited = console.options.update(width=1_000)
     for n_left_out in range(len(FIRST_TO_GO) + 1):
-        left_out = FIRST_TO_GO[:n_left_out]
-        table = _table(*(name for name in cells[0] if name not in left_out))
-        for row in cells:
-            shown = [cell for name, cell in row.items() if name not in left_out]
-            table.add_row(*shown, style="" if row["selection"] else "dim")
-        if console.measure(table, options=unlimited).maximum <= console.width:
+        shown = [i for i, each in enumerate(COLUMNS) if each.name not in FIRST_TO_GO[:n_left_out]]
+        table = Table([COLUMNS[i] for i in shown], [[row[i] for i in shown] for row in rows])
+        laid_out = grid(table, gap=1, styles=["" if row[0] else "dim" for row in rows])
+        if console.measure(laid_out, options=unlimited).maximum <= console.width:
             break
-    console.print(table)
-    if left_out:
-        console.print(
-            f"{len(left_out)} columns more in a wider terminal, or in the report's file", style="dim"
-        )
+    console.print(laid_out)
+    if n_left_out:
+        console.print(f"{n_left_out} columns more in a wider terminal, or in the report's file", style="dim")
 
 
 def _print_compositions(workspace: Workspace, selections: list[dict], console: Terminal) -> None:
@@ -200,30 +204,19 @@ def _print_compositions(workspace: Workspace, selections: list[dict], console: T
         for name, rows in compositions.items()
         for entry in rows
     }
-    table = _table("source", ">pool", *(f">{name}" for name in compositions), " ")
+    shown = (Column(name, "share") for name in ("pool", *compositions))
+    rows = []
     first = next(iter(compositions))
     for source in sorted(sources, key=lambda name: -shares.get((first, name), 0.0)):
         share = shares.get((first, source), 0.0)
-        table.add_row(
-            source or "(empty)",
-            f"{sources[source]:.1%}",
-            *(_number(shares.get((name, source)), "{:.1%}") for name in compositions),
-            Text("█" * round(share * 30), style="green"),
-        )
+        of_selections = (_or_dash(shares.get((name, source))) for name in compositions)
+        bar = Text("█" * round(share * 30), style="green")
+        rows.append((source or "(empty)", sources[source], *of_selections, bar))
     console.print()
     says = "  share of the documents: pool → selection"
     console.print(Text.assemble(("Where the documents come from", "bold"), says))
-    console.print(table)
+    console.print(grid(Table([Column("source"), *shown, Column(" ")], rows), gap=1))
 
 
-def _table(*headers: str) -> Table:
-    """Make a plain table; a header that begins with > is right-aligned."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for i, name in enumerate(headers):
-        justify = "right" if name.startswith(">") else "left"
-        table.add_column(header(name.removeprefix(">")), justify=justify, no_wrap=i > 0, overflow="fold")
-    return table
-
-
-def _number(value: float | None, form: str, absent: str = "-") -> str:
-    return absent if value is None else form.format(value)
+def _or_dash(value: float | None) -> float | Text:
+    return Text("-") if value is None else value

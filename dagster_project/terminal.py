@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import rich.table
 import rich.text
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from dsir_dagster.resources.borders import visible
+from dsir_dagster.resources.table import Table
 
 #: What stands for our own marks where the terminal's encoding lacks them.
 PLAIN = str.maketrans("✓✗→…—‖±█▇▆▅▄▃▂▁", "+x>.-|~##==--__")
@@ -44,6 +46,28 @@ def lines(text: str, style: str = "") -> rich.text.Text:
 def header(text: str) -> rich.text.Text:
     """Return a column's header, which may have two lines."""
     return rich.text.Text("\n".join(map(visible, text.split("\n"))))
+
+
+def grid(table: Table, gap: int = 2, styles: Sequence[str] = ()) -> rich.table.Table:
+    """Lay out a table: numbers keep their line, text shares what these leave. A cell may be styled text.
+
+    Parameters
+    ----------
+    table : Table
+    gap : int
+        Spaces between two columns.
+    styles : sequence of str
+        Of the rows, where they have one.
+    """
+    shown = rich.table.Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
+    for column in table.columns:
+        justify = "right" if column.numeric else "left"
+        shown.add_column(header(column.name), justify=justify, no_wrap=column.numeric, overflow="fold")
+    for i, row in enumerate(table.rows):
+        pairs = zip(table.columns, row, strict=True)
+        cells = (cell if isinstance(cell, rich.text.Text) else column.text(cell) for column, cell in pairs)
+        shown.add_row(*cells, style=styles[i] if styles else None)
+    return shown
 
 
 def absences(absent: Mapping[str, str]) -> Iterator[Text]:

@@ -13,7 +13,6 @@ import re
 
 # An underscore within a word is none to markdown.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>&|~#!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -47,11 +46,6 @@ def markdown(text: str) -> str:
     '\\<b\\>\\|\\`kl_reduction\\`'
     """
     return _MARKDOWN.sub(r"\\\g<0>", visible(text))
-
-
-def from_markdown(cell: str) -> str:
-    """Return what :func:`markdown` made a cell of, but for what does not print."""
-    return _ESCAPED.sub(r"\1", cell)
 
 
 def several(number: int, noun: str) -> str:

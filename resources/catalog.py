@@ -38,8 +38,9 @@ from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.stamps import Stamps
 from dsir_dagster.resources.store import file_kinds
 
-#: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it.
-VERSION = 2
+#: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
+#: version 3, picks and statistics were part of a metric's name; these rows are left behind, and measured again.
+VERSION = 3
 
 #: Age at which the copy of the catalog is replaced.
 COPY_SECONDS = 60
@@ -414,8 +415,9 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[Lineage]) -> N
         if row.metrics is not None:
             connection.execute(sql.load("delete_evaluation"), {"selection": row.partition})
         if row.metrics:
-            connection.register("metrics", pa.Table.from_pylist(row.metrics))
-            connection.execute(sql.load("insert_evaluation"))
+            connection.register("metrics", pa.Table.from_pylist([vars(metric) for metric in row.metrics]))
+            measured = {"selection": row.partition, "version": row.metadata["selection_version"]}
+            connection.execute(sql.load("insert_evaluation"), measured)
 
 
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, str]:
@@ -445,22 +447,18 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, st
 
 def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.Table]:
     """Read all rows of a catalog, of an older version too, as the tables have them now."""
-    questions = {name: f"FROM {name}" for name in ("shards", "lineage", "evaluations")}
-    if _version(connection, path)[0] == 1:
+    version, _ = _version(connection, path)
+    questions = {name: f"FROM {name}" for name in ("shards", "lineage")}
+    if version == 1:
         questions["lineage"] = sql.load("upgrade_lineage")
+    if version >= 3:
+        questions["evaluations"] = "FROM evaluations"
     return {name: connection.sql(text).to_arrow_table() for name, text in questions.items()}
 
 
 def _stamps_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
-    """Return what the stamps of a catalog's outputs would be."""
-    metrics: dict[str, list[dict]] = {}
-    for row in tables["evaluations"].to_pylist():
-        metrics.setdefault(row["selection"], []).append(row)
+    """Return what the stamps of an older catalog's outputs would be, but for what evaluations measured."""
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
     rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
     newest = {(*row.key, graph()[row.asset].keeps_versions and row.fingerprint): row for row in rows}
-    for key, row in newest.items():
-        of_version = metrics.get(row.partition) if row.asset == "evaluations" else None
-        if of_version and row.metadata.get("selection_version") == of_version[0]["version"]:
-            newest[key] = replace(row, metrics=of_version)
     return list(newest.values())

@@ -16,6 +16,33 @@ Metadata = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A number that an evaluation measured: a row of the table ``evaluations``, whose columns it describes.
+
+    Attributes
+    ----------
+    target : str
+        '' where it does not belong to one target, or is the mean over all.
+    metric : str
+        What was measured.
+    pick : str
+        Of which documents: `selection`, `pool`, `random`, a method's name; `seed` for the selection under another seed.
+    statistic : str
+        `value`, the ends of its interval `low` and `high`, or the standard deviation `sd` over seeds.
+    source : str
+        '' where it does not belong to one source.
+    value : float
+    """
+
+    target: str
+    metric: str
+    pick: str
+    statistic: str
+    source: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Lineage:
     """A row of the table ``lineage``.
 
@@ -39,8 +66,8 @@ class Lineage:
         Path to when the file was written, by the file system's clock: nanoseconds. The catalog fills it in.
     sequence : int
         Number of the transaction that recorded it; the catalog fills it in.
-    metrics : sequence of mapping, optional
-        Of an evaluation: its rows of the table ``evaluations``, which replace those that the selection had.
+    metrics : sequence of Metric, optional
+        Of an evaluation: what it measured, which replaces what was measured of the selection before.
     absent : sequence of str
         Its files that are not there, as :meth:`resources.workspace.Workspace.latest` finds out.
     aside : bool
@@ -60,7 +87,7 @@ class Lineage:
     metadata: Metadata
     modified: Mapping[str, int] = field(default_factory=dict)
     sequence: int = 0
-    metrics: Sequence[Mapping[str, object]] | None = None
+    metrics: Sequence[Metric] | None = None
     absent: Sequence[str] = ()
     aside: bool = False
 
@@ -80,8 +107,10 @@ class Lineage:
 
     def to_row(self) -> dict[str, object]:
         """Return what the catalog and a stamp keep, by column; ``metrics`` only where there are some."""
-        row = {name: value for name, value in vars(self).items() if name not in ("absent", "aside")}
-        return row if self.metrics is not None else {k: v for k, v in row.items() if k != "metrics"}
+        row = {
+            name: value for name, value in vars(self).items() if name not in ("absent", "aside", "metrics")
+        }
+        return row if self.metrics is None else row | {"metrics": [vars(metric) for metric in self.metrics]}
 
     @classmethod
     def from_row(cls, row: Mapping) -> Lineage:
@@ -97,6 +126,8 @@ class Lineage:
             if isinstance(values[name], str):
                 values[name] = json.loads(values[name])
             values[name] = dict(values[name])
+        if values.get("metrics") is not None:
+            values["metrics"] = [Metric(**metric) for metric in values["metrics"]]
         for name in ("started_at", "finished_at"):
             if isinstance(values[name], str):
                 values[name] = datetime.fromisoformat(values[name])

@@ -1,1 +1,2 @@
-INSERT INTO evaluations SELECT selection, version, target, metric, source, value FROM metrics;
+INSERT INTO evaluations BY NAME
+SELECT $selection AS selection, $version AS version, target, metric, pick, statistic, source, value FROM metrics;

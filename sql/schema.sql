@@ -40,6 +40,8 @@ CREATE TABLE evaluations (
     version   VARCHAR NOT NULL,     -- fingerprint of the selection that was measured
     target    VARCHAR NOT NULL,     -- '' where the metric does not belong to one target
     metric    VARCHAR NOT NULL,
+    pick      VARCHAR NOT NULL,     -- 'selection', 'pool', 'random', a method's name, or 'seed': the selection with another seed
+    statistic VARCHAR NOT NULL,     -- 'value', 'low', 'high' or 'sd'
     source    VARCHAR NOT NULL,     -- '' where the metric does not belong to one source
     value     DOUBLE
 );

@@ -22,10 +22,10 @@ from dsir.classifier import (
 from dsir.features import Features, featurize
 from dsir.selection import Budget
 from dsir_dagster.assets.candidates import Candidates, Documents
-from dsir_dagster.assets.materialize import markdown_table
 from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.assets.texts import map_target
 from dsir_dagster.resources.settings import ConfigError, Method
+from dsir_dagster.resources.table import Column, Table
 
 #: The most documents of a target that a classifier is fitted on, and about as many of the pool: all are in memory.
 LARGEST = 200_000
@@ -51,22 +51,22 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         return keys_under(documents.features, classifiers[target], options)
 
     rows = [
-        (name, each.target_documents, each.pool_documents, f"{each.accuracy:.3f}", f"{each.log_loss:.4f}")
+        (name, each.target_documents, each.pool_documents, each.accuracy, each.log_loss)
         for name, each in classifiers.items()
     ]
-    header = [
-        "target",
-        "its documents",
-        "of the pool",
-        "accuracy, validation part",
-        "log loss, validation part",
+    columns = [
+        Column("target"),
+        Column("its documents", "whole"),
+        Column("of the pool", "whole"),
+        Column("accuracy, validation part", "number", 3),
+        Column("log loss, validation part", "number", 4),
     ]
     accuracy = json.dumps({name: each.accuracy for name, each in classifiers.items()})
     return Ranking(
         keys,
         needs_features=True,
         numbers={"held_back_accuracy": accuracy},
-        tables={"classifier": markdown_table(header, rows)},
+        tables={"classifier": Table(columns, rows)},
     )
 
 

@@ -18,11 +18,11 @@ from dsir.selection import Budget
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
-from dsir_dagster.assets.materialize import markdown_table
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
 from dsir_dagster.assets.methods.resample import ResampleOptions, length_correction, temperature
 from dsir_dagster.resources.settings import ConfigError, Method
 from dsir_dagster.resources.settings.types import Number
+from dsir_dagster.resources.table import Column, Table
 
 
 class MatchOptions(ResampleOptions):
@@ -144,11 +144,13 @@ def numbers(matching: Matching, options: MatchingOptions) -> dict[str, int | flo
     } | ({"temperature": options.temperature} if options.temperature else {})
 
 
-def tables(matching: Matching, targets: list[str]) -> dict[str, str]:
+def tables(matching: Matching, targets: list[str]) -> dict[str, Table | plots.Plot]:
     """Return the rounds as a plot and as a table; documents and tokens are a round's own, KL is that of the mean."""
     several = targets if len(targets) > 1 else []
-    header = ["round", "KL, fitted part", "KL, validation part", "gap", "step", "documents", "tokens"]
-    header += [f"KL, validation part of {target}" for target in several]
+    numbers = ("KL, fitted part", "KL, validation part", "gap", "step")
+    columns = [Column("round", "whole"), *(Column(name, "number") for name in numbers)]
+    columns += [Column("documents", "number"), Column("tokens", "number")]
+    columns += [Column(f"KL, validation part of {target}", "number") for target in several]
     rows = [
         (each.number, each.kl_fit, each.kl_validation, each.gap, each.step, each.documents, each.tokens)
         + (each.kl_targets if several else ())
@@ -156,5 +158,5 @@ def tables(matching: Matching, targets: list[str]) -> dict[str, str]:
     ]
     return {
         "rounds, plot": plots.rounds(matching.curve, matching.best),
-        "rounds": markdown_table(header, rows),
+        "rounds": Table(columns, rows),
     }

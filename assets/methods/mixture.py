@@ -18,12 +18,12 @@ from dsir.mixture import PARTS, MixtureOptions, SourceMixture, fit_mixture, part
 from dsir.selection import Budget
 from dsir_dagster.assets import plots
 from dsir_dagster.assets.candidates import Candidates, Documents
-from dsir_dagster.assets.materialize import markdown_table
 from dsir_dagster.assets.methods import random
 from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.assets.texts import map_target
 from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions
 from dsir_dagster.resources.settings.types import Number
+from dsir_dagster.resources.table import Column, Table
 
 #: The most totals that are held in memory: sources, or parts, times buckets.
 LARGEST = 1 << 27
@@ -197,16 +197,16 @@ def tables(sources: Sources, mixture: SourceMixture) -> dict[str, str]:
     note = f"{len(names)} of {len(sources.names)} sources" if len(names) < len(sources.names) else ""
     return {
         "mixture, plot": plots.bars(names, groups, "share of the n-grams", ".1%", note),
-        f"mixture, {used} sources": markdown_table(
-            ["source", "weight", "95 % interval", "pool share", "alignment"],
+        f"mixture, {used} sources": Table(
             [
-                (
-                    r["source"],
-                    f"{r['weight']:.3f}",
-                    f"{r['lower']:.3f} to {r['upper']:.3f}",
-                    f"{r['pool_share']:.3f}",
-                    f"{r['alignment']:.3f}",
-                )
+                Column("source"),
+                Column("weight", "number", 3),
+                Column("95 % interval", "range"),
+                Column("pool share", "number", 3),
+                Column("alignment", "number", 3),
+            ],
+            [
+                (r["source"], r["weight"], (r["lower"], r["upper"]), r["pool_share"], r["alignment"])
                 for r in rows.to_pylist()
             ],
         ),

@@ -15,7 +15,9 @@ from dsir.features import hash_strings
 from dsir.noise import noise_key
 from dsir.selection import Budget, Caps
 from dsir_dagster.assets.candidates import Documents
+from dsir_dagster.assets.plots import Plot
 from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.table import Table
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Ranking:
         configured caps hold.
     numbers : mapping of str to int, float or str
         For the lineage and Dagster.
-    tables : mapping of str to str
-        Markdown, for Dagster.
+    tables : mapping of str to Table or Plot
+        For Dagster.
     files : mapping of str to pyarrow.Table
         To be left beside the picks, by name, as CSV.
     """
@@ -49,7 +51,7 @@ class Ranking:
     needs_features: bool = False
     source_shares: Mapping[str, float] | None = None
     numbers: Mapping[str, int | float | str] = field(default_factory=dict)
-    tables: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, Table | Plot] = field(default_factory=dict)
     files: Mapping[str, pa.Table] = field(default_factory=dict)
 
 

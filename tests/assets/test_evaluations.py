@@ -61,10 +61,15 @@ def measured(tmp_path_factory):
 
 
 def values(pipeline, selection="picked", target=""):
+    """Return numbers by metric and pick, and those that are no values by statistic too."""
     rows = pipeline.rows(
-        f"SELECT metric, value FROM evaluations WHERE selection = '{selection}' AND target = '{target}' AND source = ''"
+        "SELECT metric, pick, statistic, value FROM evaluations "
+        f"WHERE selection = '{selection}' AND target = '{target}' AND source = ''"
     )
-    return dict(rows)
+    return {
+        (metric, pick) if statistic == "value" else (metric, pick, statistic): value
+        for metric, pick, statistic, value in rows
+    }
 
 
 def metadata(pipeline, selection="picked"):
@@ -80,14 +85,15 @@ def features_of(pipeline, name):
 
 def test_every_metric_that_is_documented_is_there_and_no_other(measured):
     reductions = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
-    by_target = {"effective_sample_size", *(f"{name}_random_sd" for name in reductions)}
-    by_target |= {f"{name}_random" for name in reductions}
-    for pick in ("", "_match", "_top_k"):
-        by_target |= {f"{name}{pick}{end}" for name in reductions for end in ("", "_low", "_high")}
-    leaked = {f"{pick}_in_{part}" for pick in PICKS for part in ("target", "holdout")}
-    lengths = {f"{pick}_{name}tokens" for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
-    of_picks = {f"{pick}_{name}" for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
-    agreement = {f"{pick}_agreement" for pick in ("match", "top_k", "random", "seed")}
+    by_target = {("effective_sample_size", "pool")}
+    for name in reductions:
+        by_target |= {(name, "random"), (name, "random", "sd")}
+        for pick in ("selection", "match", "top_k"):
+            by_target |= {(name, pick), (name, pick, "low"), (name, pick, "high")}
+    leaked = {(f"in_{part}", pick) for pick in PICKS for part in ("target", "holdout")}
+    lengths = {(f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
+    of_picks = {(name, pick) for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
+    agreement = {("agreement", pick) for pick in ("match", "top_k", "random", "seed")}
     assert values(measured, target="medicine").keys() == by_target | leaked
     assert values(measured).keys() == by_target | leaked | lengths | of_picks | agreement
 
@@ -102,36 +108,40 @@ def test_the_kl_reduction_is_that_of_the_texts(measured, selection):
     selected = sum(pool.dense(row, 1000) for (row,) in rows)
     expected = kl_reduction(holdout.totals(1000), pool.totals(1000), selected, 0.5)
     found = values(measured, selection)
-    assert found["kl_reduction"] == pytest.approx(expected, rel=1e-9)
-    assert found["kl_reduction_low"] < expected < found["kl_reduction_high"]
+    assert found["kl_reduction", "selection"] == pytest.approx(expected, rel=1e-9)
+    assert found["kl_reduction", "selection", "low"] < expected < found["kl_reduction", "selection", "high"]
 
 
 def test_a_method_is_compared_as_it_is_when_it_is_selected_by(measured):
     """But for its noise, which has the name of the selection."""
     drawn, matched = values(measured, "drawn"), values(measured, "matched")
-    assert drawn["kl_reduction_match"] == pytest.approx(matched["kl_reduction"], rel=0.15)
-    assert drawn["kl_reduction_top_k"] == pytest.approx(matched["kl_reduction_top_k"], rel=1e-9)
-    assert "kl_reduction_match" not in matched
+    assert drawn["kl_reduction", "match"] == pytest.approx(matched["kl_reduction", "selection"], rel=0.15)
+    assert drawn["kl_reduction", "top_k"] == pytest.approx(matched["kl_reduction", "top_k"], rel=1e-9)
+    assert ("kl_reduction", "match") not in matched
     for name in ("over_random", "over_random_independent_hash", "over_random_unhashed"):
-        assert drawn[f"{name}_match"] == pytest.approx(matched[name], rel=0.15)
-        assert matched[f"{name}_low"] <= matched[name] <= matched[f"{name}_high"]
-        assert matched[name] > 3 * drawn[f"{name}_random_sd"] > 0
+        assert drawn[name, "match"] == pytest.approx(matched[name, "selection"], rel=0.15)
+        assert (
+            matched[name, "selection", "low"]
+            <= matched[name, "selection"]
+            <= matched[name, "selection", "high"]
+        )
+        assert matched[name, "selection"] > 3 * drawn[name, "random", "sd"] > 0
 
 
 def test_what_was_planted_is_found(measured):
     found = values(measured)
-    assert values(measured, target="medicine")["pool_in_target"] == found["pool_in_target"] == 3
-    assert found["pool_in_holdout"] == 2
+    assert values(measured, target="medicine")["in_target", "pool"] == found["in_target", "pool"] == 3
+    assert found["in_holdout", "pool"] == 2
     # All documents of the domain are picked: 40, those of the target and the holdout, and three copies.
-    assert found["selection_in_target"] == 3 and found["selection_in_holdout"] == 2
-    assert found["selection_duplicates"] == 3
-    assert found["random_in_holdout"] <= 2
+    assert found["in_target", "selection"] == 3 and found["in_holdout", "selection"] == 2
+    assert found["duplicates", "selection"] == 3
+    assert found["in_holdout", "random"] <= 2
     assert "2 of the selected documents are in the holdout" in metadata(measured)["note"]
 
 
 def test_agreement_with_the_same_picks_and_with_those_of_another_seed(measured):
     found = values(measured)
-    assert found["top_k_agreement"] == found["seed_agreement"] == 1
+    assert found["agreement", "top_k"] == found["agreement", "seed"] == 1
     drawn = {doc_id for _, _, doc_id, _, _ in measured.picks("drawn")}
     measured.config["selections"][1]["seed"] = 1
     assert measured.materialize("selections", partition="drawn").success
@@ -139,18 +149,21 @@ def test_agreement_with_the_same_picks_and_with_those_of_another_seed(measured):
     measured.config["selections"][1]["seed"] = 0
     expected = len(drawn & again) / 30
     assert 0 < expected < 1
-    assert values(measured, "drawn")["seed_agreement"] == pytest.approx(expected)
+    assert values(measured, "drawn")["agreement", "seed"] == pytest.approx(expected)
     assert measured.errors() == []
 
 
 def test_lengths_and_epochs(measured):
     found = values(measured, "twice")
-    assert found["selection_tokens"] == 2 * 30 * 120 == 2 * found["top_k_tokens"]
+    assert found["tokens", "selection"] == 2 * 30 * 120 == 2 * found["tokens", "top_k"]
     assert (
-        found["selection_median_tokens"] == found["selection_p10_tokens"] == found["pool_p90_tokens"] == 120
+        found["median_tokens", "selection"]
+        == found["p10_tokens", "selection"]
+        == found["p90_tokens", "pool"]
+        == 120
     )
     drawn = {doc_id for _, _, doc_id, _, _ in measured.picks("twice")}
-    assert found["selection_duplicates"] <= 3 and len(drawn) < 60
+    assert found["duplicates", "selection"] <= 3 and len(drawn) < 60
 
 
 def test_neither_shards_nor_their_order_change_a_number(measured, pipeline):
@@ -169,11 +182,19 @@ def test_several_targets_have_their_own_numbers_and_their_mean(pipeline):
     ]
     assert pipeline.errors() == []
     of_all, *of_targets = (values(pipeline, target=target) for target in ("", "law", "medicine"))
-    for metric in ("kl_reduction", "kl_reduction_top_k", "over_random_unhashed", "effective_sample_size"):
+    for metric in (
+        ("kl_reduction", "selection"),
+        ("kl_reduction", "top_k"),
+        ("over_random_unhashed", "selection"),
+        ("effective_sample_size", "pool"),
+    ):
         assert of_all[metric] == pytest.approx(np.mean([each[metric] for each in of_targets]))
-    widths = [each["kl_reduction_high"] - each["kl_reduction_low"] for each in (of_all, *of_targets)]
+    widths = [
+        each["kl_reduction", "selection", "high"] - each["kl_reduction", "selection", "low"]
+        for each in (of_all, *of_targets)
+    ]
     assert widths[0] < max(widths[1:])
-    assert [each["pool_in_target"] for each in (of_all, *of_targets)] == [3, 0, 3]
+    assert [each["in_target", "pool"] for each in (of_all, *of_targets)] == [3, 0, 3]
 
 
 def test_the_table_of_methods_and_the_plots(measured):
@@ -191,9 +212,10 @@ def test_without_a_sample_or_a_holdout(pipeline):
     pipeline.config["evaluation"] = {"sample": 0, "random_seeds": 2}
     assert pipeline.errors() == []
     found = values(pipeline)
-    assert not {"over_random", "selection_distinct_ngrams", "kl_reduction_match"} & found.keys()
-    assert found["kl_reduction"] > found["kl_reduction_random"]
-    assert found["selection_in_holdout"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]
+    assert not {"over_random", "distinct_ngrams"} & {metric for metric, *_ in found}
+    assert ("kl_reduction", "match") not in found
+    assert found["kl_reduction", "selection"] > found["kl_reduction", "random"]
+    assert found["in_holdout", "selection"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]
 
 
 @pytest.mark.slow
@@ -203,10 +225,12 @@ def test_language_models_are_trained_where_that_is_asked_for(pipeline):
     pipeline.config["evaluation"] = {"random_seeds": 2, "proxy": {"seeds": 3, "tokens": 2000}}
     assert pipeline.errors() == []
     found = values(pipeline)
-    losses = {f"proxy_loss{pick}{end}" for pick in ("", "_top_k", "_random") for end in ("", "_sd")}
+    losses = {
+        ("proxy_loss", pick, *end) for pick in ("selection", "top_k", "random") for end in ((), ("sd",))
+    }
     assert losses < found.keys() and losses < values(pipeline, target="medicine").keys()
-    assert found["proxy_loss"] < found["proxy_loss_random"]
-    assert metadata(pipeline)["proxy_loss"] == found["proxy_loss"]
+    assert found["proxy_loss", "selection"] < found["proxy_loss", "random"]
+    assert metadata(pipeline)["proxy_loss"] == found["proxy_loss", "selection"]
     assert pipeline.materialize("evaluations", partition="picked", force=True).success
     assert values(pipeline) == found
     pipeline.config["evaluation"]["proxy"]["tokens"] = 1000
@@ -234,15 +258,13 @@ def test_classifiers_of_labelled_targets(pipeline):
     assert pipeline.errors() == []
     found = values(pipeline, target="medicine")
     for metric in ("f1_macro", "f1_micro"):
-        assert 0.5 < found[metric] <= 1
-        assert {
-            f"{metric}{pick}{end}" for pick in ("_top_k", "_random") for end in ("", "_sd")
-        } < found.keys()
+        assert 0.5 < found[metric, "selection"] <= 1
+        assert {(metric, pick, *end) for pick in ("top_k", "random") for end in ((), ("sd",))} < found.keys()
     assert "f1_micro_random" in metadata(pipeline)
 
     pipeline.config["evaluation"]["downstream"]["label"] = "extra.topic"
     assert pipeline.errors() == []
-    assert "f1_macro" not in values(pipeline)
+    assert ("f1_macro", "selection") not in values(pipeline)
     assert "a holdout and a field 'extra.topic': no F1 is measured" in metadata(pipeline)["note"]
 
     del records[3]["domain"]
@@ -285,7 +307,7 @@ def test_methods_whose_first_document_is_longer_than_the_budget_are_left_out(pip
     pipeline.config["evaluation"] = {"compare": ["match"]}
     assert pipeline.errors() == []
     assert metadata(pipeline)["note"] == "no document of match, top_k fits into the budget"
-    assert "kl_reduction_match" not in values(pipeline)
+    assert ("kl_reduction", "match") not in values(pipeline)
 
 
 @pytest.mark.parametrize("chunk_words", [None, 50])

@@ -107,8 +107,9 @@ def test_match_recovers_the_mixture_of_the_target(mixed):
 
 def test_match_is_nearer_to_the_held_out_target_than_top_k(mixed):
     [(match_, top_k, random)] = mixed.rows(
-        "SELECT max(value) FILTER (metric = 'kl_reduction'), max(value) FILTER (metric = 'kl_reduction_top_k'), "
-        "max(value) FILTER (metric = 'kl_reduction_random') FROM evaluations WHERE target = ''"
+        "SELECT max(value) FILTER (pick = 'selection'), max(value) FILTER (pick = 'top_k'), "
+        "max(value) FILTER (pick = 'random') FROM evaluations "
+        "WHERE target = '' AND metric = 'kl_reduction' AND statistic = 'value'"
     )
     assert match_ > top_k + 0.01 and match_ > random
 

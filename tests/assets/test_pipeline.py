@@ -18,7 +18,7 @@ def due(stages):
 def test_the_selection_is_of_the_targets_domain(done):
     assert {row[2].split("-")[0] for row in done.picks()} == {"medicine"}
     [(value,)] = done.rows(
-        "SELECT value FROM evaluations WHERE metric = 'selection_share' AND source = 'pool' AND target = ''"
+        "SELECT value FROM evaluations WHERE metric = 'share' AND pick = 'selection' AND source = 'pool'"
     )
     assert value == 1.0
 

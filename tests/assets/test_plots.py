@@ -118,27 +118,28 @@ def test_weights_of_long_tails_and_targets_without_picks(n_picks, n_targets):
     log_weight = np.sort(np.random.default_rng(0).standard_cauchy(500) * 300).clip(-1e5, 1e4)
     pool = [histogram_of(*log_weight)] * n_targets
     picks = log_weight[::-1][:n_picks]
-    check(plots.log_weights(["target"] * n_targets, pool, [candidates(picks, picks)] * n_targets))
+    check(plots.log_weights(["target"] * n_targets, pool, [candidates(picks, picks)] * n_targets).markdown)
 
 
 def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
     drawn, bars = [], plots.bars
     monkeypatch.setattr(plots, "bars", lambda *args: drawn.append(args) or bars(*args))
     assert done.materialize("evaluations", partition="picked", force=True).success
-    value = dict(done.rows("SELECT metric, value FROM evaluations WHERE target = 'medicine'"))
+    rows = done.rows("SELECT metric, pick, statistic, value FROM evaluations WHERE target = 'medicine'")
+    value = {tuple(key): value for *key, value in rows}
     [(names, reductions, *_), (views, over_random, *_), (sources, shares, *_)] = drawn
     assert names == ["medicine"]
-    for (label, _, values, errors), suffix in zip(reductions, ("", "_top_k"), strict=False):
-        measured = value[f"kl_reduction{suffix}"]
-        ends = [abs(value[f"kl_reduction{suffix}_{end}"] - measured) for end in ("low", "high")]
-        assert (label, values) == ({"": "selection", "_top_k": "top-k"}[suffix], (measured,))
+    for (label, _, values, errors), pick in zip(reductions, ("selection", "top_k"), strict=False):
+        measured = value["kl_reduction", pick, "value"]
+        ends = [abs(value["kl_reduction", pick, end] - measured) for end in ("low", "high")]
+        assert (label, values) == (pick.replace("_", "-"), (measured,))
         assert errors.T.tolist() == [ends]
     label, _, values, errors = reductions[2]
-    assert (label, values) == ("random", (value["kl_reduction_random"],))
-    assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction_random_sd"]] * 2)]
+    assert (label, values) == ("random", (value["kl_reduction", "random", "value"],))
+    assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction", "random", "sd"]] * 2)]
     assert views == ["selecting hash", "independent hash", "not hashed"]
     assert over_random[0][2] == tuple(
-        value[f"over_random{view}"] for view in ("", "_independent_hash", "_unhashed")
+        value[f"over_random{view}", "selection", "value"] for view in ("", "_independent_hash", "_unhashed")
     )
     assert sources == ("pool",) and [values for _, _, values, _ in shares] == [(1.0,), (1.0,)]
 
@@ -148,7 +149,7 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
 def test_selections_that_are_compared_with_many(n_others, n_targets):
     picks = ["selection", *(f"method-{i}" for i in range(n_others)), "top-k", "random"]
     measured = {pick: (0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03) for i, pick in enumerate(picks)}
-    markdown = plots.kl_reduction([(f"target-{i}", measured) for i in range(n_targets)])
+    markdown = plots.kl_reduction([(f"target-{i}", measured) for i in range(n_targets)]).markdown
     assert picture(markdown).width == 770
     assert ("The first 15 of 20 targets." in markdown) == (n_targets == 20)
 
@@ -169,7 +170,8 @@ def test_the_same_numbers_give_the_same_bytes_also_from_threads():
     pool, picks = histogram_of(*range(-300, 100)), candidates(np.arange(90, 60, -1), np.arange(91, 61, -1))
     with ThreadPoolExecutor(4) as threads:
         jobs = [threads.submit(plots.log_weights, ["target"], [pool], [picks]) for _ in range(8)]
-    assert {job.result() for job in jobs} == {plots.log_weights(["target"], [pool], [picks])}
+    expected = plots.log_weights(["target"], [pool], [picks]).markdown
+    assert {job.result().markdown for job in jobs} == {expected}
 
 
 def test_matplotlib_is_loaded_by_the_first_plot_and_pyplot_never():

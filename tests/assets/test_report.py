@@ -90,19 +90,23 @@ def test_it_is_one_file_that_loads_nothing_and_runs_nothing(ran_once):
 
 def test_its_numbers_are_those_of_the_catalog(ran_once):
     page = page_of(ran_once)
-    rows = ran_once.rows("SELECT target, metric, value FROM evaluations WHERE source = ''")
+    rows = ran_once.rows("SELECT target, metric, pick, statistic, value FROM evaluations WHERE source = ''")
     assert len(rows) > 50
-    for target, metric, value in rows:
+    for target, *names, value in rows:
         shown = f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-        assert [target or "all", metric, shown] in page.cells
-    metrics = {metric: value for target, metric, value in rows if not target}
+        assert [target or "all", *names, shown] in page.cells
+    metrics = {
+        (pick, statistic): value
+        for target, metric, pick, statistic, value in rows
+        if metric == "kl_reduction" and not target
+    }
     text = page.text
-    assert f"{metrics['kl_reduction']:.3f}" in text and f"{metrics['kl_reduction_random']:.3f}" in text
+    assert f"{metrics['selection', 'value']:.3f}" in text and f"{metrics['random', 'value']:.3f}" in text
     [cells] = [each for each in page.cells if each[0] == "medicine" and "(" in each[1]]
-    value, low, high = (metrics[f"kl_reduction{end}"] for end in ("", "_low", "_high"))
+    value, low, high = (metrics["selection", each] for each in ("value", "low", "high"))
     assert cells[1] == f"{value:.4f} ({low:.4f} to {high:.4f})"
     for source, pool, selected in ran_once.rows(
-        "SELECT source, max(value) FILTER (metric = 'pool_share'), max(value) FILTER (metric = 'selection_share') "
+        "SELECT source, max(value) FILTER (pick = 'pool'), max(value) FILTER (pick = 'selection') "
         "FROM evaluations WHERE source <> '' GROUP BY source"
     ):
         assert [source, f"{pool:.1%}", f"{selected:.1%}"] in page.cells

@@ -42,8 +42,8 @@ def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, t
         assert state["status"] == "COMPLETED_SUCCESS"
         assert len(pipeline.picks()) == 20
         [(value, bar)] = pipeline.rows(
-            "SELECT max(value) FILTER (metric = 'kl_reduction'), max(value) FILTER (metric = "
-            "'kl_reduction_random') FROM evaluations WHERE target = ''"
+            "SELECT max(value) FILTER (pick = 'selection'), max(value) FILTER (pick = 'random') "
+            "FROM evaluations WHERE target = '' AND metric = 'kl_reduction' AND statistic = 'value'"
         )
         assert value > bar
 

@@ -18,7 +18,7 @@ import pytest
 from dsir_dagster.resources import database
 from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.database import CatalogDamaged, CatalogLocked, Database
-from dsir_dagster.resources.lineage import Lineage
+from dsir_dagster.resources.lineage import Lineage, Metric
 from dsir_dagster.resources.store import Stamp, Store
 
 START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -122,18 +122,10 @@ def test_what_one_catalog_records_another_one_of_the_same_home_finds(catalog, ho
     assert Catalog(home).latest().keys() == catalog.latest().keys() == {("raw_counts", "wiki-0")}
 
 
-def metrics(selection: str, version: str, values: dict[str, float | None]) -> list[dict]:
-    return [
-        {
-            "selection": selection,
-            "version": version,
-            "target": "",
-            "metric": metric,
-            "source": "",
-            "value": value,
-        }
-        for metric, value in values.items()
-    ]
+def evaluation(selection: str, version: str, values: dict[str, float | None], minutes: int = 0) -> Lineage:
+    metrics = [Metric("", name, "selection", "value", "", value) for name, value in values.items()]
+    changes = {"metadata": {"selection_version": version}, "metrics": metrics}
+    return lineage("evaluations", selection, version, minutes, **changes)
 
 
 def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(catalog):
@@ -142,9 +134,7 @@ def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(cata
         ("b", "v1", {"kl_reduction": 0.25}),
         ("a", "v2", {"kl_reduction": 0.75, "none": None}),
     ):
-        catalog.record(
-            [lineage("evaluations", selection, version, metrics=metrics(selection, version, values))]
-        )
+        catalog.record([evaluation(selection, version, values)])
     found = ask(catalog.path, "SELECT selection, version, metric, value FROM evaluations ORDER BY ALL")
     assert found == [
         ("a", "v2", "kl_reduction", 0.75),
@@ -154,9 +144,9 @@ def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(cata
 
 
 def test_metrics_that_can_not_be_recorded_leave_the_old_ones_and_no_lineage(catalog):
-    catalog.record([lineage("evaluations", "a", "v1", metrics=metrics("a", "v1", {"kl_reduction": 0.5}))])
+    catalog.record([evaluation("a", "v1", {"kl_reduction": 0.5})])
     with pytest.raises(duckdb.Error):
-        catalog.record([lineage("evaluations", "a", "v2", 1, metrics=[{"wrong": 1}])])
+        catalog.record([evaluation("a", "v2", {None: 0.5}, 1)])
     assert ask(catalog.path, "SELECT version, value FROM evaluations") == [("v1", 0.5)]
     assert catalog.latest()["evaluations", "a"].fingerprint == "v1"
 
@@ -266,7 +256,7 @@ def test_the_documented_columns_are_there(catalog):
         "SELECT target, bucket, log_ratio FROM log_ratios",
         "SELECT shard, row, target, log_weight FROM weights",
         "SELECT selection, shard, row, doc_id, target, log_weight, key, rank FROM selections",
-        "SELECT selection, target, metric, value FROM evaluations",
+        "SELECT selection, target, metric, pick, statistic, value FROM evaluations",
         "SELECT asset, partition, run_id, fingerprint, inputs, started_at, finished_at, rows, bytes FROM lineage",
     ):
         assert ask(catalog.path, statement) == []
