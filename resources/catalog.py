@@ -460,5 +460,5 @@ def _stamps_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
     """Return what the stamps of an older catalog's outputs would be, but for what evaluations measured."""
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
     rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
-    newest = {(*row.key, graph()[row.asset].keeps_versions and row.fingerprint): row for row in rows}
+    newest = {(*row.key, graph().keeps_versions(row.asset) and row.fingerprint): row for row in rows}
     return list(newest.values())

@@ -176,6 +176,10 @@ class Graph:
         """Version of the code of each asset of Dagster's."""
         return {asset.name: asset.version for asset in self.shown}
 
+    def keeps_versions(self, name: str) -> bool:
+        """Whether old versions of an asset's outputs stay; no, of an asset that is not in the graph any more."""
+        return name in self.assets and self.assets[name].keeps_versions
+
     def made_by(self, name: str) -> list[Asset]:
         """Return the assets whose outputs a step makes: its own last."""
         return [asset for asset in self if name in (asset.name, asset.made_by)]

@@ -36,7 +36,7 @@ class Stamps:
 
     def path(self, asset: str, partition: str, fingerprint: str) -> Path:
         """Return where the stamp of an output is, or will be."""
-        if graph()[asset].keeps_versions:
+        if graph().keeps_versions(asset):
             return self.folder / asset / partition / f"{fingerprint}.json"
         return self.folder / asset / f"{partition or '~'}.json"
 

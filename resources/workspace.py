@@ -386,8 +386,8 @@ class Workspace:
 def is_read_by_others(name: str) -> bool:
     """Whether other outputs are made from a file: not from quarantined rows, chosen records or reports."""
     path = Path(name)
-    kind = file_kinds()[path.parts[0]]
-    return kind.read_by_others and path.match(re.sub(r"{\w+}", "*", kind.pattern))
+    kind = file_kinds().get(path.parts[0])  # none of an asset that is not in the graph any more
+    return kind is not None and kind.read_by_others and path.match(re.sub(r"{\w+}", "*", kind.pattern))
 
 
 def made_from(

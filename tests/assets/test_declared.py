@@ -172,7 +172,7 @@ def test_a_method_that_is_declared_is_known_everywhere(pipeline, monkeypatch, ru
         }
         assert "has keys of its own, which are kept of picked documents only" in page
     [(compared,)] = pipeline.rows(
-        "SELECT count(*) FROM evaluations WHERE selection = 'usual' AND metric = 'kl_reduction_half'"
+        "SELECT count(*) FROM evaluations WHERE selection = 'usual' AND metric = 'kl_reduction' AND pick = 'half'"
     )
     assert compared > 0
 
