@@ -23,7 +23,7 @@ from dsir_dagster.assets.materialize import (
     bring_up_to_date,
     rate,
 )
-from dsir_dagster.assets.raw_counts import by_reason
+from dsir_dagster.assets.raw_counts import by_reason, report_quarantine
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
     Block,
@@ -167,6 +167,7 @@ TARGET_COUNTS = Asset(
     partitions=Partitions.TARGETS,
     inputs=inputs,
     step=count_targets,
+    finish=report_quarantine,
     group="counts",
     kinds=("numba", "parquet"),
     files=(

@@ -121,7 +121,7 @@ def build_asset(
         "pipeline": Pipeline,
         "config": asset.options or RunOptions,
     }
-    return accepting_beta(dg.asset)(
+    return dg.asset(
         name=asset.name,
         deps=[dependency(name) for name in asset.after],
         partitions_def=partitions[asset.partitions],
@@ -149,7 +149,7 @@ def build_check(
         "pipeline": Pipeline,
         "return": dg.AssetCheckResult,
     }
-    return accepting_beta(dg.asset_check)(
+    return dg.asset_check(
         asset=asset.name,
         name=check.name,
         partitions_def=partitions[asset.partitions] if check.by_partition else None,

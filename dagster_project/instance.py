@@ -31,6 +31,7 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from dsir_dagster import sql
 from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import private_folder
@@ -184,15 +185,14 @@ def fault(path: Path) -> str:
     recorded = next(table for name, table in DATABASES.items() if path.match(name))
     try:
         with closing(sqlite3.connect(path, timeout=30)) as database:
-            tables = {
-                name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+            tables = {name for (name,) in database.execute(sql.load("dagster_tables"))}
             versions = _versions(database) if "alembic_version" in tables else []
             if len(versions) > 1:
                 return f"has {TWO} ({', '.join(versions)})"
             # Without a version, but with something in it, it is of an older Dagster, which this one stamps.
             if versions or (
-                recorded in tables and database.execute(f"SELECT 1 FROM {recorded} LIMIT 1").fetchone()
+                recorded in tables
+                and database.execute(sql.load("dagster_recorded").replace("$table", recorded)).fetchone()
             ):
                 return ""
             return "was not made to the end"
@@ -208,7 +208,7 @@ def _databases(base: Path) -> list[Path]:
 
 
 def _versions(database: sqlite3.Connection) -> list[str]:
-    return [version for (version,) in database.execute("SELECT version_num FROM alembic_version ORDER BY 1")]
+    return [version for (version,) in database.execute(sql.load("dagster_versions"))]
 
 
 def _mend(path: Path, base: Path, found: str, say: Callable[[str], None]) -> None:
@@ -226,7 +226,7 @@ def _mend(path: Path, base: Path, found: str, say: Callable[[str], None]) -> Non
                         f"{path} {found}, and {head}, this Dagster's, is not among them: two processes of other "
                         f"versions made it; move {base} away or name another DAGSTER_HOME. Outputs are not in it."
                     )
-                database.execute("DELETE FROM alembic_version WHERE version_num <> ?", (head,))
+                database.execute(sql.load("dagster_delete_versions"), {"version": head})
             say(
                 f"{path} {found}, since two processes made it at once; it has one again, and all that was recorded"
             )

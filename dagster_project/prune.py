@@ -50,7 +50,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
     """Return what the configurations of one home do not refer to, in order of paths, and which sources are absent.
 
     Of a source that matches no file at all nothing may go: that is more likely a disk that is not there than a pool
-    that is empty. Absent ones are named as in :meth:`dsir_dagster.resources.workspace.Workspace.known_plan`.
+    that is empty. Absent ones are named as in `Workspace.known_plan`.
     """
     known = [workspace.known_plan() for workspace in workspaces]
     plans, absent = (
@@ -64,15 +64,18 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
     for asset in graph():
         keys = {key for plan in plans for key in asset.partitions.keys(plan)}
         for kind in asset.files:
-            for path in (home / kind.name).glob(kind.glob):
-                if asset.keeps_versions:
-                    name, folder = path.parents[1].name, path.parent
+            if asset.keeps_versions:
+                for folder in (home / kind.name).glob(str(Path(kind.glob).parent)):
+                    name = folder.parent.name
                     newest = latest.get((asset.name, name))
                     if name not in keys:
                         found.append((folder, "no configuration names it"))
                     elif newest and newest.fingerprint != folder.name:
                         found.append((folder, OLDER_VERSION))
-                elif path.name not in {Path(kind.path(partition=key, target="")).name for key in keys}:
+                continue
+            named = {Path(kind.path(partition=key, target="")).name for key in keys}
+            for path in (home / kind.name).glob(kind.glob):
+                if path.name not in named:
                     gone = asset.partitions is Partitions.SHARDS and path.stem in vanished
                     found.append((path, "its shard vanished" if gone else "no configuration names it"))
     found += [

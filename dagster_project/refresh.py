@@ -33,7 +33,7 @@ from dsir_dagster.assets.materialize import (
     parent_tags,
     told,
 )
-from dsir_dagster.assets.raw_counts import report_quarantine, too_many_quarantined
+from dsir_dagster.assets.raw_counts import too_many_quarantined
 from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.dagster_private import (
     AssetCheckEvaluationTargetMaterializationData,
@@ -178,8 +178,8 @@ def refresh_asset(
         except OutputsFailed as failure:
             stage.failed |= failure.errors
         snapshot = workspace.snapshot()
-        if stage.due and not record.after:  # it reads files
-            report_quarantine(context, workspace)
+        if stage.due and record.finish:
+            record.finish(context, workspace)
         stage.failed |= quarantined(snapshot, asset)
         for name, evaluation in evaluate_checks(context, snapshot, stage):
             context.log_event(evaluation)
@@ -351,8 +351,8 @@ def left_behind(
     made = {output.name for output in stage.due}
     for output in snapshot.plan.outputs():
         if output.asset == stage.asset and output.state == "fresh" and output.name not in made:
-            record = newest_materialization(context.instance, output)
-            then = record.asset_materialization.tags if record else {}
+            newest = newest_materialization(context.instance, output)
+            then = newest.asset_materialization.tags if newest else {}
             if any(then.get(tag) != value for tag, value in now.items()):
                 yield output, kept_report(context.instance, snapshot.workspace, output)
 

@@ -14,7 +14,7 @@ never consults it: the lineage in the catalog decides that.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
@@ -81,18 +81,20 @@ class QuickEventLogStorage(SqliteEventLogStorage):
 
     def run_connection(self, run_id: str | None = None) -> AbstractContextManager[sa.Connection]:
         """Give a connection to a run's log for one transaction."""
-        return self._transaction(run_id, super().run_connection)
+        return self._transaction(run_id or "", super().run_connection)
 
     def index_connection(self) -> AbstractContextManager[sa.Connection]:
         """Give a connection to the index over all runs for one transaction."""
-        return self._transaction("index", lambda _: super(QuickEventLogStorage, self).index_connection())
+        return self._transaction("index", super().run_connection)
 
     @contextmanager
-    def _transaction(self, name, make) -> Iterator[sa.Connection]:
+    def _transaction(
+        self, name: str, of_dagster: Callable[[str], AbstractContextManager[sa.Connection]]
+    ) -> Iterator[sa.Connection]:
         with self._lock:
             engine = self._engines.pop(name, None)
             if engine is None:
-                with make(name):  # Dagster makes the tables
+                with of_dagster(name):  # which makes the tables
                     pass
                 engine = _engine(self.conn_string_for_shard(name))
                 if len(self._engines) == MOST_KEPT:
@@ -102,11 +104,11 @@ class QuickEventLogStorage(SqliteEventLogStorage):
                 yield connection
 
     # Dagster watches the database's file, which does not change while a connection keeps its write-ahead log.
-    def watch(self, run_id, cursor, callback) -> None:
+    def watch(self, run_id: str, cursor: str | None, callback: Callable[..., object]) -> None:
         """Call back with each event of a run after a cursor."""
         self._watcher.watch_run(run_id, cursor, callback)
 
-    def end_watch(self, run_id, handler) -> None:
+    def end_watch(self, run_id: str, handler: Callable[..., object]) -> None:
         """Stop calling back."""
         self._watcher.unwatch_run(run_id, handler)
 

@@ -234,8 +234,7 @@ class Catalog:
         text = "\n".join(map(sql.load, parts))
         for kind in file_kinds().values():  # of an asset that has no view of its own in views.sql
             if kind.schema is not None and f"/{kind.name}/" not in text:
-                rows = f"read_parquet($files || '/{kind.name}/*.parquet')"
-                text += f"\nCREATE OR REPLACE VIEW {kind.name} AS FROM {rows};"
+                text += sql.load("view").replace("$view", kind.name)
         text = re.sub(r"\$(home|files)", lambda match: home if match[1] == "home" else files, text)
         return text, hashlib.sha256(text.encode()).hexdigest()
 

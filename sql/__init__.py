@@ -1,4 +1,4 @@
-"""Every DuckDB statement, one file per table or question; :func:`load` reads one by its name."""
+"""Every statement, one file per table or question; :func:`load` reads one by its name."""
 
 from importlib import resources
 

@@ -7,7 +7,7 @@ has two stages so that callers can thread the second: :func:`read_blocks` is seq
 
 Modules: ``files`` (file systems, shards, errors), ``signatures`` (what first bytes say), ``fields`` (what is taken
 from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC,
-CSV), ``custom`` (readers of one's own), ``jsontext`` (records as JSON text).
+CSV), ``custom`` (custom readers), ``jsontext`` (records as JSON text).
 """
 
 from __future__ import annotations

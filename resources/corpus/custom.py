@@ -1,4 +1,4 @@
-"""Readers of one's own: finding the function that the configuration names, and taking what it yields.
+"""Custom readers: finding the function that the configuration names, and taking what it yields.
 
 What belongs here: where such a module is looked for, and blaming the reader for what it does. What does not: what
 becomes of the record batches (``tables``).
@@ -20,7 +20,7 @@ from dsir_dagster.resources.uris import local_path
 
 
 def custom_batches(uri: str, reader: str, folder: Path | None) -> Iterator[pa.RecordBatch]:
-    """Read a file with a reader of one's own.
+    """Read a file with a custom reader.
 
     Parameters
     ----------

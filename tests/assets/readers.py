@@ -1,4 +1,4 @@
-"""A reader of one's own, as a configuration names it."""
+"""A custom reader, as a configuration names it."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ TEXTS = st.text(max_size=80) | st.lists(
 
 
 def letters(text):
-    """A tokenizer of one's own."""
+    """A custom tokenizer."""
     return list(text.replace(" ", ""))
 
 
