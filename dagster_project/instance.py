@@ -190,10 +190,8 @@ def fault(path: Path) -> str:
             if len(versions) > 1:
                 return f"has {TWO} ({', '.join(versions)})"
             # Without a version, but with something in it, it is of an older Dagster, which this one stamps.
-            if versions or (
-                recorded in tables
-                and database.execute(sql.load("dagster_recorded").replace("$table", recorded)).fetchone()
-            ):
+            any_row = sql.load("dagster_recorded").replace("$table", recorded)
+            if versions or (recorded in tables and database.execute(any_row).fetchone()):
                 return ""
             return "was not made to the end"
     except sqlite3.DatabaseError as error:

@@ -57,8 +57,8 @@ def build_materialize_shards() -> dg.JobDefinition:
 
     @dg.job(
         description=(
-            "Materialize assets of shards (`raw_counts`, if not told otherwise) by a list of keys or patterns, in one run. "
-            "(A backfill of partitions that are not adjacent becomes a run for each range of adjacent ones.)"
+            "Materialize assets of shards (`raw_counts`, if not told otherwise) by a list of keys or patterns, in "
+            "one run. (A backfill of partitions that are not adjacent becomes a run for each range of adjacent ones.)"
         )
     )
     def materialize_shards():
