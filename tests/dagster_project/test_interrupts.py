@@ -35,6 +35,8 @@ def start(pipeline):
     return subprocess.Popen(
         [sys.executable, "-m", "dsir_dagster", *arguments],
         env=environment,
+        # A shell's background job, which the tests may be, ignores Ctrl-C, and so would whatever it starts.
+        preexec_fn=lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
