@@ -1,8 +1,8 @@
 """``evaluations``: how good a selection is, beside random picks, top-k and other methods' picks of the same size.
 
 What belongs here: the asset, its check, and how the numbers are shown. What does not: what they are and what they are
-called (``assets/measures.py``), the picks that a selection is compared with (``assets/baselines.py``), how plots are
-drawn (``assets/plots.py``).
+called (``measuring/measures.py``), the picks that a selection is compared with (``measuring/baselines.py``), how plots
+are drawn (``resources/plots.py``).
 """
 
 import json
@@ -14,15 +14,6 @@ import dagster as dg
 
 from dsir import downstream, proxy
 from dsir.selection import Budget
-from dsir_dagster.assets import plots
-from dsir_dagster.assets.baselines import (
-    Pick,
-    describe,
-    pick_with_another_seed,
-    picks_by_other_methods,
-    survey_pool,
-)
-from dsir_dagster.assets.candidates import Candidates, picked_positions
 from dsir_dagster.assets.materialize import (
     Context,
     Made,
@@ -31,7 +22,14 @@ from dsir_dagster.assets.materialize import (
     bring_up_to_date,
     one_by_one,
 )
-from dsir_dagster.assets.measures import (
+from dsir_dagster.assets.measuring.baselines import (
+    Pick,
+    describe,
+    pick_with_another_seed,
+    picks_by_other_methods,
+    survey_pool,
+)
+from dsir_dagster.assets.measuring.measures import (
     Metrics,
     TargetSample,
     add_figures,
@@ -45,9 +43,11 @@ from dsir_dagster.assets.measures import (
     measure_sample,
     read_target,
 )
+from dsir_dagster.assets.measuring.trained import TEST_TOKENS, downstream_f1, proxy_losses
+from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
 from dsir_dagster.assets.selections import output_of as selection_output
-from dsir_dagster.assets.trained import TEST_TOKENS, downstream_f1, proxy_losses
+from dsir_dagster.resources import plots
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress

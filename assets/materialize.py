@@ -19,7 +19,6 @@ from types import MappingProxyType
 
 import dagster as dg
 
-from dsir_dagster.assets.plots import Plot
 from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.dagster_private import (
     CODE_VERSION_TAG,
@@ -36,6 +35,7 @@ from dsir_dagster.resources.errors import explained
 from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.lineage import Lineage, Metric, output_name
 from dsir_dagster.resources.plan import Output
+from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.table import Table
 from dsir_dagster.resources.workspace import Workspace

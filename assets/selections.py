@@ -5,14 +5,12 @@ does not: how documents are ranked and picked (``assets/methods/``), formats of 
 (``resources/record_writer.py``), how good the selection is, and how that is shown (``assets/evaluations.py``).
 """
 
-import itertools
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -23,7 +21,6 @@ import pydantic
 
 from dsir import near_duplicates
 from dsir.selection import Budget, joined
-from dsir_dagster.assets.candidates import CRITERIA, Candidates, Documents
 from dsir_dagster.assets.materialize import (
     Context,
     Made,
@@ -34,15 +31,25 @@ from dsir_dagster.assets.materialize import (
 )
 from dsir_dagster.assets.methods import Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
+from dsir_dagster.assets.picking.candidates import Candidates
+from dsir_dagster.assets.picking.survey import (
+    PoolSurvey,
+    budget_of,
+    check_eligible,
+    check_sources,
+    short_of,
+    survey,
+)
+from dsir_dagster.assets.picking.writing import picks_table, write_records
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output, Plan, canonical
+from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.progress import Progress
-from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
-from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
-from dsir_dagster.resources.settings import ConfigError, Selection, Size, methods
+from dsir_dagster.resources.record_writer import Part
+from dsir_dagster.resources.settings import ConfigError, Selection, methods
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Stamp, schema_of, sealed_writer, table
+from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Stamp, schema_of, sealed_writer
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -165,285 +172,110 @@ def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetChec
     return dg.AssetCheckResult(passed=passed, metadata=numbers)
 
 
-@dataclass
-class Pool:
-    """What one look at the pool's documents says, before anything is picked; ``sources``, where caps name some."""
-
-    documents: int = 0
-    eligible: int = 0
-    eligible_tokens: int = 0
-    longest: int = 0
-    excluded: Counter[str] = field(default_factory=Counter)
-    sources: set[str] = field(default_factory=set)
-
-
-def survey(candidates: Candidates) -> Pool:
-    """Count the eligible documents, and the others by the first criterion that they do not meet."""
-    named = isinstance(candidates.selection.source_caps, dict)
-
-    def look(documents: Documents) -> Pool:
-        n_tokens = documents.n_tokens
-        eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
-        return Pool(
-            len(n_tokens),
-            eligible,
-            int(n_tokens[documents.eligible].sum()),
-            int(n_tokens.max(initial=0)),
-            Counter(dict(zip(CRITERIA, excluded, strict=True))),
-            set(pc.unique(documents.table["source"]).to_pylist()) if named else set(),
-        )
-
-    pool = Pool()
-    for part in candidates.map(look, targets=[], columns=["source"] if named else []):
-        pool.documents += part.documents
-        pool.eligible += part.eligible
-        pool.eligible_tokens += part.eligible_tokens
-        pool.longest = max(pool.longest, part.longest)
-        pool.excluded.update(part.excluded)
-        pool.sources |= part.sources
-    return pool
-
-
-def budget_of(size: Size, pool: Pool, selection: str) -> tuple[Budget, str | None]:
-    """Return what is to be picked, and a note where the pool has less than was asked for.
-
-    Raises
-    ------
-    ConfigError
-        A fraction of the eligible documents that is less than one document.
-    """
-    if size.tokens is not None:
-        if size.tokens >= pool.eligible_tokens:
-            note = f"asked for {size.tokens:,} tokens, took all {pool.eligible_tokens:,} eligible ones"
-            return Budget(tokens=pool.eligible_tokens), note
-        return Budget(tokens=size.tokens), None
-    if size.documents is not None and size.documents > pool.eligible:
-        note = f"asked for {size.documents:,} documents, took all {pool.eligible:,} eligible ones"
-        return Budget(documents=pool.eligible), note
-    documents = int(size.fraction * pool.eligible) if size.documents is None else size.documents
-    if documents == 0:
-        raise ConfigError(
-            f"selection '{selection}': a fraction of {size.fraction} of {pool.eligible:,} eligible "
-            "documents is no document; raise size.fraction or let more documents be eligible"
-        )
-    return Budget(documents=documents), None
-
-
-def short_of(budget: Budget, found: Picked, pool: Pool, n_targets: int) -> str | None:
-    """Return a note where the pool has too few documents that are not near-duplicates, else None."""
-    unit, room = ("documents", 0) if budget.tokens is None else ("tokens", pool.longest * n_targets)
-    least = min(int(budget.of(epoch).sum()) for epoch in found.epochs)
-    if least + room >= budget.amount:
-        return None
-    return (
-        f"picked {least:,} of {budget.amount:,} {unit}: what else may be picked is nearly the same as documents that "
-        "rank better"
-    )
-
-
 def select(snapshot: Snapshot, selection: Selection, output: Output, progress: Progress) -> Result:
     """Pick, write the picks and, unless ``output`` is none, the records, as one new folder."""
     started = time.monotonic()
     candidates = Candidates(snapshot, selection)
     pool = survey(candidates)
-    excluded = {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
-    if pool.eligible == 0:
-        if not pool.documents:
-            raise ConfigError(f"selection '{selection.name}': the counted shards hold no document")
-        by = ", ".join(f"{name} {n:,}" for name, n in excluded.items() if n)
-        raise ConfigError(
-            f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "
-            f"{selection.min_tokens}, the longest has {pool.longest:,}. Excluded by: {by or 'none'}. "
-            "Lower min_tokens or widen the bounds of quality."
-        )
+    check_eligible(selection, pool)
     check_sources(selection, pool)
     budget, note = budget_of(selection.size, pool, selection.name)
     found = pick(candidates, budget, progress)
-    picked = joined(found.epochs)
-    if not len(picked):
+    if not any(map(len, found.epochs)):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "
             f"{budget.amount:,} tokens; raise size.tokens"
         )
     if found.near_duplicates_dropped:
         note = short_of(budget, found, pool, len(selection.targets)) or note
+    picks = picks_table(snapshot, selection, output, found.epochs)
+    files, records = write_folder(snapshot, selection, output, found, picks)
+    metadata = {
+        **described(snapshot, selection, pool, budget, found, picks),
+        "records": sum(part.records for part in records),
+        "seconds": time.monotonic() - started,
+        "files": len(files),
+        "folder": str(files[0].parent.relative_to(snapshot.home)),
+    }
+    if note:
+        metadata["note"] = note
+    return Result(len(picks), files, metadata, tables(selection, pool, found, picks))
+
+
+def write_folder(
+    snapshot: Snapshot, selection: Selection, output: Output, found: Picked, picks: pa.Table
+) -> tuple[list[Path], list[Part]]:
+    """Write picks, records and the method's own files as one new folder; return its files, and those of records."""
     folder = snapshot.store.selection_folder(selection.name, output.fingerprint)
+    records: list[Part] = []
     with snapshot.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
-        picks = picks_table(snapshot, selection, output, found.epochs)
         with sealed_writer(temporary / "picks.parquet", "selections", output.stamp) as writer:
             writer.write_table(picks)
-        files = []
         if selection.output != "none":
-            content_hash = picked["content_hash"]
-            files = write_records(snapshot, picks, content_hash, temporary, selection.output)
+            content_hash = joined(found.epochs)["content_hash"]
+            records = write_records(snapshot, picks, content_hash, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
-    by_target = [picked[["n_tokens", "key"]][picked["target"] == i] for i in range(len(selection.targets))]
-    result = Result(
-        rows=len(picks),
-        files=sorted(folder.iterdir()),
-        metadata={
-            "documents": len(picks),
-            "output": selection.output,
-            "records": sum(file.records for file in files),
-            "tokens": int(picked["n_tokens"].sum()),
-            "eligible_documents": pool.eligible,
-            "pool_documents": pool.documents,
-            **{f"excluded_by_{name}": n for name, n in excluded.items()},
-            f"{'token' if budget.documents is None else 'document'}_budget": budget.amount,
-            **({"epochs": selection.epochs} if selection.epochs > 1 else {}),
-            "shards": len(snapshot.plan.counted),
-            "shards_not_counted": len(snapshot.plan.uncounted),
-            "threshold": float(min(epoch["key"].min(initial=np.inf) for epoch in found.epochs)),
-            "method": selection.method,
-            "seed": selection.seed,
-            "noise_keys": json.dumps(noise_keys(selection)),
-            "key_rule": selection.declared.keys.recorded(),
-            **(
-                {"near_duplicates_dropped": found.near_duplicates_dropped}
-                if selection.near_duplicates
-                else {}
-            ),
-            **found.ranking.numbers,
-            "seconds": time.monotonic() - started,
-            "files": len(files),
-            "folder": str(folder.relative_to(snapshot.home)),
-        },
-        tables={
-            **found.ranking.tables,
-            "by target": Table(
-                [
-                    Column("target"),
-                    Column("documents", "whole"),
-                    Column("tokens", "whole"),
-                    Column("smallest key", "number"),
-                ],
-                [
-                    (name, len(p), int(p["n_tokens"].sum()), float(p["key"].min()) if len(p) else None)
-                    for name, p in zip(selection.targets, by_target, strict=True)
-                ],
-            ),
-            "by source": by_source(picks),
-            "not eligible": Table(
-                [Column("first criterion not met"), Column("documents", "whole")], list(excluded.items())
-            ),
-        },
+    return sorted(folder.iterdir()), records
+
+
+def not_eligible(pool: PoolSurvey) -> dict[str, int]:
+    """Return how many documents a criterion excludes, of those that exclude any, and by min_tokens in any case."""
+    return {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
+
+
+def described(
+    snapshot: Snapshot, selection: Selection, pool: PoolSurvey, budget: Budget, found: Picked, picks: pa.Table
+) -> dict[str, Any]:
+    """Return what the lineage and Dagster are told of a pick."""
+    numbers: dict[str, Any] = {
+        "documents": len(picks),
+        "output": selection.output,
+        "tokens": pc.sum(picks["n_tokens"]).as_py(),
+        "eligible_documents": pool.eligible,
+        "pool_documents": pool.documents,
+        **{f"excluded_by_{name}": n for name, n in not_eligible(pool).items()},
+        f"{'token' if budget.documents is None else 'document'}_budget": budget.amount,
+        "shards": len(snapshot.plan.counted),
+        "shards_not_counted": len(snapshot.plan.uncounted),
+        "threshold": pc.min(picks["key"]).as_py(),
+        "method": selection.method,
+        "seed": selection.seed,
+        "noise_keys": json.dumps(noise_keys(selection)),
+        "key_rule": selection.declared.keys.recorded(),
+        **found.ranking.numbers,
+    }
+    if selection.epochs > 1:
+        numbers["epochs"] = selection.epochs
+    if selection.near_duplicates:
+        numbers["near_duplicates_dropped"] = found.near_duplicates_dropped
+    return numbers
+
+
+def tables(selection: Selection, pool: PoolSurvey, found: Picked, picks: pa.Table) -> dict[str, Table | Plot]:
+    """Return what Dagster shows as tables and plots."""
+    return {
+        **found.ranking.tables,
+        "by target": by_target(selection, picks),
+        "by source": by_source(picks),
+        "not eligible": Table(
+            [Column("first criterion not met"), Column("documents", "whole")],
+            list(not_eligible(pool).items()),
+        ),
+    }
+
+
+def by_target(selection: Selection, picks: pa.Table) -> Table:
+    """Return a table of the picks by target."""
+    numbers = [("n_tokens", "count"), ("n_tokens", "sum"), ("key", "min")]
+    found = picks.group_by("target").aggregate(numbers).to_pydict()
+    rows = {name: tuple(numbers) for name, *numbers in zip(*found.values(), strict=True)}
+    columns = [Column("documents", "whole"), Column("tokens", "whole"), Column("smallest key", "number")]
+    return Table(
+        [Column("target"), *columns],
+        [(name, *rows.get(name, (0, 0, None))) for name in selection.targets],
     )
-    if note:
-        result.metadata["note"] = note
-    return result
-
-
-def check_sources(selection: Selection, pool: Pool) -> None:
-    """Refuse caps on sources that the pool does not have.
-
-    Raises
-    ------
-    ConfigError
-        Names them, and some that there are.
-    """
-    caps = selection.source_caps
-    unknown = sorted(caps.keys() - pool.sources) if isinstance(caps, dict) else []
-    if unknown:
-        there = sorted(pool.sources)
-        raise ConfigError(
-            f"selection '{selection.name}': source_caps names {', '.join(unknown)}, which no document of the pool "
-            f"comes from; there are: {', '.join(there[:20])}{' …' if len(there) > 20 else ''}"
-        )
-
-
-def picks_table(
-    snapshot: Snapshot, selection: Selection, output: Output, epochs: list[np.ndarray]
-) -> pa.Table:
-    """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
-    rows = joined(epochs)
-    # Small numbers are sorted in one pass.
-    shards = rows["shard"].astype(np.min_scalar_type(len(snapshot.plan.counted)))
-    order = np.argsort(shards, kind="stable")
-    there, first = np.unique(shards[order], return_index=True)
-    picked_rows = np.split(rows["row"][order], first[1:])
-    chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
-    columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
-
-    def look_up(index: int, wanted: np.ndarray) -> pa.Table:
-        shard = snapshot.plan.counted[index]
-        path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp, ["source"]) as file:
-            documents = file.read(columns=columns)
-        at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        return documents.drop_columns("row").take(pa.array(at))
-
-    ids = list(snapshot.engine.map_shards(lambda each: look_up(*each), zip(there, picked_rows, strict=True)))
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
-    epoch = np.repeat(np.arange(1, len(epochs) + 1), [len(each) for each in epochs])
-    group = epoch * len(selection.targets) + rows["target"]
-    first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
-    rank = np.arange(len(rows)) - np.repeat(first, np.diff([*first, len(rows)])) + 1
-    return table(
-        "selections",
-        {
-            "selection": selection.name,
-            "version": output.fingerprint,
-            "epoch": epoch,
-            "rank": rank,
-            "target": pa.DictionaryArray.from_arrays(rows["target"], selection.targets),
-            "shard": pa.DictionaryArray.from_arrays(rows["shard"], snapshot.plan.counted),
-            "row": rows["row"],
-            **{name: named[name].combine_chunks() for name in named.column_names},
-            "n_tokens": rows["n_tokens"],
-            "log_weight": rows["log_weight"],
-            "key": rows["key"],
-        },
-    )
-
-
-def write_records(
-    snapshot: Snapshot, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
-) -> list[Part]:
-    """Write the original records of the picks, in order of epoch, shard and row; return the files.
-
-    Of a piece: its record, with the piece in the place of the text.
-
-    Raises
-    ------
-    CorpusError
-        A file is missing, damaged, or a text in it is not the one that was counted.
-    """
-    epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
-    shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
-    order = np.lexsort((rows, shards, epochs))
-    ordered = picks.take(pa.array(order))
-    whole = picks["record"].null_count == len(picks)
-    provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
-    provenance = provenance.to_struct_array().combine_chunks()
-    epochs, shards, content_hash = epochs[order], shards[order], content_hash[order]
-    starts = np.flatnonzero(
-        np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
-    )
-
-    def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
-        file = snapshot.plan.shards[snapshot.plan.counted[shards[start]]]
-        source = snapshot.settings.source(file.source)
-        wanted = ordered.slice(start, stop - start)
-        if source.chunk_words is None:
-            rows = wanted["row"].to_numpy()
-            read = partial(read_records, file.uri, source, rows)
-        else:
-            rows = wanted["record"].to_numpy()
-            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
-        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
-        return lambda: same(read())
-
-    streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
-    done = 0
-    with RecordWriter(folder, output) as writer:
-        for records in snapshot.engine.chain(streams):
-            writer.write(records, provenance[done : done + len(records)])
-            done += len(records)
-        return writer.close()
 
 
 def by_source(picks: pa.Table) -> Table:

@@ -16,7 +16,7 @@ from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
 from dsir_dagster.assets.evaluations import current_selection
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot

@@ -2,7 +2,7 @@
 
 What belongs here: sketches of texts, and which documents of a ranking are nearly the same as a better-ranked one. What
 does not: documents of equal text (``sql/duplicates.sql``), reading texts, what is picked instead
-(``assets/near_duplicates.py``).
+(``assets/picking/near_duplicates.py``).
 
 Two documents are near-duplicates where the Jaccard similarity of their sets of word 5-grams is at least a threshold
 (Broder 1997; for language models: Lee et al., ACL 2022, section 4.2, who take 5-grams and 0.8). Pairs to compare are

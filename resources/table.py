@@ -1,7 +1,7 @@
 """A table whose columns know what their values are, and how it is written as markdown.
 
 What belongs here: columns, and one value in words. What does not: a terminal (``dagster_project/terminal.py``), HTML
-(``assets/table.html``), which tables there are.
+(``assets/report/table.html``), which tables there are.
 """
 
 from __future__ import annotations

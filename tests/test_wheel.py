@@ -38,7 +38,7 @@ def test_the_wheel_has_two_names_and_all_that_is_read_at_run_time(wheel):
         *there,
         "__init__.py",
     }
-    assert {"dsir_dagster/assets/report.html", "dsir_dagster/example.yaml"} <= set(names)
+    assert {"dsir_dagster/assets/report/report.html", "dsir_dagster/example.yaml"} <= set(names)
 
 
 @pytest.mark.slow

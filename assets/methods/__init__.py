@@ -2,7 +2,7 @@
 
 What belongs here: the interface of a method, and what all methods have in common: budgets, caps, epochs, targets. What
 does not: the order and the budget themselves (``dsir/selection.py``), near-duplicates
-(``assets/near_duplicates.py``), what becomes of the picks (``assets/selections.py``).
+(``assets/picking/near_duplicates.py``), what becomes of the picks (``assets/selections.py``).
 
 A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`, and declares the method with its
 options, traits and rule of keys (:class:`dsir_dagster.resources.settings.Method`). A new method is a module and a line
@@ -24,11 +24,11 @@ from dsir.selection import (
     pick_where_best,
     split_budget,
 )
-from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from dsir_dagster.assets.importance_estimator import target_totals
 from dsir_dagster.assets.methods import classifier, match, mixture, random, resample, top_k
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from dsir_dagster.assets.near_duplicates import NearDuplicates, pick_without
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents
+from dsir_dagster.assets.picking.near_duplicates import NearDuplicates, pick_without
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Method
 

@@ -21,9 +21,9 @@ from dsir.classifier import (
 )
 from dsir.features import Features, featurize
 from dsir.selection import Budget
-from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
-from dsir_dagster.assets.texts import map_target
+from dsir_dagster.assets.picking.candidates import Candidates, Documents
+from dsir_dagster.assets.picking.texts import map_target
 from dsir_dagster.resources.settings import ConfigError, Method
 from dsir_dagster.resources.table import Column, Table
 

@@ -15,11 +15,11 @@ import pydantic
 from dsir.features import Features
 from dsir.matching import Matching, MatchingOptions, draw_keys, match, ratio, round_keys
 from dsir.selection import Budget
-from dsir_dagster.assets import plots
-from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
 from dsir_dagster.assets.methods.resample import ResampleOptions, length_correction, temperature
+from dsir_dagster.assets.picking.candidates import Candidates, Documents
+from dsir_dagster.resources import plots
 from dsir_dagster.resources.settings import ConfigError, Method
 from dsir_dagster.resources.settings.types import Number
 from dsir_dagster.resources.table import Column, Table

@@ -16,11 +16,11 @@ from dsir.evaluation import masked_totals
 from dsir.features import featurize
 from dsir.mixture import PARTS, MixtureOptions, SourceMixture, fit_mixture, part_of
 from dsir.selection import Budget
-from dsir_dagster.assets import plots
-from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods import random
 from dsir_dagster.assets.methods.ranking import Ranking
-from dsir_dagster.assets.texts import map_target
+from dsir_dagster.assets.picking.candidates import Candidates, Documents
+from dsir_dagster.assets.picking.texts import map_target
+from dsir_dagster.resources import plots
 from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions
 from dsir_dagster.resources.settings.types import Number
 from dsir_dagster.resources.table import Column, Table

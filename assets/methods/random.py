@@ -4,8 +4,8 @@ import numpy as np
 
 from dsir.noise import gumbel_noise
 from dsir.selection import Budget
-from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.assets.picking.candidates import Candidates, Documents
 from dsir_dagster.resources.settings import KeyRule, Method
 
 

@@ -14,10 +14,13 @@ import pyarrow as pa
 from dsir.features import hash_strings
 from dsir.noise import noise_key
 from dsir.selection import Budget, Caps
-from dsir_dagster.assets.candidates import Documents
-from dsir_dagster.assets.plots import Plot
+from dsir_dagster.assets.picking.candidates import Documents
+from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.table import Table
+
+#: Keys of documents for a target, from a stream of noise and the least key that counts; -inf below it is enough.
+Keys = Callable[[Documents, str, str, float], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Ranking:
         To be left beside the picks, by name, as CSV.
     """
 
-    keys: Callable[[Documents, str, str, float], np.ndarray]
+    keys: Keys
     columns: Sequence[str] = ()
     needs_features: bool = False
     source_shares: Mapping[str, float] | None = None

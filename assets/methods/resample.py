@@ -16,8 +16,8 @@ import pydantic
 from dsir.importance import correct_for_length, solve_temperature
 from dsir.noise import MOST_GUMBEL, gumbel_noise
 from dsir.selection import Budget
-from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
+from dsir_dagster.assets.picking.candidates import Candidates, Documents
 from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions, Selection
 from dsir_dagster.resources.settings.types import Model, Number
 

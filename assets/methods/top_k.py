@@ -3,9 +3,9 @@
 import numpy as np
 
 from dsir.selection import Budget
-from dsir_dagster.assets.candidates import Candidates, Documents
 from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.assets.methods.resample import LengthOptions, length_correction
+from dsir_dagster.assets.picking.candidates import Candidates, Documents
 from dsir_dagster.resources.settings import KeyRule, Method
 
 

@@ -1,6 +1,6 @@
 """How selections are measured: the section ``evaluation``.
 
-What belongs here: what is measured, on how much. What does not: the measures (``assets/measures.py``).
+What belongs here: what is measured, on how much. What does not: the measures (``assets/measuring/measures.py``).
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from dsir.evaluation import kl_reduction
 from dsir.features import FeatureSpec, featurize
 from dsir.selection import pack_position
-from dsir_dagster.assets import texts
-from dsir_dagster.assets.measures import quantile
-from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.assets.measuring.measures import quantile
+from dsir_dagster.assets.picking import texts
+from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
@@ -241,7 +241,7 @@ def test_language_models_are_trained_where_that_is_asked_for(pipeline):
 def test_without_pytorch_language_models_are_refused_with_what_to_install(pipeline, monkeypatch):
     pipeline.write_pool()
     pipeline.config["evaluation"] = {"proxy": {}}
-    monkeypatch.setattr("dsir_dagster.assets.trained.find_spec", lambda name: None)
+    monkeypatch.setattr("dsir_dagster.assets.measuring.trained.find_spec", lambda name: None)
     [error] = pipeline.errors()
     assert "evaluation.proxy trains language models, which needs PyTorch; install it with" in error
 

@@ -11,8 +11,8 @@ import pytest
 from dsir.features import FeatureSpec, featurize
 from dsir.matching import MatchingOptions, draw_keys, in_validation, match
 from dsir.selection import Budget
-from dsir_dagster.assets.candidates import Candidates
 from dsir_dagster.assets.methods import METHODS, mixture
+from dsir_dagster.assets.picking.candidates import Candidates
 from tests.pipeline import SmallPipeline, sentences
 
 

@@ -7,8 +7,8 @@ from itertools import combinations
 import pytest
 
 from dsir.selection import Budget, TopK
-from dsir_dagster.assets.candidates import Candidates
 from dsir_dagster.assets.methods import pick
+from dsir_dagster.assets.picking.candidates import Candidates
 from dsir_dagster.assets.selections import output_of
 from dsir_dagster.resources.settings import ConfigError, Selection
 from tests.dsir.test_near_duplicates import similarity
@@ -85,7 +85,7 @@ def ran(tmp_path_factory):
 def pick_by(ran, monkeypatch):
     """Hold no more candidates than are needed, so that the first reserve is too small for so many near-copies."""
     monkeypatch.setattr(TopK, "SLACK", 0)
-    monkeypatch.setattr("dsir_dagster.assets.near_duplicates.TOKENS_AT_A_TIME", 1)
+    monkeypatch.setattr("dsir_dagster.assets.picking.near_duplicates.TOKENS_AT_A_TIME", 1)
     return lambda name: picked(ran, name)
 
 
@@ -207,7 +207,7 @@ def test_the_version_of_what_finds_them_is_an_input_where_it_is_on(done):
 
 
 def test_without_the_library_the_extra_is_named(done, monkeypatch):
-    monkeypatch.setattr("dsir_dagster.assets.near_duplicates.find_spec", lambda name: None)
+    monkeypatch.setattr("dsir_dagster.assets.picking.near_duplicates.find_spec", lambda name: None)
     workspace = done.workspace()
     [configured] = workspace.settings.selections
     on = configured.model_copy(update={"near_duplicates": 0.8})

@@ -8,7 +8,7 @@ import pytest
 
 from dsir.evaluation import EffectiveSampleSize
 from dsir_dagster.assets import raw_counts
-from dsir_dagster.assets.candidates import Candidates
+from dsir_dagster.assets.picking.candidates import Candidates
 from dsir_dagster.resources.corpus import read_blocks
 from dsir_dagster.resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsir_dagster import cli
-from dsir_dagster.assets.report import LETTERS, Leading, Shown
+from dsir_dagster.assets.report.documents import Leading, Shown
+from dsir_dagster.assets.report.rendering import LETTERS
 from dsir_dagster.resources.borders import visible
 from tests.pipeline import SmallPipeline, sentences
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsir_dagster.assets.report import templates
+from dsir_dagster.assets.report.rendering import templates
 from dsir_dagster.resources.borders import markdown, visible
 from dsir_dagster.resources.table import Column, Table
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dsir.selection import CANDIDATE
-from dsir_dagster.assets import plots
+from dsir_dagster.resources import plots
 from tests.pipeline import sentences
 
 
@@ -177,7 +177,7 @@ def test_the_same_numbers_give_the_same_bytes_also_from_threads():
 def test_matplotlib_is_loaded_by_the_first_plot_and_pyplot_never():
     code = (
         "import sys, dsir_dagster.cli, dsir_dagster.definitions\n"
-        "from assets import plots\n"
+        "from dsir_dagster.resources import plots\n"
         "assert not {'matplotlib', 'PIL'} & sys.modules.keys()\n"
         "plots.composition([('pool', 1.0, 1.0)])\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

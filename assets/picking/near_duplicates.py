@@ -2,7 +2,7 @@
 
 What belongs here: reading the texts of picks, and picking again without the near-duplicates among them. What does not:
 what near-duplicates are (``dsir/near_duplicates.py``), documents of equal text that are not eligible at all
-(``assets/candidates.py``).
+(``assets/picking/candidates.py``).
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import numpy as np
 
 from dsir.near_duplicates import DIGESTS, Sketches, near_duplicates, sketch
 from dsir.selection import CANDIDATE, Budget, positions_of
-from dsir_dagster.assets.candidates import Candidates
-from dsir_dagster.assets.texts import pool_texts
+from dsir_dagster.assets.picking.candidates import Candidates
+from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.settings import ConfigError
 
 #: Tokens of the texts that are in memory at a time; those of one file are read together.

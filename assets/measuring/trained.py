@@ -1,7 +1,7 @@
 """What models make of a selection that were trained on it, and on the picks it is compared with.
 
 What belongs here: which models are trained, and the texts that they are trained on. What does not: the models
-(``dsir/proxy.py``, ``dsir/downstream.py``), what the numbers are called (``assets/measures.py``).
+(``dsir/proxy.py``, ``dsir/downstream.py``), what the numbers are called (``assets/measuring/measures.py``).
 
 They take minutes, so they are trained only where ``evaluation`` asks for them.
 """
@@ -15,8 +15,8 @@ from dsir.downstream import DownstreamOptions, classify, learn_vectors
 from dsir.evaluation import distinct, draw
 from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
-from dsir_dagster.assets.baselines import Pick
-from dsir_dagster.assets.texts import pool_texts, read_labels
+from dsir_dagster.assets.measuring.baselines import Pick
+from dsir_dagster.assets.picking.texts import pool_texts, read_labels
 from dsir_dagster.resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
 from dsir_dagster.resources.snapshot import Snapshot
 

@@ -1,7 +1,7 @@
 """What a selection is compared with: picks of the same size by other methods, and what all of them consist of.
 
 What belongs here: which picks are compared, their documents, their n-gram totals. What does not: the picking
-(``assets/methods/``), what is measured of the picks (``assets/measures.py``).
+(``assets/methods/``), what is measured of the picks (``assets/measuring/measures.py``).
 """
 
 from collections import Counter
@@ -16,8 +16,8 @@ from dsir.features import Features
 from dsir.matching import NothingFits
 from dsir.noise import gumbel_noise
 from dsir.selection import Budget, TopK, pack_position, positions_of
-from dsir_dagster.assets.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from dsir_dagster.assets.methods import pick
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents
 from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
 from dsir_dagster.resources.snapshot import Snapshot
 

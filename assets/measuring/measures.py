@@ -1,8 +1,8 @@
 """The numbers of an evaluation: what is measured of which picks, and what it is called.
 
 What belongs here: the metrics, rows of the table ``evaluations``. What does not: the arithmetic
-(``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks themselves (``assets/baselines.py``), models that are trained on
-them (``assets/trained.py``), how the numbers are shown (``assets/evaluations.py``).
+(``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks themselves (``baselines.py``), models that are trained on them
+(``trained.py``), how the numbers are shown (``assets/evaluations.py``).
 
 Every number has a `pick`: `selection`, `pool`, `random` (the mean over the seeds), `top_k` or a method of
 ``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Those marked ±
@@ -53,10 +53,10 @@ from dsir.evaluation import (
 from dsir.features import featurize, hash_strings
 from dsir.importance import fit_threshold, log_weights
 from dsir.ngrams import Occurrences, number_ngrams
-from dsir_dagster.assets.baselines import Pick, PoolSummary, picked_totals
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
-from dsir_dagster.assets.texts import map_target, pool_texts
-from dsir_dagster.assets.trained import Figures
+from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, picked_totals
+from dsir_dagster.assets.measuring.trained import Figures
+from dsir_dagster.assets.picking.texts import map_target, pool_texts
 from dsir_dagster.resources.lineage import Metric
 from dsir_dagster.resources.settings import Target
 from dsir_dagster.resources.snapshot import Snapshot

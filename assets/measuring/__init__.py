@@ -1,0 +1,1 @@
+"""What evaluations measure: picks that a selection is compared with, numbers, models trained on them."""

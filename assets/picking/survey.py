@@ -1,0 +1,129 @@
+"""One look at the pool before anything is picked: how many documents are eligible, and what the budget is.
+
+What belongs here: counts of eligible documents, the budget that they allow, refusing what the pool cannot give. What
+does not: which documents are eligible (``candidates.py``).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow.compute as pc
+
+from dsir.selection import Budget
+from dsir_dagster.assets.methods import Picked
+from dsir_dagster.assets.picking.candidates import CRITERIA, Candidates, Documents
+from dsir_dagster.resources.settings import ConfigError, Selection, Size
+
+
+@dataclass
+class PoolSurvey:
+    """What one look at the pool's documents says, before anything is picked; ``sources``, where caps name some."""
+
+    documents: int = 0
+    eligible: int = 0
+    eligible_tokens: int = 0
+    longest: int = 0
+    excluded: Counter[str] = field(default_factory=Counter)
+    sources: set[str] = field(default_factory=set)
+
+
+def survey(candidates: Candidates) -> PoolSurvey:
+    """Count the eligible documents, and the others by the first criterion that they do not meet."""
+    named = isinstance(candidates.selection.source_caps, dict)
+
+    def look(documents: Documents) -> PoolSurvey:
+        n_tokens = documents.n_tokens
+        eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
+        return PoolSurvey(
+            len(n_tokens),
+            eligible,
+            int(n_tokens[documents.eligible].sum()),
+            int(n_tokens.max(initial=0)),
+            Counter(dict(zip(CRITERIA, excluded, strict=True))),
+            set(pc.unique(documents.table["source"]).to_pylist()) if named else set(),
+        )
+
+    pool = PoolSurvey()
+    for part in candidates.map(look, targets=[], columns=["source"] if named else []):
+        pool.documents += part.documents
+        pool.eligible += part.eligible
+        pool.eligible_tokens += part.eligible_tokens
+        pool.longest = max(pool.longest, part.longest)
+        pool.excluded.update(part.excluded)
+        pool.sources |= part.sources
+    return pool
+
+
+def budget_of(size: Size, pool: PoolSurvey, selection: str) -> tuple[Budget, str | None]:
+    """Return what is to be picked, and a note where the pool has less than was asked for.
+
+    Raises
+    ------
+    ConfigError
+        A fraction of the eligible documents that is less than one document.
+    """
+    if size.tokens is not None:
+        if size.tokens >= pool.eligible_tokens:
+            note = f"asked for {size.tokens:,} tokens, took all {pool.eligible_tokens:,} eligible ones"
+            return Budget(tokens=pool.eligible_tokens), note
+        return Budget(tokens=size.tokens), None
+    if size.documents is not None and size.documents > pool.eligible:
+        note = f"asked for {size.documents:,} documents, took all {pool.eligible:,} eligible ones"
+        return Budget(documents=pool.eligible), note
+    documents = int(size.fraction * pool.eligible) if size.documents is None else size.documents
+    if documents == 0:
+        raise ConfigError(
+            f"selection '{selection}': a fraction of {size.fraction} of {pool.eligible:,} eligible "
+            "documents is no document; raise size.fraction or let more documents be eligible"
+        )
+    return Budget(documents=documents), None
+
+
+def short_of(budget: Budget, found: Picked, pool: PoolSurvey, n_targets: int) -> str | None:
+    """Return a note where the pool has too few documents that are not near-duplicates, else None."""
+    unit, room = ("documents", 0) if budget.tokens is None else ("tokens", pool.longest * n_targets)
+    least = min(int(budget.of(epoch).sum()) for epoch in found.epochs)
+    if least + room >= budget.amount:
+        return None
+    return (
+        f"picked {least:,} of {budget.amount:,} {unit}: what else may be picked is nearly the same as documents that "
+        "rank better"
+    )
+
+
+def check_eligible(selection: Selection, pool: PoolSurvey) -> None:
+    """Refuse a pool without eligible documents.
+
+    Raises
+    ------
+    ConfigError
+        Says by which criteria they are excluded.
+    """
+    if not pool.documents:
+        raise ConfigError(f"selection '{selection.name}': the counted shards hold no document")
+    if not pool.eligible:
+        by = ", ".join(f"{name} {n:,}" for name, n in pool.excluded.items() if n)
+        raise ConfigError(
+            f"selection '{selection.name}': none of {pool.documents:,} documents is eligible: min_tokens is "
+            f"{selection.min_tokens}, the longest has {pool.longest:,}. Excluded by: {by or 'none'}. "
+            "Lower min_tokens or widen the bounds of quality."
+        )
+
+
+def check_sources(selection: Selection, pool: PoolSurvey) -> None:
+    """Refuse caps on sources that the pool does not have.
+
+    Raises
+    ------
+    ConfigError
+        Names them, and some that there are.
+    """
+    caps = selection.source_caps
+    unknown = sorted(caps.keys() - pool.sources) if isinstance(caps, dict) else []
+    if unknown:
+        there = sorted(pool.sources)
+        raise ConfigError(
+            f"selection '{selection.name}': source_caps names {', '.join(unknown)}, which no document of the pool "
+            f"comes from; there are: {', '.join(there[:20])}{' …' if len(there) > 20 else ''}"
+        )

@@ -1,0 +1,114 @@
+"""The picks of a selection as a table, and their original records as files.
+
+What belongs here: from positions to rows and records. What does not: formats of records
+(``resources/record_writer.py``).
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dsir.selection import joined
+from dsir_dagster.resources.plan import Output
+from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
+from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
+from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.store import PIECE, table
+
+
+def picks_table(
+    snapshot: Snapshot, selection: Selection, output: Output, epochs: list[np.ndarray]
+) -> pa.Table:
+    """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
+    rows = joined(epochs)
+    # Small numbers are sorted in one pass.
+    shards = rows["shard"].astype(np.min_scalar_type(len(snapshot.plan.counted)))
+    order = np.argsort(shards, kind="stable")
+    there, first = np.unique(shards[order], return_index=True)
+    picked_rows = np.split(rows["row"][order], first[1:])
+    chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
+    columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
+
+    def look_up(index: int, wanted: np.ndarray) -> pa.Table:
+        shard = snapshot.plan.counted[index]
+        path = snapshot.store.path("documents", shard)
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp, ["source"]) as file:
+            documents = file.read(columns=columns)
+        at = np.searchsorted(documents["row"].to_numpy(), wanted)
+        return documents.drop_columns("row").take(pa.array(at))
+
+    ids = list(snapshot.engine.map_shards(lambda each: look_up(*each), zip(there, picked_rows, strict=True)))
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
+    epoch = np.repeat(np.arange(1, len(epochs) + 1), [len(each) for each in epochs])
+    group = epoch * len(selection.targets) + rows["target"]
+    first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
+    rank = np.arange(len(rows)) - np.repeat(first, np.diff([*first, len(rows)])) + 1
+    return table(
+        "selections",
+        {
+            "selection": selection.name,
+            "version": output.fingerprint,
+            "epoch": epoch,
+            "rank": rank,
+            "target": pa.DictionaryArray.from_arrays(rows["target"], selection.targets),
+            "shard": pa.DictionaryArray.from_arrays(rows["shard"], snapshot.plan.counted),
+            "row": rows["row"],
+            **{name: named[name].combine_chunks() for name in named.column_names},
+            "n_tokens": rows["n_tokens"],
+            "log_weight": rows["log_weight"],
+            "key": rows["key"],
+        },
+    )
+
+
+def write_records(
+    snapshot: Snapshot, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
+) -> list[Part]:
+    """Write the original records of the picks, in order of epoch, shard and row; return the files.
+
+    Of a piece: its record, with the piece in the place of the text.
+
+    Raises
+    ------
+    CorpusError
+        A file is missing, damaged, or a text in it is not the one that was counted.
+    """
+    epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
+    shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
+    order = np.lexsort((rows, shards, epochs))
+    ordered = picks.take(pa.array(order))
+    whole = picks["record"].null_count == len(picks)
+    provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
+    provenance = provenance.to_struct_array().combine_chunks()
+    epochs, shards, content_hash = epochs[order], shards[order], content_hash[order]
+    starts = np.flatnonzero(
+        np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
+    )
+
+    def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
+        file = snapshot.plan.shards[snapshot.plan.counted[shards[start]]]
+        source = snapshot.settings.source(file.source)
+        wanted = ordered.slice(start, stop - start)
+        if source.chunk_words is None:
+            rows = wanted["row"].to_numpy()
+            read = partial(read_records, file.uri, source, rows)
+        else:
+            rows = wanted["record"].to_numpy()
+            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
+        return lambda: same(read())
+
+    streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
+    done = 0
+    with RecordWriter(folder, output) as writer:
+        for records in snapshot.engine.chain(streams):
+            writer.write(records, provenance[done : done + len(records)])
+            done += len(records)
+        return writer.close()

@@ -1,0 +1,260 @@
+"""Which documents a report shows, and what one look at the pool gives for its plots.
+
+What belongs here: picked documents, those that come next and typical ones, with their verdicts, texts and n-grams. What
+does not: what the page says of them (``page.py``).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dsir.evaluation import contained, distinct
+from dsir.explain import Contribution, explain
+from dsir.noise import gumbel_noise
+from dsir.selection import Budget, pack_position
+from dsir_dagster.assets.importance_estimator import read_log_ratios
+from dsir_dagster.assets.methods import noise_stream
+from dsir_dagster.assets.methods.ranking import Keys
+from dsir_dagster.assets.picking.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
+from dsir_dagster.assets.picking.texts import pool_texts
+from dsir_dagster.resources import plots
+from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.settings import KeyRule, Selection
+from dsir_dagster.resources.snapshot import Snapshot
+
+#: Documents that are shown of those picked; of the others, so many that come next and so many typical ones.
+PICKED, NEXT, TYPICAL = 10, 6, 4
+#: N-grams shown for a document, and as many against it; characters of its text that they are looked for in.
+NGRAMS, EXPLAINED = 6, 100_000
+
+
+@dataclass
+class Shown:
+    """A document that the page shows.
+
+    Attributes
+    ----------
+    position : int
+        From :func:`dsir.selection.pack_position`.
+    shard, doc_id, source, target : str
+    row, n_tokens : int
+    log_weight : float
+    verdict : str
+    text : str
+    contributions : list of Contribution
+        The largest first.
+    """
+
+    position: int
+    shard: str
+    row: int
+    doc_id: str
+    source: str
+    n_tokens: int
+    target: str
+    log_weight: float
+    verdict: str
+    text: str = ""
+    contributions: list[Contribution] = field(default_factory=list)
+
+    @property
+    def speaks_for(self) -> list[Contribution]:
+        """N-grams that raise its log weight most."""
+        return [each for each in self.contributions[:NGRAMS] if each.nats > 0]
+
+    @property
+    def speaks_against(self) -> list[Contribution]:
+        """N-grams that lower its log weight most."""
+        return [each for each in self.contributions[: -NGRAMS - 1 : -1] if each.nats < 0]
+
+
+class Leading:
+    """The documents with the largest scores of a stream."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.found: list[tuple[float, Shown]] = []
+
+    def add(self, score: np.ndarray, show: Callable[[int], Shown]) -> None:
+        """Offer documents: ndarray of float64, -inf of those that are none; and what makes one of its place."""
+        floor = self.found[-1][0] if len(self.found) == self.n else -np.inf
+        above = np.flatnonzero(score > floor)
+        if len(above) > self.n:  # most blocks have none or a few
+            least = np.partition(score[above], -self.n)[-self.n]
+            above = above[score[above] >= least]
+        best = above[np.argsort(-score[above], kind="stable")][: self.n]
+        self.found += [(float(score[at]), show(int(at))) for at in best]
+        self.found.sort(key=lambda each: (-each[0], each[1].position))
+        del self.found[self.n :]
+
+    @property
+    def documents(self) -> list[Shown]:
+        """The documents, the largest score first."""
+        return [document for _, document in self.found]
+
+
+@dataclass
+class Look:
+    """What one look at the pool gives for the page: documents, and the counts that its plots are drawn from."""
+
+    selected: list[Shown]
+    next: list[Shown]
+    typical: list[Shown]
+    histograms: list[plots.Histogram]
+    lengths: np.ndarray
+
+
+def spread(plan: Plan, selection: Selection, picks: pa.Table) -> list[Shown]:
+    """Return picked documents from the first to the last of the first epoch's ranking, evenly spread, by target."""
+    index = {shard: i for i, shard in enumerate(plan.counted)}
+    thresholds, counts = thresholds_of(picks), {}
+    for target in selection.targets:
+        counts[target] = pc.sum(of_target(picks, target)).as_py() or 0
+    first = picks.filter(pc.equal(picks["epoch"], 1))
+    shown = []
+    for at in np.unique(np.linspace(0, len(first) - 1, PICKED).round().astype(int)).tolist():
+        row = first.slice(at, 1).to_pylist()[0]
+        margin = row["key"] - thresholds[row["target"]]
+        verdict = f"rank {row['rank']:,} of {counts[row['target']]:,}, key {row['key']:,.2f}"
+        verdict += f", above the threshold by {margin:,.2f}" if margin else ": the threshold"
+        position = int(pack_position(index[row["shard"]], row["row"]))
+        names = ("shard", "row", "doc_id", "source", "n_tokens", "target", "log_weight")
+        shown.append(Shown(position, *(row[name] for name in names), verdict))
+    return shown
+
+
+def of_target(picks: pa.Table, target: str) -> pa.ChunkedArray:
+    """Tell which picks are of the first epoch and of a target."""
+    return pc.and_(pc.equal(picks["epoch"], 1), pc.equal(picks["target"], target))
+
+
+def thresholds_of(picks: pa.Table) -> dict[str, float]:
+    """Return the smallest key picked in the first epoch, by target."""
+    first = picks.filter(pc.equal(picks["epoch"], 1)).group_by("target").aggregate([("key", "min")])
+    return dict(zip(first["target"].to_pylist(), first["key_min"].to_pylist(), strict=True))
+
+
+def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table, rule: KeyRule) -> Look:
+    """Look at all documents once: those that come next, some typical of what was left, log weights and lengths."""
+    candidates = Candidates(snapshot, selection)
+    keys = selection.declared.fit(candidates, Budget(documents=1)).keys if rule.decides else None
+    thresholds = thresholds_of(picks)
+    chosen = distinct(picked_positions(snapshot.plan, picks))
+    following, typical = Leading(NEXT), Leading(TYPICAL)
+    histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
+    lengths = np.zeros(plots.LENGTHS, np.int64)
+    for documents in candidates.stream(columns=[*COLUMNS, "doc_id"]):
+        lengths += np.bincount(length_bin(documents.n_tokens), minlength=plots.LENGTHS)
+        for target, histogram in zip(selection.targets, histograms, strict=False):
+            histogram.add(documents.log_weights[target][documents.eligible])
+        ranked = Ranked.of(documents, snapshot.plan, selection, keys, thresholds)
+        left = ~contained(ranked.positions, chosen)
+        following.add(np.where(left & documents.eligible, ranked.score, -np.inf), ranked.shown)
+        noise = gumbel_noise(documents.content_hash, 0, "report")
+        typical.add(np.where(left, noise, -np.inf), ranked.shown)
+    return Look(
+        spread(snapshot.plan, selection, picks), following.documents, typical.documents, histograms, lengths
+    )
+
+
+@dataclass
+class Ranked:
+    """A block of documents beside the picks: how far each is above the threshold of the target that it suits best.
+
+    Attributes
+    ----------
+    documents, plan, selection, thresholds
+    keyed : bool
+        A score is the key less the threshold. If not, it is the log weight, since the rule of keys does not decide.
+    positions : ndarray of int64, shape (n_documents,)
+        From :func:`dsir.selection.pack_position`.
+    weights : ndarray of float64, shape (n_targets, n_documents)
+        Log weights.
+    best : ndarray of int64, shape (n_documents,)
+        Index of the target with the largest score.
+    score : ndarray of float64, shape (n_documents,)
+        The largest score.
+    """
+
+    documents: Documents
+    plan: Plan
+    selection: Selection
+    thresholds: dict[str, float]
+    keyed: bool
+    positions: np.ndarray
+    weights: np.ndarray
+    best: np.ndarray
+    score: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        documents: Documents,
+        plan: Plan,
+        selection: Selection,
+        keys: Keys | None,
+        thresholds: dict[str, float],
+    ) -> "Ranked":
+        """Rank a block by its keys, or by its log weights where there are none."""
+        scores = weights = np.array([documents.log_weights[target] for target in selection.targets])
+        if keys is not None:
+            scores = np.array(
+                [
+                    keys(documents, target, noise_stream(selection, target), -np.inf)
+                    - thresholds.get(target, np.inf)
+                    for target in selection.targets
+                ]
+            )
+        positions = pack_position(documents.shard, documents.table["row"].to_numpy())
+        best, score = scores.argmax(axis=0), scores.max(axis=0, initial=-np.inf)
+        return cls(documents, plan, selection, thresholds, keys is not None, positions, weights, best, score)
+
+    def shown(self, at: int) -> Shown:
+        """Return what the page shows of the document in a place of the block."""
+        row = self.documents.table.slice(at, 1).to_pylist()[0]
+        target = self.selection.targets[self.best[at]]
+        weight, score = float(self.weights[self.best[at], at]), self.score[at]
+        if excluded := self.documents.excluded_by[at]:
+            verdict = f"not eligible: {CRITERIA[excluded - 1]}"
+        elif not self.keyed:
+            verdict = f"log weight {weight:,.2f}"
+        else:
+            verdict = f"key {score + self.thresholds[target]:,.2f}"
+            if score >= 0:
+                verdict += f"; {passed_over(self.selection)}"
+            else:
+                verdict += f", below the threshold by {-score:,.2f}"
+        shard = self.plan.counted[self.documents.shard]
+        names = ("row", "doc_id", "source", "n_tokens")
+        return Shown(int(self.positions[at]), shard, *(row[name] for name in names), target, weight, verdict)
+
+
+def passed_over(selection: Selection) -> str:
+    """Say why a document may be left out whose key is above the threshold; as ``sql/macros_why.sql`` does."""
+    reasons = []
+    if selection.near_duplicates:
+        reasons.append("a better-ranked document is nearly the same")
+    if selection.source_caps is not None:
+        reasons.append("its source has its share")
+    return " or ".join(reasons) or "another one of this key came first"
+
+
+def read_documents(snapshot: Snapshot, shown: list[Shown]) -> None:
+    """Read the texts again, and explain them."""
+    targets, ratios = read_log_ratios(snapshot)
+    spec = snapshot.settings.features.spec()
+    positions = np.unique([each.position for each in shown]).astype(np.int64)
+    texts = dict(zip(positions.tolist(), pool_texts(snapshot, positions), strict=True))
+    for each in shown:
+        each.text = texts[each.position]
+        each.contributions = explain(each.text[:EXPLAINED], spec, ratios[targets.index(each.target)])
+
+
+def length_bin(n_tokens: np.ndarray) -> np.ndarray:
+    """Return the bin of :func:`dsir_dagster.resources.plots.lengths` that each length is in."""
+    return np.minimum(np.floor(4 * np.log2(np.maximum(n_tokens, 1)) + 1e-9), plots.LENGTHS - 1).astype(
+        np.int64
+    )
