@@ -120,7 +120,7 @@ def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[
     """Measure a selection, and picks of the same size by other methods; return the numbers too."""
     settings = snapshot.settings.evaluation
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
-    table = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
+    table = snapshot.store.read_table(folder / "picks.parquet", source.origin)
     chosen = picked_positions(snapshot.plan, table)
     of_epoch = table["n_tokens"].to_numpy()[table["epoch"].to_numpy() == 1]
     budget = Budget(documents=len(of_epoch))

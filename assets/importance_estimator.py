@@ -93,7 +93,7 @@ def fit(snapshot: Snapshot, output: Output) -> Result:
     raw = fitted_totals(snapshot, pool)
     path = snapshot.store.path("importance_estimator", "log_ratios")
     divergences = {}
-    with snapshot.store.table_writer(path, "importance_estimator", output.stamp) as writer:
+    with snapshot.store.table_writer(path, "importance_estimator", output.origin) as writer:
         for name in snapshot.plan.counted_targets:
             counts, _ = target_totals(snapshot, name)
             divergences[name] = kl_divergence(distribution(counts), distribution(raw))
@@ -130,7 +130,7 @@ def fitted_totals(snapshot: Snapshot, pool: np.ndarray) -> np.ndarray:
     wanted = snapshot.settings.estimator.fit
     if snapshot.plan.raw_distribution:
         path = snapshot.store.path("raw_distribution", snapshot.plan.raw_distribution.partition)
-        counts = snapshot.store.read_table(path, snapshot.plan.raw_distribution.stamp, COUNTS)
+        counts = snapshot.store.read_table(path, snapshot.plan.raw_distribution.origin, COUNTS)
         totals = np.zeros_like(pool)
         totals[counts["bucket"].to_numpy()] = counts["count"].to_numpy()
         return totals
@@ -147,7 +147,7 @@ def pin_distribution(snapshot: Snapshot, output: Output, progress: Progress) -> 
     used = np.flatnonzero(totals)
     path = snapshot.store.path("raw_distribution", output.partition)
     columns = {"name": output.partition, "bucket": used.astype(np.int32), "count": totals[used]}
-    snapshot.store.write_table(path, "raw_distribution", columns, output.stamp)
+    snapshot.store.write_table(path, "raw_distribution", columns, output.origin)
     shards = sum(name.startswith("raw_counts[") for name in output.inputs)
     return Result(len(used), [path], {"shards": shards, "ngrams": int(totals.sum())})
 
@@ -249,7 +249,7 @@ def raw_totals(snapshot: Snapshot, shards: list[str] | None = None) -> np.ndarra
     totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
     for shard in snapshot.plan.counted if shards is None else shards:
         path = snapshot.store.path("raw_counts", shard)
-        counts = snapshot.store.read_table(path, snapshot.plan.raw_counts(shard).stamp, COUNTS)
+        counts = snapshot.store.read_table(path, snapshot.plan.raw_counts(shard).origin, COUNTS)
         totals[counts["bucket"].to_numpy()] += counts["count"].to_numpy()
     return totals
 
@@ -261,7 +261,7 @@ def sampled_totals(snapshot: Snapshot, pool_ngrams: int, wanted: int) -> np.ndar
     def work(shard: str) -> np.ndarray:
         totals = np.zeros((1, snapshot.settings.features.buckets), dtype=np.int64)
         path = snapshot.store.path("features", shard)
-        for batch in snapshot.store.read_features(path, snapshot.plan.raw_counts(shard).stamp):
+        for batch in snapshot.store.read_features(path, snapshot.plan.raw_counts(shard).origin):
             features = Features.from_arrow(batch)
             masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
         return totals[0]
@@ -279,7 +279,7 @@ def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarr
     """Return a target's totals and those of its holdout: two ndarrays of int64, shape (buckets,)."""
     path = snapshot.store.path("target_counts", target)
     counts = snapshot.store.read_table(
-        path, snapshot.plan.target_counts(target).stamp, [*COUNTS, "holdout_count"]
+        path, snapshot.plan.target_counts(target).origin, [*COUNTS, "holdout_count"]
     )
     totals = np.zeros((2, snapshot.settings.features.buckets), dtype=np.int64)
     totals[0, counts["bucket"].to_numpy()] = counts["count"].to_numpy()
@@ -291,7 +291,7 @@ def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
     """Return the totals of the part of a target that matching does not fit on: ndarray of int64, shape (buckets,)."""
     path = snapshot.store.path("target_counts", target)
     counts = snapshot.store.read_table(
-        path, snapshot.plan.target_counts(target).stamp, ["bucket", "validation_count"]
+        path, snapshot.plan.target_counts(target).origin, ["bucket", "validation_count"]
     )
     totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
     totals[counts["bucket"].to_numpy()] = counts["validation_count"].to_numpy()
@@ -301,7 +301,7 @@ def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
 def read_log_ratios(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
     """Return the targets and their log ratios: ndarray of float64, shape (targets, buckets)."""
     path = snapshot.store.path("importance_estimator", "log_ratios")
-    ratios: pa.Table = snapshot.store.read_table(path, snapshot.plan.importance_estimator.stamp)
+    ratios: pa.Table = snapshot.store.read_table(path, snapshot.plan.importance_estimator.origin)
     buckets = snapshot.settings.features.buckets
     targets = ratios["target"].take(pa.array(range(0, len(ratios), buckets))).to_pylist()
     return targets, ratios["log_ratio"].to_numpy().reshape(len(targets), buckets)

@@ -96,9 +96,9 @@ def count_shard(
         quarantine = files.enter_context(ExitStack())
 
         def row_groups(path: Path, kind: str, until: ExitStack = files) -> RowGroups:
-            return RowGroups(until.enter_context(store.table_writer(path, kind, output.stamp)))
+            return RowGroups(until.enter_context(store.table_writer(path, kind, output.origin)))
 
-        features_file = files.enter_context(store.features_writer(features_path, schema, output.stamp))
+        features_file = files.enter_context(store.features_writer(features_path, schema, output.origin))
         document_rows, quarantine_rows = row_groups(documents_path, "documents"), None
         for batch, features, packed in workspace.engine.map_blocks(work, read_blocks(uri, source)):
             if batch.rejected:
@@ -129,7 +129,7 @@ def count_shard(
         counts_path,
         "raw_counts",
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
-        output.stamp,
+        output.origin,
     )
     n_ngrams = int(totals.sum())
     rarely = {

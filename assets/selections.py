@@ -49,7 +49,7 @@ from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.record_writer import Part
 from dsir_dagster.resources.settings import ConfigError, Selection, methods
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Stamp, schema_of, sealed_writer
+from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Origin, schema_of, sealed_writer
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -147,9 +147,9 @@ def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetChec
     """Say whether the newest version of a selection is what its metadata say it is."""
     latest = workspace.catalog.latest()["selections", name]
     folder = workspace.store.selection_folder(name, latest.fingerprint)
-    stamp = Stamp(output_name("selections", name), latest.fingerprint, {})
+    origin = Origin(output_name("selections", name), latest.fingerprint, {})
     columns = ["epoch", "shard", "row", "n_tokens"]
-    picks = workspace.store.read_table(folder / "picks.parquet", stamp, columns)
+    picks = workspace.store.read_table(folder / "picks.parquet", origin, columns)
     unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
     expected = latest.metadata
     tokens = pc.sum(picks["n_tokens"]).as_py() or 0
@@ -210,7 +210,7 @@ def write_folder(
     records: list[Part] = []
     with snapshot.store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
-        with sealed_writer(temporary / "picks.parquet", "selections", output.stamp) as writer:
+        with sealed_writer(temporary / "picks.parquet", "selections", output.origin) as writer:
             writer.write_table(picks)
         if selection.output != "none":
             content_hash = joined(found.epochs)["content_hash"]

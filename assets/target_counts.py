@@ -97,7 +97,7 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "validation_count": train.validation[used],
             "holdout_count": holdout.totals[used],
         },
-        output.stamp,
+        output.origin,
     )
     return Result(
         rows=train.documents,

@@ -68,7 +68,7 @@ def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
     if output.found is None:
         return {}
     shard, found = output.partition, output.found
-    there = {name: stamp for name, stamp in found.files.items() if name not in found.absent}
+    there = {name: checksum for name, checksum in found.files.items() if name not in found.absent}
     kept = {}
     for target, made_of in found.mapping("log_weights").items():
         name = str(snapshot.store.weights(shard, target).relative_to(snapshot.home))
@@ -112,7 +112,7 @@ def weigh_shard(
     else:
         progress.add(documents=n_documents)
     files = [store.weights(shard, target) for target in new]
-    kept = {str(store.weights(shard, t).relative_to(snapshot.home)): stamp for t, stamp in kept.items()}
+    kept = {str(store.weights(shard, t).relative_to(snapshot.home)): checksum for t, checksum in kept.items()}
     for name in output.found.files if output.found else ():
         if name not in kept and snapshot.home / name not in files:
             (snapshot.home / name).unlink(missing_ok=True)  # of a target that is gone
@@ -147,7 +147,7 @@ def _weigh_new(
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
     """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
-    store, counts = snapshot.store, snapshot.plan.raw_counts(shard).stamp
+    store, counts = snapshot.store, snapshot.plan.raw_counts(shard).origin
     batches = store.read_features(store.path("features", shard), counts)
     sums, squares, n_documents = np.zeros(len(targets)), np.zeros(len(targets)), 0
     with ExitStack() as files:

@@ -50,7 +50,7 @@ def main() -> int:
         weights = []
         for shard in snapshot.plan.counted:
             path = workspace.store.path("features", shard)
-            for batch in workspace.store.read_features(path, snapshot.plan.raw_counts(shard).stamp):
+            for batch in workspace.store.read_features(path, snapshot.plan.raw_counts(shard).origin):
                 features = Features.from_arrow(batch)
                 weights.append(log_weights(features, ratios)[:, features.n_tokens >= MIN_TOKENS])
         best = [top(each, each.size // 10) for each in np.concatenate(weights, axis=1)]

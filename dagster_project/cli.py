@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument(
                 "--rebuild",
                 action="store_true",
-                help="first make the catalog again, from its last copy and the stamps of the outputs",
+                help="first make the catalog again, from its last copy and the outputs' lineage files",
             )
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
@@ -381,7 +381,7 @@ def print_rebuilt(rebuilt: Rebuilt, workspace: Workspace) -> None:
     source = (
         f"{rebuilt.kept} materializations from {rebuilt.source}" if rebuilt.source else "none from a copy"
     )
-    text = f"{workspace.catalog.path} was made again: {source}, {rebuilt.added} from stamps"
+    text = f"{workspace.catalog.path} was made again: {source}, {rebuilt.added} from lineage files"
     if rebuilt.aside:
         text += f"; the damaged one is {rebuilt.aside}"
     out.print(Text(text), soft_wrap=True)

@@ -2,7 +2,7 @@
 
 What belongs here: its tables and views, recording, making the catalog again. What does not: SQL (``sql/``), how
 processes take turns with the file (``resources/database.py``), bulk rows (``resources/store.py``), the copies of the
-lineage that the catalog is made again from (``resources/stamps.py``), what is stale (``resources/plan.py``).
+lineage that the catalog is made again from (``resources/lineage_files.py``), what is stale (``resources/plan.py``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dsir_dagster.resources.database import (
 )
 from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.lineage import Lineage
-from dsir_dagster.resources.stamps import Stamps
+from dsir_dagster.resources.lineage_files import LineageFiles
 from dsir_dagster.resources.store import file_kinds
 
 #: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
@@ -57,9 +57,9 @@ class Rebuilt:
     kept : int
         Materializations taken from it.
     added : int
-        Materializations taken from stamps.
+        Materializations taken from lineage files.
     rejected : list of str
-        Stamps whose files are gone or not what was written.
+        Lineage files whose outputs are gone or not what was written.
     aside : Path or None
         Where the damaged catalog is now.
     """
@@ -87,7 +87,7 @@ class Catalog:
     def __init__(self, home: Path) -> None:
         self.path = home / "catalog.duckdb"
         self._database = Database(self.path)
-        self.stamps = Stamps(home)
+        self.lineage_files = LineageFiles(home)
         self._copy = home / "catalog.backup.duckdb"
         self._home = home
         self._ready = False
@@ -166,7 +166,7 @@ class Catalog:
         if self.path.exists():
             with self._database.locked(shared=True), self._attached(self.path, read_only=True) as connection:
                 version, views = _version(connection, self.path)
-        elif self.stamps.exist() or self._copy.exists():
+        elif self.lineage_files.exist() or self._copy.exists():
             raise CatalogDamaged(self.path, "is gone, though outputs were recorded in it")
         else:
             version, views = 0, ""
@@ -189,7 +189,7 @@ class Catalog:
                 return
             tables = _tables(connection, self.path)
             connection.execute("CHECKPOINT")
-        self.stamps.write(_stamps_of(tables))
+        self.lineage_files.write(_rows_of(tables))
         shutil.copyfile(self.path, self._copy)
         number = len(tables["lineage"])
         self._make(tables, number)
@@ -267,7 +267,7 @@ class Catalog:
                 new.unlink()
 
     def rebuild(self, hold: Callable[[Sequence[Mapping[str, str]]], Sequence[bool]]) -> Rebuilt:
-        """Make the catalog again from itself, if it can be read, or its copy, and from the stamps of the outputs.
+        """Make the catalog again from itself, if it can be read, or its copy, and from the outputs' lineage files.
 
         Parameters
         ----------
@@ -293,11 +293,13 @@ class Catalog:
             kept = tables["lineage"] if source else pa.table({"sequence": []})
             names = ("asset", "partition", "fingerprint", "run_id")
             known = set(zip(*(kept[name].to_pylist() for name in names), strict=True)) if source else set()
-            stamps = [
-                row for row in self.stamps.read() if tuple(getattr(row, name) for name in names) not in known
+            rows = [
+                row
+                for row in self.lineage_files.read()
+                if tuple(getattr(row, name) for name in names) not in known
             ]
-            verdicts = hold([row.files for row in stamps])
-            added = [row for row, holds in zip(stamps, verdicts, strict=True) if holds]
+            verdicts = hold([row.files for row in rows])
+            added = [row for row, holds in zip(rows, verdicts, strict=True) if holds]
             number = max([number, *kept["sequence"].to_pylist(), *(row.sequence for row in added)]) + 1
             aside = self._home / "damaged" if source != self.path and self.path.exists() else None
             self._make(tables, number, aside)
@@ -308,12 +310,12 @@ class Catalog:
                 connection.commit()
             write_number(lock, number)
             self._ready = True
-        rejected = [row for row, holds in zip(stamps, verdicts, strict=True) if not holds]
+        rejected = [row for row, holds in zip(rows, verdicts, strict=True) if not holds]
         return Rebuilt(
             source,
             len(kept),
             len(added),
-            [str(self.stamps.path(*row.key, row.fingerprint)) for row in rejected],
+            [str(self.lineage_files.path(*row.key, row.fingerprint)) for row in rejected],
             aside and aside / self.path.name,
         )
 
@@ -342,7 +344,7 @@ class Catalog:
     def record(self, lineage: Sequence[Lineage]) -> None:
         """Add rows of lineage in one transaction, together with the metrics of evaluations.
 
-        Their stamps are written before: whatever becomes of the catalog, they are not lost with it.
+        Their lineage files are written before: whatever becomes of the catalog, they are not lost with it.
         """
         if not lineage:
             return
@@ -350,7 +352,7 @@ class Catalog:
             [(_, number, _)] = connection.execute(sql.load("about")).fetchall()
             rows = [replace(row, sequence=number, modified=self._modified(row.files)) for row in lineage]
             _insert(connection, rows)
-            self.stamps.write(rows)
+            self.lineage_files.write(rows)
 
     def _modified(self, files: Mapping[str, str]) -> dict[str, int]:
         """Return when files below the home were written, by the file system's clock: nanoseconds."""
@@ -373,7 +375,7 @@ class Catalog:
             connection.execute(sql.load("upsert_shards"))
 
     def record_pruned(self, names: Sequence[str], selections: Sequence[str]) -> None:
-        """Mark lineage as pruned, and remove its stamps.
+        """Mark lineage as pruned, and remove its lineage files.
 
         Parameters
         ----------
@@ -389,7 +391,7 @@ class Catalog:
             for selection in selections:
                 connection.execute(sql.load("delete_evaluation"), {"selection": selection})
         for output in pruned:
-            self.stamps.remove(*output)
+            self.lineage_files.remove(*output)
 
     def record_vanished(self, gone: Sequence[str], back: Sequence[str]) -> None:
         """Record that the files of some shards are not found any more, and those of others are again."""
@@ -455,8 +457,8 @@ def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.T
     return {name: connection.sql(text).to_arrow_table() for name, text in questions.items()}
 
 
-def _stamps_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
-    """Return what the stamps of an older catalog's outputs would be, but for what evaluations measured."""
+def _rows_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
+    """Return what the lineage files of an older catalog's outputs would be, but for what evaluations measured."""
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
     rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
     newest = {(*row.key, graph().keeps_versions(row.asset) and row.fingerprint): row for row in rows}

@@ -66,8 +66,8 @@ class CatalogDamaged(CatalogError):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            f"{path}: {what}; `dsir verify --rebuild` makes the catalog again from its last copy and the stamps of "
-            "the outputs, and recomputes nothing"
+            f"{path}: {what}; `dsir verify --rebuild` makes the catalog again from its last copy and the outputs' "
+            "lineage files, and recomputes nothing"
         )
 
 

@@ -1,7 +1,7 @@
-"""One materialization of one output, as the catalog and the stamps keep it.
+"""One materialization of one output, as the catalog and the lineage files keep it.
 
 What belongs here: its fields, and decoding them, once. What does not: the tables (``resources/catalog.py``), the
-files (``resources/stamps.py``), whether an output is fresh (``resources/plan.py``).
+files (``resources/lineage_files.py``), whether an output is fresh (``resources/plan.py``).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Lineage:
         return json.loads(str(self.metadata.get(name, "{}")))
 
     def to_row(self) -> dict[str, object]:
-        """Return what the catalog and a stamp keep, by column; ``metrics`` only where there are some."""
+        """Return what the catalog and a lineage file keep, by column; ``metrics`` only where there are some."""
         row = {
             name: value for name, value in vars(self).items() if name not in ("absent", "aside", "metrics")
         }
@@ -114,7 +114,7 @@ class Lineage:
 
     @classmethod
     def from_row(cls, row: Mapping) -> Lineage:
-        """Return the row of a table or a stamp, its mappings and times decoded.
+        """Return the row of a table or a lineage file, its mappings and times decoded.
 
         Raises
         ------

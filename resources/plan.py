@@ -22,7 +22,7 @@ from dsir.features import KERNEL_VERSION
 from dsir_dagster.resources.graph import Graph, Inputs, Partitions, graph
 from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.settings import RawSource, Reader, Settings, Target
-from dsir_dagster.resources.store import Stamp
+from dsir_dagster.resources.store import Origin
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Output:
         return fingerprint({"asset": self.asset, "partition": self.partition, **inputs})
 
     @property
-    def stamp(self) -> Stamp:
+    def origin(self) -> Origin:
         """What the output's files carry in their metadata."""
-        return Stamp(self.name, self.fingerprint, dict(self.features))
+        return Origin(self.name, self.fingerprint, dict(self.features))
 
     @property
     def state(self) -> str:
@@ -271,8 +271,8 @@ class Plan:
         """Return the weights of one shard."""
         return self.output("weights", shard)
 
-    def log_weights(self, shard: str, target: str) -> Stamp:
-        """Return the stamp of a shard's log weights under one target, whose fingerprint ignores the other targets."""
+    def log_weights(self, shard: str, target: str) -> Origin:
+        """Return the origin of a shard's log weights under one target, whose fingerprint ignores the other targets."""
         if target not in self._estimators:
             counts = self.target_counts(target)
             self._estimators[target] = fingerprint({**self.fitted_pool, counts.name: counts.fingerprint})
@@ -281,7 +281,7 @@ class Plan:
             "estimator": self._estimators[target],
             "code": self.code("importance_estimator", "weights"),
         }
-        return Stamp(output_name("weights", shard), fingerprint(made_of), dict(self.features))
+        return Origin(output_name("weights", shard), fingerprint(made_of), dict(self.features))
 
     def code(self, *assets: str) -> str:
         """Return the versions of the code of some assets, as an input."""

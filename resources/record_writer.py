@@ -121,20 +121,20 @@ class RecordWriter:
         OSError
             The file cannot be written; it is named, and closed.
         """
-        stamps = _stamps(provenance)
-        if len(stamps) != len(records):
-            raise ValueError(f"{len(records)} records but {len(stamps)} rows of provenance")
+        objects = _provenance_rows(provenance)
+        if len(objects) != len(records):
+            raise ValueError(f"{len(records)} records but {len(objects)} rows of provenance")
         if self._format == "parquet":
-            self._hold(records, stamps)
+            self._hold(records, objects)
             return
         lines = records if isinstance(records, Lines) else json_lines(records, PROVENANCE_FIELD)
         batch: list[bytes] = []
-        for line, stamp in zip(lines, _stamp_texts(stamps), strict=True):
+        for line, text in zip(lines, _provenance_texts(objects), strict=True):
             if self._held >= self._part_bytes:
                 self._append(batch)
                 self._finish_part()
                 batch = []
-            batch.append(_stamped(line, stamp))
+            batch.append(_with_provenance(line, text))
             self._records += 1
             self._held += len(batch[-1])
         self._append(batch)
@@ -181,7 +181,7 @@ class RecordWriter:
                     self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
             self._sink.write(b"".join(lines))
 
-    def _hold(self, records: Records, stamps: pa.StructArray) -> None:
+    def _hold(self, records: Records, objects: pa.StructArray) -> None:
         """Parquet: keep records until the part is full."""
         if isinstance(records, Lines):
             sizes = records.ends - records.starts
@@ -194,7 +194,7 @@ class RecordWriter:
             room = self._part_bytes - self._held + (ends[start - 1] if start else 0)
             stop = min(int(np.searchsorted(ends, room)) + 1, len(ends))
             piece = records[start:stop] if isinstance(records, list) else records.slice(start, stop - start)
-            self._pieces.append((piece, stamps.slice(start, stop - start)))
+            self._pieces.append((piece, objects.slice(start, stop - start)))
             self._records += stop - start
             self._held += int(ends[stop - 1] - (ends[start - 1] if start else 0))
             start = stop
@@ -228,7 +228,7 @@ class RecordWriter:
         self._records = 0
 
 
-def _stamps(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
+def _provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
     """Bring provenance into the type that is written."""
     if isinstance(provenance, list):
         keys = list(map(list, provenance)) or [PROVENANCE.names]
@@ -244,15 +244,15 @@ def _stamps(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
     return pa.StructArray.from_arrays(columns, fields=list(type_))
 
 
-def _stamp_texts(stamps: pa.StructArray) -> Iterator[bytes]:
+def _provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
     """Write provenance as JSON; floats by repr, so that they come back bit by bit; not finite: null."""
-    names = stamps.type.names
-    columns = [json_values(stamps.field(name)) for name in names]
+    names = objects.type.names
+    columns = [json_values(objects.field(name)) for name in names]
     for values in zip(*columns, strict=True):
         yield dump_json(dict(zip(names, values, strict=True)))
 
 
-def _stamped(line: bytes, stamp: bytes) -> bytes:
+def _with_provenance(line: bytes, text: bytes) -> bytes:
     """Add ``"_dsir"`` to a JSON object; a newline ends it."""
     line = line.rstrip(b" \t\r\n")
     if b'"_dsir"' in line or (b"\\u00" in line and _ESCAPED_NAME.search(line)):
@@ -262,7 +262,7 @@ def _stamped(line: bytes, stamp: bytes) -> bytes:
             line = dump_json(record)
     body = line[:-1]
     comma = b"" if body.strip(b" \t\r\n") == b"{" else b","
-    return b"".join((body, comma, b'"_dsir":', stamp, b"}\n"))
+    return b"".join((body, comma, b'"_dsir":', text, b"}\n"))
 
 
 def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[pa.Table, tuple[str, ...]]:
@@ -275,7 +275,8 @@ def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[
     columns, json_columns = {}, []
     for name in dict.fromkeys(name for table in tables for name in table):
         arrays = [
-            table.get(name, pa.nulls(len(stamps))) for table, (_, stamps) in zip(tables, pieces, strict=True)
+            table.get(name, pa.nulls(len(objects)))
+            for table, (_, objects) in zip(tables, pieces, strict=True)
         ]
         column = _unified(arrays)
         if column is None:
@@ -283,7 +284,7 @@ def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[
             texts = [_json_texts(records, name) for records, _ in pieces]
             column = pa.chunked_array(texts, pa.string())
         columns[name] = column
-    columns[PROVENANCE_FIELD] = pa.chunked_array([stamps for _, stamps in pieces])
+    columns[PROVENANCE_FIELD] = pa.chunked_array([objects for _, objects in pieces])
     table = pa.table(columns)
     table = table.combine_chunks()
     if json_columns:

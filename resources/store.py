@@ -166,7 +166,7 @@ class Store:
         """Whether a file of the lineage is there, and no other one in its place.
 
         A run that ends between writing a file and recording it leaves the lineage of the file before. So a file
-        that was not written when the lineage says is asked for its stamp.
+        that was not written when the lineage says is asked for its origin.
 
         Parameters
         ----------
@@ -228,23 +228,23 @@ class Store:
                     shutil.rmtree(scratch, ignore_errors=True)
 
     @contextlib.contextmanager
-    def table_writer(self, path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
+    def table_writer(self, path: Path, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
         """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
-        with self.replacing(path) as temporary, sealed_writer(temporary, kind, stamp) as writer:
+        with self.replacing(path) as temporary, sealed_writer(temporary, kind, origin) as writer:
             yield writer
 
-    def write_table(self, path: Path, kind: str, columns: dict, stamp: Stamp) -> None:
+    def write_table(self, path: Path, kind: str, columns: dict, origin: Origin) -> None:
         """Write a whole Parquet file."""
-        with self.table_writer(path, kind, stamp) as writer:
+        with self.table_writer(path, kind, origin) as writer:
             writer.write_table(table(kind, columns))
 
-    def open_table(self, path: Path, expected: Stamp, dictionaries: Sequence[str] = ()) -> ParquetFile:
-        """Open a Parquet file for reading after checking its stamp.
+    def open_table(self, path: Path, expected: Origin, dictionaries: Sequence[str] = ()) -> ParquetFile:
+        """Open a Parquet file for reading after checking its origin.
 
         Parameters
         ----------
         path : Path
-        expected : Stamp
+        expected : Origin
         dictionaries : sequence of str
             Columns of strings to be read as a dictionary and a number for each row.
 
@@ -262,26 +262,26 @@ class Store:
         expected.check(path, file.metadata.metadata)
         return file
 
-    def read_table(self, path: Path, expected: Stamp, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a Parquet file, or some of its columns, after checking its stamp; see :meth:`open_table`."""
+    def read_table(self, path: Path, expected: Origin, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a Parquet file, or some of its columns, after checking its origin; see :meth:`open_table`."""
         with self.open_table(path, expected) as file:
             return file.read(columns=columns)
 
     @contextlib.contextmanager
-    def features_writer(self, path: Path, schema: pa.Schema, stamp: Stamp) -> Iterator[BatchWriter]:
+    def features_writer(self, path: Path, schema: pa.Schema, origin: Origin) -> Iterator[BatchWriter]:
         """Write record batches of features; the file appears at ``path`` when the body ends."""
-        schema = schema.with_metadata(stamp.metadata())
-        with self.replacing(path) as temporary, BatchWriter(temporary, schema, stamp.fingerprint) as writer:
+        schema = schema.with_metadata(origin.metadata())
+        with self.replacing(path) as temporary, BatchWriter(temporary, schema, origin.fingerprint) as writer:
             yield writer
 
-    def read_features(self, path: Path, expected: Stamp) -> Iterator[pa.RecordBatch]:
-        """Yield the record batches of a features file after checking its stamp; errors as :meth:`open_table`'s."""
+    def read_features(self, path: Path, expected: Origin) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of a features file after checking its origin; errors as :meth:`open_table`'s."""
         if not path.exists():
             raise StaleInput(f"{path}: not there; materialize {expected.output} first")
         yield from read_batches(path, expected.fingerprint, partial(expected.check, path))
 
 
-class Stamp:
+class Origin:
     """What a file says of its origin: output, fingerprint, feature configuration.
 
     Parameters
@@ -299,11 +299,11 @@ class Stamp:
         self.features = features
 
     def metadata(self) -> dict[bytes, bytes]:
-        """Return the stamp as a schema's metadata."""
+        """Return the origin as a schema's metadata."""
         return {_METADATA_KEY: json.dumps(vars(self), sort_keys=True).encode()}
 
     def check(self, path: Path, metadata: dict[bytes, bytes] | None) -> None:
-        """Raise :class:`StaleInput` if a file's metadata is not this stamp; say what became of it."""
+        """Raise :class:`StaleInput` if a file's metadata is not this origin; say what became of it."""
         found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
         if found.get("fingerprint") == self.fingerprint:
             return
@@ -321,9 +321,9 @@ class Stamp:
 
 
 @contextlib.contextmanager
-def sealed_writer(path: Path, kind: str, stamp: Stamp) -> Iterator[pq.ParquetWriter]:
+def sealed_writer(path: Path, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file of this kind in pieces, in place: whoever calls it renames it, or a folder around it."""
-    schema = columns_of(kind).with_metadata(stamp.metadata())
+    schema = columns_of(kind).with_metadata(origin.metadata())
     with parquet_writer(path, schema, **parquet_options(schema)) as writer:
         yield writer
 

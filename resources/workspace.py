@@ -297,12 +297,12 @@ class Workspace:
             for name, checksum in row.files.items()
         ]
         damages, read_from = [], []
-        stamps = self.engine.map_shards(lambda item: self._checksum(item[1]), named)
-        for (key, name, checksum), stamp in zip(named, stamps, strict=True):
-            if stamp != checksum:
-                what = "is gone" if stamp is None else "is not what was written"
+        now = self.engine.map_shards(lambda item: self._checksum(item[1]), named)
+        for (key, name, checksum), found in zip(named, now, strict=True):
+            if found != checksum:
+                what = "is gone" if found is None else "is not what was written"
                 damages.append(Damage(output_name(*key), name, what))
-                if stamp is not None and is_read_by_others(name):
+                if found is not None and is_read_by_others(name):
                     read_from.append(key)
         followers = made_from(latest, read_from)
         # What was made from a damaged file goes first: as long as that one is there, it is found again.
@@ -326,7 +326,7 @@ class Workspace:
         return content_stamp(str(path)) if path.exists() else None
 
     def rebuild(self) -> Rebuilt:
-        """Make the catalog again from its last copy and the stamps of the outputs; nothing is computed.
+        """Make the catalog again from its last copy and the outputs' lineage files; nothing is computed.
 
         Raises
         ------
@@ -338,7 +338,7 @@ class Workspace:
             return all(self._checksum(name) == checksum for name, checksum in files.items())
 
         rebuilt = self.catalog.rebuild(lambda outputs: list(self.engine.map_shards(holds, outputs)))
-        # Of shards that only their stamps tell of, the file is read again when it is looked for.
+        # Of shards that only lineage files tell of, the file is read again when it is looked for.
         recorded = set(self.catalog.query("known_shards")["shard"].to_pylist())
         shards = [
             ShardFile(

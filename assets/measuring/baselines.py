@@ -173,7 +173,7 @@ def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick
         if first == last:
             return None
         path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp) as documents:
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin) as documents:
             table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
         rows = wanted[first:last] - pack_position(index, 0)
         return table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
@@ -199,9 +199,9 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
 
     def work(item: tuple[int, str]) -> np.ndarray:
         index, shard = item
-        stamp = snapshot.plan.raw_counts(shard).stamp
+        origin = snapshot.plan.raw_counts(shard).origin
         totals = np.zeros((len(picks), snapshot.settings.features.buckets), dtype=np.int64)
-        with snapshot.store.open_table(snapshot.store.path("documents", shard), stamp) as documents:
+        with snapshot.store.open_table(snapshot.store.path("documents", shard), origin) as documents:
             rows = documents.read(columns=["row"])["row"].to_numpy()
         times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
         for mine, each in zip(times, picks, strict=True):
@@ -209,7 +209,7 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
             at = np.searchsorted(rows, each.positions[first:last] - pack_position(index, 0))
             np.add.at(mine, at, 1)
         done = 0
-        for batch in snapshot.store.read_features(snapshot.store.path("features", shard), stamp):
+        for batch in snapshot.store.read_features(snapshot.store.path("features", shard), origin):
             here = times[:, done : done + batch.num_rows]
             if here.any():
                 masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)

@@ -150,7 +150,7 @@ class Candidates:
         store = self.snapshot.store
         for shard in self.snapshot.plan.counted:
             with store.open_table(
-                store.path("documents", shard), self.snapshot.plan.raw_counts(shard).stamp
+                store.path("documents", shard), self.snapshot.plan.raw_counts(shard).origin
             ) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group, columns=columns).to_batches()
@@ -231,7 +231,7 @@ class Candidates:
     ) -> Iterator[Documents]:
         """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
         store, plan = self.snapshot.store, self.snapshot.plan
-        counts = plan.raw_counts(shard).stamp
+        counts = plan.raw_counts(shard).origin
         with ExitStack() as files:
             documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
             weights = {

@@ -55,7 +55,7 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
         source = snapshot.settings.source(file.source)
         pieces = () if source.chunk_words is None else tuple(PIECE)
         path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp) as documents:
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin) as documents:
             table = documents.read(columns=["row", "content_hash", *pieces])
         mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
         if pieces:

@@ -37,7 +37,7 @@ def picks_table(
     def look_up(index: int, wanted: np.ndarray) -> pa.Table:
         shard = snapshot.plan.counted[index]
         path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).stamp, ["source"]) as file:
+        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin, ["source"]) as file:
             documents = file.read(columns=columns)
         at = np.searchsorted(documents["row"].to_numpy(), wanted)
         return documents.drop_columns("row").take(pa.array(at))

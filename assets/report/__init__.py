@@ -31,7 +31,7 @@ def add_report(
         What was measured.
     """
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
-    picks = snapshot.store.read_table(folder / "picks.parquet", source.stamp)
+    picks = snapshot.store.read_table(folder / "picks.parquet", source.origin)
     path = snapshot.store.report(selection.name, output.fingerprint)
     look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.found.metadata))
     read_documents(snapshot, [*look.selected, *look.next, *look.typical])

@@ -19,13 +19,13 @@ def measure_lengths(context, workspace, keys, options: RunOptions):
     snapshot = workspace.snapshot()
 
     def compute(output, progress):
-        stamp = snapshot.plan.raw_counts(output.partition).stamp
+        origin = snapshot.plan.raw_counts(output.partition).origin
         documents = snapshot.store.read_table(
-            snapshot.store.path("documents", output.partition), stamp, ["shard", "n_tokens"]
+            snapshot.store.path("documents", output.partition), origin, ["shard", "n_tokens"]
         )
         path = snapshot.store.path("lengths", output.partition)
         columns = {"shard": output.partition, "n_tokens": documents["n_tokens"].combine_chunks()}
-        snapshot.store.write_table(path, "lengths", columns, output.stamp)
+        snapshot.store.write_table(path, "lengths", columns, output.origin)
         tokens = int(np.sum(documents["n_tokens"].to_numpy()))
         return Result(rows=len(documents), files=[path], metadata={"tokens": tokens})
 

@@ -376,12 +376,12 @@ def test_weights_refuse_features_of_another_configuration_and_name_each_differen
     other = done.workspace().plan()
     path = workspace.store.path("features", "pool.law")
     with pytest.raises(RuntimeError) as caught:
-        list(workspace.store.read_features(path, other.raw_counts("pool.law").stamp))
+        list(workspace.store.read_features(path, other.raw_counts("pool.law").origin))
     message = str(caught.value)
     assert "features.buckets is 1000 there, 500 here" in message
     assert "features.ngrams is 2 there, 3 here" in message
     assert "raw_counts[pool.law]" in message
-    assert list(workspace.store.read_features(path, plan.raw_counts("pool.law").stamp))
+    assert list(workspace.store.read_features(path, plan.raw_counts("pool.law").origin))
 
 
 def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkeypatch):

@@ -104,7 +104,7 @@ def test_files_are_byte_identical_where_the_sharding_is(tmp_path):
         return {
             str(path.relative_to(home)): path.read_bytes()
             for path in home.rglob("*")
-            # A report names the runs and the times that its lineage has, in the catalog and in stamps.
+            # A report names the runs and the times that its lineage has, in the catalog and in lineage files.
             if path.is_file()
             and path.name != "report.html"
             and not str(path.relative_to(home)).startswith(("catalog.", "lineage/"))
@@ -126,6 +126,6 @@ def test_another_seed_picks_other_documents(tmp_path, expected):
 def test_selected_records_are_in_order_of_shard_and_row(tmp_path):
     small = pipeline_over(tmp_path, {"b": pool()[:150], "a": pool()[150:]})
     small.run()
-    stamps = [json.loads(line)["_dsir"] for line in small.records("mixed")]
-    positions = [(stamp["shard"], stamp["row"]) for stamp in stamps]
+    provenance = [json.loads(line)["_dsir"] for line in small.records("mixed")]
+    positions = [(row["shard"], row["row"]) for row in provenance]
     assert positions == sorted(positions) and len(set(positions)) == 60

@@ -200,7 +200,7 @@ def test_a_run_fails_for_want_of_room_for_the_catalog_and_the_next_one_with_room
     roomy = map(str, (tmp_path / "roomy").iterdir())
     assert disk.run("sh", "-c", 'mkdir "$0" && ln -s "$@" "$0"', str(home), *roomy).returncode == 0
     failed = run_until_it_fits(tmp_path, disk, small, home, tmp_path / "dagster", 200_000)
-    all_name(failed, home)  # for the catalog, or for the stamps that are written before it
+    all_name(failed, home)  # for the catalog, or for the lineage files that are written before it
     assert {name: disk.see(home / name).read_bytes() for name in undisturbed} == undisturbed
 
 

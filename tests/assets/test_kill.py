@@ -42,7 +42,7 @@ def start(small):
 
 
 def outputs(home):
-    """Return every output file but those that name runs and times: the catalog, stamps, reports, Dagster's own."""
+    """Return every output file but those that name runs and times: the catalog, lineage, reports, Dagster's own."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in home.rglob("*")

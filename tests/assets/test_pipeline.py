@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dsir_dagster.resources.store import Stamp, sealed_writer
+from dsir_dagster.resources.store import Origin, sealed_writer
 from tests.pipeline import sentences
 
 
@@ -184,7 +184,7 @@ def test_the_blocking_check_fails_where_a_pick_stands_twice(done):
     [(version,)] = done.rows("SELECT fingerprint FROM latest WHERE asset = 'selections'")
     path = done.home / "selections" / "picked" / version / "picks.parquet"
     picks = pq.read_table(path)
-    with sealed_writer(path, "selections", Stamp("selections[picked]", version, {})) as writer:
+    with sealed_writer(path, "selections", Origin("selections[picked]", version, {})) as writer:
         writer.write_table(pa.concat_tables([picks.slice(0, 19), picks.slice(0, 1)]))
     result = done.materialize("selections", "evaluations", partition="picked")
     assert not result.success

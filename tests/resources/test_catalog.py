@@ -19,10 +19,10 @@ from dsir_dagster.resources import database
 from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.database import CatalogDamaged, CatalogLocked, Database
 from dsir_dagster.resources.lineage import Lineage, Metric
-from dsir_dagster.resources.store import Stamp, Store
+from dsir_dagster.resources.store import Origin, Store
 
 START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
-STAMP = Stamp("any", "v1", {})
+STAMP = Origin("any", "v1", {})
 VIEWS = ("documents", "quarantine", "raw_counts", "target_counts", "log_ratios", "weights", "selections")
 TABLES = ("shards", "lineage", "evaluations", "latest")
 

@@ -415,9 +415,9 @@ def test_an_output_is_named_by_asset_and_partition_and_its_files_carry_that_and_
     plan = world.plan()
     assert plan.weights("wiki-0").name == "weights[wiki-0]"
     assert plan.importance_estimator.name == "importance_estimator"
-    stamp = plan.weights("wiki-0").stamp
-    assert (stamp.output, stamp.fingerprint) == ("weights[wiki-0]", plan.weights("wiki-0").fingerprint)
-    assert stamp.features == {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"}
+    origin = plan.weights("wiki-0").origin
+    assert (origin.output, origin.fingerprint) == ("weights[wiki-0]", plan.weights("wiki-0").fingerprint)
+    assert origin.features == {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"}
 
 
 def test_a_value_that_only_looks_like_configuration_is_named_without_its_values():

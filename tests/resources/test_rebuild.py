@@ -77,7 +77,7 @@ def test_a_damaged_catalog_is_said_to_be_so_and_made_again_with_nothing_recomput
     assert call(done, "why", done.picks()[0][2], "--selection", "picked") == 0
 
 
-def test_both_versions_of_a_selection_and_the_newest_evaluation_are_taken_from_stamps(done):
+def test_both_versions_of_a_selection_and_the_newest_evaluation_are_taken_from_lineage_files(done):
     done.config["selections"][0]["seed"] = 5
     assert done.errors() == []
     compared = "FROM selection_changes('picked') ORDER BY ALL"
@@ -104,12 +104,12 @@ def test_changes_are_named_though_the_weights_behind_an_old_version_are_not_know
     assert "not known: how its shard was weighed is not in the catalog any more" in reasons
 
 
-def test_an_output_whose_file_is_not_what_was_written_is_not_taken_from_its_stamp(done):
+def test_an_output_whose_file_is_not_what_was_written_is_not_taken_from_its_lineage_file(done):
     (done.home / "catalog.duckdb").unlink()
     (done.home / "catalog.backup.duckdb").unlink()
     file = done.home / "weights/target=medicine/pool.law.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    (done.home / "lineage/raw_counts/pool.code.json").write_text("{ no stamp")
+    (done.home / "lineage/raw_counts/pool.code.json").write_text("{ no JSON")
     rebuilt = done.workspace().rebuild()
     assert rebuilt.rejected == [str(done.home / "lineage/weights/pool.law.json")]
     assert not {("weights", "pool.law"), ("raw_counts", "pool.code")} & done.workspace().latest().keys()
@@ -118,10 +118,10 @@ def test_an_output_whose_file_is_not_what_was_written_is_not_taken_from_its_stam
 
 
 def test_shards_that_vanished_stay_vanished_in_a_catalog_made_of_stamps_alone(done):
-    stamp = done.home / "lineage/raw_counts/pool.law.json"
-    row = json.loads(stamp.read_text())
+    file = done.home / "lineage/raw_counts/pool.law.json"
+    row = json.loads(file.read_text())
     row["metadata"]["file"] = str(done.data / "pool/law.jsonl")  # `done` is a copy of a pipeline elsewhere
-    stamp.write_text(json.dumps(row))
+    file.write_text(json.dumps(row))
     (done.data / "pool/law.jsonl").unlink()
     for name in ("catalog.duckdb", "catalog.backup.duckdb"):
         (done.home / name).unlink()
@@ -220,7 +220,7 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
     assert done.errors() == []
     versions = "SELECT number, version, folder, current FROM selection_versions ORDER BY number"
     before, picks, measured = done.rows(versions), done.picks(), done.rows(EVALUATIONS)
-    stamps = {path.relative_to(done.home) for path in (done.home / "lineage").rglob("*.json")}
+    files = {path.relative_to(done.home) for path in (done.home / "lineage").rglob("*.json")}
     as_version_1(done.home)
     assert call(done, "status") == 0
     shown = capsys.readouterr().out
@@ -228,9 +228,9 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
     assert done.rows(EVALUATIONS) == []
     assert {asset for asset, stage in done.run().items() if stage.due} == {"evaluations"}
     assert (done.rows(versions), done.picks(), done.rows(EVALUATIONS)) == (before, picks, measured)
-    # From here on it is a home as any: its stamps are there, and a lost catalog is made again.
+    # From here on it is a home as any: its lineage files are there, and a lost catalog is made again.
     assert {path.relative_to(done.home) for path in (done.home / "lineage").rglob("*.json")} >= {
-        path for path in stamps if "evaluations" not in path.parts
+        path for path in files if "evaluations" not in path.parts
     }
     (done.home / "catalog.duckdb").unlink()
     (done.home / "catalog.backup.duckdb").unlink()
@@ -342,11 +342,11 @@ def test_a_home_of_another_user_can_be_read_even_where_it_was_moved(ran_once, lo
         assert {path: path.stat().st_mtime_ns for path in pipeline.home.rglob("*")} == before
 
 
-def test_stamps_are_those_of_the_newest_materializations_and_go_with_what_is_pruned(done):
+def test_lineage_files_are_those_of_the_newest_materializations_and_go_with_what_is_pruned(done):
     catalog, workspace = done.workspace().catalog, done.workspace()
     for (asset, partition), row in workspace.latest().items():
-        stamp = json.loads(catalog.stamps.path(asset, partition, row.fingerprint).read_text())
-        assert (stamp["fingerprint"], stamp["files"], stamp["run_id"]) == (
+        file = json.loads(catalog.lineage_files.path(asset, partition, row.fingerprint).read_text())
+        assert (file["fingerprint"], file["files"], file["run_id"]) == (
             row.fingerprint,
             row.files,
             row.run_id,

@@ -26,7 +26,7 @@ TEXT = Reader()
 FORMATS = ("jsonl", "jsonl.zst", "parquet")
 
 
-def stamp(i: int, **other) -> dict:
+def provenance(i: int, **other) -> dict:
     entry = {"log_weight": -1 / (i + 3), "key": 0.1 * i, "rank": i, "epoch": 1, "target": "té"}
     return {**entry, "shard": "pool.00", "row": i, "version": "v1", **other}
 
@@ -43,7 +43,7 @@ def save(folder, format_, *batches, part_bytes=256 << 20):
     with RecordWriter(folder, format_, part_bytes) as writer:
         done = 0
         for batch in batches:
-            writer.write(batch, [stamp(done + i) for i in range(len(batch))])
+            writer.write(batch, [provenance(done + i) for i in range(len(batch))])
             done += len(batch)
         return writer.close()
 
@@ -249,10 +249,10 @@ def test_lines_keep_their_bytes(tmp_path, format_):
     for i, (line, written) in enumerate(zip(LINES, out, strict=True)):
         body = line.rstrip()[:-1]
         assert written.startswith(body)
-        tail = json.dumps(stamp(i), ensure_ascii=False, separators=(",", ":")).encode()
+        tail = json.dumps(provenance(i), ensure_ascii=False, separators=(",", ":")).encode()
         assert written[len(body) :] == (b"" if line == b"{ }" else b",") + b'"_dsir":' + tail + b"}"
         record = json.loads(written)
-        assert list(record["_dsir"]) == list(stamp(0)) and record.pop("_dsir") == stamp(i)
+        assert list(record["_dsir"]) == list(provenance(0)) and record.pop("_dsir") == provenance(i)
         assert record == json.loads(line)
 
 
@@ -266,23 +266,23 @@ def test_lines_keep_their_bytes(tmp_path, format_):
 def test_provenance_of_an_earlier_selection_is_replaced(tmp_path, line):
     (part,) = save(tmp_path, "jsonl", chosen(line, b'{"_dsir":0}'))
     first, second = load(part)
-    assert first == {"text": 'a "_dsir": b', "n": math.inf, "s": "\ud800", "_dsir": stamp(0)}
+    assert first == {"text": 'a "_dsir": b', "n": math.inf, "s": "\ud800", "_dsir": provenance(0)}
     assert part.path.read_bytes().count(b'"_dsir":{') == 2
-    assert second == {"_dsir": stamp(1)}
+    assert second == {"_dsir": provenance(1)}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_come_back_bit_by_bit(value):
-    stamps = record_writer._stamps([stamp(0, log_weight=value, key=-value)])
-    (text,) = record_writer._stamp_texts(stamps)
+    rows = record_writer._provenance_rows([provenance(0, log_weight=value, key=-value)])
+    (text,) = record_writer._provenance_texts(rows)
     found = json.loads(text)
     assert np.float64(found["log_weight"]).tobytes() == np.float64(value).tobytes()
     assert np.float64(found["key"]).tobytes() == np.float64(-value).tobytes()
 
 
 def test_floats_that_are_not_finite_become_null():
-    (text,) = record_writer._stamp_texts(
-        record_writer._stamps([stamp(0, log_weight=-math.inf, key=math.nan)])
+    (text,) = record_writer._provenance_texts(
+        record_writer._provenance_rows([provenance(0, log_weight=-math.inf, key=math.nan)])
     )
     assert text.startswith(b'{"log_weight":null,"key":null,"rank":0,')
 
@@ -299,7 +299,7 @@ def test_lines_to_parquet_unify_and_fall_back(tmp_path):
     table = pq.read_table(part.path)
     assert json.loads(table.schema.metadata[b"dsir_json_columns"]) == ["i", "mixed", "e", "inner"]
     assert table.schema.names[-1] == "_dsir" and table.schema.field("_dsir").type == record_writer.PROVENANCE
-    assert table["_dsir"].to_pylist() == [stamp(i) for i in range(5)]
+    assert table["_dsir"].to_pylist() == [provenance(i) for i in range(5)]
     assert table["text"].to_pylist() == ["a", "b", "c", "d", None]
     assert table["i"].to_pylist() == ["1", None, "2.5", "9007199254740993", None]
     assert table["mixed"].to_pylist() == ["1", '"s"', None, None, None]
@@ -344,7 +344,7 @@ def test_tables_to_lines(tmp_path):
         "struct": {"t": "01:02:00.000000", "b": "eA=="},
         "dict": "x",
         "map": [["k", "AA=="]],
-        "_dsir": stamp(0),
+        "_dsir": provenance(0),
     }
     assert second["nan"] is None and second["struct"] is None and second["list"] == []
     assert third["struct"] == {"t": None, "b": None} and third["nan"] == 0.1
@@ -359,7 +359,7 @@ def test_tables_to_parquet(tmp_path):
     )
     assert table.select(expected.column_names).equals(expected)
     assert math.isnan(table["nan"][0].as_py()) and table["at"].type == pa.timestamp("ns")
-    assert table["_dsir"].to_pylist() == [stamp(i) for i in range(3)]
+    assert table["_dsir"].to_pylist() == [provenance(i) for i in range(3)]
     assert part.json_columns == ()
 
 
@@ -397,7 +397,7 @@ def test_round_trip(tmp_path, name, format_):
     assert len(parts) > 1 and sorted(os.listdir(tmp_path / "out")) == [part.path.name for part in parts]
     found = [row for part in parts for row in load(part)]
     assert found == [
-        {**row, "_dsir": stamp(i)} for i, row in enumerate(table.take(pa.array(rows)).to_pylist())
+        {**row, "_dsir": provenance(i)} for i, row in enumerate(table.take(pa.array(rows)).to_pylist())
     ]
     assert sum(part.records for part in parts) == len(rows)
     assert all(part.bytes == part.path.stat().st_size for part in parts)
@@ -429,26 +429,28 @@ def test_nothing_written(tmp_path):
 def test_provenance_must_fit(tmp_path):
     with RecordWriter(tmp_path, "jsonl") as writer:
         with pytest.raises(ValueError, match="1 records but 2 rows of provenance"):
-            writer.write(chosen(b"{}"), [stamp(0), stamp(1)])
+            writer.write(chosen(b"{}"), [provenance(0), provenance(1)])
         with pytest.raises(ValueError, match="keys log_weight; expected log_weight, key, rank"):
             writer.write(chosen(b"{}"), [{"log_weight": 1.0}])
         with pytest.raises(ValueError, match=r"expected .*, record, begin_byte, end_byte"):
-            writer.write(chosen(b"{}", b"{}"), [stamp(0, record=1, begin_byte=0, end_byte=9), stamp(1)])
-        shuffled = pa.array([dict(reversed(stamp(5).items()))])
+            writer.write(
+                chosen(b"{}", b"{}"), [provenance(0, record=1, begin_byte=0, end_byte=9), provenance(1)]
+            )
+        shuffled = pa.array([dict(reversed(provenance(5).items()))])
         writer.write(chosen(b"{}"), shuffled)
-    assert load(writer.close()[0]) == [{"_dsir": stamp(5)}]
+    assert load(writer.close()[0]) == [{"_dsir": provenance(5)}]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_provenance_of_pieces_and_of_whole_records_among_them(tmp_path, format_):
-    stamps = [
-        stamp(0, record=7, begin_byte=10, end_byte=25),
-        stamp(1, record=None, begin_byte=None, end_byte=None),
+    rows = [
+        provenance(0, record=7, begin_byte=10, end_byte=25),
+        provenance(1, record=None, begin_byte=None, end_byte=None),
     ]
     with RecordWriter(tmp_path, format_) as writer:
-        writer.write(chosen(b'{"text":"a"}', b'{"text":"b"}'), stamps)
+        writer.write(chosen(b'{"text":"a"}', b'{"text":"b"}'), rows)
         (part,) = writer.close()
-    assert [record["_dsir"] for record in load(part)] == stamps
+    assert [record["_dsir"] for record in load(part)] == rows
 
 
 # --- failures ----------------------------------------------------------------------------------------
@@ -467,7 +469,7 @@ def test_full_disk_names_the_file_and_closes_it(tmp_path, format_, size):
     noise = np.random.default_rng(0).bytes(size).hex().encode()
     writer = RecordWriter(tmp_path, format_)
     with pytest.raises(OSError, match=rf"cannot write: No space.*records-00000\.{format_}") as error, writer:
-        writer.write(chosen(b'{"text":"' + noise + b'"}'), [stamp(0)])
+        writer.write(chosen(b'{"text":"' + noise + b'"}'), [provenance(0)])
     assert error.value.errno == 28 and error.value.filename.endswith(format_)
     assert open_files() == before
 
@@ -481,6 +483,6 @@ def test_missing_folder(tmp_path):
 def test_handles_are_closed_when_the_caller_fails(tmp_path, format_):
     before = open_files()
     with pytest.raises(RuntimeError), RecordWriter(tmp_path, format_) as writer:
-        writer.write(chosen(b"{}"), [stamp(0)])
+        writer.write(chosen(b"{}"), [provenance(0)])
         raise RuntimeError
     assert open_files() == before

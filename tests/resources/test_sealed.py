@@ -12,9 +12,9 @@ import pytest
 
 from dsir.features import Features, FeatureSpec, featurize
 from dsir_dagster.resources.sealed import DamagedFile
-from dsir_dagster.resources.store import Stamp, Store, file_kinds, table
+from dsir_dagster.resources.store import Origin, Store, file_kinds, table
 
-STAMP = Stamp("raw_counts[pool.a]", "0123456789abcdef", {"buckets": 1000})
+ORIGIN = Origin("raw_counts[pool.a]", "0123456789abcdef", {"buckets": 1000})
 SCHEMAS = {kind.name: kind.schema for kind in file_kinds().values() if kind.schema is not None}
 KINDS = sorted(SCHEMAS)
 
@@ -46,11 +46,11 @@ def write(store: Store, kind: str, scale: int = 1) -> Path:
     path = store.path(kind, "pool.a")
     if kind == "features":
         batches = [featurize(texts(n), FeatureSpec(buckets=1000)).to_arrow() for n in (9 * scale, 5 * scale)]
-        with store.features_writer(path, batches[0].schema, STAMP) as writer:
+        with store.features_writer(path, batches[0].schema, ORIGIN) as writer:
             for batch in batches:
                 writer.write_batch(batch)
     else:
-        with store.table_writer(path, kind, STAMP) as writer:
+        with store.table_writer(path, kind, ORIGIN) as writer:
             for n in (30 * scale, 20 * scale):
                 writer.write_table(rows_of(kind, n), row_group_size=n)
     return path
@@ -59,7 +59,7 @@ def write(store: Store, kind: str, scale: int = 1) -> Path:
 def read(store: Store, kind: str, path: Path) -> list:
     """Read all of a file as the assets do: a row group and column after the other, a batch after the other."""
     if kind == "features":
-        found = map(Features.from_arrow, store.read_features(path, STAMP))
+        found = map(Features.from_arrow, store.read_features(path, ORIGIN))
         return [
             [
                 array.tobytes()
@@ -67,7 +67,7 @@ def read(store: Store, kind: str, path: Path) -> list:
             ]
             for each in found
         ]
-    with store.open_table(path, STAMP) as file:
+    with store.open_table(path, ORIGIN) as file:
         return [
             file.read_row_group(group, columns=[name])[name].to_pylist()
             for group in range(file.num_row_groups)

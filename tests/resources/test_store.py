@@ -1,4 +1,4 @@
-"""The store: round trips, stamps that refuse other inputs, and files that are never half there."""
+"""The store: round trips, origins that refuse other inputs, and files that are never half there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from dsir.features import FeatureSpec, featurize
 from dsir_dagster.resources import store as store_module
 from dsir_dagster.resources.sealed import DamagedFile
-from dsir_dagster.resources.store import StaleInput, Stamp, Store, file_kinds, table
+from dsir_dagster.resources.store import Origin, StaleInput, Store, file_kinds, table
 
 FEATURES = {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"}
-STAMP = Stamp("weights[wiki-0]", "0123456789abcdef", FEATURES)
+ORIGIN = Origin("weights[wiki-0]", "0123456789abcdef", FEATURES)
 
 SCHEMAS = {kind.name: kind.schema for kind in file_kinds().values() if kind.schema is not None}
 
@@ -45,7 +45,7 @@ def store(tmp_path) -> Store:
 def old(store) -> SimpleNamespace:
     """A file of weights that is there before, and what it holds."""
     path = store.path("raw_counts", "wiki-0")
-    store.write_table(path, "weights", weights(), STAMP)
+    store.write_table(path, "weights", weights(), ORIGIN)
     return SimpleNamespace(path=path, content=path.read_bytes(), files=files(store.home))
 
 
@@ -69,7 +69,7 @@ def test_a_new_home_is_made_with_its_parents_and_one_file_without_rows_for_every
 def test_opening_a_home_again_leaves_what_is_there(store, old):
     again = Store(store.home)
     assert is_as_it_was(old, again)
-    assert again.read_table(old.path, STAMP).num_rows == 5
+    assert again.read_table(old.path, ORIGIN).num_rows == 5
 
 
 # --- round trips -------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ ROWS = {
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
     path = store.path(kind, "part.1", target="law", fingerprint="0123")
-    store.write_table(path, kind, ROWS[kind], STAMP)
+    store.write_table(path, kind, ROWS[kind], ORIGIN)
     assert path.is_relative_to(store.home / kind) and path.suffix == ".parquet"
-    found = store.read_table(path, STAMP)
+    found = store.read_table(path, ORIGIN)
     assert found.schema.remove_metadata().equals(SCHEMAS[kind])
     for name, written in ROWS[kind].items():
         if isinstance(written, str):
@@ -138,11 +138,11 @@ def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
 
 def test_a_table_written_in_pieces_holds_all_of_them_and_appears_when_the_body_ends(store):
     path = store.path("raw_counts", "wiki-0")
-    with store.table_writer(path, "weights", STAMP) as writer:
+    with store.table_writer(path, "weights", ORIGIN) as writer:
         for n in (3, 0, 2):
             writer.write_table(table("weights", weights(n)))
         assert not path.exists()
-    with store.open_table(path, STAMP) as file:
+    with store.open_table(path, ORIGIN) as file:
         assert file.read()["row"].to_pylist() == [0, 1, 2, 0, 1]
 
 
@@ -152,11 +152,11 @@ def test_features_are_read_back_batch_by_batch_as_they_were_written(store):
     ]
     path = store.path("features", "wiki-0")
     assert path.suffix == ".arrow"
-    with store.features_writer(path, batches[0].schema, STAMP) as writer:
+    with store.features_writer(path, batches[0].schema, ORIGIN) as writer:
         for batch in batches:
             writer.write_batch(batch)
         assert not path.exists()
-    found = list(store.read_features(path, STAMP))
+    found = list(store.read_features(path, ORIGIN))
     assert len(found) == 3
     assert all(a.equals(b) for a, b in zip(found, batches, strict=True))
 
@@ -165,10 +165,10 @@ def test_features_that_were_read_stay_valid_when_the_file_is_replaced(store):
     path = store.path("features", "wiki-0")
     first = featurize(pa.array(["the same words again " * 500]), FeatureSpec()).to_arrow()
     for batch in (first, featurize(pa.array(["other"]), FeatureSpec()).to_arrow()):
-        with store.features_writer(path, batch.schema, STAMP) as writer:
+        with store.features_writer(path, batch.schema, ORIGIN) as writer:
             writer.write_batch(batch)
         if batch is first:
-            reading = store.read_features(path, STAMP)
+            reading = store.read_features(path, ORIGIN)
             read = next(reading)
     assert read.equals(first)
 
@@ -179,7 +179,7 @@ def test_a_single_string_fills_its_column_and_values_are_cast_to_the_schema():
     assert found.to_pydict() == {"shard": ["s", "s"], "bucket": [1, 2], "count": [3, 4]}
 
 
-# --- stamps ------------------------------------------------------------------------------------------
+# --- origins ------------------------------------------------------------------------------------------
 
 
 def refused(read) -> str:
@@ -190,19 +190,19 @@ def refused(read) -> str:
 
 def test_a_missing_table_says_which_asset_to_materialize(store):
     path = store.path("raw_counts", "wiki-0")
-    message = refused(lambda: store.read_table(path, STAMP))
+    message = refused(lambda: store.read_table(path, ORIGIN))
     assert str(path) in message and "materialize weights[wiki-0] first" in message
 
 
 def test_missing_features_say_which_asset_to_materialize(store):
     path = store.path("features", "wiki-0")
-    stamp = Stamp("raw_counts[wiki-0]", "f", FEATURES)
-    message = refused(lambda: next(store.read_features(path, stamp)))
+    origin = Origin("raw_counts[wiki-0]", "f", FEATURES)
+    message = refused(lambda: next(store.read_features(path, origin)))
     assert str(path) in message and "materialize raw_counts[wiki-0] first" in message
 
 
 def test_another_fingerprint_is_refused_and_what_to_do_is_said(store, old):
-    expected = Stamp("weights[wiki-0]", "fedcba9876543210", FEATURES)
+    expected = Origin("weights[wiki-0]", "fedcba9876543210", FEATURES)
     message = refused(lambda: store.read_table(old.path, expected))
     assert str(old.path) in message
     assert "made again meanwhile" in message and "configuration" not in message
@@ -211,7 +211,7 @@ def test_another_fingerprint_is_refused_and_what_to_do_is_said(store, old):
 
 
 def test_each_feature_setting_that_differs_is_named_with_both_values_and_no_other(store, old):
-    other = Stamp("weights[wiki-0]", "f", {**FEATURES, "ngrams": 3, "hash": "sha256"})
+    other = Origin("weights[wiki-0]", "f", {**FEATURES, "ngrams": 3, "hash": "sha256"})
     message = refused(lambda: store.read_table(old.path, other))
     assert "the configuration changed" in message and "features.ngrams is 2 there, 3 here" in message
     assert "features.hash is 'fast' there, 'sha256' here" in message
@@ -221,22 +221,22 @@ def test_each_feature_setting_that_differs_is_named_with_both_values_and_no_othe
 def test_features_of_another_configuration_are_refused_too(store):
     path = store.path("features", "wiki-0")
     batch = featurize(pa.array(["a b"]), FeatureSpec()).to_arrow()
-    with store.features_writer(path, batch.schema, STAMP) as writer:
+    with store.features_writer(path, batch.schema, ORIGIN) as writer:
         writer.write_batch(batch)
-    other = Stamp("raw_counts[wiki-0]", "f", {**FEATURES, "buckets": 500})
+    other = Origin("raw_counts[wiki-0]", "f", {**FEATURES, "buckets": 500})
     message = refused(lambda: next(store.read_features(path, other)))
     assert "features.buckets is 10000 there, 500 here" in message
 
 
 def test_a_file_that_carries_no_checksum_is_refused_whatever_it_holds(store):
     path = store.path("raw_counts", "wiki-0")
-    pq.write_table(table("weights", weights()).replace_schema_metadata(STAMP.metadata()), path)
+    pq.write_table(table("weights", weights()).replace_schema_metadata(ORIGIN.metadata()), path)
     with pytest.raises(DamagedFile, match="no checksum"):
-        store.read_table(path, STAMP)
+        store.read_table(path, ORIGIN)
 
 
 def test_the_same_fingerprint_is_enough_whatever_else_the_stamp_says(store, old):
-    renamed = Stamp("another name", STAMP.fingerprint, {"ngrams": 9})
+    renamed = Origin("another name", ORIGIN.fingerprint, {"ngrams": 9})
     assert store.read_table(old.path, renamed).num_rows == 5
 
 
@@ -248,7 +248,7 @@ class Stopped(Exception):
 
 
 def test_a_failing_body_leaves_the_old_table_and_no_temporary(store, old):
-    with pytest.raises(Stopped), store.table_writer(old.path, "weights", STAMP) as writer:
+    with pytest.raises(Stopped), store.table_writer(old.path, "weights", ORIGIN) as writer:
         writer.write_table(table("weights", weights(1000)))
         raise Stopped
     assert is_as_it_was(old, store)
@@ -258,7 +258,7 @@ def test_a_failing_body_leaves_no_features_and_no_temporary(store):
     before = files(store.home)
     batch = featurize(pa.array(["a b"]), FeatureSpec()).to_arrow()
     path = store.path("features", "wiki-0")
-    with pytest.raises(Stopped), store.features_writer(path, batch.schema, STAMP) as writer:
+    with pytest.raises(Stopped), store.features_writer(path, batch.schema, ORIGIN) as writer:
         writer.write_batch(batch)
         raise Stopped
     assert files(store.home) == before
@@ -320,8 +320,8 @@ def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeyp
 
 def test_a_partition_may_have_as_long_a_name_as_a_file_can(store):
     path = store.path("raw_counts", "x" * (255 - len(".parquet")))
-    store.write_table(path, "weights", weights(), STAMP)
-    assert store.read_table(path, STAMP).num_rows == 5
+    store.write_table(path, "weights", weights(), ORIGIN)
+    assert store.read_table(path, ORIGIN).num_rows == 5
 
 
 # --- a full disk -------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def full_disk(monkeypatch):
 def test_a_full_disk_leaves_the_old_table_and_the_error_names_its_path(store, old, full_disk):
     full_disk(old.path)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        store.write_table(old.path, "weights", weights(100_000), STAMP)
+        store.write_table(old.path, "weights", weights(100_000), ORIGIN)
     assert str(old.path) in str(caught.value) and "nothing was changed" in str(caught.value)
     assert is_as_it_was(old, store)
 
@@ -356,13 +356,13 @@ def test_a_full_disk_leaves_the_old_table_and_the_error_names_its_path(store, ol
 def test_a_full_disk_leaves_the_old_features_and_the_error_names_their_path(store, full_disk):
     path = store.path("features", "wiki-0")
     batch = featurize(pa.array(["some words " * 500]), FeatureSpec()).to_arrow()
-    with store.features_writer(path, batch.schema, STAMP) as writer:
+    with store.features_writer(path, batch.schema, ORIGIN) as writer:
         writer.write_batch(batch)
     before = path.read_bytes()
     full_disk(path)
     with (
         pytest.raises(OSError, match="No space left on device") as caught,
-        store.features_writer(path, batch.schema, STAMP) as writer,
+        store.features_writer(path, batch.schema, ORIGIN) as writer,
     ):
         writer.write_batch(batch)
     assert str(path) in str(caught.value)

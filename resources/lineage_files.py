@@ -1,6 +1,6 @@
-"""Stamps: the lineage of every output once more, as a small JSON file each, for a catalog that is damaged or gone.
+"""The lineage of every output once more, as a small JSON file each, for a catalog that is damaged or gone.
 
-What belongs here: where a stamp is, writing, reading and removing it. What does not: the catalog, which is asked for
+What belongs here: where such a file is, writing, reading and removing it. What does not: the catalog, which answers
 everything else (``resources/catalog.py``), what a file says of its own origin (``resources/store.py``).
 
 =====================================================  ==================================================
@@ -22,8 +22,8 @@ from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.lineage import Lineage
 
 
-class Stamps:
-    """The stamps of one home folder.
+class LineageFiles:
+    """The lineage files of one home folder.
 
     Parameters
     ----------
@@ -35,20 +35,20 @@ class Stamps:
         self.folder = home / "lineage"
 
     def path(self, asset: str, partition: str, fingerprint: str) -> Path:
-        """Return where the stamp of an output is, or will be."""
+        """Return where the lineage file of an output is, or will be."""
         if graph().keeps_versions(asset):
             return self.folder / asset / partition / f"{fingerprint}.json"
         return self.folder / asset / f"{partition or '~'}.json"
 
     def write(self, rows: Iterable[Lineage]) -> None:
-        """Write the stamps of rows of lineage; each appears whole or not at all.
+        """Write rows of lineage, a file each, which appears whole or not at all.
 
         Only one process may write at a time: whoever has the catalog's lock.
 
         Raises
         ------
         OSError
-            A stamp could not be written.
+            A file could not be written.
         """
         for row in rows:
             path = self.path(*row.key, row.fingerprint)
@@ -64,21 +64,21 @@ class Stamps:
                 raise OSError(error.errno, f"{error.strerror}; nothing was recorded", str(path)) from error
 
     def read(self) -> Iterator[Lineage]:
-        """Yield the rows of all stamps that can be read, in order of their paths."""
+        """Yield the rows of all files that can be read, in order of their paths."""
         for path in sorted(self.folder.glob("*/**/*.json")):
             try:
                 row = Lineage.from_row(json.loads(path.read_text(encoding="utf-8")))
                 if self.path(*row.key, row.fingerprint) == path:
                     yield row
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # no stamp; its output is then computed again
+                continue  # no such file; its output is then computed again
 
     def exist(self) -> bool:
-        """Return whether there is a stamp at all: something was recorded in this home."""
+        """Return whether there is such a file at all: something was recorded in this home."""
         return any(self.folder.glob("*/**/*.json"))
 
     def remove(self, asset: str, partition: str, fingerprint: str) -> None:
-        """Remove the stamp of an output, unless it is that of a later materialization."""
+        """Remove the lineage file of an output, unless it is that of a later materialization."""
         path = self.path(asset, partition, fingerprint)
         with contextlib.suppress(OSError, ValueError):
             if json.loads(path.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
