@@ -7,6 +7,8 @@ What belongs here: everything between n-gram totals and the log weights that noi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import numba
 import numpy as np
@@ -190,7 +192,7 @@ COLDEST, HOTTEST = -3, 7
 
 
 def solve_temperature(
-    passes: Callable[[], Iterable[np.ndarray]],
+    passes: Callable[[Callable[[Iterable[np.ndarray]], Any]], Iterable[Any]],
     *,
     effective_sample_size: float | None = None,
     acceptance: float | None = None,
@@ -200,7 +202,9 @@ def solve_temperature(
     Parameters
     ----------
     passes : callable
-        Returns an iterable over batches of log weights, the same whenever it is called.
+        Makes a pass over the log weights: calls the function that it is given, which can be pickled, for the batches
+        of every part of them, and yields the results in any order. For one part of batches that can be read again:
+        ``lambda function: [function(batches())]``.
     effective_sample_size : float
         ``(Σw)² / Σw²``, between 1 and the number of documents.
     acceptance : float
@@ -217,18 +221,12 @@ def solve_temperature(
     ValueError
         No temperature between 1e-3 and 1e7 gives this; says which values there are.
     """
-    n, largest = 0, -np.inf
-    for each in passes():
-        n, largest = n + len(each), max(largest, float(each.max(initial=-np.inf)))
+    n, largest = _size_of(passes(_size_of_part))
     if not n:
         raise ValueError("there are no documents to find a temperature for")
 
     def measured(temperatures: np.ndarray) -> np.ndarray:
-        sums = np.zeros((2, len(temperatures)))
-        for each in passes():
-            for i, t in enumerate(temperatures):
-                weights = np.exp((each - largest) / t)
-                sums[:, i] += weights.sum(), (weights * weights).sum()
+        sums = sum(passes(partial(_sums_of_part, temperatures, largest)))
         return sums[0] / n if acceptance is not None else sums[0] ** 2 / sums[1]
 
     wanted = acceptance if effective_sample_size is None else effective_sample_size
@@ -247,3 +245,25 @@ def solve_temperature(
         at = int(np.clip(np.searchsorted(measured(10.0**exponents), wanted), 1, 16))
         low, high = exponents[at - 1], exponents[at]
     return float(f"{10.0 ** ((low + high) / 2):.4g}")
+
+
+def _size_of(sizes: Iterable[tuple[int, float]]) -> tuple[int, float]:
+    n, largest = 0, -np.inf
+    for length, most in sizes:
+        n, largest = n + length, max(largest, most)
+    return n, largest
+
+
+def _size_of_part(batches: Iterable[np.ndarray]) -> tuple[int, float]:
+    """Return how many log weights there are, and the largest."""
+    return _size_of((len(each), float(each.max(initial=-np.inf))) for each in batches)
+
+
+def _sums_of_part(temperatures: np.ndarray, largest: float, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the sums of the weights and of their squares at every temperature: shape (2, temperatures)."""
+    sums = np.zeros((2, len(temperatures)))
+    for each in batches:
+        for i, t in enumerate(temperatures):
+            weights = np.exp((each - largest) / t)
+            sums[:, i] += weights.sum(), (weights * weights).sum()
+    return sums

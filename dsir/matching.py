@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -375,8 +376,55 @@ def _mixed(share: np.ndarray, distributions: np.ndarray) -> np.ndarray:
     return np.sum(share[:, np.newaxis] * distributions, axis=0)
 
 
-def match(
+#: Maps a function of features and candidates over the batches of a part of the pool; yields the results in any order.
+#: Candidates, ndarray of CANDIDATE without keys, say where the documents are, of what source, and who comes first where
+#: keys are equal.
+Part = Callable[[Callable[[Features, np.ndarray], Any]], Iterator[Any]]
+
+#: Makes a pass over the pool: calls a function for every part of it, in any order and on any machine, with what the
+#: second argument gives just before; yields the results. The function can be pickled. How the pool is cut into parts
+#: and batches does not matter.
+Passes = Callable[[Callable[[Part, float], Any], Callable[[], float]], Iterator[Any]]
+
+
+def over(
     batches: Callable[[], Iterable[Features | tuple[Features, np.ndarray]]],
+    mapper: Callable[..., Iterator[Any]] = map,
+) -> Passes:
+    """Return passes over batches that can be read again.
+
+    Parameters
+    ----------
+    batches : callable
+        Returns an iterable over all of the pool's features, each batch alone or with its candidates; those that come
+        alone are numbered in the order in which they come.
+    mapper : callable
+        Like `map`, perhaps in several threads.
+    """
+
+    def numbered() -> Iterator[tuple[Features, np.ndarray]]:
+        first = 0
+        for each in batches():
+            if isinstance(each, tuple):
+                yield each
+                continue
+            candidates = np.zeros(len(each), dtype=CANDIDATE)
+            candidates["content_hash"], candidates["n_tokens"] = each.content_hash, each.n_tokens
+            candidates["row"] = np.arange(first, first + len(each))
+            first += len(each)
+            yield each, candidates
+
+    def part(function: Callable[[Features, np.ndarray], Any]) -> Iterator[Any]:
+        return mapper(lambda batch: function(*batch), numbered())
+
+    def passes(function: Callable[[Part, float], Any], given: Callable[[], float]) -> Iterator[Any]:
+        yield function(part, given())
+
+    return passes
+
+
+def match(
+    passes: Passes,
     target: np.ndarray,
     validation: np.ndarray,
     raw_counts: np.ndarray,
@@ -385,18 +433,15 @@ def match(
     *,
     shares: np.ndarray | None = None,
     caps: Caps | None = None,
-    mapper: Callable[[Callable, Iterable], Iterable] = map,
 ) -> Matching:
     """Find rounds of picks from a pool whose weighted mean is like the target; each is as large as the budget.
 
     Parameters
     ----------
-    batches : callable
-        Returns an iterable over all of the pool's features, the same documents whenever it is called; each batch alone,
-        or with its documents as an ndarray of CANDIDATE without keys, which says where they are, of what source, and
-        who comes first where keys are equal. Their order and how they are cut do not matter then. Memory is
-        that of a batch, of its candidates, of about 150 bytes a document of the selection, and of 8 bytes a bucket
-        for every round.
+    passes : Passes
+        Over the pool's features, the same documents in every pass; :func:`over` makes one of batches that can be read
+        again. Memory is that of a batch, of its candidates, of about 150 bytes a document of the selection, and of 8
+        bytes a bucket for every round.
     target, validation : ndarray of int64, shape (buckets,) or (targets, buckets)
         Counts of the part of the target to fit on, and of the part that says when to stop (:func:`in_validation`).
     raw_counts : ndarray of int64, shape (buckets,)
@@ -407,8 +452,6 @@ def match(
         Of the selected n-grams, of several targets; any positive numbers. Default: equal.
     caps : Caps, optional
         Per source; needs candidates with the batches.
-    mapper : callable
-        Applies a function to the batches, perhaps in several threads, like `map`; in any order.
 
     Returns
     -------
@@ -424,7 +467,7 @@ def match(
     rounds = _Rounds(target, validation, raw_counts, options, shares)
     for number in range(options.rounds):
         theta = rounds.theta()
-        picked, totals = _select(batches, theta, budget, caps, options, mapper)
+        picked, totals = _select(passes, theta, budget, caps, options)
         if not len(picked):
             if number:
                 break  # what would be picked next is longer than the budget
@@ -569,47 +612,55 @@ def _line_search(p: np.ndarray, q: np.ndarray, towards: np.ndarray) -> float:
     return low
 
 
-def _numbered(
-    batches: Iterable[Features | tuple[Features, np.ndarray]],
-) -> Iterator[tuple[Features, np.ndarray]]:
-    """Yield batches with their candidates; those that come alone are numbered in the order in which they come."""
-    first = 0
-    for each in batches:
-        if isinstance(each, tuple):
-            yield each
-        else:
-            candidates = np.zeros(len(each), dtype=CANDIDATE)
-            candidates["content_hash"], candidates["n_tokens"] = each.content_hash, each.n_tokens
-            candidates["row"] = np.arange(first, first + len(each))
-            first += len(each)
-            yield each, candidates
+@dataclass(frozen=True)
+class _Best:
+    """The best of a part of the pool under theta, of those whose keys are above a floor."""
 
+    theta: np.ndarray
+    budget: Budget
+    caps: Caps | None
+    options: MatchingOptions
 
-def _select(batches, theta, budget, caps, options, mapper) -> tuple[np.ndarray, np.ndarray]:
-    """Pick by the keys under theta: the picked candidates, and their n-gram totals."""
+    def __call__(self, part: Part, floor: float) -> np.ndarray:
+        top = TopK(self.budget, self.caps, floor=floor)
+        for candidates in part(self._keyed):
+            top.add(candidates)
+        return top.candidates()
 
-    def keyed(batch: tuple[Features, np.ndarray]) -> np.ndarray:
-        features, candidates = batch
-        candidates["key"] = round_keys(features, [theta], options)[0]
+    def _keyed(self, features: Features, candidates: np.ndarray) -> np.ndarray:
+        candidates["key"] = round_keys(features, [self.theta], self.options)[0]
         return candidates
 
-    top = TopK(budget, caps)
-    for each in mapper(keyed, _numbered(batches())):
-        top.add(each)
-    picked = top.picked()
-    positions = np.sort(positions_of(picked))
 
-    def totals_of(batch: tuple[Features, np.ndarray]) -> np.ndarray | int:
-        features, candidates = batch
-        mask = contained(positions_of(candidates), positions)
+@dataclass(frozen=True)
+class _Totals:
+    """The n-gram totals of those documents of a part that are at these positions, which are sorted."""
+
+    positions: np.ndarray
+    buckets: int
+
+    def __call__(self, part: Part, floor: float) -> np.ndarray:
+        return sum(part(self._of_batch), np.zeros(self.buckets, dtype=np.int64))
+
+    def _of_batch(self, features: Features, candidates: np.ndarray) -> np.ndarray | int:
+        mask = contained(positions_of(candidates), self.positions)
         if not mask.any():
             return 0
-        totals = np.zeros((1, len(theta)), dtype=np.int64)
+        totals = np.zeros((1, self.buckets), dtype=np.int64)
         masked_totals(features, mask[np.newaxis], totals)
         return totals[0]
 
+
+def _select(
+    passes: Passes, theta: np.ndarray, budget: Budget, caps: Caps | None, options: MatchingOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pick by the keys under theta: the picked candidates, and their n-gram totals."""
+    top = TopK(budget, caps)
+    for candidates in passes(_Best(theta, budget, caps, options), lambda: top.floor):
+        top.add(candidates)
+    picked = top.picked()
     totals = np.zeros(len(theta), dtype=np.int64)
     if len(picked):
-        for each in mapper(totals_of, _numbered(batches())):
+        for each in passes(_Totals(np.sort(positions_of(picked)), len(theta)), lambda: top.floor):
             totals += each
     return picked, totals

@@ -175,6 +175,8 @@ class TopK:
     reserve : int
         How much of the candidates, in the budget's unit, may be taken away before the rest is picked from: by other
         targets, as near-duplicates.
+    floor : float
+        Of another top of the same kind, which these candidates will be added to.
 
     Attributes
     ----------
@@ -186,14 +188,16 @@ class TopK:
     #: linear in the number of documents.
     SLACK = 1 << 16
 
-    def __init__(self, budget: Budget, caps: Caps | None = None, reserve: int = 0) -> None:
+    def __init__(
+        self, budget: Budget, caps: Caps | None = None, reserve: int = 0, floor: float = -np.inf
+    ) -> None:
         self.budget = budget
         self.caps = caps
         self.reserve = reserve
         self._held: list[np.ndarray] = []
         self._n_held = 0
         self._limit = self.SLACK
-        self.floor = -np.inf
+        self.floor = floor
 
     def add(self, candidates: np.ndarray) -> None:
         """Take a batch into account.

@@ -17,7 +17,7 @@ from benchmarks.paper.corpus import Corpus, Mapper, Target, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
 from dsir.noise import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, TopK
 
@@ -164,7 +164,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
             seed=settings.seed,
             stream=name,
         )
-        found = match(lambda: pool, everything - validation, validation, raw, budget, options, mapper=mapper)
+        found = match(over(lambda: pool, mapper), everything - validation, validation, raw, budget, options)
         return mapper(lambda batch: draw_keys(batch, found, options), pool)
     if settings.method.startswith("classifier"):
         wanted = sum(map(len, target))

@@ -16,6 +16,7 @@ from typing import Annotated
 import pydantic
 import yaml
 
+from dsir_dagster.resources.settings.compute import ComputeSettings
 from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
 from dsir_dagster.resources.settings.methods import KeyRule, Method, MethodOptions, methods
 from dsir_dagster.resources.settings.pool import (
@@ -31,6 +32,7 @@ from dsir_dagster.resources.settings.types import ConfigError, Model
 from dsir_dagster.resources.uris import absolute_uri, masked
 
 __all__ = [
+    "ComputeSettings",
     "ConfigError",
     "DownstreamSettings",
     "EvaluationSettings",
@@ -59,6 +61,7 @@ class Settings(Model):
     estimator: EstimatorSettings = EstimatorSettings()
     selections: Annotated[list[Selection], pydantic.Field(min_length=1)]
     evaluation: EvaluationSettings = EvaluationSettings()
+    compute: ComputeSettings = ComputeSettings()
     refresh_cron: str = "0 2 * * *"
 
     @pydantic.model_validator(mode="after")

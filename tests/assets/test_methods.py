@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import FeatureSpec, featurize
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
 from dsir.selection import Budget
 from dsir_dagster.assets.methods import METHODS, mixture
 from dsir_dagster.assets.picking.candidates import Candidates
@@ -132,7 +132,7 @@ def test_match_is_that_of_the_library_on_the_same_documents(mixed):
         totals[1 + validation[document]] += target.dense(document, 1000)
     options = MatchingOptions(stream="picked/medicine")
     found = match(
-        lambda: [pool],
+        over(lambda: [pool]),
         totals[1],
         totals[2],
         totals[0],

@@ -253,21 +253,23 @@ def test_corrections_for_length_are_what_they_say():
 def test_a_solved_temperature_gives_what_is_asked_for_however_the_pool_is_cut(seed, spread, share):
     log_weight = np.random.default_rng(seed).normal(-50, spread, 500)
     batches = np.array_split(log_weight, 7)
-    solved = solve_temperature(lambda: batches, effective_sample_size=share * 500)
-    assert solved == solve_temperature(lambda: [log_weight], effective_sample_size=share * 500)
+    solved = solve_temperature(
+        lambda f: map(f, [batches[:3], batches[3:]]), effective_sample_size=share * 500
+    )
+    assert solved == solve_temperature(lambda f: [f([log_weight])], effective_sample_size=share * 500)
     reached = EffectiveSampleSize()
     reached.add(log_weight / solved)
     assert reached.value == pytest.approx(share * 500, rel=0.02)
-    solved = solve_temperature(lambda: batches, acceptance=share)
+    solved = solve_temperature(lambda f: [f([each]) for each in batches], acceptance=share)
     weights = np.exp((log_weight - log_weight.max()) / solved)
     assert weights.mean() / weights.max() == pytest.approx(share, rel=0.02)
 
 
 def test_a_temperature_that_there_is_not_is_refused_with_what_there_is():
     with pytest.raises(ValueError, match=r"an acceptance of 0.1: with 2 documents it is from 0.5 to 1"):
-        solve_temperature(lambda: [np.array([0.0, -9.0])], acceptance=0.1)
+        solve_temperature(lambda f: [f([np.array([0.0, -9.0])])], acceptance=0.1)
     with pytest.raises(ValueError, match="no documents"):
-        solve_temperature(lambda: [], acceptance=0.1)
+        solve_temperature(lambda f: [f([])], acceptance=0.1)
 
 
 @given(

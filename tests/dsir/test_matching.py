@@ -16,6 +16,7 @@ from dsir.matching import (
     in_validation,
     inclusion,
     match,
+    over,
     ratio,
     round_keys,
     scores,
@@ -65,7 +66,7 @@ def target(chance, p: np.ndarray, n: int = 20_000) -> tuple[np.ndarray, np.ndarr
 
 
 def run(pool: Features, fit, validation, budget, options=DEFAULTS, **more):
-    return match(lambda: [pool], fit, validation, pool.totals(BUCKETS), budget, options, **more)
+    return match(over(lambda: [pool]), fit, validation, pool.totals(BUCKETS), budget, options, **more)
 
 
 def chosen_by(pool: Features, found, budget, options=DEFAULTS) -> np.ndarray:
@@ -147,7 +148,7 @@ def test_caps_hold_in_every_round_and_the_rest_is_matched():
     candidates["row"], candidates["source_hash"] = np.arange(len(pool)), which
     budget, caps = Budget(documents=300), Caps({0: 60})
     found = match(
-        lambda: [(pool, candidates.copy())], fit, validation, pool.totals(BUCKETS), budget, caps=caps
+        over(lambda: [(pool, candidates.copy())]), fit, validation, pool.totals(BUCKETS), budget, caps=caps
     )
     candidates["key"] = draw_keys(pool, found, DEFAULTS, candidates["source_hash"])
     top = TopK(budget, caps)
@@ -224,7 +225,7 @@ def test_the_probability_of_a_document_is_the_weight_of_the_rounds_whose_picks_i
     candidates["content_hash"], candidates["n_tokens"] = pool.content_hash, pool.n_tokens
     candidates["row"], candidates["source_hash"] = np.arange(len(pool)), np.arange(len(pool)) % 2
     batches = [(pool, candidates)]
-    found = match(lambda: batches, fit, validation, pool.totals(BUCKETS), budget, options, caps=caps)
+    found = match(over(lambda: batches), fit, validation, pool.totals(BUCKETS), budget, options, caps=caps)
     assert found.weights.sum() == pytest.approx(1)
     expected = np.zeros(len(pool))
     for weight, key in zip(found.weights, round_keys(pool, found.theta, options), strict=True):
@@ -259,13 +260,13 @@ def test_order_and_cut_of_the_batches_do_not_matter_even_where_copies_straddle_t
     pool = take(pool, np.repeat(np.arange(len(pool)), 7))  # equal texts: equal hashes, scores, noise
     raw, budget = pool.totals(BUCKETS), Budget(documents=100)
     options = MatchingOptions(rounds=6, temperature=temperature)
-    first = match(lambda: [pool], fit, validation, raw, budget, options)
+    first = match(over(lambda: [pool]), fit, validation, raw, budget, options)
     assert {each.documents for each in first.curve} == {100}
     chosen = take(pool, chosen_by(pool, first, budget, options)).content_hash
     for _ in range(3):
         order = chance.permutation(len(pool))
         cut = [take(pool, part) for part in np.split(order, sorted(chance.integers(0, len(pool), 4)))]
-        again = match(lambda batches=cut: batches, fit, validation, raw, budget, options)
+        again = match(over(lambda batches=cut: batches), fit, validation, raw, budget, options)
         assert np.array_equal(again.theta, first.theta)
         assert again.curve == first.curve
         [whole] = [take(pool, order)]
@@ -296,8 +297,8 @@ def test_batches_may_be_mapped_in_any_order():
     pool, fit, validation = example()
     parts = [take(pool, part) for part in np.array_split(np.arange(len(pool)), 5)]
     arguments = (fit, validation, pool.totals(BUCKETS), Budget(tokens=3000))
-    forward = match(lambda: parts, *arguments)
-    backward = match(lambda: parts, *arguments, mapper=lambda f, each: [f(x) for x in list(each)[::-1]])
+    forward = match(over(lambda: parts), *arguments)
+    backward = match(over(lambda: parts, lambda f, each: map(f, list(each)[::-1])), *arguments)
     assert np.array_equal(forward.theta, backward.theta)
 
 
