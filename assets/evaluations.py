@@ -48,9 +48,9 @@ from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
 from dsir_dagster.assets.selections import output_of as selection_output
 from dsir_dagster.resources import plots
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan, canonical
-from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import FileKind
@@ -72,7 +72,7 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
     snapshot = workspace.snapshot()
     selection, source = current_selection(snapshot.plan, name)
 
-    def compute(output: Output, progress: Progress) -> Result:
+    def compute(worker: Worker, output: Output, tell: Tell) -> Result:
         result, metrics = evaluate(snapshot, selection, source)
         add_report(snapshot, selection, source, output, result, metrics)
         return result

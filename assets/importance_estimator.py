@@ -23,12 +23,12 @@ from dsir_dagster.assets.materialize import (
     bring_up_to_date,
 )
 from dsir_dagster.assets.raw_counts import top_buckets
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan, canonical
-from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import ConfigError, FitSize
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import FileKind, schema_of, table
+from dsir_dagster.resources.store import FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -67,7 +67,7 @@ def fit_estimator(
             list(bring_up_to_date(context, workspace, "raw_distribution", pinned, pin, RunOptions()))
             snapshot = workspace.snapshot()
 
-    def compute(output: Output, progress: Progress) -> Result:
+    def compute(worker: Worker, output: Output, tell: Tell) -> Result:
         return fit(snapshot, output)
 
     outputs = [snapshot.plan.importance_estimator]
@@ -139,7 +139,7 @@ def fitted_totals(snapshot: Snapshot, pool: np.ndarray) -> np.ndarray:
     return pool
 
 
-def pin_distribution(snapshot: Snapshot, output: Output, progress: Progress) -> Result:
+def pin_distribution(snapshot: Snapshot, worker: Worker, output: Output, tell: Tell) -> Result:
     """Write the totals of the shards that the distribution is made of, under its name."""
     totals = raw_totals(
         snapshot, [shard for shard in snapshot.plan.shards if f"raw_counts[{shard}]" in output.inputs]
@@ -257,22 +257,24 @@ def raw_totals(snapshot: Snapshot, shards: list[str] | None = None) -> np.ndarra
 def sampled_totals(snapshot: Snapshot, pool_ngrams: int, wanted: int) -> np.ndarray:
     """Return the totals of a sample of documents, drawn by content hash."""
     threshold = np.uint64(fit_threshold(pool_ngrams, wanted))
-
-    def work(shard: str) -> np.ndarray:
-        totals = np.zeros((1, snapshot.settings.features.buckets), dtype=np.int64)
-        path = snapshot.store.path("features", shard)
-        for batch in snapshot.store.read_features(path, snapshot.plan.raw_counts(shard).origin):
-            features = Features.from_arrow(batch)
-            masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
-        return totals[0]
-
-    totals = sum(snapshot.engine.map_shards(work, snapshot.plan.counted))
+    shards = ((shard, snapshot.plan.raw_counts(shard).origin) for shard in snapshot.plan.counted)
+    totals = sum(snapshot.compute.map(partial(_sampled_totals, threshold), shards))
     if not totals.any():
         raise ConfigError(
             f"estimator.fit.ngrams: a sample of about {wanted:,} of the pool's {pool_ngrams:,} n-grams holds "
             "no document; raise it"
         )
     return totals
+
+
+def _sampled_totals(threshold: np.uint64, worker: Worker, item: tuple[str, Origin]) -> np.ndarray:
+    """Return the totals of the documents of a shard whose content hash is at most the threshold."""
+    shard, origin = item
+    totals = np.zeros((1, worker.settings.features.buckets), dtype=np.int64)
+    for batch in worker.store.read_features(worker.store.path("features", shard), origin):
+        features = Features.from_arrow(batch)
+        masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
+    return totals[0]
 
 
 def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import dagster as dg
 
+from dsir_dagster.resources.compute import Tell, Threads, Worker
 from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.dagster_private import (
     CODE_VERSION_TAG,
@@ -136,7 +138,8 @@ class Result:
     kept: dict[str, str] = field(default_factory=dict)
 
 
-Compute = Callable[[Output, Progress], Result]
+#: Computes an output from an item, and tells of its progress (``resources/compute.py``).
+Task = Callable[[Worker, Any, Tell], Result]
 
 #: Seconds between two records in the catalog during a run of many partitions.
 RECORD_SECONDS = 0.5
@@ -194,9 +197,10 @@ def bring_up_to_date(
     workspace: Workspace,
     asset: str,
     outputs: Sequence[Output],
-    compute: Compute,
+    task: Task,
     options: RunOptions,
     failed: Mapping[str, Exception] = MappingProxyType({}),
+    item_of: Callable[[Output], Any] | None = None,
 ) -> Made:
     """Bring the outputs of a run up to date, each on its own; yield each that is done and recorded.
 
@@ -207,11 +211,14 @@ def bring_up_to_date(
     asset : str
     outputs : sequence of Output
         Of this asset; those that are fresh are reported as such and not computed.
-    compute : callable
-        Takes an output and the progress to add to. Called from several threads.
+    task : callable
+        Computes an output, in a thread of this process or wherever work is done.
     options : RunOptions
     failed : mapping of str to Exception
         Outputs that were asked for and that nothing can be computed from, by name.
+    item_of : callable, optional
+        Makes the task's item of an output, all of it that the task knows: it is then called wherever work is done. If
+        not given, the item is the output, and the task is called in this process.
 
     Raises
     ------
@@ -231,15 +238,9 @@ def bring_up_to_date(
     failures = dict(failed)
     progress = Progress(asset, len(due), context.log.info)
 
-    def attempt(output: Output) -> tuple[Output, Result | Exception, dict[str, str], datetime]:
-        started = datetime.now(UTC)
-        try:
-            result = compute(output, progress)
-            result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
-            files = {str(file.relative_to(workspace.home)): content_stamp(str(file)) for file in result.files}
-            return output, result, files | result.kept, started
-        except Exception as error:  # whatever it is, it must not stop the other partitions
-            return output, error, {}, started
+    compute = Threads(workspace.worker) if item_of is None else workspace.compute
+    items = due if item_of is None else map(item_of, due)
+    attempts = compute.map_outputs(_Attempt(task), items, progress.add, RECORD_SECONDS)
 
     # Opening the catalog costs as much as a small shard, so lineage is recorded twice a second. What a
     # killed run had not recorded is computed again.
@@ -253,17 +254,19 @@ def bring_up_to_date(
         unrecorded.clear()
 
     try:
-        for attempted in workspace.engine.map_outputs(attempt, due, RECORD_SECONDS):
+        for attempted in attempts:
             if attempted is None:  # long work is under way: what is done need not wait for it
                 yield from record()
                 recorded_at = time.monotonic()
                 continue
-            output, result, files, started = attempted
+            number, outcome = attempted
+            output = due[number]
             progress.add(partitions=1)
-            if isinstance(result, Exception):
-                failures[output.name] = result
-                context.log.error(f"{output.name}: {in_words(result)}", exc_info=result)
+            if isinstance(outcome, Exception):
+                failures[output.name] = outcome
+                context.log.error(f"{output.name}: {in_words(outcome)}", exc_info=outcome)
                 continue
+            result, files, started = outcome
             if "note" in result.metadata:
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
             lineage = Lineage(
@@ -286,7 +289,7 @@ def bring_up_to_date(
                 recorded_at = time.monotonic()
         yield from record()
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        workspace.engine.stop()
+        workspace.stop()
         raise
     if due:
         context.log.info(str(progress))
@@ -309,6 +312,20 @@ def bring_up_to_date(
             context.log.error(f"the failures are not recorded: {in_words(error)}")
     if failures:
         raise OutputsFailed(asset, failures, len(outputs) + len(failed))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Computes an output; returns the result, the checksums of its files by name, and when that began."""
+
+    task: Task
+
+    def __call__(self, worker: Worker, item: Any, tell: Tell) -> tuple[Result, dict[str, str], datetime]:
+        started = datetime.now(UTC)
+        result = self.task(worker, item, tell)
+        result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
+        files = {str(file.relative_to(worker.home)): content_stamp(str(file)) for file in result.files}
+        return result, files | result.kept, started
 
 
 def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:

@@ -27,6 +27,7 @@ from dsir_dagster.assets.materialize import (
     bring_up_to_date,
     rate,
 )
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
     Block,
@@ -37,10 +38,9 @@ from dsir_dagster.resources.corpus import (
     read_blocks,
 )
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
-from dsir_dagster.resources.plan import Output, Plan
-from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.plan import Output, Plan, ShardFile
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, FileKind, schema_of, table
+from dsir_dagster.resources.store import PIECE, FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -60,23 +60,41 @@ def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
         if key not in plan.shards
     }
 
-    def compute(output: Output, progress: Progress) -> Result:
-        shard = plan.shards[output.partition]
-        return count_shard(workspace, output, shard.source, shard.uri, progress)
+    def item_of(output: Output) -> ShardToCount:
+        quarantine = str(workspace.store.path("quarantine", output.partition).relative_to(workspace.home))
+        listed = output.found is not None and quarantine in output.found.files
+        return ShardToCount(plan.shards[output.partition], output.origin, listed)
 
     outputs = [plan.raw_counts(key) for key in keys if key in plan.shards]
-    yield from bring_up_to_date(context, workspace, "raw_counts", outputs, compute, options, gone)
+    yield from bring_up_to_date(
+        context, workspace, "raw_counts", outputs, count_shard, options, gone, item_of
+    )
 
 
-def count_shard(
-    workspace: Workspace, output: Output, source_name: str, uri: str, progress: Progress
-) -> Result:
+@dataclass(frozen=True)
+class ShardToCount:
+    """What a shard's counts are made of.
+
+    Attributes
+    ----------
+    file : ShardFile
+    origin : Origin
+        Of its counts.
+    keeps_quarantine : bool
+        Whether a quarantine file belongs to what was counted before, and so has to stay if nothing can be counted now.
+    """
+
+    file: ShardFile
+    origin: Origin
+    keeps_quarantine: bool
+
+
+def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
     """Featurize one shard and write its files."""
     started = time.monotonic()
-    store = workspace.store
-    spec = workspace.settings.features.spec()
-    source = workspace.settings.source(source_name)
-    shard = output.partition
+    store = worker.store
+    spec = worker.settings.features.spec()
+    shard, uri, source = item.file.shard, item.file.uri, worker.settings.source(item.file.source)
 
     def work(block: Block) -> tuple[TextBatch, Features, pa.RecordBatch]:
         batch = block.parse()
@@ -96,11 +114,11 @@ def count_shard(
         quarantine = files.enter_context(ExitStack())
 
         def row_groups(path: Path, kind: str, until: ExitStack = files) -> RowGroups:
-            return RowGroups(until.enter_context(store.table_writer(path, kind, output.origin)))
+            return RowGroups(until.enter_context(store.table_writer(path, kind, item.origin)))
 
-        features_file = files.enter_context(store.features_writer(features_path, schema, output.origin))
+        features_file = files.enter_context(store.features_writer(features_path, schema, item.origin))
         document_rows, quarantine_rows = row_groups(documents_path, "documents"), None
-        for batch, features, packed in workspace.engine.map_blocks(work, read_blocks(uri, source)):
+        for batch, features, packed in worker.engine.map_blocks(work, read_blocks(uri, source)):
             if batch.rejected:
                 quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine", quarantine)
                 quarantine_rows.add(rejected_table(shard, batch.rejected))
@@ -110,15 +128,12 @@ def count_shard(
             documents = documents_table(shard, source.name, batch, features, tally.documents)
             tally.add(documents, batch)
             document_rows.add(documents)
-            progress.add(documents=len(features), bytes=batch.n_bytes)
+            tell(documents=len(features), bytes=batch.n_bytes)
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()
         if not tally.documents and (error := no_usable_row(uri, source, reasons)):
-            if (
-                output.found is None
-                or str(quarantine_path.relative_to(workspace.home)) not in output.found.files
-            ):
+            if not item.keeps_quarantine:
                 quarantine.close()  # stays, for whoever looks for the reason
             raise error
     if not reasons:
@@ -129,7 +144,7 @@ def count_shard(
         counts_path,
         "raw_counts",
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
-        output.origin,
+        item.origin,
     )
     n_ngrams = int(totals.sum())
     rarely = {

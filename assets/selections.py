@@ -41,11 +41,11 @@ from dsir_dagster.assets.picking.survey import (
     survey,
 )
 from dsir_dagster.assets.picking.writing import picks_table, write_records
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.plots import Plot
-from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.record_writer import Part
 from dsir_dagster.resources.settings import ConfigError, Selection, methods
 from dsir_dagster.resources.snapshot import Snapshot
@@ -130,8 +130,8 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
     if snapshot.plan.without:
         context.log.warning(snapshot.plan.without)
 
-    def compute(output: Output, progress: Progress) -> Result:
-        result = select(snapshot, selection, output, progress)
+    def compute(worker: Worker, output: Output, tell: Tell) -> Result:
+        result = select(snapshot, selection, output, tell)
         if selection != configured:
             then, now = configured.model_dump(), selection.model_dump()
             changed = {k: now.get(k) for k in {**then, **now} if now.get(k) != then.get(k)}
@@ -172,7 +172,7 @@ def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetChec
     return dg.AssetCheckResult(passed=passed, metadata=numbers)
 
 
-def select(snapshot: Snapshot, selection: Selection, output: Output, progress: Progress) -> Result:
+def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell) -> Result:
     """Pick, write the picks and, unless ``output`` is none, the records, as one new folder."""
     started = time.monotonic()
     candidates = Candidates(snapshot, selection)
@@ -180,7 +180,7 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, progress: P
     check_eligible(selection, pool)
     check_sources(selection, pool)
     budget, note = budget_of(selection.size, pool, selection.name)
-    found = pick(candidates, budget, progress)
+    found = pick(candidates, budget, tell)
     if not any(map(len, found.epochs)):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "

@@ -24,6 +24,7 @@ from dsir_dagster.assets.materialize import (
     rate,
 )
 from dsir_dagster.assets.raw_counts import by_reason, report_quarantine
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
     Block,
@@ -35,9 +36,8 @@ from dsir_dagster.resources.corpus import (
 )
 from dsir_dagster.resources.graph import Asset, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan
-from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Reader
-from dsir_dagster.resources.store import FileKind, schema_of
+from dsir_dagster.resources.store import FileKind, Origin, schema_of
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -47,12 +47,23 @@ BLOCK_BYTES = 1 << 18
 
 def count_targets(context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions) -> Made:
     """Bring the counts of some targets up to date, as :func:`dsir_dagster.assets.materialize.bring_up_to_date` does."""
-
-    def compute(output: Output, progress: Progress) -> Result:
-        return count_target(workspace, output, progress)
-
     outputs = list(map(workspace.plan().target_counts, names))
-    yield from bring_up_to_date(context, workspace, "target_counts", outputs, compute, options)
+    yield from bring_up_to_date(
+        context, workspace, "target_counts", outputs, count_target, options, item_of=TargetToCount.of
+    )
+
+
+@dataclass(frozen=True)
+class TargetToCount:
+    """The name of a target, and the origin of its counts."""
+
+    name: str
+    origin: Origin
+
+    @classmethod
+    def of(cls, output: Output) -> "TargetToCount":
+        """Return the item of an output."""
+        return cls(output.partition, output.origin)
 
 
 @dataclass
@@ -68,13 +79,13 @@ class Counts:
     files: list[str] = field(default_factory=list)
 
 
-def count_target(workspace: Workspace, output: Output, progress: Progress) -> Result:
+def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
     """Count a target's documents and its holdout, and write the totals."""
     started = time.monotonic()
-    target = workspace.settings.target(output.partition)
-    spec = workspace.settings.features.spec()
-    train = count_files(workspace, target.uri, target, spec, progress)
-    holdout = count_files(workspace, target.holdout, target, spec, progress)
+    target = worker.settings.target(item.name)
+    spec = worker.settings.features.spec()
+    train = count_files(worker, target.uri, target, spec, tell)
+    holdout = count_files(worker, target.holdout, target, spec, tell)
     for uri, part in ((target.uri, train), (target.holdout, holdout)):
         if not uri or part.tokens:
             continue
@@ -86,8 +97,8 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
         )
     reasons = train.reasons + holdout.reasons
     used = np.flatnonzero(train.totals + holdout.totals)
-    path = workspace.store.path("target_counts", target.name)
-    workspace.store.write_table(
+    path = worker.store.path("target_counts", target.name)
+    worker.store.write_table(
         path,
         "target_counts",
         {
@@ -97,7 +108,7 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
             "validation_count": train.validation[used],
             "holdout_count": holdout.totals[used],
         },
-        output.origin,
+        item.origin,
     )
     return Result(
         rows=train.documents,
@@ -128,9 +139,7 @@ def count_target(workspace: Workspace, output: Output, progress: Progress) -> Re
     )
 
 
-def count_files(
-    workspace: Workspace, uri: str | None, reader: Reader, spec: FeatureSpec, progress: Progress
-) -> Counts:
+def count_files(worker: Worker, uri: str | None, reader: Reader, spec: FeatureSpec, tell: Tell) -> Counts:
     """Add up the n-grams of all files that match a URI; of none where it is None."""
 
     def work(block: Block) -> tuple[TextBatch, Features]:
@@ -138,16 +147,16 @@ def count_files(
         return batch, featurize(batch.texts, spec)
 
     counts = Counts(np.zeros(spec.buckets, dtype=np.int64), np.zeros(spec.buckets, dtype=np.int64))
-    for file in expand(uri, workspace.home) if uri else []:
+    for file in expand(uri, worker.home) if uri else []:
         counts.files.append(file.uri)
-        for batch, features in workspace.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
+        for batch, features in worker.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
             features.add_totals(counts.totals)
             masked_totals(features, in_validation(features.content_hash)[None, :], counts.validation[None, :])
             counts.documents += len(features)
             counts.tokens += int(features.n_tokens.sum())
             counts.bytes += batch.n_bytes
             counts.reasons.update(row.reason for row in batch.rejected)
-            progress.add(documents=len(features), bytes=batch.n_bytes)
+            tell(documents=len(features), bytes=batch.n_bytes)
     return counts
 
 

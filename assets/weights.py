@@ -8,6 +8,8 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 
 import dagster as dg
 import numpy as np
@@ -25,11 +27,11 @@ from dsir_dagster.assets.materialize import (
     rate,
     reasons,
 )
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Inputs, Partitions
 from dsir_dagster.resources.plan import Output, Plan
-from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import REPEATED, FileKind, schema_of, table
+from dsir_dagster.resources.store import REPEATED, FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -53,14 +55,56 @@ def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
         )
     targets, ratios = read_log_ratios(snapshot)
 
-    def compute(output: Output, progress: Progress) -> Result:
+    def item_of(output: Output) -> ShardToWeigh:
+        shard, found = output.partition, output.found
+        counted = snapshot.plan.raw_counts(shard)
         kept = {} if options.force else kept_files(snapshot, output)
-        return weigh_shard(snapshot, output, targets, ratios, kept, progress)
+        return ShardToWeigh(
+            shard,
+            counted.origin,
+            counted.found.metadata["documents"],
+            counted.found.metadata["text_bytes"],
+            {target: snapshot.plan.log_weights(shard, target) for target in targets},
+            kept,
+            found.mapping("log_weight_moments") if kept else {},
+            list(found.files) if found else [],
+        )
 
-    # Large ones first, so that no thread has a large one left at the end.
+    # Large ones first, so that no worker has a large one left at the end.
     ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).found.metadata["text_bytes"])
     outputs = list(map(snapshot.plan.weights, ready))
-    yield from bring_up_to_date(context, workspace, "weights", outputs, compute, options)
+    weigh = partial(weigh_shard, ratios)
+    yield from bring_up_to_date(context, workspace, "weights", outputs, weigh, options, item_of=item_of)
+
+
+@dataclass(frozen=True)
+class ShardToWeigh:
+    """What a shard's log weights are made of.
+
+    Attributes
+    ----------
+    shard : str
+    counts : Origin
+        Of its documents and features.
+    documents, text_bytes : int
+    targets : dict of str to Origin
+        Of the log weights under each target, in the order of the log ratios.
+    kept : dict of str to str
+        From :func:`kept_files`.
+    moments : dict of str to (float, float)
+        Mean and standard deviation of the log weights that are there, by target.
+    files : list of str
+        Those of the log weights so far, by name below DSIR_HOME.
+    """
+
+    shard: str
+    counts: Origin
+    documents: int
+    text_bytes: int
+    targets: dict[str, Origin]
+    kept: dict[str, str]
+    moments: dict[str, tuple[float, float]]
+    files: list[str]
 
 
 def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
@@ -81,54 +125,46 @@ def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
     return kept
 
 
-def weigh_shard(
-    snapshot: Snapshot,
-    output: Output,
-    targets: list[str],
-    ratios: np.ndarray,
-    kept: dict[str, str],
-    progress: Progress,
-) -> Result:
+def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Tell) -> Result:
     """Weigh one shard's documents under every target that is not kept; write a file for each.
 
     Parameters
     ----------
-    targets : list of str
     ratios : ndarray of float64, shape (targets, buckets)
-    kept : dict of str to str
-        From :func:`kept_files`.
+    worker, item, tell
     """
     started = time.monotonic()
-    shard = output.partition
-    source = snapshot.plan.raw_counts(shard)
-    store = snapshot.store
-    n_documents = source.found.metadata["documents"]
-    new = [target for target in targets if target not in kept]
-    features = store.path("features", shard)
-    moments = output.found.mapping("log_weight_moments") if kept else {}
+    store, targets = worker.store, list(item.targets)
+    new = [target for target in targets if target not in item.kept]
+    moments = dict(item.moments)
     if new:
         of_new = ratios[[target in new for target in targets]]
-        moments |= _weigh_new(snapshot, shard, new, of_new, progress)
+        moments |= _weigh_new(worker, item, new, of_new, tell)
     else:
-        progress.add(documents=n_documents)
-    files = [store.weights(shard, target) for target in new]
-    kept = {str(store.weights(shard, t).relative_to(snapshot.home)): checksum for t, checksum in kept.items()}
-    for name in output.found.files if output.found else ():
-        if name not in kept and snapshot.home / name not in files:
-            (snapshot.home / name).unlink(missing_ok=True)  # of a target that is gone
-    progress.add(bytes=source.found.metadata["text_bytes"])
+        tell(documents=item.documents)
+    files = [store.weights(item.shard, target) for target in new]
+    kept = {
+        str(store.weights(item.shard, target).relative_to(worker.home)): checksum
+        for target, checksum in item.kept.items()
+    }
+    for name in item.files:
+        if name not in kept and worker.home / name not in files:
+            (worker.home / name).unlink(missing_ok=True)  # of a target that is gone
+    tell(bytes=item.text_bytes)
     return Result(
-        rows=n_documents * len(targets),
+        rows=item.documents * len(targets),
         files=files,
         kept=kept,
         metadata={
-            "documents": n_documents,
+            "documents": item.documents,
             "targets": len(targets),
             "targets_weighed": len(new),
-            "log_weights": json.dumps({t: snapshot.plan.log_weights(shard, t).fingerprint for t in targets}),
+            "log_weights": json.dumps(
+                {target: origin.fingerprint for target, origin in item.targets.items()}
+            ),
             "log_weight_moments": json.dumps({target: moments[target] for target in targets}),
-            "bytes_read": features.stat().st_size if new else 0,
-            "MB_per_s": rate(source.found.metadata["text_bytes"], started),
+            "bytes_read": store.path("features", item.shard).stat().st_size if new else 0,
+            "MB_per_s": rate(item.text_bytes, started),
         },
         tables={
             "log weight by target, nats": Table(
@@ -140,23 +176,17 @@ def weigh_shard(
 
 
 def _weigh_new(
-    snapshot: Snapshot,
-    shard: str,
-    targets: list[str],
-    ratios: np.ndarray,
-    progress: Progress,
+    worker: Worker, item: ShardToWeigh, targets: list[str], ratios: np.ndarray, tell: Tell
 ) -> dict[str, tuple[float, float]]:
     """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
-    store, counts = snapshot.store, snapshot.plan.raw_counts(shard).origin
-    batches = store.read_features(store.path("features", shard), counts)
+    store, shard = worker.store, item.shard
+    batches = store.read_features(store.path("features", shard), item.counts)
     sums, squares, n_documents = np.zeros(len(targets)), np.zeros(len(targets)), 0
     with ExitStack() as files:
-        documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
+        documents = files.enter_context(store.open_table(store.path("documents", shard), item.counts))
         writers = [
             files.enter_context(
-                store.table_writer(
-                    store.weights(shard, target), "weights", snapshot.plan.log_weights(shard, target)
-                )
+                store.table_writer(store.weights(shard, target), "weights", item.targets[target])
             )
             for target in targets
         ]
@@ -169,7 +199,7 @@ def _weigh_new(
             sums += log_weight.sum(axis=1)
             squares += np.einsum("ij,ij->i", log_weight, log_weight)
             n_documents += len(rows)
-            progress.add(documents=len(rows))
+            tell(documents=len(rows))
     mean = sums / max(n_documents, 1)
     deviation = np.sqrt(np.maximum(squares / max(n_documents, 1) - mean**2, 0))
     return {t: (float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)}

@@ -158,6 +158,17 @@ class EffectiveSampleSize:
         self.total += float(relative.sum())
         self.squares += float((relative * relative).sum())
 
+    def merge(self, other: EffectiveSampleSize) -> None:
+        """Take the log weights that another one was given into account."""
+        largest = max(self.largest, other.largest)
+        for each in (self, other):
+            if np.isfinite(each.largest):
+                shrink = np.exp(each.largest - largest)
+                each.total, each.squares = each.total * shrink, each.squares * shrink * shrink
+        self.largest = largest
+        self.total += other.total
+        self.squares += other.squares
+
     @property
     def value(self) -> float:
         """Between 1 and the number of documents; 0 where there are none."""

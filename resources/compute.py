@@ -63,13 +63,14 @@ class Compute(Protocol):
 
     def map_outputs(
         self, function: Callable[[Worker, T, Tell], R], items: Iterable[T], tell: Tell, patience: float = 0.5
-    ) -> Iterator[R | None]:
-        """Yield ``function(worker, item, tell)`` as they are done, and None if none was for ``patience`` seconds.
+    ) -> Iterator[tuple[int, R | Exception] | None]:
+        """Yield ``function(worker, item, tell)`` with its item's number as they are done, or the error that it raised.
+
+        None whenever none was done for ``patience`` seconds.
 
         Parameters
         ----------
         function : callable
-            Catches its own errors; one that it raises ends the iteration.
         items : iterable
         tell : callable
             Called with what the calls told, here, now and then.
@@ -98,13 +99,17 @@ class Threads:
 
     def map_outputs(
         self, function: Callable[[Worker, T, Tell], R], items: Iterable[T], tell: Tell, patience: float = 0.5
-    ) -> Iterator[R | None]:
+    ) -> Iterator[tuple[int, R | Exception] | None]:
         """As :meth:`Compute.map_outputs`."""
 
-        def call(item: T) -> R:
-            return function(self._worker, item, tell)
+        def call(numbered: tuple[int, T]) -> tuple[int, R | Exception]:
+            number, item = numbered
+            try:
+                return number, function(self._worker, item, tell)
+            except Exception as error:
+                return number, error
 
-        return self._worker.engine.map_outputs(call, items, patience)
+        return self._worker.engine.map_outputs(call, enumerate(items), patience)
 
     def stop(self) -> None:
         """As :meth:`Compute.stop`."""

@@ -9,6 +9,7 @@ without pyplot, which keeps a list of open figures and is not safe in threads.
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,33 +69,39 @@ class Histogram:
 
     Attributes
     ----------
-    counts : ndarray of int64, shape (HIGHEST - LOWEST,)
-        The bin at index i holds log weights from ``LOWEST + i``; the outermost bins also hold those beyond.
+    documents : Counter of int
+        By the lower end of the bin, in nats. The outermost, ``LOWEST`` and ``HIGHEST - 1``, also hold those beyond.
     """
 
     LOWEST, HIGHEST = -(1 << 17), 1 << 17
 
     def __init__(self) -> None:
-        self.counts = np.zeros(self.HIGHEST - self.LOWEST, dtype=np.int64)
+        self.documents: Counter[int] = Counter()
 
     def add(self, log_weight: np.ndarray) -> None:
         """Count a batch of documents: ndarray of float64, shape (n,), finite."""
         nats = np.floor(np.clip(log_weight, self.LOWEST, self.HIGHEST - 1)).astype(np.int64)
         first = nats.min(initial=self.HIGHEST)
         counted = np.bincount(nats - first)
-        self.counts[first - self.LOWEST :][: len(counted)] += counted
+        filled = np.flatnonzero(counted)
+        self.documents.update(dict(zip((filled + first).tolist(), counted[filled].tolist(), strict=True)))
+
+    def _bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bins that hold documents, ascending, and how many each holds."""
+        bins = sorted(self.documents)
+        return np.array(bins, np.int64), np.array([self.documents[each] for each in bins], np.int64)
 
     def middle(self) -> list[int]:
         """Return, in nats, the first and the last bin of the middle 98 %; nothing where none is counted."""
-        below = np.cumsum(self.counts)
-        ends = np.searchsorted(below, np.array([0.01, 0.99]) * below[-1]) + self.LOWEST
-        return ends.tolist() if below[-1] else []
+        bins, counts = self._bins()
+        below = np.cumsum(counts)
+        return bins[np.searchsorted(below, np.array([0.01, 0.99]) * below[-1])].tolist() if len(bins) else []
 
     def wider(self, first: int, width: int, n: int) -> np.ndarray:
         """Return the counts in n bins of ``width`` nats from ``first``; the outermost also hold those beyond."""
-        filled = np.flatnonzero(self.counts)
-        at = np.clip((filled + self.LOWEST - first) // width, 0, n - 1)
-        return np.bincount(at, weights=self.counts[filled], minlength=n)
+        bins, counts = self._bins()
+        at = np.clip((bins - first) // width, 0, n - 1)
+        return np.bincount(at, weights=counts, minlength=n)
 
 
 def log_weights(

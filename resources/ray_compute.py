@@ -9,13 +9,15 @@ version. Ray repeats the tasks of a worker or a node that is lost. Nothing goes 
 
 from __future__ import annotations
 
+import platform
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +48,7 @@ class _Spec:
 
 @dataclass(frozen=True)
 class _Raised:
-    """An error of a function: raised again where its result is asked for."""
+    """An error of a function, as its result: what a task raises Ray takes for a fault of its own."""
 
     error: Exception
 
@@ -117,31 +119,34 @@ class Ray:
                     return
                 while not self._ray.wait([running[0]], timeout=TELL_SECONDS)[0]:
                     self._go_on()
-                yield self._result(running.popleft())
+                outcome = self._outcome(running.popleft())
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
         finally:
             self._cancel(running)
 
     def map_outputs(
         self, function: Callable[[Worker, T, Tell], R], items: Iterable[T], tell: Tell, patience: float = 0.5
-    ) -> Iterator[R | None]:
+    ) -> Iterator[tuple[int, R | Exception] | None]:
         """As :meth:`dsir_dagster.resources.compute.Compute.map_outputs`."""
         shared = self._ray.put(function)
         board = self._ray.remote(num_cpus=0)(_Board).remote()
         told: dict[int, dict[str, int]] = {}
-        numbers = count()
-        remaining = iter(items)
-        running: list[Any] = []
+        remaining = enumerate(items)
+        running: dict[Any, int] = {}
         try:
             while True:
-                for item in islice(remaining, max(self._window() - len(running), 0)):
-                    telling = (board, next(numbers))
-                    running.append(self._task.remote(self._shared_spec, shared, item, telling))
+                for number, item in islice(remaining, max(self._window() - len(running), 0)):
+                    reference = self._task.remote(self._shared_spec, shared, item, (board, number))
+                    running[reference] = number
                 if not running:
                     return
-                done, running = self._ray.wait(running, timeout=patience)
+                done, _ = self._ray.wait(list(running), timeout=patience)
                 self._go_on()
                 _tell_of(told, self._ray.get(board.read.remote()), tell)
-                yield from map(self._result, done)
+                for reference in done:
+                    yield running.pop(reference), self._outcome(reference)
                 if not done:
                     yield None
         finally:
@@ -156,11 +161,10 @@ class Ray:
         if self._stopped:
             raise Stopped
 
-    def _result(self, reference: Any) -> Any:
+    def _outcome(self, reference: Any) -> Any:
+        """Return a task's result, or the error that its function raised."""
         result = self._ray.get(reference)
-        if isinstance(result, _Raised):
-            raise result.error
-        return result
+        return result.error if isinstance(result, _Raised) else result
 
     def _cancel(self, running: Iterable[Any]) -> None:
         for reference in running:
@@ -176,6 +180,7 @@ def _call(spec: _Spec, function: Callable, item: object, telling: tuple[Any, int
         with _Telling(*telling) as tell:
             return function(worker, item, tell)
     except Exception as error:
+        error.add_note(f"On {platform.node()}:\n{traceback.format_exc()}")  # which pickling leaves behind
         return _Raised(error)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.compute import Compute
 from dsir_dagster.resources.engine import Engine
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import Settings
@@ -55,5 +56,10 @@ class Snapshot:
 
     @property
     def engine(self) -> Engine:
-        """The threads."""
+        """The threads of this process."""
         return self.workspace.engine
+
+    @property
+    def compute(self) -> Compute:
+        """Where work is done."""
+        return self.workspace.compute

@@ -21,6 +21,7 @@ import dagster as dg
 import pyarrow as pa
 
 from dsir_dagster.resources.catalog import Catalog, Rebuilt
+from dsir_dagster.resources.compute import Worker, compute_for
 from dsir_dagster.resources.corpus import (
     CorpusError,
     FileInfo,
@@ -94,8 +95,20 @@ class Workspace:
         private_folder(self.home)
         self.store = Store(self.home)
         self.catalog = Catalog(self.home)
-        self.engine = Engine(threads)
+        self.engine = Engine(threads or self._configured_threads)
+        self.worker = Worker(self.settings, self.store, self.engine)
+        self.compute = compute_for(self.worker)
         self._held: IO | None = None
+
+    def stop(self) -> None:
+        """End all work for good."""
+        self.compute.stop()
+        self.engine.stop()
+
+    @property
+    def _configured_threads(self) -> int | None:
+        compute = self.settings.compute
+        return compute.cores if compute.engine == "threads" else None
 
     def discover(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.

@@ -32,45 +32,45 @@ class BadCluster:
 
     def map(self, function: Callable, items: Iterable) -> Iterator[Any]:
         """As :meth:`dsir_dagster.resources.compute.Compute.map`."""
-        for done in self._windows(function, items):
-            yield from (result() for result in done)
+        for outcomes in self._windows(function, items):
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield outcome
 
     def map_outputs(
         self, function: Callable, items: Iterable, tell: Tell, patience: float = 0.5
     ) -> Iterator[Any]:
         """As :meth:`dsir_dagster.resources.compute.Compute.map_outputs`."""
-        for done in self._windows(function, items, tell):
+        done = 0
+        for outcomes in self._windows(function, items, tell):
             yield None
-            self._random.shuffle(done)
-            yield from (result() for result in done)
+            numbered = list(enumerate(outcomes, start=done))
+            done += len(outcomes)
+            yield from self._random.sample(numbered, len(numbered))
 
     def stop(self) -> None:
         """As :meth:`dsir_dagster.resources.compute.Compute.stop`."""
         self._stopped = True
 
-    def _windows(self, function: Callable, items: Iterable, *tell: Tell) -> Iterator[list[Callable[[], Any]]]:
+    def _windows(self, function: Callable, items: Iterable, *tell: Tell) -> Iterator[list[Any]]:
         function = pickle.dumps(function)
         remaining = iter(items)
         while taken := [pickle.dumps(item) for item in islice(remaining, self._window)]:
-            results: dict[int, Callable[[], Any]] = {}
+            outcomes = {}
             for at in self._random.sample(range(len(taken)), len(taken)):
                 if self._random.random() < 0.3:
                     self.repeated += 1
                     self._call(function, taken[at], *tell)
-                results[at] = self._call(function, taken[at], *tell)
+                outcomes[at] = self._call(function, taken[at], *tell)
             if self._stopped:
                 raise Stopped
-            yield [results[at] for at in range(len(taken))]
+            yield [outcomes[at] for at in range(len(taken))]
 
-    def _call(self, function: bytes, item: bytes, *tell: Tell) -> Callable[[], Any]:
+    def _call(self, function: bytes, item: bytes, *tell: Tell) -> Any:
         self.calls += 1
         try:
-            result = pickle.dumps(pickle.loads(function)(self._worker, pickle.loads(item), *tell))
+            outcome = pickle.loads(function)(self._worker, pickle.loads(item), *tell)
         except Exception as error:
-            raised = pickle.dumps(error)
-
-            def again() -> None:
-                raise pickle.loads(raised)
-
-            return again
-        return lambda: pickle.loads(result)
+            outcome = error
+        return pickle.loads(pickle.dumps(outcome))

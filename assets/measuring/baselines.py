@@ -6,7 +6,7 @@ What belongs here: which picks are compared, their documents, their n-gram total
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,14 @@ from dsir.evaluation import EffectiveSampleSize, contained, distinct, draw, mask
 from dsir.features import Features
 from dsir.matching import NothingFits
 from dsir.noise import gumbel_noise
-from dsir.selection import Budget, TopK, pack_position, positions_of
+from dsir.selection import Budget, TopK, positions_of
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
+from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard, rows_of_shards
+from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.store import Origin
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,19 @@ class PoolSummary:
     effective: dict[str, EffectiveSampleSize] = field(default_factory=dict)
     leaked: Counter[tuple[str, str]] = field(default_factory=Counter)
 
+    @classmethod
+    def of(cls, targets: list[str]) -> "PoolSummary":
+        """Return one of no documents."""
+        return cls(effective={target: EffectiveSampleSize() for target in targets})
+
+    def add(self, other: "PoolSummary") -> None:
+        """Take another part of the pool into account."""
+        self.lengths.update(other.lengths)
+        self.sources.update(other.sources)
+        self.leaked.update(other.leaked)
+        for target, effective in other.effective.items():
+            self.effective[target].merge(effective)
+
 
 def survey_pool(
     candidates: Candidates, budget: Budget, random_seeds: int, known: dict[tuple[str, str], np.ndarray]
@@ -89,38 +105,53 @@ def survey_pool(
     list of ndarray of int64
         Positions of the documents picked with each seed.
     """
-    targets = candidates.selection.targets
-    pool = PoolSummary(effective={target: EffectiveSampleSize() for target in targets})
+    pool = PoolSummary.of(candidates.selection.targets)
     random = [TopK(budget) for _ in range(random_seeds)]
-    contents = reduce(np.union1d, known.values())
-
-    def look(documents: Documents) -> tuple[Documents, pa.Array, pa.Array, np.ndarray, list[np.ndarray]]:
-        """Return what is to be added up, of one block of documents."""
-        lengths, sources = (documents.table[name].value_counts() for name in ("n_tokens", "source"))
-        found = documents.content_hash[contained(documents.content_hash, contents)]
-        eligible = np.flatnonzero(documents.eligible)
-        content_hash = documents.content_hash[eligible]
-        offered = []
-        for seed, top in enumerate(random):
-            key = gumbel_noise(content_hash, seed, "random")
-            above = np.flatnonzero(key >= top.floor)
-            offered.append(documents.candidates(eligible[above]))
-            offered[-1]["key"] = key[above]
-        return documents, lengths, sources, found, offered
-
-    columns = [*CANDIDATE_COLUMNS, "source"]
-    for documents, lengths, sources, found, offered in candidates.map(look, columns=columns):
-        for counter, counted in ((pool.lengths, lengths), (pool.sources, sources)):
-            counter.update(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
-        for target in targets:
-            pool.effective[target].add(documents.log_weights[target][documents.eligible])
-        for name, hashes in known.items():
-            pool.leaked[name] += int(contained(found, hashes).sum())
+    look = _PoolLook(candidates.selection.targets, budget, known)
+    for part, offered in candidates.each_shard(
+        look, lambda: [top.floor for top in random], columns=[*CANDIDATE_COLUMNS, "source"]
+    ):
+        pool.add(part)
         for top, some in zip(random, offered, strict=True):
             top.add(some)
     ranked = [top.candidates() for top in random]
     # One document at least, where the first is longer than the budget: there is nothing else to compare with.
     return pool, [positions_of(each[: max(budget.prefix(each), 1)]) for each in ranked]
+
+
+@dataclass(frozen=True)
+class _PoolLook:
+    """What is to be added up of a shard, and its best documents of every random pick above these floors."""
+
+    targets: list[str]
+    budget: Budget
+    known: dict[tuple[str, str], np.ndarray]
+
+    def __call__(self, part: Part, floors: list[float]) -> tuple[PoolSummary, list[np.ndarray]]:
+        pool = PoolSummary.of(self.targets)
+        random = [TopK(self.budget, floor=floor) for floor in floors]
+        for block in part(partial(self._look, random)):
+            pool.add(block)
+        return pool, [top.candidates() for top in random]
+
+    def _look(self, random: list[TopK], documents: Documents) -> PoolSummary:
+        pool = PoolSummary.of(self.targets)
+        for counter, name in ((pool.lengths, "n_tokens"), (pool.sources, "source")):
+            counted = documents.table[name].value_counts()
+            counter.update(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
+        for target in self.targets:
+            pool.effective[target].add(documents.log_weights[target][documents.eligible])
+        for name, hashes in self.known.items():
+            pool.leaked[name] += int(contained(documents.content_hash, hashes).sum())
+        eligible = np.flatnonzero(documents.eligible)
+        content_hash = documents.content_hash[eligible]
+        for seed, top in enumerate(random):
+            key = gumbel_noise(content_hash, seed, "random")
+            above = np.flatnonzero(key >= top.floor)
+            some = documents.candidates(eligible[above])
+            some["key"] = key[above]
+            top.add(some)
+        return pool
 
 
 def picks_by_other_methods(
@@ -166,20 +197,8 @@ def pick_positions(candidates: Candidates, budget: Budget, selection: Selection)
 def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
     """Look the documents of several picks up: positions, in any order, to picks."""
     wanted = distinct(np.concatenate(list(picks.values())))
-
-    def work(item: tuple[int, str]) -> pa.Table | None:
-        index, shard = item
-        first, last = np.searchsorted(wanted, pack_position([index, index + 1], 0))
-        if first == last:
-            return None
-        path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin) as documents:
-            table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
-        rows = wanted[first:last] - pack_position(index, 0)
-        return table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
-
-    tables = snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted))
-    table = pa.concat_tables([table for table in tables if table is not None])
+    found = snapshot.compute.map(_look_up, rows_by_shard(snapshot.plan, wanted))
+    table = pa.concat_tables(found)
     columns = [table[name].to_numpy() for name in ("n_tokens", "n_ngrams", "content_hash")]
     described = {}
     for name, positions in picks.items():
@@ -189,6 +208,15 @@ def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick
     return described
 
 
+def _look_up(worker: Worker, item: RowsOfShard) -> pa.Table:
+    """Return tokens, n-grams and content hashes of some documents of a shard."""
+    path = worker.store.path("documents", item.file.shard)
+    with worker.store.open_table(path, item.counts) as documents:
+        table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
+    at = np.searchsorted(table["row"].to_numpy(), item.rows)
+    return table.drop_columns("row").take(pa.array(at))
+
+
 def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
     """Add up the n-grams of several picks, in one pass over the cached features.
 
@@ -196,24 +224,29 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
     -------
     ndarray of int64, shape (picks, buckets)
     """
+    per_pick = [rows_of_shards(snapshot.plan, each.positions) for each in picks]
+    shards = sorted({shard for rows in per_pick for shard in rows})
+    none = np.zeros(0, np.int64)
+    items = (
+        (shard, snapshot.plan.raw_counts(shard).origin, [rows.get(shard, none) for rows in per_pick])
+        for shard in shards
+    )
+    return sum(snapshot.compute.map(_totals_of_shard, items))
 
-    def work(item: tuple[int, str]) -> np.ndarray:
-        index, shard = item
-        origin = snapshot.plan.raw_counts(shard).origin
-        totals = np.zeros((len(picks), snapshot.settings.features.buckets), dtype=np.int64)
-        with snapshot.store.open_table(snapshot.store.path("documents", shard), origin) as documents:
-            rows = documents.read(columns=["row"])["row"].to_numpy()
-        times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
-        for mine, each in zip(times, picks, strict=True):
-            first, last = np.searchsorted(each.positions, pack_position([index, index + 1], 0))
-            at = np.searchsorted(rows, each.positions[first:last] - pack_position(index, 0))
-            np.add.at(mine, at, 1)
-        done = 0
-        for batch in snapshot.store.read_features(snapshot.store.path("features", shard), origin):
-            here = times[:, done : done + batch.num_rows]
-            if here.any():
-                masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)
-            done += batch.num_rows
-        return totals
 
-    return sum(snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted)))
+def _totals_of_shard(worker: Worker, item: tuple[str, Origin, list[np.ndarray]]) -> np.ndarray:
+    """Add up the n-grams of the documents in these rows of a shard, of every pick; a row may be there several times."""
+    shard, origin, picks = item
+    totals = np.zeros((len(picks), worker.settings.features.buckets), dtype=np.int64)
+    with worker.store.open_table(worker.store.path("documents", shard), origin) as documents:
+        rows = documents.read(columns=["row"])["row"].to_numpy()
+    times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
+    for mine, picked in zip(times, picks, strict=True):
+        np.add.at(mine, np.searchsorted(rows, picked), 1)
+    done = 0
+    for batch in worker.store.read_features(worker.store.path("features", shard), origin):
+        here = times[:, done : done + batch.num_rows]
+        if here.any():
+            masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)
+        done += batch.num_rows
+    return totals

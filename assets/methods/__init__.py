@@ -11,11 +11,13 @@ in `METHODS`; no other place knows methods by name.
 
 import threading
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from dsir.selection import (
     Budget,
+    Caps,
     TopK,
     best_first,
     joined,
@@ -26,11 +28,11 @@ from dsir.selection import (
 )
 from dsir_dagster.assets.importance_estimator import target_totals
 from dsir_dagster.assets.methods import classifier, match, mixture, random, resample, top_k
-from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents
+from dsir_dagster.assets.methods.ranking import Keys, Ranking, caps_of, draws_of, noise_stream
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
 from dsir_dagster.assets.picking.near_duplicates import NearDuplicates, pick_without
-from dsir_dagster.resources.progress import Progress
-from dsir_dagster.resources.settings import Method
+from dsir_dagster.resources.compute import Tell
+from dsir_dagster.resources.settings import Method, Selection
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -67,7 +69,7 @@ class Picked:
 def pick(
     candidates: Candidates,
     budget: Budget,
-    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Picked:
     """Pick the documents of a selection by its method.
 
@@ -76,7 +78,7 @@ def pick(
     candidates : Candidates
     budget : Budget
         Of each epoch.
-    progress : Progress, optional
+    tell : callable, optional
         Told of the documents that were looked at.
     """
     selection = candidates.selection
@@ -96,7 +98,7 @@ def pick(
             [TopK(*each) for each in zip(budgets, caps, taken, strict=True)] for _ in range(selection.epochs)
         ]
         first = reserve <= budget.amount  # of several passes
-        _collect(candidates, ranking, tops, progress if first else None)
+        _collect(candidates, ranking, tops, tell if first else None)
         return [[top.candidates() for top in each_epoch] for each_epoch in tops]
 
     def choose(pools: list[np.ndarray]) -> list[np.ndarray]:
@@ -121,19 +123,51 @@ def _collect(
     candidates: Candidates,
     ranking: Ranking,
     tops: list[list[TopK]],
-    progress: Progress | None,
+    tell: Tell | None,
 ) -> None:
     """Offer every eligible document to the top of every epoch and draw, in one pass over the pool."""
-    selection = candidates.selection
-    joint, draws = selection.declared.joint, draws_of(selection)
-    adding = threading.Lock()
+    columns = [*CANDIDATE_COLUMNS, *ranking.columns]
+    if any(top.caps for each_epoch in tops for top in each_epoch):
+        columns.append("source")
 
-    def offer(documents: Documents) -> int:
+    def floors() -> list[list[float]]:
+        return [[top.floor for top in each_epoch] for each_epoch in tops]
+
+    kinds = [(top.budget, top.caps, top.reserve) for top in tops[0]]
+    best = _Best(candidates.selection, ranking.keys, kinds)
+    for n_documents, found in candidates.each_shard(
+        best, floors, features=ranking.needs_features, columns=columns
+    ):
+        for each_epoch, of_epoch in zip(tops, found, strict=True):
+            for top, some in zip(each_epoch, of_epoch, strict=True):
+                top.add(some)
+        if tell:
+            tell(documents=n_documents)
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best documents of a shard for every epoch and draw, of those whose keys are above the floors."""
+
+    selection: Selection
+    keys: Keys
+    kinds: list[tuple[Budget, Caps | None, int]]
+
+    def __call__(self, part: Part, floors: list[list[float]]) -> tuple[int, list[list[np.ndarray]]]:
+        tops = [
+            [TopK(*kind, floor) for kind, floor in zip(self.kinds, of_epoch, strict=True)]
+            for of_epoch in floors
+        ]
+        n_documents = sum(part(partial(self._offer, tops, threading.Lock())))
+        return n_documents, [[top.candidates() for top in each_epoch] for each_epoch in tops]
+
+    def _offer(self, tops: list[list[TopK]], adding: threading.Lock, documents: Documents) -> int:
         """Add the eligible documents that may still be among the best; return how many were looked at."""
-        eligible = documents.eligible
+        eligible, selection = documents.eligible, self.selection
+        joint, draws = selection.declared.joint, draws_of(selection)
         for epoch, each_epoch in enumerate(tops, start=1):
             for place, (draw, top) in enumerate(zip(draws, each_epoch, strict=True)):
-                key = ranking.keys(documents, draw, noise_stream(selection, draw, epoch), top.floor)
+                key = self.keys(documents, draw, noise_stream(selection, draw, epoch), top.floor)
                 at = np.flatnonzero(eligible & (key >= top.floor))
                 some = documents.candidates(at)
                 targets = selection.targets if joint else [draw]
@@ -143,13 +177,6 @@ def _collect(
                 with adding:  # in whatever order: a top does not depend on it
                     top.add(some)
         return len(eligible)
-
-    columns = [*CANDIDATE_COLUMNS, *ranking.columns]
-    if any(top.caps for each_epoch in tops for top in each_epoch):
-        columns.append("source")
-    for n_documents in candidates.map(offer, features=ranking.needs_features, columns=columns):
-        if progress:
-            progress.add(documents=n_documents)
 
 
 def shares_of(candidates: Candidates) -> np.ndarray:

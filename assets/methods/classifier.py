@@ -5,6 +5,7 @@ What belongs here: running :mod:`dsir.classifier` over the store. What does not:
 """
 
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -40,16 +41,9 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         A target or the pool is too small to fit on and for a validation part.
     """
     selection = candidates.selection
-    eligible = sum(candidates.map(lambda documents: int(documents.eligible.sum()), targets=[], columns=[]))
+    eligible = sum(candidates.each_block(_eligible, targets=[], columns=[]))
     classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
-    noisy = selection.declared.noise
-
-    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
-        if not noisy:
-            return logits(documents.features, classifiers[target])
-        options = ClassifierOptions(seed=selection.seed, stream=stream)
-        return keys_under(documents.features, classifiers[target], options)
-
+    seed = selection.seed if selection.declared.noise else None
     rows = [
         (name, each.target_documents, each.pool_documents, each.accuracy, each.log_loss)
         for name, each in classifiers.items()
@@ -63,11 +57,24 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     ]
     accuracy = json.dumps({name: each.accuracy for name, each in classifiers.items()})
     return Ranking(
-        keys,
+        partial(_keys, classifiers, seed),
         needs_features=True,
         numbers={"held_back_accuracy": accuracy},
         tables={"classifier": Table(columns, rows)},
     )
+
+
+def _keys(
+    classifiers: dict[str, Classifier],
+    seed: int | None,
+    documents: Documents,
+    target: str,
+    stream: str,
+    floor: float,
+) -> np.ndarray:
+    if seed is None:  # without noise
+        return logits(documents.features, classifiers[target])
+    return keys_under(documents.features, classifiers[target], ClassifierOptions(seed=seed, stream=stream))
 
 
 METHODS = (Method("classifier", fit), Method("classifier_top_k", fit, noise=False))
@@ -84,13 +91,18 @@ def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
 
     positive = list(map_target(workspace, target, target.uri, sampled_target))
     wanted = sum(map(len, positive))
-
-    def sampled_pool(documents: Documents) -> Features:
-        batch = documents.batch.filter(pa.array(documents.eligible))
-        return pool_sample(Features.from_arrow(batch), eligible, wanted)
-
-    negative = list(candidates.map(sampled_pool, targets=[], features=True))
+    sampled_pool = partial(_sampled_pool, eligible, wanted)
+    negative = list(candidates.each_block(sampled_pool, targets=[], features=True))
     try:
         return fit_classifier(positive, negative, spec.buckets)
     except ValueError as error:
         raise ConfigError(f"selection '{candidates.selection.name}', target '{name}': {error}") from None
+
+
+def _sampled_pool(eligible: int, wanted: int, documents: Documents) -> Features:
+    batch = documents.batch.filter(pa.array(documents.eligible))
+    return pool_sample(Features.from_arrow(batch), eligible, wanted)
+
+
+def _eligible(documents: Documents) -> int:
+    return int(documents.eligible.sum())

@@ -4,9 +4,10 @@ What belongs here: running :mod:`dsir.matching` over the store. What does not: t
 (``dsir/matching.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Annotated, Literal, cast
+from functools import partial
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,12 @@ import pydantic
 
 from dsir.features import Features
 from dsir.matching import Matching, MatchingOptions, draw_keys, match, ratio, round_keys
+from dsir.matching import Part as MatchingPart
 from dsir.selection import Budget
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from dsir_dagster.assets.methods.resample import ResampleOptions, length_correction, temperature
-from dsir_dagster.assets.picking.candidates import Candidates, Documents
+from dsir_dagster.assets.methods.resample import ResampleOptions, length_correction, passes_over, temperature
+from dsir_dagster.assets.picking.candidates import Candidates, Documents, Part
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.settings import ConfigError, Method
 from dsir_dagster.resources.settings.types import Number
@@ -65,12 +67,6 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         share = dict(zip(selection.targets, selection.shares, strict=True))
         shares = [share[target] for target in targets]
 
-    def batches() -> Iterator[tuple[Features, np.ndarray]]:
-        for documents in candidates.stream(targets=[], features=True):
-            eligible = documents.eligible
-            batch = documents.batch if eligible.all() else documents.batch.filter(pa.array(eligible))
-            yield Features.from_arrow(batch), documents.candidates(np.flatnonzero(eligible))
-
     fitted, validation, shares = np.array(fitted), np.array(validation), np.array(shares)
     raw = raw_totals(snapshot)
     [name] = draws_of(selection)
@@ -84,16 +80,14 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         stream=noise_stream(selection, name),
     )
 
-    def log_ratios() -> Iterator[np.ndarray]:
-        theta = ratio(fitted, raw, options.smoothing, shares)
-        yield from snapshot.engine.map_blocks(
-            lambda batch: round_keys(batch[0], [theta], options)[0], batches()
-        )
-
+    first = ratio(fitted, raw, options.smoothing, shares)
+    log_ratios = partial(
+        passes_over, candidates, partial(_log_ratios, first, options), targets=[], features=True
+    )
     options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
     try:
         matching = match(
-            batches,
+            partial(_passes, candidates),
             fitted,
             validation,
             raw,
@@ -101,20 +95,53 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             options,
             shares=shares,
             caps=caps_of(selection, None, budget),
-            mapper=snapshot.engine.map_blocks,
         )
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error
 
-    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
-        return draw_keys(documents.features, matching, options, documents.source_hash, stream)
-
     return Ranking(
-        keys,
+        partial(_keys, matching, options),
         ("source",),
         needs_features=True,
         numbers=numbers(matching, options),
         tables=tables(matching, targets),
+    )
+
+
+def _keys(
+    matching: Matching,
+    options: MatchingOptions,
+    documents: Documents,
+    target: str,
+    stream: str,
+    floor: float,
+) -> np.ndarray:
+    return draw_keys(documents.features, matching, options, documents.source_hash, stream)
+
+
+def _log_ratios(theta: np.ndarray, options: MatchingOptions, documents: Documents) -> np.ndarray:
+    return round_keys(_eligible_features(documents), [theta], options)[0]
+
+
+def _passes(
+    candidates: Candidates, function: Callable[[MatchingPart, float], Any], given: Callable[[], float]
+) -> Iterator[Any]:
+    """Make a pass over the features of a pool, as :data:`dsir.matching.Passes`."""
+    return candidates.each_shard(partial(_of_shard, function), given, targets=[], features=True)
+
+
+def _of_shard(function: Callable[[MatchingPart, float], Any], part: Part, floor: float) -> Any:
+    return function(lambda of_batch: part(partial(_of_block, of_batch)), floor)
+
+
+def _of_block(of_batch: Callable[[Features, np.ndarray], Any], documents: Documents) -> Any:
+    return of_batch(_eligible_features(documents), documents.candidates(np.flatnonzero(documents.eligible)))
+
+
+def _eligible_features(documents: Documents) -> Features:
+    eligible = documents.eligible
+    return Features.from_arrow(
+        documents.batch if eligible.all() else documents.batch.filter(pa.array(eligible))
     )
 
 

@@ -4,7 +4,8 @@ What belongs here: running :mod:`dsir.mixture` over the store; from shares of n-
 does not: the method itself (``dsir/mixture.py``). The weights are left beside the picks as ``mixture.csv``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from dsir.mixture import PARTS, MixtureOptions, SourceMixture, fit_mixture, part
 from dsir.selection import Budget
 from dsir_dagster.assets.methods import random
 from dsir_dagster.assets.methods.ranking import Ranking
-from dsir_dagster.assets.picking.candidates import Candidates, Documents
+from dsir_dagster.assets.picking.candidates import Candidates, Documents, Part
 from dsir_dagster.assets.picking.texts import map_target
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions
@@ -115,41 +116,76 @@ METHOD = Method(
 
 def count_sources(candidates: Candidates) -> Sources:
     """Add up the n-grams of the eligible documents of each source, in one pass over the cached features."""
-    workspace = candidates.snapshot.workspace
-    buckets = workspace.settings.features.buckets
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    name = f"selection '{candidates.selection.name}'"
+    found = BySource(name, candidates.snapshot.settings.features.buckets)
+    counted = partial(_count_shard, name, found.buckets)
+    for part in candidates.each_shard(counted, targets=[], features=True):
+        found.add(part)
+    names = sorted(found.totals)
+    sizes = np.array([found.sizes[each] for each in names])
+    return Sources(names, np.array([found.totals[each] for each in names]), sizes[:, 0], sizes[:, 1])
 
-    def make_room(n_sources: int) -> None:
+
+@dataclass
+class BySource:
+    """N-gram totals, documents and tokens by source.
+
+    Attributes
+    ----------
+    name : str
+        Of the selection, for messages.
+    buckets : int
+    totals : dict of str to ndarray of int64, shape (buckets,)
+    sizes : dict of str to ndarray of int64, shape (2,)
+        Documents and tokens.
+    """
+
+    name: str
+    buckets: int
+    totals: dict[str, np.ndarray] = field(default_factory=dict)
+    sizes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, other: "BySource") -> None:
+        """Add those of another part of the pool.
+
+        Raises
+        ------
+        ConfigError
+            There are more sources than fit into memory.
+        """
+        self.make_room(len(self.totals.keys() | other.totals.keys()))
+        for mine, theirs in ((self.totals, other.totals), (self.sizes, other.sizes)):
+            for source, values in theirs.items():
+                mine[source] = mine[source] + values if source in mine else values
+
+    def make_room(self, n_sources: int) -> None:
         """Refuse so many sources before their totals are made."""
-        if n_sources * buckets > LARGEST:
+        if n_sources * self.buckets > LARGEST:
             raise ConfigError(
-                f"selection '{candidates.selection.name}': method mixture holds the totals of every source, and "
-                f"there are {n_sources:,} sources of {buckets:,} buckets, or more; name coarser sources in "
-                "raw[].source, or use fewer buckets"
+                f"{self.name}: method mixture holds the totals of every source, and there are {n_sources:,} sources of "
+                f"{self.buckets:,} buckets, or more; name coarser sources in raw[].source, or use fewer buckets"
             )
 
-    def count(documents: Documents) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        codes = documents.table["source"].combine_chunks().dictionary_encode()
-        make_room(len(codes.dictionary))
-        features, out = documents.features, {}
-        for code, source in enumerate(codes.dictionary.to_pylist()):
-            mask = documents.eligible & (codes.indices.to_numpy() == code)
-            totals = np.zeros((1, buckets), dtype=np.int64)
-            masked_totals(features, mask[np.newaxis], totals)
-            out[source] = totals[0], np.array([mask.sum(), documents.n_tokens[mask].sum()])
-        return out
 
-    for counted in candidates.map(count, targets=[], features=True):
-        for source, (totals, size) in counted.items():
-            if source in found:
-                found[source][0][:] += totals
-                found[source][1][:] += size
-            else:
-                make_room(len(found) + 1)
-                found[source] = totals, size
-    names = sorted(found)
-    sizes = np.array([found[each][1] for each in names])
-    return Sources(names, np.array([found[each][0] for each in names]), sizes[:, 0], sizes[:, 1])
+def _count_shard(name: str, buckets: int, part: Part, given: None) -> BySource:
+    found = BySource(name, buckets)
+    for block in part(partial(_count_block, name, buckets)):
+        found.add(block)
+    return found
+
+
+def _count_block(name: str, buckets: int, documents: Documents) -> BySource:
+    codes = documents.table["source"].combine_chunks().dictionary_encode()
+    found = BySource(name, buckets)
+    found.make_room(len(codes.dictionary))
+    features = documents.features
+    for code, source in enumerate(codes.dictionary.to_pylist()):
+        mask = documents.eligible & (codes.indices.to_numpy() == code)
+        totals = np.zeros((1, buckets), dtype=np.int64)
+        masked_totals(features, mask[np.newaxis], totals)
+        found.totals[source] = totals[0]
+        found.sizes[source] = np.array([mask.sum(), documents.n_tokens[mask].sum()])
+    return found
 
 
 def target_parts(candidates: Candidates, name: str) -> np.ndarray:

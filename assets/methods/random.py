@@ -1,5 +1,7 @@
 """``method: random``: any documents, by their noise alone."""
 
+from functools import partial
+
 import numpy as np
 
 from dsir.noise import gumbel_noise
@@ -11,12 +13,11 @@ from dsir_dagster.resources.settings import KeyRule, Method
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """Rank by noise: sampling without replacement, every document as likely as any other."""
-    seed = candidates.selection.seed
+    return Ranking(partial(_keys, candidates.selection.seed))
 
-    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
-        return gumbel_noise(documents.content_hash, seed, stream)
 
-    return Ranking(keys)
+def _keys(seed: int, documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
+    return gumbel_noise(documents.content_hash, seed, stream)
 
 
 METHOD = Method("random", fit, KeyRule(noise=True))

@@ -5,10 +5,10 @@ What belongs here: from log weights to keys: correction for length, temperature,
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import pydantic
@@ -17,7 +17,7 @@ from dsir.importance import correct_for_length, solve_temperature
 from dsir.noise import MOST_GUMBEL, gumbel_noise
 from dsir.selection import Budget
 from dsir_dagster.assets.methods.ranking import Ranking
-from dsir_dagster.assets.picking.candidates import Candidates, Documents
+from dsir_dagster.assets.picking.candidates import Candidates, Documents, Part
 from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions, Selection
 from dsir_dagster.resources.settings.types import Model, Number
 
@@ -90,26 +90,36 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """
     selection = candidates.selection
     corrected = length_correction(candidates)
-
-    def log_weights(target: str) -> Iterator[np.ndarray]:
-        for documents in candidates.stream(targets=[target]):
-            yield corrected.log_weights(documents, target)[documents.eligible]
-
-    temperatures = {
-        target: temperature(selection, target, partial(log_weights, target)) for target in selection.targets
-    }
-
-    def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
-        key = corrected.log_weights(documents, target) / temperatures[target]
-        # Log weights spread over hundreds of nats, so of most documents no noise makes up for theirs.
-        at = np.flatnonzero(documents.eligible & (key + MOST_GUMBEL >= floor))
-        key[at] += gumbel_noise(documents.content_hash[at], selection.seed, stream)
-        return key
-
+    temperatures = {}
+    for target in selection.targets:
+        of_block = partial(_log_weights, corrected, target)
+        passes = partial(passes_over, candidates, of_block, targets=[target], columns=corrected.columns)
+        temperatures[target] = temperature(selection, target, passes)
     numbers = corrected.numbers()
     if cast(ResampleOptions, selection.options).temperature is not None:
         numbers["temperatures"] = json.dumps(temperatures)
+    keys = partial(_keys, corrected, temperatures, selection.seed)
     return Ranking(keys, corrected.columns, numbers=numbers)
+
+
+def _keys(
+    corrected: "LengthCorrection",
+    temperatures: dict[str, float],
+    seed: int,
+    documents: Documents,
+    target: str,
+    stream: str,
+    floor: float,
+) -> np.ndarray:
+    key = corrected.log_weights(documents, target) / temperatures[target]
+    # Log weights spread over hundreds of nats, so of most documents no noise makes up for theirs.
+    at = np.flatnonzero(documents.eligible & (key + MOST_GUMBEL >= floor))
+    key[at] += gumbel_noise(documents.content_hash[at], seed, stream)
+    return key
+
+
+def _log_weights(corrected: "LengthCorrection", target: str, documents: Documents) -> np.ndarray:
+    return corrected.log_weights(documents, target)[documents.eligible]
 
 
 METHOD = Method("resample", fit, KeyRule(log_weight=True, noise=True), ResampleOptions)
@@ -165,22 +175,40 @@ def length_correction(candidates: Candidates) -> LengthCorrection:
     means: dict[str, float] = {}
     documents = tokens = 0
     if length == "poisson":
-        for each in candidates.stream(targets=[]):
-            documents += int(each.eligible.sum())
-            tokens += int(each.n_tokens[each.eligible].sum())
+        documents, tokens = np.sum(
+            list(candidates.each_block(_lengths, targets=[], columns=[])), axis=0
+        ).tolist()
         for target in selection.targets:
             counted = candidates.snapshot.plan.target_counts(target).found.metadata
             means[target] = counted["tokens"] / counted["documents"]
     return LengthCorrection(length, means, tokens / max(documents, 1))
 
 
-def temperature(
-    selection: Selection, target: str, passes: Callable[[], Iterator[np.ndarray]], none: float = 1.0
-) -> float:
-    """Return the temperature of a target's draw: as configured, `none` if it is not, or solved for what is configured.
+def _lengths(documents: Documents) -> tuple[int, int]:
+    """Return the number of eligible documents, and their tokens."""
+    return int(documents.eligible.sum()), int(documents.n_tokens[documents.eligible].sum())
 
-    ``passes`` gives the log weights of the eligible documents, as :func:`dsir.importance.solve_temperature` needs them.
-    """
+
+#: A pass over the log weights of eligible documents, as :func:`dsir.importance.solve_temperature` makes it.
+LogWeights = Callable[[Callable[[Iterable[np.ndarray]], Any]], Iterator[Any]]
+
+
+def passes_over(
+    candidates: Candidates,
+    log_weights: Callable[[Documents], np.ndarray],
+    function: Callable[[Iterable[np.ndarray]], Any],
+    **reading: Any,
+) -> Iterator[Any]:
+    """Make a pass over the log weights of a pool; arguments of reading are those of ``Candidates.each_shard``."""
+    return candidates.each_shard(partial(_of_part, function, log_weights), **reading)
+
+
+def _of_part(function: Callable, log_weights: Callable, part: Part, given: None) -> Any:
+    return function(part(log_weights))
+
+
+def temperature(selection: Selection, target: str, passes: LogWeights, none: float = 1.0) -> float:
+    """Return the temperature of a target's draw: as configured, solved for what is configured, or else `none`."""
     wanted = cast(ResampleOptions, selection.options).temperature
     if not isinstance(wanted, SolvedTemperature):
         return none if wanted is None else wanted

@@ -1,4 +1,4 @@
-"""Documents with their log weights and features, as a stream over the pool.
+"""Documents with their log weights and features, shard by shard over the pool.
 
 What belongs here: joining the documents, weights and features of a shard, and which documents a selection may pick at
 all. What does not: the picking itself (``dsir/selection.py``), its methods (``assets/methods/``), the quality
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +19,19 @@ from dsir.features import Features, hash_strings
 from dsir.featurizer.word_counts import WordCounts
 from dsir.quality import PAPER, failing
 from dsir.selection import CANDIDATE, pack_position
+from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.sealed import ParquetFile
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import columns_of
+from dsir_dagster.resources.store import Origin, Store, columns_of
 
+G = TypeVar("G")
+R = TypeVar("R")
 T = TypeVar("T")
+
+#: Maps a function over the documents of a shard, block by block, in order and perhaps in threads.
+Part = Callable[[Callable[["Documents"], Any]], Iterator[Any]]
 
 #: What a document has to meet to be eligible, in this order; the names that metadata and messages give them.
 CRITERIA = ("min_tokens", *(f"quality.{name}" for name in PAPER), "collapse_duplicates")
@@ -39,6 +45,8 @@ class Documents:
     ----------
     shard : int
         Index into the plan's sorted list of counted shards.
+    key : str
+        The shard's.
     table : pyarrow.Table
         `COLUMNS`, or those of them that were asked for.
     log_weights : dict of str to ndarray of float64
@@ -51,6 +59,7 @@ class Documents:
     """
 
     shard: int
+    key: str
     table: pa.Table
     log_weights: dict[str, np.ndarray]
     excluded_by: np.ndarray
@@ -155,20 +164,27 @@ class Candidates:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group, columns=columns).to_batches()
 
-    def stream(
+    def each_shard(
         self,
+        function: Callable[[Part, G], R],
+        given: Callable[[], G] = lambda: None,
         targets: list[str] | None = None,
         features: bool = False,
         columns: Sequence[str] = COLUMNS,
-    ) -> Iterator[Documents]:
-        """Yield the documents of all shards.
+    ) -> Iterator[R]:
+        """Yield ``function(part, given())`` of every shard, in order of their keys; called wherever work is done.
 
         Parameters
         ----------
+        function : callable
+            Takes what maps a function over the shard's documents, block by block, in threads, and what is given; can be
+            pickled (``resources/compute.py``), and so can what it returns.
+        given : callable
+            Called just before the function is; what it returns is all that the function knows of shards before.
         targets : list of str, optional
             Whose log weights to read; those of the selection if not given.
         features : bool
-            Whether to read the cached features; the batches are smaller then.
+            Whether to read the cached features; the blocks are smaller then.
         columns : sequence of str
             Of the documents, to read; those that tell which documents are eligible are read in any case.
 
@@ -177,76 +193,118 @@ class Candidates:
         StaleInput
             The weights of a shard are absent or were computed from other inputs.
         """
-        streams = self._streams(targets, features, columns)
-        return self.snapshot.engine.chain(streams, held=8 if features else 2)
-
-    def map(
-        self,
-        function: Callable[[Documents], T],
-        targets: list[str] | None = None,
-        features: bool = False,
-        columns: Sequence[str] = COLUMNS,
-    ) -> Iterator[T]:
-        """Yield ``function(documents)`` for what :meth:`stream` yields, in the same order, computed in threads.
-
-        These are the ones that read the shards, so ``function`` may not wait for others of them; with features, those
-        for blocks.
-        """
-        engine = self.snapshot.engine
-        if features:  # so much work that the threads share that of one shard
-            return engine.map_blocks(function, self.stream(targets, features, columns))
-        streams = self._streams(targets, features, columns)
-        return engine.chain([lambda each=each: map(function, each()) for each in streams], held=2)
-
-    def _streams(
-        self, targets: list[str] | None, features: bool, columns: Sequence[str]
-    ) -> list[Callable[[], Iterator[Documents]]]:
-        """Return what reads the documents, of each shard."""
         targets = self.selection.targets if targets is None else targets
         needed = {*columns, "n_tokens"}
         if self.duplicates:
             needed.add("row")
         if self.selection.quality is not None:
             needed.update(QUALITY_COLUMNS)
-        return [
-            partial(self._of_shard, index, shard, targets, sorted(needed), features)
-            for index, shard in enumerate(self.snapshot.plan.counted)
-        ]
+        plan = self.snapshot.plan
+        shards = (
+            ShardDocuments(
+                index,
+                shard,
+                plan.raw_counts(shard).origin,
+                {target: plan.log_weights(shard, target) for target in targets},
+                self.duplicates.get(shard),
+            )
+            for index, shard in enumerate(plan.counted)
+        )
+        look = _Look(function, self.selection, sorted(needed), features)
+        return self.snapshot.compute.map(look, ((shard, given()) for shard in shards))
 
-    def _exclude(self, shard: str, documents: pa.Table) -> np.ndarray:
+    def each_block(
+        self,
+        function: Callable[[Documents], T],
+        targets: list[str] | None = None,
+        features: bool = False,
+        columns: Sequence[str] = COLUMNS,
+    ) -> Iterator[T]:
+        """Yield ``function(documents)`` of every block, in order; arguments are those of :meth:`each_shard`.
+
+        For results that are small: those of a shard come together.
+        """
+        for results in self.each_shard(
+            partial(_of_blocks, function), targets=targets, features=features, columns=columns
+        ):
+            yield from results
+
+
+def _of_blocks(function: Callable[[Documents], T], part: Part, given: None) -> list[T]:
+    return list(part(function))
+
+
+@dataclass(frozen=True)
+class ShardDocuments:
+    """What the documents of a shard are read from.
+
+    Attributes
+    ----------
+    index : int
+        Into the plan's sorted list of counted shards.
+    shard : str
+    counts : Origin
+    weights : dict of str to Origin
+        By target.
+    repeated : ndarray of int64, optional
+        Rows whose text is also that of a document before, where these may not be picked.
+    """
+
+    index: int
+    shard: str
+    counts: Origin
+    weights: dict[str, Origin]
+    repeated: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Reads the documents of a shard, and calls a function with them."""
+
+    function: Callable
+    selection: Selection
+    columns: list[str]
+    features: bool
+
+    def __call__(self, worker: Worker, item: tuple[ShardDocuments, object]) -> object:
+        shard, given = item
+        documents = self._read(worker.store, shard)
+        # With features it is so much work that the threads share that of one shard.
+        mapper = worker.engine.map_blocks if self.features else map
+        return self.function(lambda function: mapper(function, documents), given)
+
+    def _read(self, store: Store, shard: ShardDocuments) -> Iterator[Documents]:
+        """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
+        with ExitStack() as files:
+            documents = files.enter_context(
+                store.open_table(store.path("documents", shard.shard), shard.counts)
+            )
+            weights = {
+                target: files.enter_context(store.open_table(store.weights(shard.shard, target), origin))
+                for target, origin in shard.weights.items()
+            }
+            if self.features:
+                batches = store.read_features(store.path("features", shard.shard), shard.counts)
+            for group in range(documents.num_row_groups):
+                table = documents.read_row_group(group, columns=self.columns)
+                log_weights = {target: read_log_weights(file, group) for target, file in weights.items()}
+                whole = Documents(
+                    shard.index, shard.shard, table, log_weights, self._exclude(shard.repeated, table)
+                )
+                yield from _cut(whole, batches) if self.features else [whole]
+
+    def _exclude(self, repeated: np.ndarray | None, documents: pa.Table) -> np.ndarray:
         """Tell which criterion each document does not meet: `Documents.excluded_by`."""
         n_tokens = documents["n_tokens"].to_numpy()
         excluded_by = np.zeros(len(documents), np.int8)
-        if shard in self.duplicates:
-            excluded_by[np.isin(documents["row"].to_numpy(), self.duplicates[shard])] = len(CRITERIA)
+        if repeated is not None:
+            excluded_by[np.isin(documents["row"].to_numpy(), repeated)] = len(CRITERIA)
         if self.selection.quality is not None:
             counts = WordCounts(*(documents[name].to_numpy() for name in QUALITY_COLUMNS))
             failed = failing(n_tokens, counts, self.selection.quality.model_dump())
             excluded_by[failed > 0] = failed[failed > 0] + 1
         np.copyto(excluded_by, 1, where=n_tokens < self.selection.min_tokens)
         return excluded_by
-
-    def _of_shard(
-        self, index: int, shard: str, targets: list[str], columns: list[str], featurized: bool
-    ) -> Iterator[Documents]:
-        """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
-        store, plan = self.snapshot.store, self.snapshot.plan
-        counts = plan.raw_counts(shard).origin
-        with ExitStack() as files:
-            documents = files.enter_context(store.open_table(store.path("documents", shard), counts))
-            weights = {
-                target: files.enter_context(
-                    store.open_table(store.weights(shard, target), plan.log_weights(shard, target))
-                )
-                for target in targets
-            }
-            if featurized:
-                batches = store.read_features(store.path("features", shard), counts)
-            for group in range(documents.num_row_groups):
-                table = documents.read_row_group(group, columns=columns)
-                log_weights = {target: read_log_weights(file, group) for target, file in weights.items()}
-                whole = Documents(index, table, log_weights, self._exclude(shard, table))
-                yield from _cut(whole, batches) if featurized else [whole]
 
 
 def _cut(documents: Documents, batches: Iterator[pa.RecordBatch]) -> Iterator[Documents]:
@@ -257,5 +315,5 @@ def _cut(documents: Documents, batches: Iterator[pa.RecordBatch]) -> Iterator[Do
         at = slice(done, done + batch.num_rows)
         mine = {target: values[at] for target, values in documents.log_weights.items()}
         table = documents.table.slice(done, batch.num_rows)
-        yield Documents(documents.shard, table, mine, documents.excluded_by[at], batch)
+        yield Documents(documents.shard, documents.key, table, mine, documents.excluded_by[at], batch)
         done += batch.num_rows

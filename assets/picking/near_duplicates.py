@@ -13,7 +13,8 @@ import numpy as np
 from dsir.near_duplicates import DIGESTS, Sketches, near_duplicates, sketch
 from dsir.selection import CANDIDATE, Budget, positions_of
 from dsir_dagster.assets.picking.candidates import Candidates
-from dsir_dagster.assets.picking.texts import pool_texts
+from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard, texts_of_shard
+from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.settings import ConfigError
 
 #: Tokens of the texts that are in memory at a time; those of one file are read together.
@@ -63,16 +64,20 @@ class NearDuplicates:
     def _read(self, documents: np.ndarray) -> None:
         documents = documents[np.argsort(positions_of(documents))]
         snapshot = self._candidates.snapshot
-        spec = snapshot.settings.features.spec()
         before = np.cumsum(documents["n_tokens"]) - documents["n_tokens"]
         part = before[np.searchsorted(documents["shard"], documents["shard"])] // TOKENS_AT_A_TIME
         digests = [self._sketches.digests]
         for each in np.split(positions_of(documents), np.flatnonzero(np.diff(part)) + 1):
-            read = sketch(pool_texts(snapshot, each), spec)
             self._at.update(zip(each.tolist(), range(len(self._at), len(self._at) + len(each)), strict=True))
-            self._sketches.ngrams.extend(read.ngrams)
-            digests.append(read.digests)
+            for read in snapshot.compute.map(_sketch, rows_by_shard(snapshot.plan, each)):
+                self._sketches.ngrams.extend(read.ngrams)
+                digests.append(read.digests)
         self._sketches = Sketches(self._sketches.ngrams, np.concatenate(digests))
+
+
+def _sketch(worker: Worker, item: RowsOfShard) -> Sketches:
+    """Return the sketches of some documents of a shard."""
+    return sketch(texts_of_shard(worker, item), worker.settings.features.spec())
 
 
 def pick_without(

@@ -6,13 +6,14 @@ does not: which documents are eligible (``candidates.py``).
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow.compute as pc
 
 from dsir.selection import Budget
 from dsir_dagster.assets.methods import Picked
-from dsir_dagster.assets.picking.candidates import CRITERIA, Candidates, Documents
+from dsir_dagster.assets.picking.candidates import CRITERIA, Candidates, Documents, Part
 from dsir_dagster.resources.settings import ConfigError, Selection, Size
 
 
@@ -27,32 +28,45 @@ class PoolSurvey:
     excluded: Counter[str] = field(default_factory=Counter)
     sources: set[str] = field(default_factory=set)
 
+    def add(self, other: "PoolSurvey") -> None:
+        """Take what another part of the pool says into account."""
+        self.documents += other.documents
+        self.eligible += other.eligible
+        self.eligible_tokens += other.eligible_tokens
+        self.longest = max(self.longest, other.longest)
+        self.excluded.update(other.excluded)
+        self.sources |= other.sources
+
 
 def survey(candidates: Candidates) -> PoolSurvey:
     """Count the eligible documents, and the others by the first criterion that they do not meet."""
     named = isinstance(candidates.selection.source_caps, dict)
-
-    def look(documents: Documents) -> PoolSurvey:
-        n_tokens = documents.n_tokens
-        eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
-        return PoolSurvey(
-            len(n_tokens),
-            eligible,
-            int(n_tokens[documents.eligible].sum()),
-            int(n_tokens.max(initial=0)),
-            Counter(dict(zip(CRITERIA, excluded, strict=True))),
-            set(pc.unique(documents.table["source"]).to_pylist()) if named else set(),
-        )
-
     pool = PoolSurvey()
-    for part in candidates.map(look, targets=[], columns=["source"] if named else []):
-        pool.documents += part.documents
-        pool.eligible += part.eligible
-        pool.eligible_tokens += part.eligible_tokens
-        pool.longest = max(pool.longest, part.longest)
-        pool.excluded.update(part.excluded)
-        pool.sources |= part.sources
+    for part in candidates.each_shard(
+        partial(_survey, named), targets=[], columns=["source"] if named else []
+    ):
+        pool.add(part)
     return pool
+
+
+def _survey(named: bool, part: Part, given: None) -> PoolSurvey:
+    pool = PoolSurvey()
+    for block in part(partial(_look, named)):
+        pool.add(block)
+    return pool
+
+
+def _look(named: bool, documents: Documents) -> PoolSurvey:
+    n_tokens = documents.n_tokens
+    eligible, *excluded = np.bincount(documents.excluded_by, minlength=len(CRITERIA) + 1).tolist()
+    return PoolSurvey(
+        len(n_tokens),
+        eligible,
+        int(n_tokens[documents.eligible].sum()),
+        int(n_tokens.max(initial=0)),
+        Counter(dict(zip(CRITERIA, excluded, strict=True))),
+        set(pc.unique(documents.table["source"]).to_pylist()) if named else set(),
+    )
 
 
 def budget_of(size: Size, pool: PoolSurvey, selection: str) -> tuple[Budget, str | None]:

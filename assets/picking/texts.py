@@ -5,14 +5,17 @@ with the texts.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from dsir.selection import pack_position
+from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields
+from dsir_dagster.resources.plan import Plan, ShardFile
 from dsir_dagster.resources.records import (
     PARSED_BYTES,
     Lines,
@@ -23,10 +26,44 @@ from dsir_dagster.resources.records import (
 )
 from dsir_dagster.resources.settings import ConfigError, Reader, Target
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE
+from dsir_dagster.resources.store import PIECE, Origin
 from dsir_dagster.resources.workspace import Workspace
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class RowsOfShard:
+    """Some documents of a shard, and what they are read from.
+
+    Attributes
+    ----------
+    file : ShardFile
+    counts : Origin
+        Of the shard's documents and features.
+    rows : ndarray of int64, shape (n,)
+        Ascending; a document may be there several times.
+    """
+
+    file: ShardFile
+    counts: Origin
+    rows: np.ndarray
+
+
+def rows_of_shards(plan: Plan, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows of documents of the pool by shard, for shards that have some; positions are ascending."""
+    bounds = np.searchsorted(positions, pack_position(np.arange(len(plan.counted) + 1), 0))
+    return {
+        shard: positions[first:last] - pack_position(index, 0)
+        for index, (shard, first, last) in enumerate(zip(plan.counted, bounds[:-1], bounds[1:], strict=True))
+        if first < last
+    }
+
+
+def rows_by_shard(plan: Plan, positions: np.ndarray) -> Iterator[RowsOfShard]:
+    """Yield documents of the pool by shard; positions, ascending, are those of `dsir.selection.pack_position`."""
+    for shard, rows in rows_of_shards(plan, positions).items():
+        yield RowsOfShard(plan.shards[shard], plan.raw_counts(shard).origin, rows)
 
 
 def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
@@ -48,32 +85,27 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
     CorpusError
         A file is missing, damaged, has no such record or piece any more, or another text in its place.
     """
+    shards = rows_by_shard(snapshot.plan, positions)
+    return [text for texts in snapshot.compute.map(texts_of_shard, shards) for text in texts]
 
-    def work(item: tuple[str, np.ndarray]) -> list[str]:
-        shard, rows = item
-        file = snapshot.plan.shards[shard]
-        source = snapshot.settings.source(file.source)
-        pieces = () if source.chunk_words is None else tuple(PIECE)
-        path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin) as documents:
-            table = documents.read(columns=["row", "content_hash", *pieces])
-        mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
-        if pieces:
-            rows = mine["record"].to_numpy()
-            texts = list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in pieces)))
-        else:
-            texts = list(_texts(file.uri, source, rows))
-        refuse_other_texts(
-            file.uri, shard, rows, pa.array(texts, pa.large_string()), mine["content_hash"].to_numpy()
-        )
-        return texts
 
-    shards = []
-    for index, shard in enumerate(snapshot.plan.counted):
-        first, last = np.searchsorted(positions, pack_position([index, index + 1], 0))
-        if first < last:
-            shards.append((shard, positions[first:last] - pack_position(index, 0)))
-    return [text for texts in snapshot.engine.map_shards(work, shards) for text in texts]
+def texts_of_shard(worker: Worker, item: RowsOfShard) -> list[str]:
+    """Read the texts of some documents of one shard; errors are those of :func:`pool_texts`."""
+    file, rows = item.file, item.rows
+    source = worker.settings.source(file.source)
+    pieces = () if source.chunk_words is None else tuple(PIECE)
+    with worker.store.open_table(worker.store.path("documents", file.shard), item.counts) as documents:
+        table = documents.read(columns=["row", "content_hash", *pieces])
+    mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
+    if pieces:
+        rows = mine["record"].to_numpy()
+        texts = list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in pieces)))
+    else:
+        texts = list(_texts(file.uri, source, rows))
+    refuse_other_texts(
+        file.uri, file.shard, rows, pa.array(texts, pa.large_string()), mine["content_hash"].to_numpy()
+    )
+    return texts
 
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:

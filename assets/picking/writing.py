@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.selection import joined
+from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, table
+from dsir_dagster.resources.store import PIECE, Origin, table
 
 
 def picks_table(
@@ -34,15 +35,10 @@ def picks_table(
     chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
     columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
 
-    def look_up(index: int, wanted: np.ndarray) -> pa.Table:
-        shard = snapshot.plan.counted[index]
-        path = snapshot.store.path("documents", shard)
-        with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin, ["source"]) as file:
-            documents = file.read(columns=columns)
-        at = np.searchsorted(documents["row"].to_numpy(), wanted)
-        return documents.drop_columns("row").take(pa.array(at))
-
-    ids = list(snapshot.engine.map_shards(lambda each: look_up(*each), zip(there, picked_rows, strict=True)))
+    shards = [snapshot.plan.counted[index] for index in there]
+    origins = [snapshot.plan.raw_counts(shard).origin for shard in shards]
+    named_rows = zip(shards, origins, picked_rows, strict=True)
+    ids = list(snapshot.compute.map(partial(_look_up, columns), named_rows))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
@@ -66,6 +62,15 @@ def picks_table(
             "key": rows["key"],
         },
     )
+
+
+def _look_up(columns: list[str], worker: Worker, item: tuple[str, Origin, np.ndarray]) -> pa.Table:
+    """Return columns of some documents of a shard, but for their rows."""
+    shard, origin, rows = item
+    with worker.store.open_table(worker.store.path("documents", shard), origin, ["source"]) as file:
+        documents = file.read(columns=columns)
+    at = np.searchsorted(documents["row"].to_numpy(), rows)
+    return documents.drop_columns("row").take(pa.array(at))
 
 
 def write_records(

@@ -34,7 +34,7 @@ def add_report(
     picks = snapshot.store.read_table(folder / "picks.parquet", source.origin)
     path = snapshot.store.report(selection.name, output.fingerprint)
     look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.found.metadata))
-    read_documents(snapshot, [*look.selected, *look.next, *look.typical])
+    read_documents(snapshot, [*look.selected, *look.next.documents, *look.typical.documents])
     drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
     page = template().render(
         page_of(snapshot, selection, source, output, result, metrics, picks, look, drawn)

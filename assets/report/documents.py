@@ -18,7 +18,14 @@ from dsir.selection import Budget, pack_position
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.methods import noise_stream
 from dsir_dagster.assets.methods.ranking import Keys
-from dsir_dagster.assets.picking.candidates import COLUMNS, CRITERIA, Candidates, Documents, picked_positions
+from dsir_dagster.assets.picking.candidates import (
+    COLUMNS,
+    CRITERIA,
+    Candidates,
+    Documents,
+    Part,
+    picked_positions,
+)
 from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Plan
@@ -86,7 +93,14 @@ class Leading:
             least = np.partition(score[above], -self.n)[-self.n]
             above = above[score[above] >= least]
         best = above[np.argsort(-score[above], kind="stable")][: self.n]
-        self.found += [(float(score[at]), show(int(at))) for at in best]
+        self._keep([(float(score[at]), show(int(at))) for at in best])
+
+    def merge(self, other: "Leading") -> None:
+        """Take those of another part of the stream into account."""
+        self._keep(other.found)
+
+    def _keep(self, more: list[tuple[float, Shown]]) -> None:
+        self.found += more
         self.found.sort(key=lambda each: (-each[0], each[1].position))
         del self.found[self.n :]
 
@@ -101,10 +115,24 @@ class Look:
     """What one look at the pool gives for the page: documents, and the counts that its plots are drawn from."""
 
     selected: list[Shown]
-    next: list[Shown]
-    typical: list[Shown]
+    next: Leading
+    typical: Leading
     histograms: list[plots.Histogram]
     lengths: np.ndarray
+
+    @classmethod
+    def of(cls, selection: Selection) -> "Look":
+        """Return one at no documents."""
+        histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
+        return cls([], Leading(NEXT), Leading(TYPICAL), histograms, np.zeros(plots.LENGTHS, np.int64))
+
+    def add(self, other: "Look") -> None:
+        """Take a look at another part of the pool into account."""
+        self.next.merge(other.next)
+        self.typical.merge(other.typical)
+        self.lengths += other.lengths
+        for mine, theirs in zip(self.histograms, other.histograms, strict=True):
+            mine.documents.update(theirs.documents)
 
 
 def spread(plan: Plan, selection: Selection, picks: pa.Table) -> list[Shown]:
@@ -141,23 +169,41 @@ def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table, rule
     """Look at all documents once: those that come next, some typical of what was left, log weights and lengths."""
     candidates = Candidates(snapshot, selection)
     keys = selection.declared.fit(candidates, Budget(documents=1)).keys if rule.decides else None
-    thresholds = thresholds_of(picks)
     chosen = distinct(picked_positions(snapshot.plan, picks))
-    following, typical = Leading(NEXT), Leading(TYPICAL)
-    histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
-    lengths = np.zeros(plots.LENGTHS, np.int64)
-    for documents in candidates.stream(columns=[*COLUMNS, "doc_id"]):
-        lengths += np.bincount(length_bin(documents.n_tokens), minlength=plots.LENGTHS)
-        for target, histogram in zip(selection.targets, histograms, strict=False):
+    look = Look.of(selection)
+    look.selected = spread(snapshot.plan, selection, picks)
+    of_shard = _ShardLook(selection, keys, thresholds_of(picks), chosen)
+    for part in candidates.each_shard(of_shard, columns=[*COLUMNS, "doc_id"]):
+        look.add(part)
+    return look
+
+
+@dataclass(frozen=True)
+class _ShardLook:
+    """What the page shows of one shard."""
+
+    selection: Selection
+    keys: Keys | None
+    thresholds: dict[str, float]
+    chosen: np.ndarray
+
+    def __call__(self, part: Part, given: None) -> Look:
+        look = Look.of(self.selection)
+        for block in part(self._look):
+            look.add(block)
+        return look
+
+    def _look(self, documents: Documents) -> Look:
+        look = Look.of(self.selection)
+        look.lengths += np.bincount(length_bin(documents.n_tokens), minlength=plots.LENGTHS)
+        for target, histogram in zip(self.selection.targets, look.histograms, strict=False):
             histogram.add(documents.log_weights[target][documents.eligible])
-        ranked = Ranked.of(documents, snapshot.plan, selection, keys, thresholds)
-        left = ~contained(ranked.positions, chosen)
-        following.add(np.where(left & documents.eligible, ranked.score, -np.inf), ranked.shown)
+        ranked = Ranked.of(documents, self.selection, self.keys, self.thresholds)
+        left = ~contained(ranked.positions, self.chosen)
+        look.next.add(np.where(left & documents.eligible, ranked.score, -np.inf), ranked.shown)
         noise = gumbel_noise(documents.content_hash, 0, "report")
-        typical.add(np.where(left, noise, -np.inf), ranked.shown)
-    return Look(
-        spread(snapshot.plan, selection, picks), following.documents, typical.documents, histograms, lengths
-    )
+        look.typical.add(np.where(left, noise, -np.inf), ranked.shown)
+        return look
 
 
 @dataclass
@@ -166,7 +212,7 @@ class Ranked:
 
     Attributes
     ----------
-    documents, plan, selection, thresholds
+    documents, selection, thresholds
     keyed : bool
         A score is the key less the threshold. If not, it is the log weight, since the rule of keys does not decide.
     positions : ndarray of int64, shape (n_documents,)
@@ -180,7 +226,6 @@ class Ranked:
     """
 
     documents: Documents
-    plan: Plan
     selection: Selection
     thresholds: dict[str, float]
     keyed: bool
@@ -193,7 +238,6 @@ class Ranked:
     def of(
         cls,
         documents: Documents,
-        plan: Plan,
         selection: Selection,
         keys: Keys | None,
         thresholds: dict[str, float],
@@ -210,7 +254,7 @@ class Ranked:
             )
         positions = pack_position(documents.shard, documents.table["row"].to_numpy())
         best, score = scores.argmax(axis=0), scores.max(axis=0, initial=-np.inf)
-        return cls(documents, plan, selection, thresholds, keys is not None, positions, weights, best, score)
+        return cls(documents, selection, thresholds, keys is not None, positions, weights, best, score)
 
     def shown(self, at: int) -> Shown:
         """Return what the page shows of the document in a place of the block."""
@@ -227,9 +271,15 @@ class Ranked:
                 verdict += f"; {passed_over(self.selection)}"
             else:
                 verdict += f", below the threshold by {-score:,.2f}"
-        shard = self.plan.counted[self.documents.shard]
         names = ("row", "doc_id", "source", "n_tokens")
-        return Shown(int(self.positions[at]), shard, *(row[name] for name in names), target, weight, verdict)
+        return Shown(
+            int(self.positions[at]),
+            self.documents.key,
+            *(row[name] for name in names),
+            target,
+            weight,
+            verdict,
+        )
 
 
 def passed_over(selection: Selection) -> str:

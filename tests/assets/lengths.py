@@ -18,7 +18,7 @@ LENGTHS_FILES = FileKind(
 def measure_lengths(context, workspace, keys, options: RunOptions):
     snapshot = workspace.snapshot()
 
-    def compute(output, progress):
+    def compute(worker, output, tell):
         origin = snapshot.plan.raw_counts(output.partition).origin
         documents = snapshot.store.read_table(
             snapshot.store.path("documents", output.partition), origin, ["shard", "n_tokens"]

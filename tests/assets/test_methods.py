@@ -1,5 +1,6 @@
 """The methods beside resampling and top-k, on pools where the right answer is known."""
 
+import copy
 import json
 
 import dagster as dg
@@ -72,7 +73,7 @@ def test_resample_spares_the_noise_only_of_documents_that_none_makes_large_enoug
     candidates = Candidates(workspace.snapshot(), workspace.settings.selection("picked"))
     keys = METHODS["resample"].fit(candidates, Budget(documents=20)).keys
     spared = 0
-    for documents in candidates.stream():
+    for documents in candidates.each_block(copy.copy):
         whole = keys(documents, "medicine", "noise", -np.inf)
         for floor in (*np.quantile(whole, [0.0, 0.5, 0.9]), whole.max()):
             found = keys(documents, "medicine", "noise", floor)

@@ -1,5 +1,6 @@
 """Options of a selection beside its method: what each does to the picks, and that `why` knows of it."""
 
+import copy
 import json
 from functools import partial
 
@@ -239,7 +240,7 @@ def test_documents_are_the_same_with_and_without_their_features(pipeline, monkey
 
     def flat(features):
         rows = []
-        for each in candidates.stream(features=features):
+        for each in candidates.each_block(copy.copy, features=features):
             if features:
                 assert each.features.content_hash.tolist() == each.content_hash.tolist()
             columns = each.table.to_pydict().values(), each.log_weights.values()
@@ -250,7 +251,7 @@ def test_documents_are_the_same_with_and_without_their_features(pipeline, monkey
 
     assert flat(True) == flat(False)
     assert len(flat(True)) == 60 and {row[-1] for row in flat(True)} > {0, 1}
-    assert len(list(candidates.stream(features=True))) > len(list(candidates.stream())) > 6
-    for features in (True, False):
-        mapped = list(candidates.map(lambda each: each.content_hash.tolist(), features=features))
-        assert mapped == [each.content_hash.tolist() for each in candidates.stream(features=features)]
+    blocks = {
+        features: len(list(candidates.each_block(copy.copy, features=features))) for features in (True, False)
+    }
+    assert blocks[True] > blocks[False] > 6

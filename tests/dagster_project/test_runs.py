@@ -95,10 +95,10 @@ def test_where_nothing_is_left_to_go_on_with_one_step_fails_and_the_rest_is_not_
 def test_a_full_disk_ends_the_run_before_anything_is_made_of_a_part_of_the_pool(pipeline, monkeypatch):
     pipeline.write_pool()
 
-    def full(workspace, output, *rest):
-        if output.partition == "pool.law":
+    def full(worker, item, tell):
+        if item.file.shard == "pool.law":
             raise OSError(28, "No space left on device", "features/pool.law.arrow")
-        return count_shard(workspace, output, *rest)
+        return count_shard(worker, item, tell)
 
     monkeypatch.setattr("dsir_dagster.assets.raw_counts.count_shard", full)
     stages = pipeline.run()
