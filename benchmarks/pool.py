@@ -68,7 +68,7 @@ def require_corpus() -> Corpus:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolFolder:
     """A pool in a folder.
 
     Attributes
@@ -95,7 +95,7 @@ class Pool:
 
 def make_pool(
     corpus: Corpus, folder: Path, text_bytes: int, shard_bytes: int, slices: dict[str, int]
-) -> Pool:
+) -> PoolFolder:
     """Write a pool of about this many bytes of text, and slices of the corpus.
 
     Parameters
@@ -112,7 +112,7 @@ def make_pool(
 
     Returns
     -------
-    Pool
+    PoolFolder
     """
     for name in ("pool", *slices):
         (folder / name).mkdir(parents=True)
@@ -136,7 +136,7 @@ def make_pool(
         with open(folder / f"{name}.jsonl", "wb") as out:
             for part in sorted((folder / name).iterdir()):
                 out.write(part.read_bytes())
-    return Pool(
+    return PoolFolder(
         sorted((folder / "pool").iterdir()),
         folder / shard_name(first, whole),
         [folder / f"{name}.jsonl" for name in slices],

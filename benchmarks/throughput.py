@@ -43,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pipeline import Pipeline, Process, run_process
-from benchmarks.pool import Corpus, Pool, make_pool, require_corpus
+from benchmarks.pool import Corpus, PoolFolder, make_pool, require_corpus
 from dsir_dagster.resources.engine import available_cores
 
 KERNEL_MEGABYTES = 64
@@ -113,7 +113,7 @@ def measure(corpus: Corpus, folder: Path, options: argparse.Namespace, console: 
     return figures
 
 
-def measure_functions(pool: Pool, folder: Path, console: Console) -> dict[str, dict[str, float]]:
+def measure_functions(pool: PoolFolder, folder: Path, console: Console) -> dict[str, dict[str, float]]:
     """Time the kernel beside the reference's functions; print the table."""
     process = run_process("benchmarks.kernel", *pool.slices, log=folder / "kernel.log")
     figures = json.loads(process.output.splitlines()[-1])
@@ -135,7 +135,7 @@ def measure_functions(pool: Pool, folder: Path, console: Console) -> dict[str, d
     return figures
 
 
-def measure_reference(corpus: Corpus, pool: Pool, folder: Path) -> dict[str, float]:
+def measure_reference(corpus: Corpus, pool: PoolFolder, folder: Path) -> dict[str, float]:
     """Time the reference end to end on its slice, and scale it to the pool."""
     target = folder / "target.jsonl"
     with pa.input_stream(str(corpus.target), compression="detect") as packed, open(target, "wb") as plain:
@@ -157,7 +157,7 @@ def measure_reference(corpus: Corpus, pool: Pool, folder: Path) -> dict[str, flo
     }
 
 
-def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[str, object]:
+def measure_ours(corpus: Corpus, pool: PoolFolder, folder: Path, cores: int) -> dict[str, object]:
     """Time ``dsir run`` on the pool: fresh, again, with one shard more, with new targets; then on a quarter of it.
 
     And with new targets on features of the published tool's hash.
@@ -266,7 +266,7 @@ def summary(process: Process, n_bytes: int, cores: int) -> dict[str, float]:
     }
 
 
-def describe(corpus: Corpus, pool: Pool, cores: int, load: float, console: Console) -> None:
+def describe(corpus: Corpus, pool: PoolFolder, cores: int, load: float, console: Console) -> None:
     """Print what will be measured on what."""
     lines = [
         f"Text: {corpus.name}; {pool.copies:.2f} copies of its {len(corpus.files)} files make a pool of "

@@ -23,8 +23,8 @@ from dsir_dagster.refresh import CAUSE_TAG, DUE_TAG, HOME_TAG, IN_PROGRESS, REFR
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.partitions import register_shards
+from dsir_dagster.resources.pipeline import PipelineResource
 from dsir_dagster.resources.plan import Output, Plan, fingerprint, takes_part
-from dsir_dagster.resources.workspace import Pipeline
 
 #: Seconds that a file has to be left alone before it alone starts a refresh: it may still be written.
 SETTLE_SECONDS = 10.0
@@ -49,13 +49,13 @@ def build_automation(
             "tells of changed ones. Launches nothing."
         ),
     )
-    def discover_shards(context: dg.SensorEvaluationContext, pipeline: Pipeline) -> dg.SkipReason:
+    def discover_shards(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SkipReason:
         workspace = pipeline.workspace
         try:
             plan = workspace.plan()
         except CorpusError as error:
             return dg.SkipReason(f"the pool cannot be read: {error}")
-        vanished = workspace.vanished()
+        vanished = workspace.discovery.vanished()
         new = register_shards(context.instance, plan, vanished)
         changed = [shard for shard in plan.uncounted if plan.raw_counts(shard).state == "stale"]
         parts = [f"{len(plan.shards)} shards", *tell("new", new), *tell("changed", changed)]
@@ -71,7 +71,7 @@ def build_automation(
         ),
     )
     def refresh_when_due(
-        context: dg.SensorEvaluationContext, pipeline: Pipeline
+        context: dg.SensorEvaluationContext, pipeline: PipelineResource
     ) -> dg.SkipReason | dg.SensorResult:
         workspace = pipeline.workspace
         try:
@@ -89,7 +89,7 @@ def build_automation(
             return dg.SkipReason(f"changed less than {SETTLE_SECONDS:.0f} s ago: {', '.join(settling[:5])}")
         # The run of a `dsir run` is alive only as long as that one has the home.
         runs = context.instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))
-        if workspace.busy() or any(HOME_TAG not in run.tags for run in runs):
+        if workspace.lock.busy() or any(HOME_TAG not in run.tags for run in runs):
             return dg.SkipReason(
                 f"due: {several(len(new), 'output')}; waiting for the runs in progress to end"
             )

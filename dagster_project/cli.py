@@ -44,6 +44,7 @@ from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.verification import rebuild_catalog, verify_files
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
 from dsir_dagster.signals import Signals
@@ -323,7 +324,7 @@ def status(options: argparse.Namespace) -> int:
             if state != "fresh" or options.all:
                 table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), why)
     out.print(table)
-    vanished = workspace.vanished()
+    vanished = workspace.discovery.vanished()
     if vanished:
         out.print(
             f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until "
@@ -353,10 +354,10 @@ def verify(options: argparse.Namespace) -> int:
     With --rebuild, make the catalog again first.
     """
     workspace = Workspace(options.config, options.home)
-    with workspace.exclusive(lambda text: out.print(text, style="dim")):
+    with workspace.lock.exclusive(lambda text: out.print(text, style="dim")):
         if options.rebuild:
-            print_rebuilt(workspace.rebuild(), workspace)
-        verified = workspace.verify()
+            print_rebuilt(rebuild_catalog(workspace), workspace)
+        verified = verify_files(workspace)
     damages = verified.damages
     if not damages:
         out.print("every file is as it was written")
@@ -411,7 +412,9 @@ def prune(options: argparse.Namespace) -> int:
     workspaces = [Workspace(config, options.home) for config in options.config]
     workspace = workspaces[0]
     # What is only shown may be out of date a moment later; what is removed is looked for while nobody writes.
-    alone = workspace.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
+    alone = (
+        workspace.lock.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
+    )
     with alone:
         leftovers, absent = find_leftovers(workspaces)
         for line in absences(absent):

@@ -19,8 +19,8 @@ from dsir_dagster.refresh import Stage, build_refresh
 from dsir_dagster.resources.dagster_private import accepting_beta
 from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
 from dsir_dagster.resources.partitions import shards
+from dsir_dagster.resources.pipeline import PipelineResource
 from dsir_dagster.resources.settings import load_settings
-from dsir_dagster.resources.workspace import Pipeline
 
 #: The demo's, which a wheel carries as an example.
 DEFAULT_CONFIG = Path(__file__).with_name("example.yaml").resolve()
@@ -80,7 +80,7 @@ def build_defs(
         jobs=[refresh, build_materialize_shards()],
         sensors=sensors,
         schedules=[schedule],
-        resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},
+        resources={"pipeline": PipelineResource(config=str(config), home=str(home), threads=threads)},
         # One process a run: a step is hundredths of a second, and parallelism is inside of it.
         executor=dg.in_process_executor,
         loggers=loggers,
@@ -118,7 +118,7 @@ def build_asset(
     compute = made_one_by_one if asset.partitions.many else made_alone
     compute.__annotations__ = {
         "context": dg.AssetExecutionContext,
-        "pipeline": Pipeline,
+        "pipeline": PipelineResource,
         "config": asset.options or RunOptions,
     }
     return dg.asset(
@@ -146,7 +146,7 @@ def build_check(
 
     evaluate.__annotations__ = {
         "context": dg.AssetCheckExecutionContext,
-        "pipeline": Pipeline,
+        "pipeline": PipelineResource,
         "return": dg.AssetCheckResult,
     }
     return dg.asset_check(

@@ -33,8 +33,8 @@ import yaml
 
 from dsir_dagster import sql
 from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
+from dsir_dagster.resources.home import private_folder
 from dsir_dagster.resources.settings import ConfigError
-from dsir_dagster.resources.workspace import private_folder
 from dsir_dagster.storage import QuickSqliteStorage
 
 #: The instance's settings, written into a new DAGSTER_HOME.

@@ -13,7 +13,7 @@ import pydantic
 from dsir_dagster.assets.materialize import RunOptions, as_events
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import register_shards
-from dsir_dagster.resources.workspace import Pipeline
+from dsir_dagster.resources.pipeline import PipelineResource
 
 
 class ShardOptions(RunOptions):
@@ -39,7 +39,7 @@ def build_materialize_shards() -> dg.JobDefinition:
         description="Materialize the shards that the patterns match; each is an event of its own.",
     )
     def materialize_matching(
-        context: dg.OpExecutionContext, pipeline: Pipeline, config: ShardOptions
+        context: dg.OpExecutionContext, pipeline: PipelineResource, config: ShardOptions
     ) -> Iterator[dg.AssetMaterialization]:
         workspace = pipeline.workspace
         offered = [asset for asset in graph().shown if asset.partitions is Partitions.SHARDS]

@@ -59,7 +59,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
     )
     home = workspaces[0].home
     latest = workspaces[0].latest()
-    vanished = {shard for workspace in workspaces for shard in workspace.vanished()}
+    vanished = {shard for workspace in workspaces for shard in workspace.discovery.vanished()}
     found: list[tuple[Path, str]] = []
     for asset in graph():
         keys = {key for plan in plans for key in asset.partitions.keys(plan)}

@@ -41,9 +41,10 @@ from dsir_dagster.resources.dagster_private import (
 )
 from dsir_dagster.resources.graph import Asset, Partitions, graph
 from dsir_dagster.resources.partitions import register_shards
+from dsir_dagster.resources.pipeline import PipelineResource
 from dsir_dagster.resources.plan import Output, Plan, takes_part
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 REFRESH = "refresh"
 
@@ -124,7 +125,7 @@ def build_refresh(tell: Callable[[Stage], None] = lambda stage: None) -> dg.JobD
             out={"done": dg.Out(dg.Nothing)},
             description=f"Bring all of `{asset.name}` up to date; what is fresh stays.",
         )
-        def step(context: dg.OpExecutionContext, pipeline: Pipeline) -> Iterator:
+        def step(context: dg.OpExecutionContext, pipeline: PipelineResource) -> Iterator:
             yield from refresh_asset(context, pipeline.workspace, asset, tell)
 
         return step
@@ -169,7 +170,7 @@ def refresh_asset(
     stage = Stage(asset, [], 0)
     goes_on = False
     try:
-        if workspace.hold(context.log.info):
+        if workspace.lock.hold(context.log.info):
             begin(context, workspace)
         snapshot = workspace.snapshot()
         stage = stage_of(snapshot.plan, asset)
@@ -265,7 +266,7 @@ def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
     """Do what comes before the first step that a process executes: tidy up, register shards, say why it is done."""
     end_killed_runs(context.instance, workspace, context.run_id)
     plan = workspace.plan()
-    register_shards(context.instance, plan, workspace.vanished())
+    register_shards(context.instance, plan, workspace.discovery.vanished())
     tags = context.run.tags
     asked_by = tags.get("dagster/sensor_name") or tags.get("dagster/schedule_name") or "the Dagster UI"
     due = [output for output in plan.outputs() if output.state != "fresh"]

@@ -162,6 +162,10 @@ class Store:
         """Return where the report of one evaluation of a selection is, or will be."""
         return self.path("evaluations", selection, fingerprint=fingerprint)
 
+    def aside(self, name: str) -> Path:
+        """Return where a damaged file goes; ``name`` is its path below the home folder."""
+        return self.home / "damaged" / name
+
     def is_there(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
         """Whether a file of the lineage is there, and no other one in its place.
 

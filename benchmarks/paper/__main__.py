@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.paper import plots, summary
-from benchmarks.paper.corpus import DATA, Corpus
+from benchmarks.paper.corpus import DATA, StudyCorpus
 from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, ablated
 from benchmarks.paper.study import Study
 from benchmarks.pool import REPOSITORY
@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         measures.remove("proxy")
 
     with ThreadPoolExecutor(arguments.processes) as threads:
-        corpus = Corpus(arguments.data, arguments.targets, threads.map)
-        study = Study(corpus, arguments.output, arguments.tokens, threads.map, Progress(console))
+        corpus = StudyCorpus(arguments.data, arguments.targets, threads.map)
+        study = Study(corpus, arguments.output, arguments.tokens, threads.map, ProgressPrinter(console))
         methods = {name: METHODS[name] for name in METHODS if name in arguments.methods}
         table = [(name, settings, target) for target in corpus.targets for name, settings in methods.items()]
         wanted = [(settings, target) for _, settings, target in table]
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[summary.Table]:
+def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[summary.StudyTable]:
     """Write tables, figures and plots into a folder; return the tables."""
     tables = [summary.kl_table(rows)]
     if any(row.f1 for row in rows):
@@ -132,7 +132,7 @@ def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[s
     return tables
 
 
-class Progress:
+class ProgressPrinter:
     """Prints what was done and how long the step will take."""
 
     def __init__(self, console: Console) -> None:

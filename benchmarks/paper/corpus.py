@@ -52,7 +52,7 @@ def totals_of(batches: Iterable[Features], buckets: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """One split of a target.
 
     Attributes
@@ -68,7 +68,7 @@ class Part:
     digest: str
 
     @classmethod
-    def read(cls, path: Path) -> Part:
+    def read(cls, path: Path) -> Split:
         """Read a file of JSON Lines."""
         records = list(read_records(path))
         labels = [record.get("label") for record in records]
@@ -81,12 +81,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Target:
+class StudyTarget:
     """A target: ``train`` is selected with, ``test`` is measured with."""
 
     name: str
-    train: Part
-    test: Part
+    train: Split
+    test: Split
 
     @property
     def labelled(self) -> bool:
@@ -94,7 +94,7 @@ class Target:
         return any(self.test.labels)
 
 
-class Corpus:
+class StudyCorpus:
     """The pool, in pieces, and the targets. The pool's text is read when it is first needed.
 
     Parameters
@@ -123,9 +123,9 @@ class Corpus:
         self._counted: tuple[FeatureSpec, list[Features], np.ndarray] | None = None
         self.digest = f"{digest_of(self._files)}/{WORDS}"
         self.targets = [
-            Target(
+            StudyTarget(
                 name,
-                *(Part.read(root / "targets" / name / f"{each}.jsonl.zst") for each in ("train", "test")),
+                *(Split.read(root / "targets" / name / f"{each}.jsonl.zst") for each in ("train", "test")),
             )
             for name in (names or known)
         ]

@@ -14,7 +14,7 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.paper.corpus import Mapper, Target, count, totals_of
+from benchmarks.paper.corpus import Mapper, StudyTarget, count, totals_of
 from dsir import downstream, proxy
 from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import KERNEL_VERSION, FeatureSpec
@@ -31,21 +31,21 @@ MICRO = ("chemprot", "rct_pmc")
 TRAIN_TOKENS, TEST_TOKENS = 1_000_000, 100_000
 
 
-def kl_version(tokens: int, target: Target) -> dict:
+def kl_version(tokens: int, target: StudyTarget) -> dict:
     """Return what shapes :func:`kl` beside the texts."""
     return {"spec": asdict(INDEPENDENT), "smoothing": SMOOTHING, "ngrams": int(NGRAMS * tokens)} | {
         "kernel": KERNEL_VERSION
     }
 
 
-def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map) -> list[dict]:
+def kl(texts: pa.Array, targets: list[StudyTarget], tokens: int, mapper: Mapper = map) -> list[dict]:
     """KL(test‖selection) in nats, for the test of every target; of a selection in an order that means nothing.
 
     Parameters
     ----------
     texts : pyarrow.Array of large_string
         As many of the first are measured as have ``NGRAMS`` times the budget in n-grams.
-    targets : list of Target
+    targets : list of StudyTarget
     tokens : int
         The budget.
     mapper : callable
@@ -73,19 +73,19 @@ def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map
     return out
 
 
-def proxy_version(tokens: int, target: Target) -> dict:
+def proxy_version(tokens: int, target: StudyTarget) -> dict:
     """Return what shapes :func:`proxy_losses` beside the texts and the seed."""
     version = {"options": asdict(proxy.ProxyOptions()), "version": proxy.VERSION}
     return version | {"train_tokens": TRAIN_TOKENS, "test_tokens": TEST_TOKENS}
 
 
-def proxy_losses(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
+def proxy_losses(texts: list[str], targets: list[StudyTarget], seed: int) -> list[dict]:
     """Loss of a language model trained on a selection, on every target's test, in nats per token."""
     model = proxy.train_proxy(proxy.word_ids(texts, TRAIN_TOKENS), seed)
     return [{"proxy": model.loss(proxy.word_ids(target.test.texts, TEST_TOKENS))} for target in targets]
 
 
-def f1_version(tokens: int, target: Target) -> dict:
+def f1_version(tokens: int, target: StudyTarget) -> dict:
     """Return what shapes :func:`f1_scores` beside the texts and the seed."""
     options = asdict(downstream.DownstreamOptions())
     average = "micro" if target.name in MICRO else "macro"
@@ -97,7 +97,7 @@ def f1_version(tokens: int, target: Target) -> dict:
     }
 
 
-def f1_scores(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
+def f1_scores(texts: list[str], targets: list[StudyTarget], seed: int) -> list[dict]:
     """F1 of a classifier on features learnt from a selection, for every target."""
     vectors = downstream.learn_vectors(texts, seed)
     out = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import dsir
-from benchmarks.paper.corpus import Corpus, Mapper, Target, count, totals_of
+from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
@@ -23,7 +23,7 @@ from dsir.selection import CANDIDATE, Budget, TopK
 
 
 @dataclass(frozen=True)
-class Settings:
+class MethodSettings:
     """How to select.
 
     Attributes
@@ -64,13 +64,13 @@ class Settings:
 
 #: What the tables show, in order; `random` is what the others are compared with.
 METHODS = {
-    "random": Settings("random"),
-    "classifier": Settings("classifier"),
-    "classifier top-k": Settings("classifier top-k"),
-    "top-k": Settings("top_k"),
-    "resample, unigrams": Settings("resample", ngrams=1, temperature=1.0),
-    "resample": Settings("resample", temperature=1.0),
-    "match": Settings(
+    "random": MethodSettings("random"),
+    "classifier": MethodSettings("classifier"),
+    "classifier top-k": MethodSettings("classifier top-k"),
+    "top-k": MethodSettings("top_k"),
+    "resample, unigrams": MethodSettings("resample", ngrams=1, temperature=1.0),
+    "resample": MethodSettings("resample", temperature=1.0),
+    "match": MethodSettings(
         "match",
         buckets=65_536,
         smoothing=MatchingOptions.smoothing,
@@ -85,7 +85,7 @@ RANDOM = [replace(METHODS["random"], seed=seed) for seed in range(3)]
 _OWN = {"resample": METHODS["resample"], "top_k": METHODS["top-k"], "match": METHODS["match"]}
 
 
-def _vary(what: str, field: str, values: dict[str, tuple]) -> list[tuple[str, str, Settings]]:
+def _vary(what: str, field: str, values: dict[str, tuple]) -> list[tuple[str, str, MethodSettings]]:
     return [
         (
             what,
@@ -107,7 +107,7 @@ ABLATIONS = [
 ]
 
 
-def ablated(targets: list[Target]) -> list[Target]:
+def ablated(targets: list[StudyTarget]) -> list[StudyTarget]:
     """Return the targets that variants are tried on: every third, since `match` takes a quarter of a minute each."""
     return targets[::3]
 
@@ -124,15 +124,15 @@ def code_version() -> str:
 
 
 def select(
-    settings: Settings, corpus: Corpus, target: Target, tokens: int, mapper: Mapper = map
+    settings: MethodSettings, corpus: StudyCorpus, target: StudyTarget, tokens: int, mapper: Mapper = map
 ) -> np.ndarray:
     """Return the positions of the picked pieces, in an order that means nothing: int64[n].
 
     Parameters
     ----------
-    settings : Settings
-    corpus : Corpus
-    target : Target
+    settings : MethodSettings
+    corpus : StudyCorpus
+    target : StudyTarget
         Its training split is selected with.
     tokens : int
         Budget.

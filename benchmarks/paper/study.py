@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.paper import measures
 from benchmarks.paper.cells import Cells
-from benchmarks.paper.corpus import Corpus, Mapper, Target
-from benchmarks.paper.methods import METHODS, Settings, code_version, select
+from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget
+from benchmarks.paper.methods import METHODS, MethodSettings, code_version, select
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Study:
 
     Parameters
     ----------
-    corpus : Corpus
+    corpus : StudyCorpus
     folder : Path
         Has ``cells.jsonl`` and the picks.
     tokens : int
@@ -61,7 +61,7 @@ class Study:
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: StudyCorpus,
         folder: Path,
         tokens: int,
         mapper: Mapper = map,
@@ -77,7 +77,7 @@ class Study:
 
     # --- selections ----------------------------------------------------------------------------------
 
-    def select_all(self, wanted: list[tuple[Settings, Target]]) -> None:
+    def select_all(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
         """Make the selections that have not been made."""
         missing = []
         for settings, target in wanted:
@@ -103,11 +103,11 @@ class Study:
             self.cells.add(cell, {"picks": name, "documents": len(rows)}, time.monotonic() - started)
             self.report(f"selected: {_name(settings)}, {target.name}", done, len(missing))
 
-    def picks(self, settings: Settings, target: Target) -> str:
+    def picks(self, settings: MethodSettings, target: StudyTarget) -> str:
         """Return the name of a selection that has been made."""
         return self.cells.get(self._picks_cell(settings, target))["picks"]
 
-    def documents(self, settings: Settings, target: Target) -> int:
+    def documents(self, settings: MethodSettings, target: StudyTarget) -> int:
         """Return the number of its documents."""
         return self.cells.get(self._picks_cell(settings, target))["documents"]
 
@@ -118,7 +118,7 @@ class Study:
     def _path(self, picks: str) -> Path:
         return self.folder / "picks" / f"{picks}.npy"
 
-    def _picks_cell(self, settings: Settings, target: Target) -> dict:
+    def _picks_cell(self, settings: MethodSettings, target: StudyTarget) -> dict:
         return {
             "measure": "picks",
             "pool": self.corpus.digest,
@@ -130,7 +130,7 @@ class Study:
 
     # --- measures ------------------------------------------------------------------------------------
 
-    def cell(self, measure: str, picks: str, target: Target, seed: int | None = None) -> dict:
+    def cell(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> dict:
         """Return everything that shapes one number."""
         return {
             "measure": measure,
@@ -142,14 +142,14 @@ class Study:
             **measures.VERSIONS[measure](self.tokens, target),
         }
 
-    def value(self, measure: str, picks: str, target: Target, seed: int | None = None) -> float | None:
+    def value(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> float | None:
         """Return one number, None where it has not been measured."""
         found = self.cells.get(self.cell(measure, picks, target, seed))
         return None if found is None else found[measure]
 
-    def measure_kl(self, wanted: list[tuple[Settings, Target]]) -> None:
+    def measure_kl(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
         """Measure the KL divergences that have not been measured."""
-        by_picks: dict[str, list[Target]] = {}
+        by_picks: dict[str, list[StudyTarget]] = {}
         for settings, target in wanted:
             picks = self.picks(settings, target)
             targets = by_picks.setdefault(picks, [])
@@ -165,14 +165,16 @@ class Study:
                 self.cells.add(self.cell("kl", picks, target), result, seconds)
             self.report(f"KL: {_about(targets)}", done, len(missing))
 
-    def jobs(self, measure: str, wanted: list[tuple[str, Settings, Target]], seeds: int) -> list[Job]:
+    def jobs(
+        self, measure: str, wanted: list[tuple[str, MethodSettings, StudyTarget]], seeds: int
+    ) -> list[Job]:
         """Return what is to be computed, all selections with one seed before the next.
 
         A selection that serves several targets (``random``) is one job a seed.
         """
         jobs: list[Job] = []
         for seed in range(seeds):
-            by_picks: dict[str, tuple[str, list[Target]]] = {}
+            by_picks: dict[str, tuple[str, list[StudyTarget]]] = {}
             for name, settings, target in wanted:
                 picks = self.picks(settings, target)
                 if self.value(measure, picks, target, seed) is None:
@@ -218,11 +220,11 @@ class Study:
                 self.report(job.name, done, len(jobs))
 
 
-def _about(targets: list[Target]) -> str:
+def _about(targets: list[StudyTarget]) -> str:
     return targets[0].name if len(targets) == 1 else f"{len(targets)} targets"
 
 
-def _name(settings: Settings) -> str:
+def _name(settings: MethodSettings) -> str:
     """The method, and what is not as usual."""
     usual = next(each for each in METHODS.values() if each.method == settings.method and each.ngrams == 2)
     changed = {key: value for key, value in settings.cell().items() if value != getattr(usual, key)}

@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.paper.corpus import Target
-from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, Settings, ablated
+from benchmarks.paper.corpus import StudyTarget
+from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, MethodSettings, ablated
 from benchmarks.paper.study import Study
 
 F1 = "Downstream F1 of a classifier on features learnt from 1 M tokens of the selection"
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class StudyTable:
     """A table with a title above and notes below."""
 
     title: str
@@ -74,13 +74,13 @@ class Table:
         return "\n\n".join([f"### {self.title}", table, *self.notes])
 
 
-def reduction(study: Study, settings: Settings, target: Target) -> float:
+def reduction(study: Study, settings: MethodSettings, target: StudyTarget) -> float:
     """KL reduction over the random selections, in nats."""
     by_chance = np.mean([study.value("kl", study.picks(each, target), target) for each in RANDOM])
     return float(by_chance - study.value("kl", study.picks(settings, target), target))
 
 
-def rows_of(study: Study, methods: dict[str, Settings], seeds: int) -> list[Row]:
+def rows_of(study: Study, methods: dict[str, MethodSettings], seeds: int) -> list[Row]:
     """Collect the figures of every method on every target."""
     rows = []
     for target in study.corpus.targets:
@@ -134,7 +134,7 @@ def _pearson(points: np.ndarray) -> float:
     return float(np.corrcoef(points.T)[0, 1])
 
 
-def kl_table(rows: list[Row]) -> Table:
+def kl_table(rows: list[Row]) -> StudyTable:
     """KL reductions, and how `match` stands to `resample`."""
     methods = [name for name in dict.fromkeys(row.method for row in rows) if name != "random"]
     by = {(row.method, row.target): row for row in rows}
@@ -153,10 +153,10 @@ def kl_table(rows: list[Row]) -> Table:
                 f"match is lower on {', '.join(lower) or 'none'}."
             )
     title = "KL reduction over random selections, nats, on held-out target text under an independent hash"
-    return Table(title, ["target", *methods], lines, notes)
+    return StudyTable(title, ["target", *methods], lines, notes)
 
 
-def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> Table:
+def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> StudyTable:
     """A measure with several seeds, as mean ± standard deviation; what `match` adds to `resample` below."""
     rows = [row for row in rows if getattr(row, measure)]
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -186,7 +186,7 @@ def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> Table
         notes.append(
             f"match is worse than resample by more than that spread on {', '.join(worse) or 'none'}."
         )
-    return Table(title, ["target", *methods], lines, notes)
+    return StudyTable(title, ["target", *methods], lines, notes)
 
 
 def _shown(values: tuple[float, ...] | None) -> str:
@@ -200,7 +200,7 @@ def _seeds(values: Iterable[tuple[float, ...]]) -> str:
     return f"{' or '.join(map(str, numbers))} seed{'' if numbers == [1] else 's'}"
 
 
-def correlation_table(rows: list[Row]) -> Table:
+def correlation_table(rows: list[Row]) -> StudyTable:
     """How KL reduction goes with what the selections are for."""
     lines = []
     for measure, name in (("f1", "downstream F1"), ("proxy", "proxy loss")):
@@ -213,7 +213,7 @@ def correlation_table(rows: list[Row]) -> Table:
         "RoBERTa models over eight targets. Over methods and targets: a point is a method on a target. Within targets: "
         "the same, less the target's mean over the methods in both coordinates. For the loss, lower is better."
     ]
-    return Table(
+    return StudyTable(
         "Correlation of KL reduction with what the selections are for",
         ["with", "over methods", "over methods and targets", "within targets"],
         lines,
@@ -258,7 +258,7 @@ def in_order(value: str) -> tuple[int, float]:
     return 0, float(value.replace(",", ""))
 
 
-def ablation_table(rows: list[dict]) -> Table:
+def ablation_table(rows: list[dict]) -> StudyTable:
     """The variants."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     kinds = list(dict.fromkeys(row["what"] for row in rows))
@@ -274,4 +274,4 @@ def ablation_table(rows: list[dict]) -> Table:
         f"One setting changed at a time. Mean KL reduction over {', '.join(rows[0]['targets'])}, measured as above; in "
         "parentheses, on how many targets it is higher than with the method's own settings."
     ]
-    return Table("Ablations", ["setting", "value", *methods], lines, notes)
+    return StudyTable("Ablations", ["setting", "value", *methods], lines, notes)

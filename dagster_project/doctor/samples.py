@@ -18,6 +18,7 @@ from dsir.evaluation import contained, distinct
 from dsir.features import Features, featurize
 from dsir.matching import in_validation
 from dsir_dagster.resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
+from dsir_dagster.resources.discovery import kept_stamp
 from dsir_dagster.resources.plan import Plan, ShardFile
 from dsir_dagster.resources.settings import RawSource, Target
 from dsir_dagster.resources.workspace import Workspace
@@ -210,7 +211,7 @@ def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
     files = []
     for shard in shards:
         row = rows.get((shard.source, shard.uri))
-        stamp = workspace.kept_stamp(shard, row)
+        stamp = kept_stamp(shard, row)
         if row is None or stamp is None:
             return None
         files.append(ShardFile(row["shard"], shard.source, shard.uri, shard.size, shard.modified, stamp))

@@ -155,7 +155,7 @@ def test_automation_waits_for_runs_in_progress_and_forgets_those_that_were_kille
     other = pipeline.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert automation.tick() == 0 and "waiting for the runs in progress" in automation.message
     pipeline.instance.report_run_canceled(other)
-    with pipeline.workspace().exclusive(print):
+    with pipeline.workspace().lock.exclusive(print):
         assert automation.tick() == 0 and "waiting for the runs in progress" in automation.message
     killed = pipeline.instance.create_run_for_job(
         job, status=dg.DagsterRunStatus.STARTED, tags={"dsir/home": str(pipeline.home)}

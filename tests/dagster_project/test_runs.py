@@ -189,9 +189,9 @@ def test_a_selection_that_is_not_what_it_says_is_not_evaluated(pipeline, monkeyp
 def test_two_refreshes_at_once_in_one_home_wait_for_each_other(pipeline):
     pipeline.write_pool()
     holder = pipeline.workspace()
-    assert holder.hold(print) and not holder.hold(print)
-    assert pipeline.workspace().busy()
-    holder.release()
-    assert not pipeline.workspace().busy()
+    assert holder.lock.hold(print) and not holder.lock.hold(print)
+    assert pipeline.workspace().lock.busy()
+    holder.lock.release()
+    assert not pipeline.workspace().lock.busy()
     list(run_refresh(pipeline.workspace(), pipeline.instance, {"console": silent}))
-    assert not pipeline.workspace().busy()  # the run let go of it
+    assert not pipeline.workspace().lock.busy()  # the run let go of it

@@ -175,7 +175,7 @@ def test_a_folder_with_brackets_is_no_pattern(pipeline, pattern):
     pipeline.write("pool/part.jsonl", sentences("law", 40, seed=1))
     pipeline.config["raw"][0]["uri"] = f"data/{pattern}"
     workspace = pipeline.workspace()
-    [shard] = workspace.discover()
+    [shard] = workspace.discovery.shards()
     assert shard.uri == str(folder / "data/pool/part.jsonl") and shard.shard in (
         "pool.part",
         "pool.pool.part",
@@ -189,7 +189,7 @@ def test_a_missing_file_in_a_folder_with_brackets_is_named_as_it_is(pipeline):
     pipeline.folder = folder
     pipeline.config["raw"][0]["uri"] = "gone.jsonl"
     with pytest.raises(CorpusError, match=re.escape(f"{folder}/gone.jsonl: no such file")):
-        pipeline.workspace().discover()
+        pipeline.workspace().discovery.shards()
 
 
 def test_what_lies_in_the_home_is_left_out(pipeline):
@@ -314,11 +314,11 @@ def test_a_store_without_times_is_seen_to_change_in_a_process_that_lives_on(
     pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
     put(store, "a.jsonl", [{"id": "1", "text": "first"}])
     workspace = pipeline.workspace()
-    before = {file.shard: file.stamp for file in workspace.discover()}
-    assert {file.shard: file.stamp for file in workspace.discover()} == before
+    before = {file.shard: file.stamp for file in workspace.discovery.shards()}
+    assert {file.shard: file.stamp for file in workspace.discovery.shards()} == before
     put(store, "a.jsonl", [{"id": "1", "text": "other"}])  # the same size
     put(store, "b.jsonl", [{"id": "2", "text": "new"}])
-    after = {file.shard: file.stamp for file in workspace.discover()}
+    after = {file.shard: file.stamp for file in workspace.discovery.shards()}
     assert set(after) == {"pool.a", "pool.b"} and after["pool.a"] != before["pool.a"]
     stored = pipeline.rows("SELECT shard, stamp FROM shards ORDER BY ALL")
     assert stored == sorted(after.items())
@@ -328,7 +328,7 @@ def test_a_tag_saves_reading_the_file_for_its_stamp(pipeline, store):
     pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
     put(store, "a.jsonl", [{"id": "1", "text": "first"}])
     Store.broken.add("/pool/a.jsonl")
-    [file] = pipeline.workspace().discover()
+    [file] = pipeline.workspace().discovery.shards()
     assert file.stamp.startswith("ETag ")
 
 
@@ -346,7 +346,7 @@ def test_an_exception_of_a_store_fails_its_own_partition_and_no_other(pipeline, 
     pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
     for name in ("law", "medicine"):
         put(store, f"{name}.jsonl", sentences(name, 40, seed=1))
-    pipeline.workspace().discover()
+    pipeline.workspace().discovery.shards()
     Store.broken.add("/pool/law.jsonl")
     stages = pipeline.run()
     [message] = stages["raw_counts"].errors
