@@ -35,6 +35,7 @@ from dsir_dagster import sql
 from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
 from dsir_dagster.resources.home import private_folder
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.wording import SQLITE_DAMAGED
 from dsir_dagster.storage import QuickSqliteStorage
 
 #: The instance's settings, written into a new DAGSTER_HOME.
@@ -196,7 +197,7 @@ def fault(path: Path) -> str:
             return "was not made to the end"
     except sqlite3.DatabaseError as error:
         # All else, a disk that is full or read-only, another process that has it locked, says nothing against it.
-        if any(damage in str(error) for damage in ("not a database", "malformed")):
+        if SQLITE_DAMAGED(error):
             return f"cannot be read ({error})"
         return ""
 

@@ -30,6 +30,8 @@ from typing import ClassVar
 
 import duckdb
 
+from dsir_dagster.resources import wording
+from dsir_dagster.resources.errors import DENIED
 from dsir_dagster.resources.store import DISK_FULL
 
 #: Seconds that a transaction waits for another process to let go of the catalog.
@@ -42,15 +44,8 @@ PROCESS_LOCK = threading.Lock()
 #: The bytes at the beginning of the file that a checkpoint writes to: three headers of 4 KB.
 _HEADERS = 3 * 4096
 
-#: What DuckDB says of a file that is not as it wrote it.
-_DAMAGE = (
-    "Corrupt database file",
-    "Could not read enough bytes",
-    "database has been invalidated",
-    "deserialize",
-)
 #: Why a file cannot be opened though it may be in order.
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)
+_NOT_OPENED = (*DENIED, errno.EMFILE, errno.ENFILE)
 
 
 class CatalogError(RuntimeError):
@@ -173,7 +168,7 @@ class Database:
             except duckdb.Error as error:
                 started.cache_clear()
                 # Where the disk is full, what is committed is in the log, and is there next time.
-                if not any(os.strerror(number) in str(error) for number in DISK_FULL):
+                if wording.system_error(error, DISK_FULL) is None:
                     raise CatalogDamaged(
                         path, f"what was recorded last may not be in it ({error})"
                     ) from error
@@ -190,14 +185,13 @@ class Database:
             try:
                 connection.execute(f"ATTACH $path AS catalog{options}", {"path": str(path)})
             except duckdb.Error as error:
-                text = str(error)
-                if "Could not set lock on file" in text:
-                    waiting(text)
+                if wording.LOCKED(error):
+                    waiting(str(error))
                     continue
-                if "version number" in text:
-                    raise CatalogVersion(f"{path}: another version of DuckDB wrote it: {text}") from error
-                if not any(os.strerror(number) in text for number in (*_DENIED, *DISK_FULL)):
-                    raise CatalogDamaged(path, f"cannot be opened ({' '.join(text.split())})") from error
+                if wording.OTHER_DUCKDB(error):
+                    raise CatalogVersion(f"{path}: another version of DuckDB wrote it: {error}") from error
+                if wording.system_error(error, (*_NOT_OPENED, *DISK_FULL)) is None:
+                    raise CatalogDamaged(path, f"cannot be opened ({wording.one_line(error)})") from error
                 raise
             if _headers(path, file) == before:
                 connection.execute("USE catalog")
@@ -216,7 +210,7 @@ def interrupts() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "Query interrupted" in str(error):
+        if wording.INTERRUPTED(error):
             raise KeyboardInterrupt from error
         raise
 
@@ -227,18 +221,15 @@ def errors_named(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        text = str(error)
-        for number in DISK_FULL:
-            if os.strerror(number) in text:
-                message = f"{os.strerror(number)}; nothing was recorded: make room and start again"
-                raise OSError(number, message, str(path)) from error
-        if str(path) in text:
-            for number in _DENIED:
-                if os.strerror(number) in text:
-                    raise OSError(number, os.strerror(number), str(path)) from error
-        damaged = any(sign in text for sign in _DAMAGE)
-        if damaged and not (isinstance(error, duckdb.IOException) and str(path) not in text):
-            raise CatalogDamaged(path, f"is damaged ({' '.join(text.split())[:200]})") from error
+        if (number := wording.system_error(error, DISK_FULL)) is not None:
+            message = f"{os.strerror(number)}; nothing was recorded: make room and start again"
+            raise OSError(number, message, str(path)) from error
+        names_it = str(path) in str(error)
+        if names_it and (number := wording.system_error(error, _NOT_OPENED)) is not None:
+            raise OSError(number, os.strerror(number), str(path)) from error
+        # An error of reading that does not name the catalog is one of an output's file.
+        if wording.DAMAGED(error) and (names_it or not isinstance(error, duckdb.IOException)):
+            raise CatalogDamaged(path, f"is damaged ({wording.one_line(error)[:200]})") from error
         raise
 
 

@@ -12,10 +12,14 @@ import sqlite3
 
 import duckdb
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.store import DISK_FULL
 
 #: Packages whose exceptions are messages to whoever runs this.
 OURS = ("dsir", "dsir_dagster")
+
+#: What the system says where a user may not write.
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _NO_WRITING = "it is read-only or another user's: name another folder, or have its owner do this"
 _NO_MEMORY = (
@@ -61,7 +65,7 @@ def explained(error: BaseException) -> str | None:
         return f"not YAML: {' '.join(str(error).split())}"
     if isinstance(error, sqlite3.Error) or module == "sqlalchemy":
         return _of_sqlite(error)
-    cause = error.__cause__ and explained(error.__cause__)
+    cause = explained(error.__cause__) if error.__cause__ else None
     if module == "dagster":
         return cause or f"Dagster: {' '.join(str(error).split())[:500]}"
     if module == "rich":
@@ -73,7 +77,7 @@ def _of_system(error: OSError) -> str:
     text = error.strerror or str(error)
     if error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {text}"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in DENIED:
         return f"{text}; {_NO_WRITING}"
     if error.errno in DISK_FULL and "make room" not in text:
         return f"{text}; what is done stays: make room and start again"
@@ -82,30 +86,29 @@ def _of_system(error: OSError) -> str:
 
 def _of_duckdb(error: duckdb.Error) -> str:
     text = _first_line(error)
-    if any(os.strerror(number) in text for number in (errno.EACCES, errno.EPERM, errno.EROFS)) or (
-        "read-only" in text
-    ):
+    if wording.READ_ONLY(error) or wording.system_error(error, DENIED) is not None:
         return f"{text}; {_NO_WRITING}"
-    if any(os.strerror(number) in text for number in DISK_FULL):
+    if wording.system_error(error, DISK_FULL) is not None:
         return f"{text}; what is done stays: make room and start again"
-    if "TProtocolException" in text:
+    if wording.BAD_PARQUET_FOOTER(error):
         return "a file of an output is damaged; `dsir verify` names it and sets it aside, `dsir run` makes it again"
     damage = duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException
-    if isinstance(error, damage) or "not a valid DuckDB database" in text or "orrupt" in text:
+    if isinstance(error, damage) or wording.NO_DATABASE(error):
         return f"{text} If it stays so, the catalog is damaged: {_REBUILD}"
     return text
 
 
-def _of_sqlite(error: Exception) -> str:
-    text = _first_line(getattr(error, "orig", None) or error)
-    where = f"{os.environ.get('DAGSTER_HOME', 'DAGSTER_HOME')}, where Dagster keeps its history: {text}"
-    if "is full" in text:
+def _of_sqlite(error: BaseException) -> str:
+    error = getattr(error, "orig", None) or error  # SQLAlchemy's, which has SQLite's within it
+    home = os.environ.get("DAGSTER_HOME", "DAGSTER_HOME")
+    where = f"{home}, where Dagster keeps its history: {_first_line(error)}"
+    if wording.SQLITE_FULL(error):
         return f"{where}; what is done stays: make room and start again"
-    if "readonly" in text or "unable to open" in text:
+    if wording.SQLITE_NOT_WRITABLE(error):
         return f"{where}; {_NO_WRITING}"
-    if "locked" in text:
+    if wording.SQLITE_LOCKED(error):
         return f"{where}; another process has held it for long: end it and start again"
-    if "malformed" in text or "not a database" in text or "disk I/O" in text:
+    if wording.SQLITE_DAMAGED(error) or wording.SQLITE_IO(error):
         return f"{where}; move the folder away, a new one is made: outputs and the catalog are not in it"
     return where
 

@@ -29,6 +29,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.signatures import HEAD, compression, container, encoding
 from dsir_dagster.resources.uris import local_name, local_path, masked, split_pattern
 
@@ -57,8 +58,6 @@ _CUT_OFF = (
     "the compressed stream ends early; the file was cut off or is still being written: nothing of it is used, get the "
     "whole file"
 )
-#: What zlib says through Arrow, and the standard library, where another gzip member was to begin.
-_NO_MEMBER = ("incorrect header check", "unknown compression method", "Not a gzipped file")
 _PADDING = bytes(4)  # at the end of gzip the length of the text stands, which is zero for none
 _MAX_KEY = 200  # a key becomes a file name; leaves room for suffixes within 255 bytes
 _MODIFIED_KEYS = ("mtime", "modified", "LastModified", "last_modified", "Last-Modified", "updated")
@@ -73,8 +72,8 @@ _TAG_KEYS = (
     "sha",
     "version_id",
     "VersionId",
+    "generation",
 )
-_TAG_KEYS += ("generation",)
 
 
 class CorpusError(ValueError):
@@ -232,23 +231,21 @@ def corpus_errors(uri: str) -> Iterator[None]:
             f"{uri}: begins as {error.encoding}, and is not: {error.reason}; nothing of it is used, write it as UTF-8"
         ) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        # Of the mark that begins another gzip member, one byte may be there.
-        if "Truncated compressed stream" in text or isinstance(error, EOFError) or "(b'\\x1f')" in text:
+        if wording.CUT_OFF(error) or isinstance(error, EOFError):
             raise CorpusError(f"{uri}: {_CUT_OFF}") from error
-        if any(words in text for words in _NO_MEMBER):
+        if wording.NO_GZIP_MEMBER(error):
             name = base_name(uri)
             raise CorpusError(
                 f"{uri}: after the end of a gzip stream there is something that is neither gzip nor zeros: nothing of "
                 f"it is used, get the file again, or drop what follows: `gzip -dc {name} | gzip > new-{name}`"
             ) from error
-        if "requires too much memory" in text:
+        if wording.LARGE_WINDOW(error):
             name = base_name(uri)
             raise CorpusError(
                 f"{uri}: compressed with a zstd window of more than 128 MiB (zstd --long), as much as is held to "
                 f"decode a file; compress it again: `zstd -dc --long=31 {name} | zstd -o new-{name}`"
             ) from error
-        raise CorpusError(f"{uri}: cannot be read: {text}; {_AGAIN}") from error
+        raise CorpusError(f"{uri}: cannot be read: {wording.one_line(error)}; {_AGAIN}") from error
     except Exception as error:
         if "://" not in uri or uri.startswith("file://"):
             raise

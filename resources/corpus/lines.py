@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     BadRecord,
@@ -45,7 +45,6 @@ BLANK_LINE = "blank line"
 SEVERAL = "several JSON values on one line, expected one object (`jq -c .` writes each on a line of its own)"
 
 _BOM = b"\xef\xbb\xbf"
-_NUMBER = re.compile(r"Column\(/(.+)\) changed from string to number")
 _NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
 
 
@@ -233,7 +232,7 @@ def _arrow_columns(
                 ),
             )
         except pa.ArrowInvalid as error:
-            if not _are_numbers(str(error), fields, numbers):
+            if not _are_numbers(error, fields, numbers):
                 return None  # a bad line, or ids of several types
             continue
         if table.num_rows != len(ends):
@@ -251,14 +250,14 @@ def _arrow_columns(
     return None
 
 
-def _are_numbers(error: str, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
+def _are_numbers(error: pa.ArrowInvalid, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
     """Learn from Arrow's error which fields hold numbers; False where it says nothing of the kind."""
-    if found := _NUMBER.search(error):
+    if found := wording.NUMBER_FOR_STRING.match(error):
         name = found[1].replace("/", ".")
         if name in (fields.id, fields.source) and name not in (*fields.text, *numbers):
             numbers[name] = pa.int64()
             return True
-    elif "Failed to convert JSON to int64" in error and pa.int64() in numbers.values():
+    elif wording.NO_INTEGER(error) and pa.int64() in numbers.values():
         numbers.update(dict.fromkeys(numbers, pa.float64()))
         return True
     return False
@@ -334,8 +333,9 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
     except UnicodeDecodeError:
         raise BadRecord(INVALID_UTF8) from None
     except (ValueError, RecursionError) as error:
-        if getattr(error, "msg", "") == "Extra data" and error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
-            raise BadRecord(SEVERAL) from None
+        if isinstance(error, json.JSONDecodeError) and wording.SEVERAL_JSON_VALUES(error):
+            if error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
+                raise BadRecord(SEVERAL) from None
         columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
         if columns is None:
             raise BadRecord("not JSON") from None

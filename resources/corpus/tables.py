@@ -21,6 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.custom import custom_batches
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
@@ -269,8 +270,8 @@ def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarra
                     yield rows, batch, rejected
             return
         except pa.ArrowInvalid as error:
-            header = "cannot infer number of columns" in str(error)
-            if not header and "straddling" not in str(error):
+            header = wording.HEADER_BEYOND_BLOCK(error)
+            if not header and not wording.RECORD_BEYOND_BLOCK(error):
                 raise
             if header and _fits(uri, block_bytes):
                 return  # a header and no record
@@ -332,7 +333,7 @@ def _csv_blocks(
                 convert_options=pa.csv.ConvertOptions(default_column_type=pa.binary()),
             )
         except pa.ArrowInvalid as error:
-            if str(error) == "Empty CSV file":
+            if wording.EMPTY_CSV(error):
                 return
             raise
         row = 0
