@@ -114,7 +114,7 @@ class Catalog:
         """
         with PROCESS_LOCK:
             self._make_current()
-            with self._database.locked(shared=False) as lock:
+            with self._database.locked() as lock:
                 with self._attached(self.path, read_only=False) as connection:
                     connection.begin()
                     [(number,)] = connection.execute(sql.load("next_commit")).fetchall()
@@ -130,7 +130,7 @@ class Catalog:
         with PROCESS_LOCK:
             self._make_current()
             with (
-                self._database.locked(shared=True) as lock,
+                self._database.locked_shared() as lock,
                 self._attached(self.path, read_only=True) as connection,
             ):
                 [(_, number, _)] = connection.execute(sql.load("about")).fetchall()
@@ -164,14 +164,14 @@ class Catalog:
         if self._ready:
             return
         if self.path.exists():
-            with self._database.locked(shared=True), self._attached(self.path, read_only=True) as connection:
+            with self._database.locked_shared(), self._attached(self.path, read_only=True) as connection:
                 version, views = _version(connection, self.path)
         elif self.lineage_files.exist() or self._copy.exists():
             raise CatalogDamaged(self.path, "is gone, though outputs were recorded in it")
         else:
             version, views = 0, ""
         if version != VERSION or (views != self._views()[1] and self.writable):
-            with self._database.locked(shared=False) as lock:
+            with self._database.locked() as lock:
                 # Another process may have been faster.
                 if not self.path.exists():
                     self._make({}, 0)
@@ -280,7 +280,7 @@ class Catalog:
         CatalogVersion
             A newer version of this project wrote the catalog.
         """
-        with PROCESS_LOCK, self._database.locked(shared=False) as lock:
+        with PROCESS_LOCK, self._database.locked() as lock:
             source, tables, number = None, {}, read_number(lock)
             for path in (self.path, self._copy):
                 with (

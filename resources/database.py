@@ -91,27 +91,38 @@ class Database:
         self.path = path
 
     @contextlib.contextmanager
-    def locked(self, shared: bool) -> Iterator[int | None]:
-        """Hold the lock beside the file; yield its descriptor.
+    def locked(self) -> Iterator[int]:
+        """Hold the lock beside the file for writing; yield its descriptor."""
+        with self._locked(self._open_lock(os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX) as lock:
+            yield lock
 
-        None where a reader has no such file and must not make one.
+    @contextlib.contextmanager
+    def locked_shared(self) -> Iterator[int | None]:
+        """Hold the lock together with other readers; yield its descriptor.
+
+        None if there is no such file and this process cannot make one.
         """
-        path = self.path.with_suffix(".lock")
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            lock = self._open_lock(os.O_RDWR | os.O_CREAT)
         except OSError:
-            if not shared:
-                raise
             try:
-                lock = os.open(path, os.O_RDONLY)
+                lock = self._open_lock(os.O_RDONLY)
             except OSError:
                 yield None
                 return
+        with self._locked(lock, fcntl.LOCK_SH):
+            yield lock
+
+    def _open_lock(self, flags: int) -> int:
+        return os.open(self.path.with_suffix(".lock"), flags, 0o666)
+
+    @contextlib.contextmanager
+    def _locked(self, lock: int, how: int) -> Iterator[int]:
         try:
             waiting = self._waiting()
             while True:
                 try:
-                    fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    fcntl.flock(lock, how | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
                     waiting(str(error))

@@ -6,7 +6,9 @@ import dagster as dg
 
 from dsir_dagster.resources.plan import Plan
 
-shards = dg.DynamicPartitionsDefinition(name="shards")
+SHARDS = "shards"
+
+shards = dg.DynamicPartitionsDefinition(name=SHARDS)
 
 
 def register_shards(instance: dg.DagsterInstance, plan: Plan, vanished: Sequence[str] = ()) -> list[str]:
@@ -24,10 +26,10 @@ def register_shards(instance: dg.DagsterInstance, plan: Plan, vanished: Sequence
     list of str
         Keys of the shards that are new.
     """
-    known = set(instance.get_dynamic_partitions(shards.name))
+    known = set(instance.get_dynamic_partitions(SHARDS))
     for key in sorted(known.intersection(vanished)):
-        instance.delete_dynamic_partition(shards.name, key)
+        instance.delete_dynamic_partition(SHARDS, key)
     new = sorted(plan.shards.keys() - known)
     if new:
-        instance.add_dynamic_partitions(shards.name, new)
+        instance.add_dynamic_partitions(SHARDS, new)
     return new

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +91,8 @@ class RecordWriter:
         self._part_bytes = part_bytes
         self._parts: list[Part] = []
         self._records = self._held = 0  # of the current part
-        self._file = self._sink = None
+        self._file: BinaryIO | None = None
+        self._sink: BinaryIO | pa.NativeFile | None = None  # what compresses into the file, or the file
         self._pieces: list[tuple[Records | list[bytes], pa.StructArray]] = []
 
     def __enter__(self) -> RecordWriter:
@@ -174,12 +175,15 @@ class RecordWriter:
         if not lines:
             return
         with self._writing():
-            if self._file is None:
-                self._file = open(self._path, "wb")
-                self._sink = self._file
-                if self._format == "jsonl.zst":
-                    self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
-            self._sink.write(b"".join(lines))
+            self._opened().write(b"".join(lines))
+
+    def _opened(self) -> BinaryIO | pa.NativeFile:
+        """Return what takes the lines of the current part; open it if it is new."""
+        if self._sink is None:
+            self._file = self._sink = open(self._path, "wb")
+            if self._format == "jsonl.zst":
+                self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
+        return self._sink
 
     def _hold(self, records: Records, objects: pa.StructArray) -> None:
         """Parquet: keep records until the part is full."""
@@ -209,8 +213,9 @@ class RecordWriter:
                 with open(self._path, "wb") as file:
                     pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
             else:
-                self._sink.close()
-                self._file.close()
+                for stream in (self._sink, self._file):
+                    if stream is not None:
+                        stream.close()
             size = self._path.stat().st_size
         self._parts.append(Part(self._path, self._records, size, json_columns))
         self._file = self._sink = None
@@ -295,10 +300,10 @@ def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[
 def _columns(records: pa.RecordBatch | list[bytes]) -> dict[str, pa.Array | None]:
     """Return the columns of a piece; None for one that has no type in Arrow."""
     if isinstance(records, pa.RecordBatch):
-        columns = zip(records.schema.names, records.columns, strict=True)
-        return {n: c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for n, c in columns}
+        given = zip(records.schema.names, records.columns, strict=True)
+        return {n: c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for n, c in given}
     parsed = [parse_record(line) for line in records]
-    columns = {}
+    columns: dict[str, pa.Array | None] = {}
     for name in dict.fromkeys(name for record in parsed for name in record):
         try:
             columns[name] = pa.array([record.get(name) for record in parsed])

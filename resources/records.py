@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from dsir.features import hash_strings
+from dsir_dagster.resources.corpus import CorpusError, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields, put
-from dsir_dagster.resources.corpus.files import CorpusError, file_format
 from dsir_dagster.resources.corpus.jsontext import dump_json, parse_record
-from dsir_dagster.resources.corpus.lines import LineBlock, line_blocks
-from dsir_dagster.resources.corpus.tables import TableBlock, replace_column, table_blocks
+from dsir_dagster.resources.corpus.lines import LineBlock
+from dsir_dagster.resources.corpus.tables import TableBlock, replace_column
 
 if TYPE_CHECKING:
     from dsir_dagster.resources.settings import Reader
@@ -50,7 +50,7 @@ class Lines:
             yield bytes(view[start:end])
 
 
-Records = Lines | pa.RecordBatch
+Records: TypeAlias = Lines | pa.RecordBatch
 
 
 def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 1 << 20) -> Iterator[Records]:
@@ -82,16 +82,10 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
     rows = np.asarray(rows, np.int64)
     if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any()):
         raise ValueError("rows must be ascending, each once, from 0")
-    fields = RecordFields.of(reader)
-    is_lines = reader.reader is None and file_format(uri) == "jsonl"
-    if is_lines:
-        blocks = line_blocks(uri, fields, block_bytes)
-    else:
-        blocks = table_blocks(uri, reader, fields, block_bytes, all_columns=True)
     done = 0
-    with contextlib.closing(blocks):
+    with contextlib.closing(read_blocks(uri, reader, block_bytes, all_columns=True)) as blocks:
         while done < len(rows) and (block := next(blocks, None)) is not None:
-            if is_lines:
+            if isinstance(block, LineBlock):
                 stop = int(np.searchsorted(rows, block.row + block.count))
                 if stop > done and block.skipped:
                     break
@@ -158,8 +152,10 @@ def read_pieces(
             pieces += cut
             parents += [parent] * len(cut)
         done += len(found)
-        put_in = _pieces_of_lines if isinstance(found, Lines) else _pieces_of_table
-        yield from put_in(found, fields.text[0], parents, pieces, block_bytes)
+        if isinstance(found, Lines):
+            yield from _pieces_of_lines(found, fields.text[0], parents, pieces, block_bytes)
+        else:
+            yield from _pieces_of_table(found, fields.text[0], parents, pieces, block_bytes)
 
 
 def cut_pieces(uri: str, row: int, text: str, begins: np.ndarray, ends: np.ndarray) -> list[str]:

@@ -21,6 +21,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -143,8 +144,10 @@ class BatchWriter:
             self._open = files.pop_all()
         return self
 
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        self._open.__exit__(kind, *error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
         if kind is None:
             _seal_footer(self._path, _IPC_END)
 

@@ -13,7 +13,7 @@ CSV), ``custom`` (custom readers), ``jsontext`` (records as JSON text).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,9 @@ __all__ = [
 ]
 
 
-def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterator[Block]:
+def read_blocks(
+    uri: str, reader: Reader, block_bytes: int = 1 << 22, all_columns: bool = False
+) -> Generator[Block]:
     """Read a file in blocks of about ``block_bytes``, in order.
 
     Decompresses and cuts at record boundaries; texts are extracted by :meth:`Block.parse`. Rows, texts
@@ -70,6 +72,8 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
         Names the fields, and the custom reader if there is one.
     block_bytes : int
         Decompressed bytes a block.
+    all_columns : bool
+        Read columns that no field needs as well.
 
     Yields
     ------
@@ -82,10 +86,6 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
         The file is missing, cut off, damaged, of an unknown format, or lacks a column. It may come
         after blocks were yielded; nothing of the file is to be used then.
     """
-    return _blocks(uri, reader, block_bytes)
-
-
-def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = False) -> Iterator[Block]:
     fields = RecordFields.of(reader)
     if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
@@ -95,7 +95,8 @@ def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = Fals
 def fields_of_file(uri: str, reader: Reader) -> list[str]:
     """Return the fields that a file's first records have, dotted where they are nested; none of damaged records."""
     names: dict[str, None] = {}
-    for block in islice(_blocks(uri, reader, 1 << 16, all_columns=True), 1):
+    for block in islice(read_blocks(uri, reader, 1 << 16, all_columns=True), 1):
+        records: Iterable[object]
         if isinstance(block, LineBlock):
             records = map(_as_record, block.data[: 1 << 20].splitlines()[:20])
         else:

@@ -437,9 +437,9 @@ def field_names(record: Any, limit: int = 20) -> list[str]:
     return names[:limit]
 
 
-def excerpt(content: bytes | str) -> str:
+def excerpt(content: bytes | memoryview | str) -> str:
     """Return the first 200 characters, printable."""
-    if isinstance(content, bytes | bytearray | memoryview):
+    if not isinstance(content, str):
         content = bytes(content[: 4 * EXCERPT_CHARACTERS]).decode("utf-8", "replace")
     content = content[:EXCERPT_CHARACTERS]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in content)
@@ -489,4 +489,5 @@ def _type_name(value: Any) -> str:
         return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return {str: "a string", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)

@@ -458,15 +458,19 @@ def _modified(info: dict) -> float:
     for key in _MODIFIED_KEYS:
         value = info.get(key)
         if isinstance(value, str):
-            for parse in (datetime.fromisoformat, parsedate_to_datetime):
-                with contextlib.suppress(ValueError):
-                    value = parse(value)
-                    break
+            value = _time(value)
         if isinstance(value, datetime):
             return value.timestamp()
         if isinstance(value, int | float):
             return float(value)
     return 0.0
+
+
+def _time(text: str) -> datetime | None:
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        with contextlib.suppress(ValueError):
+            return parse(text)
+    return None
 
 
 def _tag(info: dict) -> str | None:

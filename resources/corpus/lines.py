@@ -14,8 +14,9 @@ from __future__ import annotations
 import functools
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +129,7 @@ class LineBlock:
         )
 
 
-def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[LineBlock]:
+def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[LineBlock]:
     """Decompress a file and cut it into blocks of whole lines, of one JSON value each.
 
     Parameters
@@ -266,11 +267,11 @@ def _are_numbers(error: pa.ArrowInvalid, fields: RecordFields, numbers: dict[str
 @functools.cache
 def _schema(fields: RecordFields, numbers: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema | None:
     """Return the types to parse the fields as; None if fields contradict each other."""
-    types, tree = dict(numbers), {}
+    types, tree = dict(numbers), dict[str, Any]()
     for name in fields.names:
         type_ = types.get(name, pa.string())
         *parents, leaf = name.split(".")
-        node: dict = tree
+        node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
@@ -299,7 +300,9 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     return pc.coalesce(pc.struct_field(column, parts), table.column(name).combine_chunks())
 
 
-def _parse_lines(lines, fields: RecordFields, skipped_excerpt: str = "") -> TextBatch:
+def _parse_lines(
+    lines: Iterable[tuple[int, bytes | memoryview | None]], fields: RecordFields, skipped_excerpt: str = ""
+) -> TextBatch:
     """Parse ``(row, line without newline)`` one by one; a line of None was too long to be held."""
     rows: list[int] = []
     found: list[tuple[str, str | None, str | None]] = []
@@ -339,7 +342,9 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
         columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
         if columns is None:
             raise BadRecord("not JSON") from None
-        return tuple(column[0].as_py() if column is not None else None for column in columns)
+        texts, *others = columns
+        id_, source = (column if column is None else column[0].as_py() for column in others)
+        return texts[0].as_py(), id_, source
     if not isinstance(record, dict):
         raise BadRecord("not a JSON object")
     return fields.extract(record)

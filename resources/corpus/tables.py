@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -132,7 +132,7 @@ class TableBlock:
 
 def table_blocks(
     uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool = False
-) -> Iterator[TableBlock]:
+) -> Generator[TableBlock]:
     """Read a file with columns.
 
     Parameters
@@ -439,7 +439,10 @@ def replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.Rec
     def nested(path: list[str]) -> pa.Array:
         return pa.StructArray.from_arrays([nested(path[1:])], names=path[:1]) if path else column
 
-    top, *path = _path(batch.schema, name)
+    found = _path(batch.schema, name)
+    if found is None:
+        raise ValueError(f"there is no column for the field '{name}'")
+    top, *path = found
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns[top] = replaced(columns[top], path)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))

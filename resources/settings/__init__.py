@@ -15,6 +15,7 @@ from typing import Annotated
 
 import pydantic
 import yaml
+from pydantic_core import ErrorDetails
 
 from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
 from dsir_dagster.resources.settings.methods import KeyRule, Method, MethodOptions, methods
@@ -191,7 +192,7 @@ def _values_in(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     return known[node]
 
 
-def _key(item: dict, content: object) -> str:
+def _key(item: ErrorDetails, content: object) -> str:
     """Write an error's location as ``selections[0].size``, without the names of a union's alternatives."""
     text = ""
     missing = len(item["loc"]) - 1 if item["type"] == "missing" else None
@@ -205,7 +206,7 @@ def _key(item: dict, content: object) -> str:
     return text or "(top level)"
 
 
-def _reason(item: dict) -> str:
+def _reason(item: ErrorDetails) -> str:
     """Write a pydantic error for someone who has not read pydantic's manual."""
     if item["type"] == "extra_forbidden":
         return "unknown key; check the spelling against the README's configuration reference"
