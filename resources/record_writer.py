@@ -122,7 +122,7 @@ class RecordWriter:
         OSError
             The file cannot be written; it is named, and closed.
         """
-        objects = _provenance_rows(provenance)
+        objects = provenance_rows(provenance)
         if len(objects) != len(records):
             raise ValueError(f"{len(records)} records but {len(objects)} rows of provenance")
         if self._format == "parquet":
@@ -130,7 +130,7 @@ class RecordWriter:
             return
         lines = records if isinstance(records, Lines) else json_lines(records, PROVENANCE_FIELD)
         batch: list[bytes] = []
-        for line, text in zip(lines, _provenance_texts(objects), strict=True):
+        for line, text in zip(lines, provenance_texts(objects), strict=True):
             if self._held >= self._part_bytes:
                 self._append(batch)
                 self._finish_part()
@@ -233,7 +233,7 @@ class RecordWriter:
         self._records = 0
 
 
-def _provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
+def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
     """Bring provenance into the type that is written."""
     if isinstance(provenance, list):
         keys = list(map(list, provenance)) or [PROVENANCE.names]
@@ -249,7 +249,7 @@ def _provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
     return pa.StructArray.from_arrays(columns, fields=list(type_))
 
 
-def _provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
+def provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
     """Write provenance as JSON; floats by repr, so that they come back bit by bit; not finite: null."""
     names = objects.type.names
     columns = [json_values(objects.field(name)) for name in names]

@@ -145,7 +145,7 @@ def discover(source: RawSource, leave_out: Path | None = None) -> list[Shard]:
     """
     shards: dict[str, Shard] = {}
     for relative, info in _find(source.uri, f"the source '{source.name}'", leave_out):
-        key = _shard_key(source.name, relative)
+        key = shard_key(source.name, relative)
         if key in shards:
             raise CorpusError(
                 f"{shards[key].uri} and {info.uri}: both files have the shard key '{key}'; rename or remove "
@@ -399,7 +399,7 @@ def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileI
         else:
             size = int(info.get("size") or 0)
             files.append(
-                (relative, FileInfo(_full_uri(uri, filesystem, path), size, _modified(info), _tag(info)))
+                (relative, FileInfo(_full_uri(uri, filesystem, path), size, modified_of(info), tag_of(info)))
             )
     if not files:
         what = "no file matches this pattern" if pattern else "this is a folder; expected a file or a pattern"
@@ -453,7 +453,7 @@ def _full_uri(pattern: str, filesystem: fsspec.AbstractFileSystem, path: str) ->
     return "::".join(segments)
 
 
-def _modified(info: dict) -> float:
+def modified_of(info: dict) -> float:
     """Return when a file was modified; the time of creation, which some have instead, says nothing of that."""
     for key in _MODIFIED_KEYS:
         value = info.get(key)
@@ -473,7 +473,7 @@ def _time(text: str) -> datetime | None:
     return None
 
 
-def _tag(info: dict) -> str | None:
+def tag_of(info: dict) -> str | None:
     """Return what tells an object's content from another; a weak ETag does not."""
     for key in _TAG_KEYS:
         value = info.get(key)
@@ -482,7 +482,7 @@ def _tag(info: dict) -> str | None:
     return None
 
 
-def _shard_key(source: str, relative: str) -> str:
+def shard_key(source: str, relative: str) -> str:
     """Build a shard key that Dagster accepts; a hash keeps changed names apart and stable."""
     tail = _split_suffix(relative)[0].replace("/", ".")
     if _KEY.fullmatch(tail) and len(source) + len(tail) < _MAX_KEY:

@@ -97,7 +97,7 @@ class LineBlock:
             The file is a single value that is no record, but holds records.
         """
         if self.skipped:
-            return _parse_lines([(self.row, None)], self.fields, excerpt(self.data))
+            return parse_lines([(self.row, None)], self.fields, excerpt(self.data))
         starts, ends = self.bounds()
         columns = None
         if int((ends - starts).max()) <= MAX_LINE_BYTES:
@@ -105,7 +105,7 @@ class LineBlock:
         if columns is None:
             view = memoryview(self.data)
             bounds = zip(starts.tolist(), ends.tolist(), strict=True)
-            batch = _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+            batch = parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
             if self.alone and batch.rejected:
                 self._refuse_whole(batch.rejected[0].reason)
             return batch
@@ -300,7 +300,7 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     return pc.coalesce(pc.struct_field(column, parts), table.column(name).combine_chunks())
 
 
-def _parse_lines(
+def parse_lines(
     lines: Iterable[tuple[int, bytes | memoryview | None]], fields: RecordFields, skipped_excerpt: str = ""
 ) -> TextBatch:
     """Parse ``(row, line without newline)`` one by one; a line of None was too long to be held."""

@@ -18,6 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dsir_dagster.resources.corpus import CorpusError, content_stamp, discover, expand
+from dsir_dagster.resources.corpus.files import modified_of, tag_of
 from dsir_dagster.resources.settings import RawSource, Reader
 from tests.pipeline import sentences
 from tests.resources.test_corpus import TEXT, read, source, zstd
@@ -334,12 +335,10 @@ def test_a_tag_saves_reading_the_file_for_its_stamp(pipeline, store):
 
 @pytest.mark.parametrize("tag", ['W/"weak"', "", None])
 def test_what_is_no_tag_is_none(tag):
-    from dsir_dagster.resources.corpus.files import _modified, _tag
-
-    assert _tag({"ETag": tag}) is None
-    assert _tag({"ETag": tag, "generation": 7}) == "generation 7"
-    assert _modified({"created": 5.0}) == 0.0
-    assert _modified({"Last-Modified": "Mon, 30 Nov 2026 01:00:00 GMT"}) == 1796000400.0
+    assert tag_of({"ETag": tag}) is None
+    assert tag_of({"ETag": tag, "generation": 7}) == "generation 7"
+    assert modified_of({"created": 5.0}) == 0.0
+    assert modified_of({"Last-Modified": "Mon, 30 Nov 2026 01:00:00 GMT"}) == 1796000400.0
 
 
 def test_an_exception_of_a_store_fails_its_own_partition_and_no_other(pipeline, store):
