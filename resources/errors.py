@@ -1,7 +1,7 @@
 """Foreign errors, each in one line with what to do.
 
-What belongs here: what DuckDB, SQLite, Dagster, the system and Python itself raise, in words. What does not: this
-project's own errors, which say it themselves where they are raised.
+What belongs here: what to say of errors that DuckDB, SQLite, Dagster, the system and Python raise. What does not: how
+they are recognized by their wording (``resources/wording.py``), this project's own errors, whose messages say it all.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import duckdb
 from dsir_dagster.resources import wording
 from dsir_dagster.resources.store import DISK_FULL
 
-#: Packages whose exceptions are messages to whoever runs this.
+#: Packages whose exceptions are messages to the user.
 OURS = ("dsir", "dsir_dagster")
 
-#: What the system says where a user may not write.
+#: What the system says when a user may not write.
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _NO_WRITING = "it is read-only or another user's: name another folder, or have its owner do this"
@@ -30,17 +30,17 @@ _REBUILD = "`dsir verify --rebuild` makes the catalog again from the files"
 
 
 def explained(error: BaseException) -> str | None:
-    """Say in one line what a foreign error is and what to do.
+    """Explain a foreign error in one line, with what to do.
 
     Parameters
     ----------
     error : BaseException
-        What it was raised from is looked at where it says nothing itself.
+        If it says nothing itself, its cause is explained.
 
     Returns
     -------
     str or None
-        None where the error is neither foreign nor one of :data:`OURS`: a fault of the code, whose traceback is wanted.
+        None for a bug, whose traceback is wanted: an error that is neither foreign nor one of :data:`OURS`.
     """
     if type(error).__module__.split(".")[0] in OURS:
         return str(error)
@@ -99,7 +99,7 @@ def _of_duckdb(error: duckdb.Error) -> str:
 
 
 def _of_sqlite(error: BaseException) -> str:
-    error = getattr(error, "orig", None) or error  # SQLAlchemy's, which has SQLite's within it
+    error = getattr(error, "orig", None) or error  # SQLAlchemy wraps SQLite's
     home = os.environ.get("DAGSTER_HOME", "DAGSTER_HOME")
     where = f"{home}, where Dagster keeps its history: {_first_line(error)}"
     if wording.SQLITE_FULL(error):

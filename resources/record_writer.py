@@ -1,7 +1,7 @@
 """The files of a selection: chosen records, each with its provenance.
 
-What belongs here: the formats of these files. What does not: reading the records (``resources/records.py``), and moving
-the finished folder to its place (the caller writes into a temporary folder and renames it).
+What belongs here: the formats of these files. What does not: reading the records (``resources/records.py``), moving the
+finished folder into place (the caller writes into a temporary folder and renames it).
 """
 
 from __future__ import annotations
@@ -34,14 +34,18 @@ PROVENANCE = pa.struct(
         ("version", pa.string()),
     ]
 )
-#: The same of pieces, and of whole records among them.
+#: The same for selections that contain pieces; null in a whole record.
 PROVENANCE_OF_PIECES = pa.struct([*PROVENANCE, *PIECE.items()])
 PROVENANCE_FIELD = "_dsir"
 JSON_COLUMNS_KEY = b"dsir_json_columns"
 
 _ROW_GROUP = 1 << 16
-_ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|64|73|69|72)")  # a character of "_dsir", escaped
-_CONFLICT = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # of types, or beyond Arrow's types
+_ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|64|73|69|72)")  # an escaped character of "_dsir"
+_CONFLICT = (
+    pa.ArrowException,
+    OverflowError,
+    UnicodeEncodeError,
+)  # values of different types, or outside of Arrow's types
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Part:
     bytes : int
         Size of the file.
     json_columns : tuple of str
-        Parquet: columns whose values have no common type; they hold JSON text.
+        Parquet: columns that hold JSON text because their values have no common type.
     """
 
     path: Path
@@ -67,8 +71,8 @@ class Part:
 class RecordWriter:
     """Write a selection as ``records-00000.<format>``, …; a context manager.
 
-    The same calls give the same bytes. JSON Lines records keep their bytes, with ``"_dsir"`` added as the
-    last key; Parquet gets ``_dsir`` as a struct column. A ``_dsir`` that a record already has is replaced.
+    The same calls give the same bytes. JSON Lines records keep their bytes and get ``"_dsir"`` as the last key; Parquet
+    gets ``_dsir`` as a struct column. A ``_dsir`` that a record already has is replaced.
 
     Parameters
     ----------
@@ -77,7 +81,7 @@ class RecordWriter:
     format : {"jsonl", "jsonl.zst", "parquet"}
         Format of the files.
     part_bytes : int
-        Uncompressed bytes of records after which the next file begins. Parquet holds as much in memory.
+        Uncompressed bytes of records after which the next file begins. Parquet holds that much in memory.
     """
 
     def __init__(
@@ -112,13 +116,13 @@ class RecordWriter:
         records : Lines or pa.RecordBatch
             n records.
         provenance : list of dict or pa.StructArray, length n
-            log_weight, key, rank, target, shard, row, version of each; in addition, in all calls or in none, record,
-            begin_byte and end_byte, null where the record is whole.
+            log_weight, key, rank, epoch, target, shard, row and version of each record; in all calls or in none, also
+            record, begin_byte and end_byte, null if the record is whole.
 
         Raises
         ------
         ValueError
-            Other keys, or not one a record.
+            Wrong keys, or not one row for each record.
         OSError
             The file cannot be written; it is named, and closed.
         """
@@ -146,7 +150,7 @@ class RecordWriter:
         Returns
         -------
         list of Part
-            None if nothing was written.
+            Empty if nothing was written.
 
         Raises
         ------
@@ -163,7 +167,7 @@ class RecordWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Close the file and name it if it cannot be written."""
+        """Close the file and name it in the error if it cannot be written."""
         try:
             yield
         except OSError as error:
@@ -234,7 +238,7 @@ class RecordWriter:
 
 
 def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
-    """Bring provenance into the type that is written."""
+    """Convert provenance to the type that is written."""
     if isinstance(provenance, list):
         keys = list(map(list, provenance)) or [PROVENANCE.names]
     else:
@@ -250,7 +254,7 @@ def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
 
 
 def provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
-    """Write provenance as JSON; floats by repr, so that they come back bit by bit; not finite: null."""
+    """Write provenance as JSON. Floats are written by repr, so they come back bit by bit; others than finite are null."""
     names = objects.type.names
     columns = [json_values(objects.field(name)) for name in names]
     for values in zip(*columns, strict=True):
@@ -258,7 +262,7 @@ def provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
 
 
 def _with_provenance(line: bytes, text: bytes) -> bytes:
-    """Add ``"_dsir"`` to a JSON object; a newline ends it."""
+    """Add ``"_dsir"`` and a newline to a JSON object."""
     line = line.rstrip(b" \t\r\n")
     if b'"_dsir"' in line or (b"\\u00" in line and _ESCAPED_NAME.search(line)):
         record = parse_record(line)
@@ -271,7 +275,7 @@ def _with_provenance(line: bytes, text: bytes) -> bytes:
 
 
 def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[pa.Table, tuple[str, ...]]:
-    """Put pieces into one table; a column without a common type becomes JSON text."""
+    """Join pieces into one table; a column without a common type becomes JSON text."""
     tables = []
     for records, _ in pieces:
         columns = _columns(records)
@@ -298,7 +302,7 @@ def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[
 
 
 def _columns(records: pa.RecordBatch | list[bytes]) -> dict[str, pa.Array | None]:
-    """Return the columns of a piece; None for one that has no type in Arrow."""
+    """Return the columns of a piece; None for a column without a type in Arrow."""
     if isinstance(records, pa.RecordBatch):
         given = zip(records.schema.names, records.columns, strict=True)
         return {n: c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for n, c in given}
@@ -313,7 +317,7 @@ def _columns(records: pa.RecordBatch | list[bytes]) -> dict[str, pa.Array | None
 
 
 def _unified(arrays: list[pa.Array | None]) -> pa.ChunkedArray | None:
-    """Concatenate under a common type without losing a value; None if there is none."""
+    """Concatenate under a common type that loses no value; None if there is none."""
     if any(array is None for array in arrays):
         return None
     try:
@@ -325,14 +329,14 @@ def _unified(arrays: list[pa.Array | None]) -> pa.ChunkedArray | None:
 
 
 def _has_empty_struct(type_: pa.DataType) -> bool:
-    """Tell whether Parquet cannot store the type."""
+    """Return whether Parquet cannot store the type."""
     if pa.types.is_struct(type_):
         return type_.num_fields == 0 or any(_has_empty_struct(field.type) for field in type_)
     return hasattr(type_, "value_type") and _has_empty_struct(type_.value_type)
 
 
 def _json_texts(records: pa.RecordBatch | list[bytes], name: str) -> pa.Array:
-    """Write a column as JSON text; null where a record has no such field."""
+    """Write a column as JSON text; null if a record has no such field."""
     if isinstance(records, pa.RecordBatch):
         found = name in records.schema.names
         values: Iterable = json_values(records.column(name)) if found else [None] * len(records)
