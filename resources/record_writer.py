@@ -254,7 +254,7 @@ def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
 
 
 def provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
-    """Write provenance as JSON. Floats are written by repr, so they come back bit by bit; others than finite are null."""
+    """Write provenance as JSON. Floats are written by repr, so they come back bit by bit; NaN and infinity are null."""
     names = objects.type.names
     columns = [json_values(objects.field(name)) for name in names]
     for values in zip(*columns, strict=True):

@@ -1,8 +1,8 @@
 """Chosen records, read again from the corpus.
 
-What belongs here: original records with all their fields, their text whole or cut down to a piece, and the check that it
-is the text that was counted. What does not: texts of whole files (``resources/corpus``), choosing records (``dsir``),
-writing them (``resources/record_writer.py``).
+What belongs here: original records with all their fields, their text whole or cut down to a piece, and the check that
+it is the text that was counted. What does not: texts of whole files (``resources/corpus``), choosing records
+(``dsir``), writing them (``resources/record_writer.py``).
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Files of outputs whose damage is noticed when they are read.
 
-What belongs here: sealing Parquet and Arrow IPC files when they are written, and checking them when they are read. What
-does not: which files there are (``resources/store.py``).
+What belongs here: sealing Parquet and Arrow IPC files when they are written, and checking them when they are read.
+What does not: which files there are (``resources/store.py``).
 
 Any reader of the format can read either.
 
-- Parquet: every page has the format's own CRC, which leaves out the pages' headers and the footer. The footer is sealed;
-  a damaged header that Arrow can still read gives another number of rows than the footer, which is an error.
+- Parquet: every page has the format's own CRC, which leaves out the pages' headers and the footer. The footer is
+  sealed; a damaged header that Arrow can still read gives another number of rows than the footer, which is an error.
 - Arrow IPC has no checksums. Every batch is sealed, header and body, and so is the footer.
 
-A seal is the hash of the bytes around it, with zeros in its own place. It stands in the metadata that both formats have.
-The seal of a batch also hashes the file's fingerprint and the batch's number, so that a batch of another file, or from
-another place in this one, does not pass.
+A seal is the hash of the bytes around it, with zeros in its own place. It stands in the metadata that both formats
+have. The seal of a batch also hashes the file's fingerprint and the batch's number, so that a batch of another file,
+or from another place in this one, does not pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The store: immutable files of bulk rows, one per output and partition, below DSIR_HOME.
 
-What belongs here: paths, schemas, writing to a temporary name and renaming, reading back with a check of the fingerprint.
-What does not: how damage is noticed (``resources/sealed.py``), small rows (``resources/catalog.py``), the corpus
+What belongs here: paths, schemas, writing to a temporary name and renaming, checking fingerprints when reading. What
+does not: how damage is noticed (``resources/sealed.py``), small rows (``resources/catalog.py``), the corpus
 (``resources/corpus/``).
 
 The records of the assets (``assets/``) declare the kinds of files and their places.
@@ -41,7 +41,7 @@ REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 
 def schema_of(columns: dict[str, pa.DataType]) -> pa.Schema:
-    """Return a schema in which only the columns of `PIECE` may be null: Parquet reads a bit for each value that may be."""
+    """Return a schema; only columns of `PIECE` may be null, as Parquet keeps a bit for every value that may be."""
     return pa.schema([pa.field(name, type_, nullable=name in PIECE) for name, type_ in columns.items()])
 
 
@@ -97,8 +97,8 @@ def parquet_options(schema: pa.Schema) -> dict[str, object]:
     """Return the options of `pyarrow.parquet.ParquetWriter` for a table of this schema.
 
     Whole numbers take as few bits as the largest difference between neighbors needs: as small as with zstd, and read
-    four times as fast. Strings, ids among them, are an eighth larger with lz4 than with zstd, and read in a quarter less
-    time.
+    four times as fast. Strings, ids among them, are an eighth larger with lz4 than with zstd, and read in a quarter
+    less time.
     """
     whole = [field.name for field in schema if pa.types.is_signed_integer(field.type)]
     return {

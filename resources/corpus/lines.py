@@ -1,12 +1,11 @@
 """JSON Lines: cutting a stream into blocks of whole lines, and parsing a block.
 
-What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), JSON that is laid out
-otherwise (``layout`` brings it into lines), formats with columns (``tables``).
+What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), other layouts of JSON
+(``layout`` turns them into lines), formats with columns (``tables``).
 
-A block is parsed by Arrow if every line demonstrably held one good record, else line by line with the
-standard library, which gives every bad line its reason. Both ways give the same result: a line that only
-Arrow accepts (``Inf``, integers of more than 4,300 digits, nesting deeper than Python's recursion limit)
-is accepted on its own as well.
+Arrow parses a block if every line demonstrably holds one good record; otherwise the standard library parses it line by
+line and gives every bad line its reason. Both give the same result: a line that only Arrow accepts (``Inf``, integers
+of more than 4,300 digits, nesting deeper than Python's recursion limit) is accepted on its own as well.
 """
 
 from __future__ import annotations
@@ -62,12 +61,11 @@ class LineBlock:
     count : int
         Number of lines.
     data : bytes
-        The lines; the last one of a file may lack its newline. For a line that was too long to be held:
-        its beginning.
+        The lines; the last one of a file may lack its newline. For a line that was too long to hold, its beginning.
     skipped : bool
-        The block stands for one line that was too long.
+        Whether the block stands for one line that was too long.
     alone : bool
-        There is no other line in the file.
+        Whether this is the only line of the file.
     """
 
     uri: str
@@ -94,7 +92,7 @@ class LineBlock:
         Raises
         ------
         CorpusError
-            The file is a single value that is no record, but holds records.
+            The file is a single value that is not a record but holds records.
         """
         if self.skipped:
             return parse_lines([(self.row, None)], self.fields, excerpt(self.data))
@@ -114,7 +112,7 @@ class LineBlock:
         return TextBatch(rows, texts, ids, sources, [], text_bytes(texts))
 
     def _refuse_whole(self, reason: str) -> None:
-        """Refuse a file whose one value holds records, with the command that writes one a line."""
+        """Refuse a file whose single value holds records, with the command that writes them one a line."""
         if reason == SEVERAL:
             within, select = "several JSON values on one line", "."
         else:
@@ -139,7 +137,7 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[L
     fields : RecordFields
         Passed on to the blocks.
     block_bytes : int
-        Bytes read at a time. A block is longer where a line is, up to ``MAX_LINE_BYTES``.
+        Bytes to read at a time. A block with a longer line is longer, up to ``MAX_LINE_BYTES``.
 
     Raises
     ------
@@ -162,7 +160,7 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[L
 
 
 def _chunks(uri: str, stream: pa.NativeFile, block_bytes: int) -> Iterator[bytes]:
-    """Read a file so that every value is on a line; how it is laid out does not depend on ``block_bytes``."""
+    """Read a file as one value a line; ``block_bytes`` has no influence on which layout is recognized."""
     parts, held = [], 0
     while held < HEAD and (part := stream.read(max(HEAD - held, block_bytes))):
         parts.append(part)
@@ -179,7 +177,7 @@ def _chunks(uri: str, stream: pa.NativeFile, block_bytes: int) -> Iterator[bytes
 
 
 def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield bytes that end at a newline or the end of the stream, and whether the line was skipped."""
+    """Yield bytes that end at a newline or at the end of the stream, and whether they begin a skipped line."""
     pending: list[bytes] = []  # the beginning of a line, without a newline
     held = 0
     skipping = False
@@ -206,11 +204,11 @@ def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
 def _arrow_columns(
     data: bytes, starts: np.ndarray, ends: np.ndarray, fields: RecordFields
 ) -> tuple[pa.Array, pa.Array | None, pa.Array | None] | None:
-    """Parse lines with Arrow; None if it is not certain that each line is one good record.
+    """Parse lines with Arrow; None unless each line certainly is one good record.
 
-    A line that starts with ``{`` and ends with ``}`` starts and ends outside of any object: at its end
-    only ``,``, ``]`` or ``}`` could continue an open one. So each line holds at least one object, and if
-    there are as many objects as lines, each holds one.
+    A line that starts with ``{`` and ends with ``}`` starts and ends outside of any object: only ``,``, ``]`` or ``}``
+    could continue an open one at its end. So each line holds at least one object, and if there are as many objects as
+    lines, each holds one.
     """
     octets = np.frombuffer(data, np.uint8)
     last = octets[ends - 1]
@@ -222,7 +220,7 @@ def _arrow_columns(
     if not is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))):
         return None
     options = pa.json.ReadOptions(use_threads=False, block_size=min(len(data) + 16, 2**31 - 1))
-    numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings is what is tried first
+    numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings are tried first
     while (schema := _schema(fields, tuple(numbers.items()))) is not None:
         try:
             table = pa.json.read_json(
@@ -252,7 +250,7 @@ def _arrow_columns(
 
 
 def _are_numbers(error: pa.ArrowInvalid, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
-    """Learn from Arrow's error which fields hold numbers; False where it says nothing of the kind."""
+    """Learn from Arrow's error which fields hold numbers; False if it does not tell."""
     if found := wording.NUMBER_FOR_STRING.match(error):
         name = found[1].replace("/", ".")
         if name in (fields.id, fields.source) and name not in (*fields.text, *numbers):
@@ -266,7 +264,7 @@ def _are_numbers(error: pa.ArrowInvalid, fields: RecordFields, numbers: dict[str
 
 @functools.cache
 def _schema(fields: RecordFields, numbers: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema | None:
-    """Return the types to parse the fields as; None if fields contradict each other."""
+    """Return the schema to parse the fields with; None if they contradict each other."""
     types, tree = dict(numbers), dict[str, Any]()
     for name in fields.names:
         type_ = types.get(name, pa.string())
@@ -292,7 +290,7 @@ def _struct(tree: dict) -> list[pa.Field]:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    """Take a field that was parsed by :func:`_schema`."""
+    """Return the column of a field, parsed with :func:`_schema`."""
     top, *parts = name.split(".")
     column = table.column(top).combine_chunks()
     if not parts:
@@ -303,7 +301,7 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 def parse_lines(
     lines: Iterable[tuple[int, bytes | memoryview | None]], fields: RecordFields, skipped_excerpt: str = ""
 ) -> TextBatch:
-    """Parse ``(row, line without newline)`` one by one; a line of None was too long to be held."""
+    """Parse pairs of row and line (without its newline) one by one; a line of None was too long to hold."""
     rows: list[int] = []
     found: list[tuple[str, str | None, str | None]] = []
     rejected: list[Rejected] = []
@@ -351,7 +349,7 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
 
 
 def _list_of_objects(line: bytes) -> str | None:
-    """Return the key of an object under which there is a list of objects."""
+    """Return the key of an object that has a list of objects."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,10 +1,10 @@
 """The configuration file: its schema, its defaults and its error messages.
 
-What belongs here: the whole file, and how it is read; its sections are in ``pool``, ``selection``, ``evaluation``. What
-does not: reading the data that the file names (``resources/corpus/``), the paths of outputs (``resources/store.py``).
+What belongs here: reading the whole file; its sections are in ``pool``, ``selection`` and ``evaluation``. What does
+not: reading the data that the file names (``resources/corpus/``), the paths of outputs (``resources/store.py``).
 
-One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with
-the path of the key. Relative URIs are relative to the folder of the file.
+One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with the path of the
+key. Relative URIs are relative to the folder of the file.
 """
 
 from __future__ import annotations
@@ -154,12 +154,12 @@ def load_settings(path: str | Path) -> Settings:
     )
 
 
-#: Values that a configuration may have, what aliases stand for counted each time.
+#: Most values of a configuration; those behind an alias count each time.
 MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, but a key that is written twice is an error rather than the last of them, and aliases do not multiply."""
+    """YAML that refuses a key written twice, and aliases that multiply."""
 
     def construct_document(self, node: yaml.Node) -> object:
         values = _values_in(node, {})
@@ -173,7 +173,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        merge = "tag:yaml.org,2002:merge"  # `<<` may stand beside keys that it brings
+        merge = "tag:yaml.org,2002:merge"  # `<<` may bring keys that are written beside it
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value if key.tag != merge]
         for key in keys:
             if keys.count(key) > 1:
@@ -184,7 +184,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _values_in(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
-    """Count the values of a node; RecursionError where an alias is within what it stands for."""
+    """Count the values of a node; RecursionError if an alias contains itself."""
     if node not in known:
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
@@ -207,7 +207,7 @@ def _key(item: ErrorDetails, content: object) -> str:
 
 
 def _reason(item: ErrorDetails) -> str:
-    """Write a pydantic error for someone who has not read pydantic's manual."""
+    """Word a pydantic error for someone who does not know pydantic."""
     if item["type"] == "extra_forbidden":
         return "unknown key; check the spelling against the README's configuration reference"
     if item["type"] == "missing":
