@@ -150,7 +150,7 @@ class Catalog:
         if number < recorded:
             raise CatalogDamaged(
                 self.path,
-                f"has {number} of {recorded} transactions that were recorded (an older file was put in its place, or a "
+                f"has {number} of {recorded} recorded transactions (an older file was put in its place, or a "
                 "DuckDB shell that was open for writing overwrote them: open shells with `-readonly`)",
             )
 

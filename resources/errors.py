@@ -50,12 +50,10 @@ def explained(error: BaseException) -> str | None:
         said = _first_line(error)
         return f"{_NO_MEMORY}: {said}" if said else _NO_MEMORY
     if isinstance(error, RecursionError):
-        return (
-            "something is nested deeper than Python can follow: a record, or the configuration; nest it less"
-        )
+        return "a record or the configuration is nested deeper than Python can follow; flatten it"
     if isinstance(error, UnicodeEncodeError):
         bad = error.object[error.start : error.end]
-        return f"{bad!r} has no place in {error.encoding}: a name that is not UTF-8? Rename the file"
+        return f"{bad!r} cannot be written as {error.encoding}: a name that is not UTF-8? Rename the file"
     if isinstance(error, UnicodeError):
         return f"text that is not UTF-8: {error}; write it again as UTF-8"
     if isinstance(error, duckdb.Error):
@@ -80,7 +78,7 @@ def _of_system(error: OSError) -> str:
     if error.errno in DENIED:
         return f"{text}; {_NO_WRITING}"
     if error.errno in DISK_FULL and "make room" not in text:
-        return f"{text}; what is done stays: make room and start again"
+        return f"{text}; finished work is kept: make room and start again"
     return text
 
 
@@ -89,7 +87,7 @@ def _of_duckdb(error: duckdb.Error) -> str:
     if wording.READ_ONLY(error) or wording.system_error(error, DENIED) is not None:
         return f"{text}; {_NO_WRITING}"
     if wording.system_error(error, DISK_FULL) is not None:
-        return f"{text}; what is done stays: make room and start again"
+        return f"{text}; finished work is kept: make room and start again"
     if wording.BAD_PARQUET_FOOTER(error):
         return "a file of an output is damaged; `dsir verify` names it and sets it aside, `dsir run` makes it again"
     damage = duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException
@@ -103,11 +101,11 @@ def _of_sqlite(error: BaseException) -> str:
     home = os.environ.get("DAGSTER_HOME", "DAGSTER_HOME")
     where = f"{home}, where Dagster keeps its history: {_first_line(error)}"
     if wording.SQLITE_FULL(error):
-        return f"{where}; what is done stays: make room and start again"
+        return f"{where}; finished work is kept: make room and start again"
     if wording.SQLITE_NOT_WRITABLE(error):
         return f"{where}; {_NO_WRITING}"
     if wording.SQLITE_LOCKED(error):
-        return f"{where}; another process has held it for long: end it and start again"
+        return f"{where}; another process has held it for too long: end it and start again"
     if wording.SQLITE_DAMAGED(error) or wording.SQLITE_IO(error):
         return f"{where}; move the folder away, a new one is made: outputs and the catalog are not in it"
     return where

@@ -228,7 +228,7 @@ def corpus_errors(uri: str) -> Iterator[None]:
         raise CorpusError(f"{uri}: no such file; check the uri, or materialize again if it moved") from error
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{uri}: begins as {error.encoding}, and is not: {error.reason}; nothing of it is used, write it as UTF-8"
+            f"{uri}: begins as {error.encoding}, but is not: {error.reason}; nothing of it is used, write it as UTF-8"
         ) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
         if wording.CUT_OFF(error) or isinstance(error, EOFError):
@@ -302,8 +302,8 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
         if (found := container(head)) is not None:
             inside = f"compressed with {codec}, and within it " if codec else ""
             raise CorpusError(
-                f"{uri}: by its first bytes this is {inside}{found}, and its suffix says otherwise; rename it, or "
-                "write it as its suffix says"
+                f"{uri}: by its first bytes this is {inside}{found}, but its suffix says otherwise; rename it, or "
+                "write it in the format of its suffix"
             )
         stream = raw if codec is None else _decompressed(raw, codec, padded)
         if (encoded := encoding(head)) is not None:

@@ -123,7 +123,7 @@ def test_other_encodings_of_unicode_are_decoded(tmp_path, encoding, compress, bl
 
 def test_an_encoding_that_is_begun_and_not_kept_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(LINES.decode().encode("utf-16") + b"x")
-    with pytest.raises(CorpusError, match=r"a\.jsonl: begins as utf-16.*, and is not: .*UTF-8"):
+    with pytest.raises(CorpusError, match=r"a\.jsonl: begins as utf-16.*, but is not: .*UTF-8"):
         read(tmp_path / "a.jsonl")
 
 

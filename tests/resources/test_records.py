@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import gzip
 import json
 import math
@@ -457,6 +458,7 @@ def test_provenance_of_pieces_and_of_whole_records_among_them(tmp_path, format_)
 
 
 def open_files() -> int:
+    gc.collect()  # may close files of other tests
     return len(os.listdir("/proc/self/fd"))
 
 
