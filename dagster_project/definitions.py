@@ -16,7 +16,7 @@ from dsir_dagster.assets.materialize import RunOptions, as_events, as_result
 from dsir_dagster.automation import build_automation
 from dsir_dagster.jobs import build_materialize_shards
 from dsir_dagster.refresh import Stage, build_refresh
-from dsir_dagster.resources.dagster_private import accepting_beta
+from dsir_dagster.resources.dagster_private import accept_beta
 from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
 from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.settings import load_settings
@@ -29,7 +29,6 @@ DEFAULT_HOME = ".dsir"
 OWNERS = ["team:data-selection"]
 
 
-@accepting_beta
 def build_defs(
     config: str | Path | None = None,
     home: str | Path | None = None,
@@ -57,6 +56,7 @@ def build_defs(
     resources.settings.ConfigError
         The configuration is not valid.
     """
+    accept_beta()
     config = Path(config or os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG).resolve()
     home = Path(home or os.environ.get("DSIR_HOME") or DEFAULT_HOME).resolve()
     settings = load_settings(config)
