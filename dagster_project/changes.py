@@ -9,7 +9,7 @@ from __future__ import annotations
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal, Text, grid
+from dsir_dagster.terminal import Terminal, Text, grid, or_dash
 
 #: Documents shown of those that entered, and as many of those that left.
 SHOWN = 10
@@ -144,7 +144,7 @@ def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
             row["doc_id"],
             row["rank"],
             row["target"],
-            *(Text("-") if row[name] is None else row[name] for name in numbers),
+            *(or_dash(row[name]) for name in numbers),
             # The whole of it stands above, with the numbers.
             Text(row["why"], no_wrap=True, overflow="ellipsis"),
         )

@@ -17,14 +17,12 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
 from rich.live import Live
-from rich.table import Column, Table
 
 from dsir.compilation import warm_up
 from dsir_dagster.assets.materialize import first_of
@@ -42,12 +40,12 @@ from dsir_dagster.resources.catalog import Rebuilt
 from dsir_dagster.resources.errors import explained
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.partitions import register_shards
-from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
 from dsir_dagster.signals import Signals
-from dsir_dagster.terminal import Terminal, Text, absences, lines, write_anything
+from dsir_dagster.status import print_status, shorten
+from dsir_dagster.terminal import Terminal, Text, lines, write_anything
 from dsir_dagster.why import print_why
 
 # Into a file or a pipe, lines are as long as they need to be.
@@ -59,8 +57,6 @@ SHOWN = 20
 
 #: Commands that have nothing to say without a home, and must not leave one behind.
 NEED_A_HOME = ("report", "why", "changes", "verify", "prune")
-
-STYLES = {"fresh": "green", "stale": "yellow", "missing": "red", "failed": "red"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -284,67 +280,8 @@ def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
 
 def status(options: argparse.Namespace) -> int:
     """List the outputs that are not fresh, with the reason, and count the rest."""
-    workspace = Workspace(options.config, options.home)
-    plan, absent = workspace.known_plan()
-    for line in absences(absent):
-        out.print(line, soft_wrap=True)
-    failures = {
-        (row["asset"], row["partition"], row["fingerprint"]): row["error"]
-        for row in workspace.catalog.query("failures").to_pylist()
-    }
-    columns = (Column(name, overflow="fold") for name in ("asset", "partition", "state", "why"))
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    by_asset: dict[str, list[tuple[Output, str, str]]] = {}
-    stale: set[str] = set()
-    failed: set[str] = set()
-    first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
-    for output in plan.outputs():
-        state, why = output.state, output.why
-        error = failures.get((output.asset, output.partition, output.fingerprint))
-        waiting = sorted(name for name in stale if name.startswith("raw_counts["))
-        upstream = sorted(stale & output.inputs.keys())
-        if state != "fresh" and error:
-            state, why = "failed", error
-        elif output.asset == "weights" and f"raw_counts[{output.partition}]" in failed:
-            continue  # as a run does
-        elif state == "fresh" and output.asset == first_after_counts and waiting:
-            state, why = "stale", f"not counted yet: {shorten(waiting)}"
-        elif state == "fresh" and upstream and output.asset != "raw_distribution":
-            state, why = "stale", f"follows from {shorten(upstream)}"
-        if state != "fresh":
-            (failed if state == "failed" else stale).add(output.name)
-        by_asset.setdefault(output.asset, []).append((output, state, why))
-    for asset, rows in by_asset.items():
-        counts = Counter(state for _, state, _ in rows)
-        if counts["fresh"] and not options.all:
-            more = "" if counts["fresh"] == len(rows) else f" of {len(rows)}"
-            table.add_row(asset, f"{counts['fresh']}{more}", Text("fresh", style=STYLES["fresh"]), "")
-        for output, state, why in rows:
-            if state != "fresh" or options.all:
-                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), why)
-    out.print(table)
-    vanished = workspace.vanished()
-    if vanished:
-        out.print(
-            f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until "
-            "`dsir prune`",
-            style="yellow",
-        )
-    if failed:
-        out.print(
-            f"failed: {several(len(failed), 'output')}; repair what is named, and `dsir run` tries again",
-            style="red",
-        )
-    if stale:
-        out.print(f"not fresh: {several(len(stale), 'output')}; `dsir run` brings them up to date")
-    elif not failed:
-        out.print("everything is fresh")
+    print_status(Workspace(options.config, options.home), options.all, out)
     return 0
-
-
-def shorten(names: list[str]) -> str:
-    """Name the first three of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -414,8 +351,7 @@ def prune(options: argparse.Namespace) -> int:
     alone = workspace.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
     with alone:
         leftovers, absent = find_leftovers(workspaces)
-        for line in absences(absent):
-            out.print(line, soft_wrap=True)
+        out.print_absent(absent)
         if absent:
             out.print("nothing of it is removed as long as it is not there")
         if not leftovers:

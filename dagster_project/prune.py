@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from rich.table import Table
 
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import shards
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal
+from dsir_dagster.terminal import Terminal, grid
 
 #: Leftovers that are listed by name.
 SHOWN = 50
@@ -110,13 +110,9 @@ def remove_leftovers(
 
 
 def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Terminal) -> None:
-    """Show the leftovers by kind and reason, with what they take."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("what", "why", "MB"):
-        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
-    for each in leftovers[:SHOWN]:
-        table.add_row(str(each.path.relative_to(home)), each.why, f"{each.bytes / 1e6:,.1f}")
-    console.print(table)
+    """Show the leftovers in order of paths, with the reason and the size."""
+    rows = [(each.path.relative_to(home), each.why, each.bytes / 1e6) for each in leftovers[:SHOWN]]
+    console.print(grid(Table([Column("what"), Column("why"), Column("MB", "number", 1)], rows)))
     if len(leftovers) > SHOWN:
         console.print(f"and {len(leftovers) - SHOWN} more")
 

@@ -8,9 +8,9 @@ it. What does not: its key, the threshold and the verdict (``sql/macros_why.sql`
 from __future__ import annotations
 
 import shlex
+from itertools import zip_longest
 
 import numpy as np
-from rich.table import Table
 
 from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
@@ -20,8 +20,9 @@ from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal, Text, absences
+from dsir_dagster.terminal import Terminal, Text, grid
 
 #: N-grams shown for a document, and as many against it; pieces of a record.
 SHOWN = 10
@@ -50,11 +51,9 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
         raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
-    plan, absent = workspace.known_plan()
-    snapshot = Snapshot(workspace, plan)
-    for line in absences(absent):
-        console.print(line, soft_wrap=True)
-    current_selection(plan, name)
+    snapshot, absent = Snapshot.known(workspace)
+    console.print_absent(absent)
+    current_selection(snapshot.plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()
     if not rows:
         query = {"doc_id": doc_id, "selection": name, "shown": SHOWN}
@@ -69,7 +68,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
         _print_document(mine[0], console)
-        there = f"source {plan.shards[shard].source}" not in absent
+        there = f"source {snapshot.plan.shards[shard].source}" not in absent
         text = read_text(snapshot, mine[0]) if there and mine[0]["log_weight"] is not None else None
         for each in mine:
             _print_target(each, console)
@@ -120,13 +119,16 @@ def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Term
         f"name one, as in `dsir why {shlex.quote(pieces[0]['doc_id'])} --selection {selection}`",
         soft_wrap=True,
     )
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  document", "tokens", "rank"):
-        table.add_column(name, justify="left" if name == "  document" else "right", no_wrap=True)
-    for piece in pieces:
-        rank = "not picked" if piece["rank"] is None else f"{piece['rank']:,}"
-        table.add_row(f"  {piece['doc_id']}", f"{piece['n_tokens']:,}", rank)
-    console.print(table)
+    columns = [Column("  document"), Column("tokens", "whole"), Column("rank", "whole")]
+    rows = [
+        (
+            f"  {piece['doc_id']}",
+            piece["n_tokens"],
+            Text("not picked") if piece["rank"] is None else piece["rank"],
+        )
+        for piece in pieces
+    ]
+    console.print(grid(Table(columns, rows)))
     if n > len(pieces):
         console.print(f"  and {n - len(pieces):,} more")
 
@@ -144,37 +146,41 @@ def _print_target(row: dict, console: Terminal) -> None:
 
 
 def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  speaks for it", "nats", "speaks against it", "nats"):
-        table.add_column(name, justify="right" if name == "nats" else "left", no_wrap=True)
+    """Show the n-grams that speak most for the document beside those that speak most against it."""
     best = [each for each in contributions if each.nats > 0][:SHOWN]
     worst = [each for each in contributions[::-1] if each.nats < 0][:SHOWN]
-    for i in range(max(len(best), len(worst))):
-        cells: list[str | Text] = []
-        for side in (best, worst):
-            if i < len(side):
-                times = f" ({side[i].count} times)" if side[i].count > 1 else ""
-                indent = "  " if side is best else ""
-                cells += [Text(f"{indent}{side[i].ngram[:30]}{times}"), f"{side[i].nats:+.2f}"]
-            else:
-                cells += ["", ""]
-        table.add_row(*cells)
-    console.print(table)
+    columns = [
+        Column("  speaks for it"),
+        Column("nats", "signed", 2),
+        Column("speaks against it"),
+        Column("nats", "signed", 2),
+    ]
+    rows = [
+        (*_cells(for_it, indent="  "), *_cells(against_it)) for for_it, against_it in zip_longest(best, worst)
+    ]
+    console.print(grid(Table(columns, rows)))
+
+
+def _cells(contribution: Contribution | None, indent: str = "") -> tuple[str | None, float | None]:
+    if contribution is None:
+        return None, None
+    times = f" ({contribution.count} times)" if contribution.count > 1 else ""
+    return f"{indent}{contribution.ngram[:30]}{times}", contribution.nats
 
 
 def _print_chain(steps: list[dict], console: Terminal) -> None:
     """Show every step between the raw file and the selection: fingerprint, run, time."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  made by", "fingerprint", "Dagster run", "at"):
-        table.add_column(name, overflow="fold")
-    for step in steps:
-        table.add_row(
-            Text(f"  {output_name(step['asset'], step['partition'])}"),
+    columns = [Column(name) for name in ("  made by", "fingerprint", "Dagster run", "at")]
+    rows = [
+        (
+            f"  {output_name(step['asset'], step['partition'])}",
             step["fingerprint"],
             step["run_id"],
             f"{step['finished_at']:%Y-%m-%d %H:%M:%S}",
         )
-    console.print(table)
+        for step in steps
+    ]
+    console.print(grid(Table(columns, rows)))
     for step in steps:
         if step["sha256"]:
             console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True)
