@@ -140,7 +140,7 @@ def due_outputs(plan: Plan) -> list[Output]:
     for output in plan.outputs():
         if output.state == "fresh" or not takes_part(plan, output):
             continue
-        if output.asset == "selections" and output.state == "stale":
+        if output.asset == "selections" and output.state == "stale" and output.found:
             configured_there = "launchpad" in output.found.metadata
             if configured_there and output.changes == {"changed": ["configuration"], "new": [], "gone": []}:
                 left_alone.add(output.partition)

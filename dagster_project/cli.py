@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from dsir_dagster.resources import progress
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.catalog import Rebuilt
 from dsir_dagster.resources.errors import explained
-from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
@@ -139,7 +139,7 @@ def call(options: argparse.Namespace) -> int:
         err.print(lines(str(error), "red"))
         return 2
     except dg.Failure as error:
-        err.print(lines(error.description, "red"))
+        err.print(lines(error.description or str(error), "red"))
         return 1
     except Exception as error:
         said = explained(error)
@@ -224,22 +224,27 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
         parts.append(f"{len(stage.failed)} failed")
     if stage.left_out:
         parts.append(f"{len(stage.left_out)} left out ({'; '.join(dict.fromkeys(stage.left_out.values()))})")
-    metadata = [row.metadata for row in done.values()]
-    documents = sum(entry.get("documents", 0) for entry in metadata)
+    documents = _total(done.values(), "documents")
     if documents and stage.asset != "evaluations":
         parts.append(f"{documents:,} documents")
-    n_bytes = sum(entry.get("text_bytes", 0) for entry in metadata)
+    n_bytes = _total(done.values(), "text_bytes")
     if n_bytes:
         parts.append(f"{n_bytes / 1e6:,.1f} MB")
         seconds = (
             max(row.finished_at for row in done.values()) - min(row.started_at for row in done.values())
         ).total_seconds()
         parts.append(f"{n_bytes / 1e6 / max(seconds, 1e-3):,.0f} MB/s")
-    rejected = sum(entry.get("quarantined_rows", 0) for entry in metadata)
+    rejected = _total(done.values(), "quarantined_rows")
     if rejected:
         parts.append(f"{rejected:,} rows quarantined")
     mark, style = ("✗", "red") if stage.failed else ("✓", "green")
-    return Text.assemble((mark, style), f" {stage.asset:<21}", ", ".join(parts) or "nothing to do")
+    return Text().append(mark, style).append(f" {stage.asset:<21}{', '.join(parts) or 'nothing to do'}")
+
+
+def _total(rows: Iterable[Lineage], name: str) -> float:
+    """Add up a number that lineage has in its metadata."""
+    values = (row.metadata.get(name) for row in rows)
+    return sum(value for value in values if isinstance(value, int | float))
 
 
 @contextmanager

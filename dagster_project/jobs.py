@@ -52,7 +52,7 @@ def build_materialize_shards() -> dg.JobDefinition:
         keys = matching(config.shards, sorted(plan.shards))
         context.log.info(f"{len(keys)} of {len(plan.shards)} shards: {', '.join(keys[:20])}")
         for asset in offered:
-            if asset.name in config.assets:
+            if asset.step and asset.name in config.assets:
                 yield from as_events(context, asset.after, asset.step(context, workspace, keys, config))
 
     @dg.job(

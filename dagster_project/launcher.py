@@ -66,7 +66,7 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         """
         run = self._instance.get_run_by_id(run_id)
         process = worker(self._instance, run_id) if run and not run.is_finished else None
-        if process is None:
+        if run is None or process is None:
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
         self._instance.report_engine_event(
@@ -83,7 +83,7 @@ def worker(instance: dg.DagsterInstance, run_id: str) -> psutil.Process | None:
         if pid is None:
             continue
         try:
-            process = psutil.Process(int(pid.value))
+            process = psutil.Process(int(str(pid.value)))
             alive = process.status() != psutil.STATUS_ZOMBIE
             # Another process may have got the number since.
             return process if alive and process.create_time() <= entry.timestamp + CLOCKS_DIFFER else None

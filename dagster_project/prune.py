@@ -103,6 +103,7 @@ def remove_leftovers(
             shutil.rmtree(each.path)
         else:
             each.path.unlink(missing_ok=True)
+    assert shards.name, "these partitions have a name"
     known = set(instance.get_dynamic_partitions(shards.name))
     gone = {each.path.stem for each in leftovers if each.path.parent.name == "raw_counts"}
     for key in sorted(known & gone):

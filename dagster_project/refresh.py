@@ -182,7 +182,7 @@ def refresh_asset(
             record.finish(context, workspace)
         stage.failed |= quarantined(snapshot, asset)
         for name, evaluation in evaluate_checks(context, snapshot, stage):
-            context.log_event(evaluation)
+            context.log_event(evaluation)  # type: ignore[arg-type]  # which it takes; the annotation lacks it
             if evaluation.blocking and not evaluation.passed:
                 stage.failed[name] = dg.Failure(
                     f"the check {evaluation.check_name} failed", allow_retries=False
@@ -228,7 +228,7 @@ def make_due(context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage) -
         context.log.warning(f"{name} is left out: {why}")
     not_made = {**stage.left_out, **stage.failed}
     ready = [name for name in partitions if f"{stage.asset}[{name}]" not in not_made]
-    if ready:
+    if ready and record.step:
         options = (record.options or RunOptions)()
         yield from record.step(context, snapshot.workspace, ready, options)
     elif not stage.due:
@@ -352,7 +352,7 @@ def left_behind(
     for output in snapshot.plan.outputs():
         if output.asset == stage.asset and output.state == "fresh" and output.name not in made:
             newest = newest_materialization(context.instance, output)
-            then = newest.asset_materialization.tags if newest else {}
+            then = (newest and newest.asset_materialization and newest.asset_materialization.tags) or {}
             if any(then.get(tag) != value for tag, value in now.items()):
                 yield output, kept_report(context.instance, snapshot.workspace, output)
 

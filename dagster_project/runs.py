@@ -88,7 +88,7 @@ def run_refresh(
         if event.event_type == dg.DagsterEventType.RUN_FAILURE:
             error = event.job_failure_data.error
     finished = instance.get_run_by_id(run.run_id)
-    if finished.status == dg.DagsterRunStatus.CANCELED:
+    if finished and finished.status == dg.DagsterRunStatus.CANCELED:
         raise KeyboardInterrupt
     if error and not failed:
         raise dg.Failure(f"Dagster run {run.run_id} failed: {error.message.strip()}")

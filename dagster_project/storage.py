@@ -14,10 +14,11 @@ never consults it: the lineage in the catalog decides that.
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Self
+from typing import Any, Self
 
+import dagster as dg
 import sqlalchemy as sa
 
 from dsir_dagster.resources.dagster_private import (
@@ -27,6 +28,8 @@ from dsir_dagster.resources.dagster_private import (
     SqliteRunStorage,
     SqlPollingEventWatcher,
 )
+
+Handler = Callable[[dg.EventLogEntry, str], None]
 
 #: Event logs kept open: the index over all runs, and those of the runs used last. Each run has a database.
 MOST_KEPT = 8
@@ -49,9 +52,9 @@ class QuickSqliteStorage(DagsterSqliteStorage):
         self._event_log_storage = QuickEventLogStorage(os.path.join(base_dir, "history", "runs"))
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: dict[str, str]) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
         """Return the storage that ``dagster.yaml`` describes."""
-        return cls.from_local(inst_data=inst_data, **config_value)
+        return cls.from_local(config_value["base_dir"], inst_data)
 
 
 class QuickRunStorage(SqliteRunStorage):
@@ -61,9 +64,11 @@ class QuickRunStorage(SqliteRunStorage):
         self._engine = _engine(conn_string)
         super().__init__(conn_string, inst_data)
 
-    def connect(self) -> AbstractContextManager[sa.Connection]:
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
         """Give a connection for one transaction."""
-        return self._engine.begin()
+        with self._engine.begin() as connection:
+            yield connection
 
     def dispose(self) -> None:
         """Close the database."""
@@ -104,11 +109,11 @@ class QuickEventLogStorage(SqliteEventLogStorage):
                 yield connection
 
     # Dagster watches the database's file, which does not change while a connection keeps its write-ahead log.
-    def watch(self, run_id: str, cursor: str | None, callback: Callable[..., object]) -> None:
+    def watch(self, run_id: str, cursor: str | None, callback: Handler) -> None:
         """Call back with each event of a run after a cursor."""
         self._watcher.watch_run(run_id, cursor, callback)
 
-    def end_watch(self, run_id: str, handler: Callable[..., object]) -> None:
+    def end_watch(self, run_id: str, handler: Handler) -> None:
         """Stop calling back."""
         self._watcher.unwatch_run(run_id, handler)
 

@@ -17,7 +17,7 @@ from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
 from dsir.ngrams import number_ngrams
-from dsir_dagster.doctor.samples import Pool, Sample, TargetSample, ngram_totals
+from dsir_dagster.doctor.samples import PoolDocuments, Sample, TargetSample, ngram_totals
 from dsir_dagster.resources.corpus import fields_of_file
 from dsir_dagster.resources.settings import Selection, Settings
 
@@ -156,7 +156,7 @@ def check_words(settings: Settings, samples: Sequence[Sample]) -> Iterator[Findi
         yield Finding("words", "pool and targets", False, says)
 
 
-def check_lengths(selections: Sequence[Selection], pool: Pool) -> Iterator[Finding]:
+def check_lengths(selections: Sequence[Selection], pool: PoolDocuments) -> Iterator[Finding]:
     """Compare the documents' lengths with every selection's ``min_tokens``."""
     median = int(pool.n_tokens[np.searchsorted(np.cumsum(pool.of_length), (pool.documents + 1) // 2)])
     for selection in selections:
@@ -167,7 +167,7 @@ def check_lengths(selections: Sequence[Selection], pool: Pool) -> Iterator[Findi
         yield Finding("length", selection.name, share > TOO_SHORT, says, advice if share > TOO_SHORT else "")
 
 
-def check_duplicates(pool: Pool, collapsed: bool) -> Iterator[Finding]:
+def check_duplicates(pool: PoolDocuments, collapsed: bool) -> Iterator[Finding]:
     """Count documents whose text another one has."""
     again = pool.documents - pool.texts
     share = again / pool.documents
@@ -177,7 +177,7 @@ def check_duplicates(pool: Pool, collapsed: bool) -> Iterator[Finding]:
     yield Finding("duplicates", "pool", warning, says, advice)
 
 
-def check_leakage(target: TargetSample, pool: Pool) -> Iterator[Finding]:
+def check_leakage(target: TargetSample, pool: PoolDocuments) -> Iterator[Finding]:
     """Look for documents of a target, and of its holdout, in the pool, and for those of the one in the other."""
     train = distinct(target.train.hashes)
     holdout = distinct(target.holdout.hashes) if target.holdout else train[:0]

@@ -109,7 +109,7 @@ class TargetSample:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolDocuments:
     """Documents of the pool, all that are counted or those of the sample.
 
     Attributes
@@ -190,7 +190,7 @@ def _read(
             sample.errors.append(str(error))
 
 
-def sampled_pool(samples: list[Sample]) -> Pool:
+def sampled_pool(samples: list[Sample]) -> PoolDocuments:
     """Return the sample's documents as a pool."""
     hashes = np.concatenate([each.hashes for each in samples])
     n_tokens = np.concatenate([each.n_tokens for each in samples])
@@ -200,10 +200,10 @@ def sampled_pool(samples: list[Sample]) -> Pool:
         return {content: (n, "") for content, n in found.items()}
 
     lengths, of_length = np.unique(n_tokens, return_counts=True)
-    return Pool("sampled documents", len(hashes), len(distinct(hashes)), lengths, of_length, find)
+    return PoolDocuments("sampled documents", len(hashes), len(distinct(hashes)), lengths, of_length, find)
 
 
-def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
+def counted_pool(workspace: Workspace, shards: list[Shard]) -> PoolDocuments | None:
     """Return the pool, if the counts of every file are there and fresh; no file is read to find out."""
     # A file that was renamed is still the shard that it was.
     rows = {(row["source"], row["uri"]): row for row in workspace.catalog.query("known_shards").to_pylist()}
@@ -226,4 +226,6 @@ def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
         return {row["content_hash"]: (row["documents"], row["doc_id"]) for row in found.to_pylist()}
 
     n_tokens, of_length = lengths["n_tokens"].to_numpy(), lengths["documents"].to_numpy()
-    return Pool("documents of the pool", contents["documents"], contents["texts"], n_tokens, of_length, find)
+    return PoolDocuments(
+        "documents of the pool", contents["documents"], contents["texts"], n_tokens, of_length, find
+    )
