@@ -1,8 +1,8 @@
-"""``dsir why``: one document, from the raw file to its place in a selection or outside of it.
+"""``dsir why``: one document, from the raw file to its place in a selection or outside it.
 
-What belongs here: putting together what the catalog, the store and the file say of a document, and showing
-it. What does not: its key, the threshold and the verdict (``sql/macros_why.sql``), its lineage
-(``sql/macros_lineage.sql``), the n-grams' contributions (``dsir/explain.py``).
+What belongs here: combining what the catalog, the store and the file know about a document, and showing it. What does
+not: its key, the threshold and the verdict (``sql/macros_why.sql``), its lineage (``sql/macros_lineage.sql``), the
+n-grams' contributions (``dsir/explain.py``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, Text, grid
 
-#: N-grams shown for a document, and as many against it; pieces of a record.
+#: N-grams shown for a document, n-grams shown against it, and pieces of a record.
 SHOWN = 10
 
 
@@ -35,8 +35,8 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     ----------
     workspace : Workspace
     doc_id : str
-        Every document of this id is explained; ids need not be unique. Of a record that was cut into pieces, they are
-        listed.
+        Ids need not be unique: every document with this one is explained. If it is the id of a record that was cut
+        into pieces, these are listed.
     name : str
         Name of the selection.
     console : Terminal
@@ -44,9 +44,9 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     Raises
     ------
     ConfigError
-        No selection has this name, or no document or record this id.
+        No selection has this name, or no document or record has this id.
     dagster.Failure
-        The selection is not materialized, or not from the inputs of today.
+        The selection is not materialized, or not from the current inputs.
     """
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
@@ -80,18 +80,18 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
 
 
 def read_text(snapshot: Snapshot, document: dict) -> str:
-    """Read one document's text from its file; of a piece, the piece.
+    """Read one document's text from its file; for a piece of a record, the piece.
 
     Parameters
     ----------
     snapshot
     document : dict
-        shard and row, as in the view `documents`.
+        Its shard and row, as in the view `documents`.
 
     Raises
     ------
     CorpusError
-        The file has no such row any more, or another text in its place.
+        The file no longer has the row, or has another text there.
     """
     position = pack_position(snapshot.plan.counted.index(document["shard"]), document["row"])
     [text] = pool_texts(snapshot, np.array([position]))
@@ -112,7 +112,7 @@ def _print_document(row: dict, console: Terminal) -> None:
 
 
 def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Terminal) -> None:
-    """Show what a record was cut into: the pieces that are picked first, then the others."""
+    """Show what a record was cut into: picked pieces first."""
     n, picked = pieces[0]["pieces"], pieces[0]["picked"]
     console.print(
         f"{doc_id!r} is the id of a record that was cut into {n:,} documents, {picked:,} of them picked; "

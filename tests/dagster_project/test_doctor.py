@@ -185,7 +185,7 @@ def test_a_pool_that_has_nothing_like_the_target_is_told(sane):
 def test_the_command_prints_warnings_with_advice_and_ends_well(sane, capsys):
     arguments = ["--config", str(sane.config_path), "--home", str(sane.home)]
     assert cli.main(["doctor", *arguments]) == 0
-    assert "checks are well" in capsys.readouterr().out
+    assert "checks passed" in capsys.readouterr().out
     sane.config["selections"][0]["min_tokens"] = 100
     assert cli.main(["doctor", "--config", str(sane.config_path), "--home", str(sane.home)]) == 0
     printed = capsys.readouterr().out

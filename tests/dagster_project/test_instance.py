@@ -268,7 +268,7 @@ def test_settings_that_someone_changed_are_left_as_they_are(folder):
         assert len(instance.get_runs()) == 1 and instance.get_dynamic_partitions("shards") == ["a"]
     assert "max_concurrent_runs: 9" in settings.read_text() and "storage" not in settings.read_text()
     settings.write_text(settings.read_text().replace("dsir_dagster.", "dagster_project."))
-    found = r"dagster\.yaml: dagster_project\.launcher is dsir_dagster\.launcher now; correct the line"
+    found = r"dagster\.yaml: dagster_project\.launcher is now dsir_dagster\.launcher; correct the line"
     with pytest.raises(ConfigError, match=found):
         open_instance(folder.parent, pytest.fail)
 
@@ -278,7 +278,7 @@ def test_settings_that_are_not_dagsters_are_named(tmp_path, monkeypatch, setting
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text(settings)
     with pytest.raises(
-        ConfigError, match=r"dagster\.yaml: .*; correct it, or take it away: a new one is written"
+        ConfigError, match=r"dagster\.yaml: .*; correct it, or remove it to get a new one"
     ) as found:
         open_instance(tmp_path)
     assert "\n" not in str(found.value)

@@ -316,7 +316,7 @@ def test_report_shows_only_its_own_configurations_versions(two, dsir):
     assert shares(out)["law"] == "100.0%"
     # Mine again: not the newest, and what was measured of it was replaced, so nothing of the other's is shown for it.
     _, out, _ = dsir(pipeline, "report")
-    assert "configured otherwise was made since" in out and "Where the documents come from" not in out
+    assert "with another configuration was made since" in out and "Where the documents come from" not in out
     [mine] = pipeline.rows(
         "SELECT (metadata->>'tokens')::BIGINT FROM lineage WHERE asset = 'selections' "
         "AND (metadata->>'documents')::BIGINT = 20"
