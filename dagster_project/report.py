@@ -1,4 +1,4 @@
-"""``dsir report``: a terminal page on what was read, what was picked, and where it is.
+"""``dsir report``: one page in the terminal on what was read, what was picked, and where it is.
 
 What belongs here: layout. What does not: the figures (``sql/report_*.sql``).
 """

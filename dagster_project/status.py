@@ -1,7 +1,7 @@
 """``dsir status``: which outputs are fresh, stale, missing or failed, and why.
 
-What belongs here: what a run would find once those upstream are made again, and layout. What does not: the state of one
-output by itself (``resources/plan.py``).
+What belongs here: states that follow from those of inputs, and layout. What does not: the state of one output by itself
+(``resources/plan.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STYLES = {"fresh": "green", "stale": "yellow", "missing": "red", "failed": "red"
 
 @dataclass(frozen=True)
 class Status:
-    """One output's state and the reason: its own, or that of what it is made of."""
+    """An output's state and the reason for it, inputs that are to be made again included."""
 
     output: Output
     state: str
@@ -70,7 +70,7 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
     ----------
     plan : Plan
     failures : mapping of (asset, partition, fingerprint) to str
-        The errors of the outputs that could not be made.
+        The errors of outputs that could not be made.
     """
     first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
     due: set[str] = set()
@@ -99,7 +99,7 @@ def shorten(names: Collection[str]) -> str:
 
 
 def _rows(asset: str, found: list[Status], every: bool) -> Iterator[tuple[object, ...]]:
-    """Yield an asset's rows: how many outputs are fresh, and those that are not; or all of them."""
+    """Yield an asset's rows: a count of the fresh outputs and each other one, or every output."""
     mine = [each for each in found if each.output.asset == asset]
     fresh = sum(each.state == "fresh" for each in mine)
     if fresh and not every:

@@ -25,7 +25,7 @@ OF_TARGETS = {
 
 
 def print_doctor(findings: list[Finding], curves: list[Curve], console: Terminal) -> None:
-    """Print the warnings with advice, what is well in the pool, and every number of the targets."""
+    """Print the warnings with advice, the checks of the pool that passed, and all numbers of the targets."""
     warnings = [each for each in findings if each.warning]
     for each in warnings:
         mark, title = ("! ", "bold yellow"), (f"{each.check}, {each.about}", "bold")
@@ -55,7 +55,7 @@ def print_doctor(findings: list[Finding], curves: list[Curve], console: Terminal
 
 
 def _numbers(findings: list[Finding]) -> Table:
-    """Return a row for each target, with what each check found of it."""
+    """Return a row per target and a column per check."""
     cells: dict[str, dict[str, list[Finding]]] = {}
     for each in findings:
         cells.setdefault(each.about, {}).setdefault(each.check, []).append(each)
@@ -87,6 +87,6 @@ def _curves(curves: list[Curve]) -> Table:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Draw numbers as blocks of eight heights: the largest is the highest, 0 would be none."""
+    """Draw numbers as blocks of eight heights, in proportion to the largest."""
     top = max(values)
     return "".join(BLOCKS[min(int(8 * value / top), 7)] if top > 0 else BLOCKS[0] for value in values)

@@ -68,7 +68,7 @@ def test_a_small_target_is_told_by_its_learning_curve(sane):
 def test_a_target_of_three_documents_is_too_small_to_judge(sane):
     sane.write("medicine.jsonl", documents("medicine", 3, 1))
     finding = warnings(sane)["size of the target"]
-    assert finding.says == "3 documents are too few to fit a distribution on, and to judge a selection by"
+    assert finding.says == "3 documents are too few to fit a distribution or to judge a selection"
     assert examine(sane.workspace())[1] == []
 
 
@@ -97,7 +97,7 @@ def test_too_few_buckets_are_told_with_what_more_would_give(sane):
     sane.config["features"]["buckets"] = 20
     finding = warnings(sane)["collisions"]
     assert "for 20 buckets" in finding.says
-    assert "`features.buckets: 10000` would make it" in finding.advice
+    assert "`features.buckets: 10000` would bring it to" in finding.advice
 
 
 def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
@@ -112,7 +112,7 @@ def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
 
     assert found() == [
         "3 of 63 held-out texts are in the target too",
-        "2 of 182 sampled documents have the text of one of its holdout",
+        "2 of 182 sampled documents repeat a text of its holdout",
     ]
     # Beyond the sample, which sees the beginning of a file only.
     late = [*documents("law", 400, 7), *({**each, "id": f"late-{each['id']}"} for each in target[10:11])]
@@ -122,7 +122,7 @@ def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
     assert both == "3 of 63 held-out texts are in the target too"
     assert (
         of_target
-        == "1 of 583 documents of the pool have the text of one of its target, such as 'late-medicine-1-10'"
+        == "1 of 583 documents of the pool repeat a text of its target, such as 'late-medicine-1-10'"
     )
     assert of_holdout.startswith("2 of 583 documents of the pool") and "'copy-medicine-2-" in of_holdout
 

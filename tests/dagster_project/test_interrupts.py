@@ -67,7 +67,7 @@ def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, m
     said, errors = process.communicate(timeout=30)
     assert time.monotonic() - asked < 10
     assert process.returncode == code, said + errors
-    assert errors.strip() == "stopped; what was done stays, and `dsir run` goes on from there"
+    assert errors.strip() == "stopped; finished outputs stay, and `dsir run` goes on from there"
     assert "Traceback" not in said + errors and "✓" not in said
     assert slow.rows("SELECT DISTINCT asset FROM lineage") == [("raw_counts",)]
     assert not list(slow.home.glob("*/.tmp/*"))  # what was half written is gone
