@@ -1,9 +1,9 @@
-"""What selections are measured by: KL to held-out target text, a classifier's F1, a language model's loss.
+"""The measures of selections: KL to held-out target text, a classifier's F1, a language model's loss.
 
-What belongs here: one number of one selection and one target, and what shaped it. What does not: the measures
-themselves (``dsir``), which cells there are, what is made of them.
+What belongs here: one number for one selection and one target, and what shaped it. What does not: the measures
+themselves (``dsir``), which cells there are, their evaluation.
 
-All functions are called in processes of their own or in threads, and depend on their arguments alone.
+All functions run in other processes or threads, and depend on their arguments alone.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dsir import downstream, proxy
 from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import KERNEL_VERSION, FeatureSpec
 
-#: Another hash than the one that selects, and more buckets.
+#: Not the hash that selects, and more buckets.
 INDEPENDENT = FeatureSpec(buckets=40_009, hash="sha256")
-#: N-grams that are measured, for each token of the budget: fewer than any selection has, so that all are alike.
+#: N-grams to measure per token of the budget: fewer than any selection has, so all are measured alike.
 NGRAMS = 1.85
 
 #: Targets whose F1 is the mean of all decisions, as in the paper (section 5); that of the others is the labels' mean.
 MICRO = ("chemprot", "rct_pmc")
 
-#: Tokens that a language model is trained on, and that its loss is measured on at most.
+#: Tokens to train a language model on, and the most to measure its loss on.
 TRAIN_TOKENS, TEST_TOKENS = 1_000_000, 100_000
 
 
@@ -39,12 +39,12 @@ def kl_version(tokens: int, target: Target) -> dict:
 
 
 def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map) -> list[dict]:
-    """KL(test‖selection) in nats, for the test of every target; of a selection in an order that means nothing.
+    """KL(test‖selection) in nats for the test split of every target; the selection is in arbitrary order.
 
     Parameters
     ----------
     texts : pyarrow.Array of large_string
-        As many of the first are measured as have ``NGRAMS`` times the budget in n-grams.
+        Measured up to ``NGRAMS`` times the budget in n-grams.
     targets : list of Target
     tokens : int
         The budget.
@@ -54,7 +54,7 @@ def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map
     Returns
     -------
     list of dict
-        ``kl`` and ``ngrams``, of the selection, that were measured.
+        ``kl``, and the ``ngrams`` of the selection that were measured.
     """
     left = int(NGRAMS * tokens)
     totals = np.zeros((1, INDEPENDENT.buckets), dtype=np.int64)
@@ -80,7 +80,7 @@ def proxy_version(tokens: int, target: Target) -> dict:
 
 
 def proxy_losses(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
-    """Loss of a language model trained on a selection, on every target's test, in nats per token."""
+    """Loss of a language model trained on a selection, on the test split of every target, in nats per token."""
     model = proxy.train_proxy(proxy.word_ids(texts, TRAIN_TOKENS), seed)
     return [{"proxy": model.loss(proxy.word_ids(target.test.texts, TEST_TOKENS))} for target in targets]
 
@@ -110,11 +110,11 @@ def f1_scores(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
     return out
 
 
-#: Per measure: what shapes it, and the function that runs in a process of its own.
+#: Per measure: what shapes it, and the function, which runs in another process.
 VERSIONS = {"kl": kl_version, "proxy": proxy_version, "f1": f1_version}
 FUNCTIONS = {"proxy": proxy_losses, "f1": f1_scores}
 
 
 def digest_of_rows(rows: np.ndarray) -> str:
-    """Return the name of a selection: the hash of the positions, int64[n], in their order."""
+    """Return the name of a selection: the hash of its positions, int64[n], in their order."""
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:32]

@@ -308,6 +308,6 @@ def check_likeness(
         f"{like:,} of {len(of_pool):,} sampled documents are as much like it as nine in ten of its own held-out ones "
         f"({bar:+.2f} nats per n-gram; the pool's best hundredth: {np.quantile(of_pool, 0.99):+.2f})"
     )
-    advice = "the pool may have nothing like the target: a selection then takes the least different; look at its documents"
+    advice = "the pool may have nothing like the target; a selection then takes the least different: look at its picks"
     number = f"{like:,} of {len(of_pool):,}"
     yield Finding("likeness of the pool", target.name, not like, says, "" if like else advice, number)
