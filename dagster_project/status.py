@@ -78,19 +78,23 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
     for output in plan.outputs():
         state, why = output.state, output.why
         error = failures.get((output.asset, output.partition, output.fingerprint))
-        uncounted = [name for name in due if name.startswith("raw_counts[")]
-        upstream = due & output.inputs.keys()
         if state != "fresh" and error:
             state, why = "failed", error
         elif output.asset == "weights" and f"raw_counts[{output.partition}]" in failed:
             continue  # as a run does
-        elif state == "fresh" and output.asset == first_after_counts and uncounted:
+        elif state == "fresh" and output.asset == first_after_counts and (uncounted := _counts(due)):
             state, why = "stale", f"not counted yet: {shorten(uncounted)}"
-        elif state == "fresh" and upstream and output.asset != "raw_distribution":
-            state, why = "stale", f"follows from {shorten(upstream)}"
+        elif (
+            state == "fresh" and output.asset != "raw_distribution" and (inputs := due & output.inputs.keys())
+        ):
+            state, why = "stale", f"follows from {shorten(inputs)}"
         if state != "fresh":
             (failed if state == "failed" else due).add(output.name)
         yield Status(output, state, why)
+
+
+def _counts(names: Collection[str]) -> list[str]:
+    return [name for name in names if name.startswith("raw_counts[")]
 
 
 def shorten(names: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""Finding shards, and refreshing what is due, without anyone asking."""
+"""Finding shards and refreshing what is due, unattended."""
 
 import os
 import time
@@ -27,7 +27,7 @@ def tick(pipeline, sensor="discover_shards", cursor=None):
 
 
 class Automation:
-    """The sensor `refresh_when_due` as the daemon runs it: with its cursor, and what it asks for executed."""
+    """The sensor `refresh_when_due` as the daemon runs it: it keeps the cursor and executes the requests."""
 
     def __init__(self, pipeline):
         self.pipeline = pipeline
@@ -35,7 +35,7 @@ class Automation:
         self.message = ""
 
     def tick(self):
-        """Tick; run what is asked for. Return the number of runs."""
+        """Tick; execute the requested runs. Return their number."""
         result = tick(self.pipeline, "refresh_when_due", self.cursor)
         self.cursor = result.cursor or self.cursor
         self.message = result.skip_message or ""
@@ -45,7 +45,7 @@ class Automation:
         return len(result.run_requests)
 
     def settle(self):
-        """Make all files look as if nobody had touched them for a minute."""
+        """Make all files look untouched for a minute."""
         for file in (self.pipeline.data / "pool").iterdir():
             os.utime(file, (time.time() - 60, time.time() - 60))
 
@@ -169,7 +169,7 @@ def test_a_refresh_that_was_terminated_is_not_started_again_for_the_same(pipelin
     automation = Automation(pipeline)
     automation.settle()
     run, _ = pipeline.refresh()
-    (pipeline.home / "importance_estimator/log_ratios.parquet").unlink()  # as if it had ended before that
+    (pipeline.home / "importance_estimator/log_ratios.parquet").unlink()  # as if it had ended earlier
     pipeline.instance.report_run_canceled(run)
     stopped = pipeline.instance.get_run_by_id(run.run_id)
     assert automation.tick() == 0

@@ -1,4 +1,4 @@
-"""The definitions load, are whole, and describe themselves."""
+"""The definitions load, are complete, and describe themselves."""
 
 import warnings
 
@@ -32,7 +32,7 @@ def test_targets_and_selections_of_the_configuration_are_partitions(pipeline):
 
 
 def test_building_warns_of_no_beta_feature_whatever_other_threads_do_to_the_filters(pipeline, monkeypatch):
-    """Dagster swaps the filters of the whole process and back at many places, in the threads of runs and sensors."""
+    """Dagster itself swaps the filters of the whole process back and forth, in the threads of runs and sensors."""
     other = warnings.catch_warnings()
     build_automation = definitions.build_automation
 

@@ -1,4 +1,4 @@
-"""``dsir doctor`` finds what is planted, says how much of it there is, and is quiet about a sane pool."""
+"""``dsir doctor`` finds planted trouble, says how much there is, and is quiet about a sane pool."""
 
 import random
 
@@ -12,7 +12,7 @@ VOCABULARY = [f"{a}{b}" for a in ("lo", "mi", "ra", "te", "su", "ka") for b in (
 
 
 def documents(domain, n, seed, length=60):
-    """Make documents of one vocabulary, whose frequencies are the domain's."""
+    """Make documents of one vocabulary with the frequencies of a domain."""
     words = VOCABULARY[:]
     random.Random(domain).shuffle(words)
     chance, weights = random.Random(f"{domain} {seed}"), [1 / (i + 2) for i in range(len(words))]
@@ -114,7 +114,7 @@ def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
         "3 of 63 held-out texts are in the target too",
         "2 of 182 sampled documents repeat a text of its holdout",
     ]
-    # Beyond the sample, which sees the beginning of a file only.
+    # Beyond the sample, which sees only the beginning of a file.
     late = [*documents("law", 400, 7), *({**each, "id": f"late-{each['id']}"} for each in target[10:11])]
     sane.write("pool/late.jsonl", late)
     assert sane.run()["raw_counts"].errors == []

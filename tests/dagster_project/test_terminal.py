@@ -1,4 +1,4 @@
-"""The terminal: data is data there, and a stream that lacks a character is no reason to end."""
+"""The terminal shows data as data, and prints on streams that lack a character."""
 
 import io
 import sys
@@ -25,7 +25,7 @@ def shown(*objects, width=200, **options):
 def test_nothing_reaches_the_terminal_but_what_prints(made, text):
     printed = shown(made(text))
     assert printed.replace("\n", "").isprintable()
-    if made is not rich.text.Text:  # whose line ends are its own
+    if made is not rich.text.Text:  # its line ends are deliberate
         assert len(printed.splitlines()) == (2 if isinstance(made(text), Table) else 1)
     assert (not printed.startswith("✓") and "\n✓" not in printed) or made is rich.text.Text
 
