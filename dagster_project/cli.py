@@ -44,7 +44,7 @@ from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
 from dsir_dagster.signals import Signals
-from dsir_dagster.status import print_status, shorten
+from dsir_dagster.status import print_absent, print_status, shorten
 from dsir_dagster.terminal import Terminal, Text, lines, write_anything
 from dsir_dagster.why import print_why
 
@@ -356,7 +356,7 @@ def prune(options: argparse.Namespace) -> int:
     alone = workspace.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
     with alone:
         leftovers, absent = find_leftovers(workspaces)
-        out.print_absent(absent)
+        print_absent(absent, out)
         if absent:
             out.print("nothing of it is removed while it is absent")
         if not leftovers:

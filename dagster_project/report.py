@@ -15,6 +15,7 @@ from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.status import print_absent
 from dsir_dagster.terminal import Terminal, Text, grid, or_dash
 
 QUERIES = (
@@ -63,7 +64,7 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
     console : Terminal
     """
     snapshot, absent = Snapshot.known(workspace)
-    console.print_absent(absent)
+    print_absent(absent, console)
     [pool] = workspace.catalog.query("report_pool", shards=sorted(snapshot.plan.shards)).to_pylist()
     if not pool["shards"]:
         console.print("Nothing is computed yet; `dsir run` does that.")

@@ -1,7 +1,7 @@
 """``dsir status``: which outputs are fresh, stale, missing or failed, and why.
 
-What belongs here: states that follow from those of inputs, and layout. What does not: the state of one output by itself
-(``resources/plan.py``).
+What belongs here: states that follow from those of inputs, absent files, and layout. What does not: the state of one
+output by itself (``resources/plan.py``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def print_status(workspace: Workspace, every: bool, console: Terminal) -> None:
     console : Terminal
     """
     plan, absent = workspace.known_plan()
-    console.print_absent(absent)
+    print_absent(absent, console)
     failures = {
         (row["asset"], row["partition"], row["fingerprint"]): row["error"]
         for row in workspace.catalog.query("failures").to_pylist()
@@ -91,6 +91,13 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
         if state != "fresh":
             (failed if state == "failed" else due).add(output.name)
         yield Status(output, state, why)
+
+
+def print_absent(absent: Mapping[str, str], console: Terminal) -> None:
+    """Name each source and target that has no files at all; see `Workspace.known_plan`."""
+    for name, why in absent.items():
+        text = f"{name} is not there, and shown as it was the last time: {why}"
+        console.print(Text(text, "yellow"), soft_wrap=True)
 
 
 def _counts(names: Collection[str]) -> list[str]:

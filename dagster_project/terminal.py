@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import rich.table
@@ -92,12 +92,6 @@ class Terminal(Console):
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
-
-    def print_absent(self, absent: Mapping[str, str]) -> None:
-        """Name each source and target that has no files at all; see `Workspace.known_plan`."""
-        for name, why in absent.items():
-            text = f"{name} is not there, and shown as it was the last time: {why}"
-            self.print(Text(text, "yellow"), soft_wrap=True)
 
 
 def write_anything(*streams: object) -> None:

@@ -22,6 +22,7 @@ from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.status import print_absent
 from dsir_dagster.terminal import Terminal, Text, grid
 
 #: N-grams shown for a document, n-grams shown against it, and pieces of a record.
@@ -52,7 +53,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     if name not in names:
         raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
     snapshot, absent = Snapshot.known(workspace)
-    console.print_absent(absent)
+    print_absent(absent, console)
     current_selection(snapshot.plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()
     if not rows:
