@@ -73,6 +73,7 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
         The errors of outputs that could not be made.
     """
     first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
+    uncounted: list[str] = []
     due: set[str] = set()
     failed: set[str] = set()
     for output in plan.outputs():
@@ -82,14 +83,16 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
             state, why = "failed", error
         elif output.asset == "weights" and f"raw_counts[{output.partition}]" in failed:
             continue  # as a run does
-        elif state == "fresh" and output.asset == first_after_counts and (uncounted := _counts(due)):
+        elif state == "fresh" and output.asset == first_after_counts and uncounted:
             state, why = "stale", f"not counted yet: {shorten(uncounted)}"
-        elif (
-            state == "fresh" and output.asset != "raw_distribution" and (inputs := due & output.inputs.keys())
-        ):
-            state, why = "stale", f"follows from {shorten(inputs)}"
-        if state != "fresh":
-            (failed if state == "failed" else due).add(output.name)
+        elif state == "fresh" and output.asset != "raw_distribution":
+            if inputs := due & output.inputs.keys():
+                state, why = "stale", f"follows from {shorten(inputs)}"
+        if state == "failed":
+            failed.add(output.name)
+        elif state != "fresh":
+            due.add(output.name)
+            uncounted += [output.name] if output.asset == "raw_counts" else []
         yield Status(output, state, why)
 
 
@@ -98,10 +101,6 @@ def print_absent(absent: Mapping[str, str], console: Terminal) -> None:
     for name, why in absent.items():
         text = f"{name} is not there, and shown as it was the last time: {why}"
         console.print(Text(text, "yellow"), soft_wrap=True)
-
-
-def _counts(names: Collection[str]) -> list[str]:
-    return [name for name in names if name.startswith("raw_counts[")]
 
 
 def shorten(names: Collection[str]) -> str:
@@ -114,11 +113,8 @@ def _rows(asset: str, found: list[Status], every: bool) -> Iterator[tuple[object
     mine = [each for each in found if each.output.asset == asset]
     fresh = sum(each.state == "fresh" for each in mine)
     if fresh and not every:
-        yield asset, f"{fresh} of {len(mine)}" if fresh < len(mine) else fresh, _shown("fresh"), ""
+        count = f"{fresh} of {len(mine)}" if fresh < len(mine) else fresh
+        yield asset, count, Text("fresh", STYLES["fresh"]), ""
     for each in mine:
         if each.state != "fresh" or every:
-            yield asset, each.output.partition or "-", _shown(each.state), each.why
-
-
-def _shown(state: str) -> Text:
-    return Text(state, style=STYLES[state])
+            yield asset, each.output.partition or "-", Text(each.state, STYLES[each.state]), each.why
