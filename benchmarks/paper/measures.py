@@ -32,7 +32,7 @@ TRAIN_TOKENS, TEST_TOKENS = 1_000_000, 100_000
 
 
 def kl_version(tokens: int, target: Target) -> dict:
-    """Return what shapes :func:`kl` beside the texts."""
+    """Return what shapes :func:`kl` besides the texts."""
     return {"spec": asdict(INDEPENDENT), "smoothing": SMOOTHING, "ngrams": int(NGRAMS * tokens)} | {
         "kernel": KERNEL_VERSION
     }
@@ -74,7 +74,7 @@ def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map
 
 
 def proxy_version(tokens: int, target: Target) -> dict:
-    """Return what shapes :func:`proxy_losses` beside the texts and the seed."""
+    """Return what shapes :func:`proxy_losses` besides the texts and the seed."""
     version = {"options": asdict(proxy.ProxyOptions()), "version": proxy.VERSION}
     return version | {"train_tokens": TRAIN_TOKENS, "test_tokens": TEST_TOKENS}
 
@@ -86,7 +86,7 @@ def proxy_losses(texts: list[str], targets: list[Target], seed: int) -> list[dic
 
 
 def f1_version(tokens: int, target: Target) -> dict:
-    """Return what shapes :func:`f1_scores` beside the texts and the seed."""
+    """Return what shapes :func:`f1_scores` besides the texts and the seed."""
     options = asdict(downstream.DownstreamOptions())
     average = "micro" if target.name in MICRO else "macro"
     return {
