@@ -5,10 +5,9 @@ treatment of its beta warnings, so that a new version of Dagster is checked in o
 the pinned version exports.
 """
 
-import functools
+import re
+import threading
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -79,23 +78,25 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "KnownExecutionState",
     "LoadingContextForTest",
     # Dagster's warnings
-    "accepting_beta",
+    "accept_beta",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
+#: Dagster's warnings of what the graph is built on: checks with partitions, one run for many partitions. It is pinned.
+BETA = (
+    (dg.BetaWarning, "Parameter `backfill_policy` of function `asset` is currently in beta"),
+    (dg.PreviewWarning, "Specifying a partitions_def on an AssetCheckSpec is currently in preview"),
+)
+
+_lock = threading.Lock()
 
 
-def accepting_beta(function: F) -> F:
-    """Wrap a function to silence Dagster's beta and preview warnings while it runs.
+def accept_beta() -> None:
+    """Silence the warnings :data:`BETA` in this process.
 
-    The graph relies on such features (one run for many partitions, checks with partitions); Dagster is pinned.
+    The filters stay: ``warnings.catch_warnings`` swaps the filters of every thread, so threads that build definitions
+    at the same time would end each other's silence.
     """
-
-    @functools.wraps(function)
-    def accepting(*arguments: object, **options: object) -> object:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            warnings.simplefilter("ignore", dg.PreviewWarning)
-            return function(*arguments, **options)
-
-    return cast(F, accepting)
+    with _lock:
+        for category, text in BETA:
+            if ("ignore", re.compile(text, re.IGNORECASE), category, None, 0) not in warnings.filters:
+                warnings.filterwarnings("ignore", text, category)

@@ -33,6 +33,12 @@ class Snapshot:
     workspace: Workspace
     plan: Plan
 
+    @classmethod
+    def known(cls, workspace: Workspace) -> tuple[Snapshot, dict[str, str]]:
+        """Return the snapshot for commands that only show, and what is absent; see :meth:`Workspace.known_plan`."""
+        plan, absent = workspace.known_plan()
+        return cls(workspace, plan), absent
+
     @property
     def settings(self) -> Settings:
         """The configuration."""

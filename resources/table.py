@@ -14,7 +14,7 @@ from dsir_dagster.resources.borders import markdown, visible
 
 #: What a cell holds: a string, an int, a float; a value with the two ends of its interval, these ends alone, a value
 #: with what it varies by. None is an empty cell.
-Kind = Literal["text", "whole", "number", "share", "interval", "range", "spread"]
+Kind = Literal["text", "whole", "number", "signed", "share", "interval", "range", "spread"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Column:
             if self.digits is not None:
                 return f"{cell:,.{self.digits}f}", ""
             return f"{cell:,.4g}" if abs(cell) < 1000 else f"{cell:,.0f}", ""
+        if self.kind == "signed":
+            return f"{cell:+,.{3 if self.digits is None else self.digits}f}", ""
         first, *rest = (f"{each:.{3 if self.digits is None else self.digits}f}" for each in cell)
         if self.kind == "interval":
             return first, " to ".join(rest)

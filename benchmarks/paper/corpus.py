@@ -1,4 +1,4 @@
-"""The pool and the targets that the methods are compared on: ../shared/data.
+"""The pool and the targets of the comparison: ../shared/data.
 
 What belongs here: reading, cutting, counting. What does not: picking, measuring.
 """
@@ -20,7 +20,7 @@ from dsir.features import Features, FeatureSpec, featurize
 
 DATA = REPOSITORY.parent / "shared" / "data"
 
-#: Words of a document of the pool, as in the paper.
+#: Words per document of the pool, as in the paper.
 WORDS = 128
 
 _BATCH = 4_000
@@ -29,7 +29,7 @@ Mapper = Callable[[Callable, Iterable], Iterable]
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """Return the hash of files' names and bytes."""
+    """Return the hash of the names and bytes of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode())
@@ -58,9 +58,9 @@ class Split:
     Attributes
     ----------
     texts, labels : list
-        Of each document; the label is None where it has none.
+        One per document; a label may be None.
     digest : str
-        Of the file.
+        Digest of the file.
     """
 
     texts: list[str]
@@ -82,7 +82,7 @@ class Split:
 
 @dataclass(frozen=True)
 class StudyTarget:
-    """A target: ``train`` is selected with, ``test`` is measured with."""
+    """A target: ``train`` to select with, ``test`` to measure with."""
 
     name: str
     train: Split
@@ -90,17 +90,17 @@ class StudyTarget:
 
     @property
     def labelled(self) -> bool:
-        """Whether it has labels to classify by."""
+        """Whether it has labels for a classifier."""
         return any(self.test.labels)
 
 
 class StudyCorpus:
-    """The pool, in pieces, and the targets. The pool's text is read when it is first needed.
+    """The pool, in pieces, and the targets. The pool's text is read on first use.
 
     Parameters
     ----------
     root : Path
-        Has ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``.
+        Contains ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``.
     names : list of str
         Some of the targets; empty for all.
     mapper : callable
@@ -109,7 +109,7 @@ class StudyCorpus:
     Raises
     ------
     SystemExit
-        A target is not there.
+        A target is missing.
     """
 
     def __init__(self, root: Path, names: list[str], mapper: Mapper = map) -> None:
@@ -137,7 +137,7 @@ class StudyCorpus:
         return cut(pa.array(texts, pa.large_string()), WORDS).texts
 
     def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:
-        """Return the pool's features and their totals; those of one specification are kept at a time."""
+        """Return the pool's features and their totals; only the last specification is kept."""
         if self._counted is None or self._counted[0] != spec:
             self._counted = None
             batches = count(self.pool, spec, self._mapper)

@@ -1,7 +1,7 @@
 """All cells: methods x targets x measures x seeds, each computed once.
 
-What belongs here: which cells there are, in what order, in how many threads and processes. What does not: how a
-selection is made (``methods``) or measured (``measures``).
+What belongs here: which cells there are, their order, threads and processes. What does not: making a selection
+(``methods``) or measuring it (``measures``).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from benchmarks.paper.methods import METHODS, MethodSettings, code_version, sele
 
 @dataclass
 class Job:
-    """A computation that gives the results of one or more cells.
+    """A computation of one or more cells.
 
     Attributes
     ----------
     name : str
-        To show.
+        For display.
     picks : str
-        The selection that it is about.
+        The selection to measure.
     cells : list of dict
     function : callable
-        Takes the selection's texts and ``arguments``, returns the results of the cells, in order.
+        Takes the selection's texts and ``arguments``; returns the results of the cells, in order.
     arguments : tuple
     """
 
@@ -50,13 +50,13 @@ class Study:
     ----------
     corpus : StudyCorpus
     folder : Path
-        Has ``cells.jsonl`` and the picks.
+        Holds ``cells.jsonl`` and the picks.
     tokens : int
         Budget of every selection.
     mapper : callable
         Like `map`, perhaps in several threads.
     report : callable
-        Called with a line about what was done, the number of what is done and of all.
+        Called with a line about what was done, the number of finished items, and the total.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Study:
     # --- selections ----------------------------------------------------------------------------------
 
     def select_all(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
-        """Make the selections that have not been made."""
+        """Make the missing selections."""
         missing = []
         for settings, target in wanted:
             cell = self._picks_cell(settings, target)
@@ -87,7 +87,7 @@ class Study:
                 c for c, *_ in missing
             ]:
                 missing.append((cell, settings, target))
-        # Of one specification after the other, so that the pool is counted once for each.
+        # One specification after the other, so that the pool is counted once for each.
         missing.sort(key=lambda each: (each[1].ngrams != 2, each[1].buckets != 10_000, str(each[1].spec)))
         self.report("", 0, len(missing))
         for done, (cell, settings, target) in enumerate(missing, 1):
@@ -104,7 +104,7 @@ class Study:
             self.report(f"selected: {_name(settings)}, {target.name}", done, len(missing))
 
     def picks(self, settings: MethodSettings, target: StudyTarget) -> str:
-        """Return the name of a selection that has been made."""
+        """Return the name of an existing selection."""
         return self.cells.get(self._picks_cell(settings, target))["picks"]
 
     def documents(self, settings: MethodSettings, target: StudyTarget) -> int:
@@ -112,7 +112,7 @@ class Study:
         return self.cells.get(self._picks_cell(settings, target))["documents"]
 
     def texts(self, picks: str):
-        """Return the texts of a selection, in an order that means nothing: pyarrow.Array of large_string."""
+        """Return the texts of a selection in arbitrary order: pyarrow.Array of large_string."""
         return self.corpus.pool.take(np.load(self._path(picks)))
 
     def _path(self, picks: str) -> Path:
@@ -143,12 +143,12 @@ class Study:
         }
 
     def value(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> float | None:
-        """Return one number, None where it has not been measured."""
+        """Return one number, or None if it has not been measured."""
         found = self.cells.get(self.cell(measure, picks, target, seed))
         return None if found is None else found[measure]
 
     def measure_kl(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
-        """Measure the KL divergences that have not been measured."""
+        """Measure the missing KL divergences."""
         by_picks: dict[str, list[StudyTarget]] = {}
         for settings, target in wanted:
             picks = self.picks(settings, target)
@@ -168,9 +168,9 @@ class Study:
     def jobs(
         self, measure: str, wanted: list[tuple[str, MethodSettings, StudyTarget]], seeds: int
     ) -> list[Job]:
-        """Return what is to be computed, all selections with one seed before the next.
+        """Return what is left to compute, all selections with one seed before the next.
 
-        A selection that serves several targets (``random``) is one job a seed.
+        A selection for several targets (``random``) is one job per seed.
         """
         jobs: list[Job] = []
         for seed in range(seeds):
@@ -195,12 +195,12 @@ class Study:
         return jobs
 
     def run(self, jobs: list[Job], executor: Executor, workers: int) -> None:
-        """Compute jobs, as many at a time as there are workers; each is kept as it is done."""
+        """Compute jobs, one per worker at a time; each result is stored when it is done."""
         waiting = iter(jobs)
         running: dict[Future, tuple[Job, float]] = {}
 
         def submit() -> None:
-            # Not all at once: every job holds the texts of a selection.
+            # Not all at once: every job holds a selection's texts.
             if (job := next(waiting, None)) is not None:
                 texts = self.texts(job.picks).to_pylist()
                 running[executor.submit(job.function, texts, *job.arguments)] = job, time.monotonic()
@@ -225,7 +225,7 @@ def _about(targets: list[StudyTarget]) -> str:
 
 
 def _name(settings: MethodSettings) -> str:
-    """The method, and what is not as usual."""
+    """Return the method with its unusual settings."""
     usual = next(each for each in METHODS.values() if each.method == settings.method and each.ngrams == 2)
     changed = {key: value for key, value in settings.cell().items() if value != getattr(usual, key)}
     return " ".join([settings.method, *(f"{key}={value}" for key, value in changed.items())])

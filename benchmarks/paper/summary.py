@@ -1,4 +1,4 @@
-"""What the cells say: rows of figures, correlations, tables for the terminal and for a file.
+"""Summary of the cells: rows of figures, correlations, tables for the terminal and for a file.
 
 What belongs here: arithmetic on measured figures, and their layout. What does not: measuring, plots.
 """
@@ -34,9 +34,9 @@ class Row:
     documents : int
         Selected.
     kl_reduction : float
-        KL(test‖random) - KL(test‖selection) in nats, the first being the mean of the random selections.
+        KL(test‖random) - KL(test‖selection) in nats; the first term is the mean over the random selections.
     f1, proxy : tuple of float
-        Of each seed; empty where it was not measured. Proxy: nats per token.
+        One per seed; empty if not measured. Proxy: nats per token.
     """
 
     method: str
@@ -81,7 +81,7 @@ def reduction(study: Study, settings: MethodSettings, target: StudyTarget) -> fl
 
 
 def rows_of(study: Study, methods: dict[str, MethodSettings], seeds: int) -> list[Row]:
-    """Collect the figures of every method on every target."""
+    """Return the figures of every method on every target."""
     rows = []
     for target in study.corpus.targets:
         for name, settings in methods.items():
@@ -100,7 +100,7 @@ def rows_of(study: Study, methods: dict[str, MethodSettings], seeds: int) -> lis
 
 
 def spread(values: Iterable[float]) -> float:
-    """Standard deviation over seeds; 0 of one."""
+    """Standard deviation over seeds; 0 for one seed."""
     values = list(values)
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
@@ -135,7 +135,7 @@ def _pearson(points: np.ndarray) -> float:
 
 
 def kl_table(rows: list[Row]) -> StudyTable:
-    """KL reductions, and how `match` stands to `resample`."""
+    """KL reductions, and how `match` compares with `resample`."""
     methods = [name for name in dict.fromkeys(row.method for row in rows) if name != "random"]
     by = {(row.method, row.target): row for row in rows}
     targets = list(dict.fromkeys(row.target for row in rows))
@@ -201,7 +201,7 @@ def _seeds(values: Iterable[tuple[float, ...]]) -> str:
 
 
 def correlation_table(rows: list[Row]) -> StudyTable:
-    """How KL reduction goes with what the selections are for."""
+    """How KL reduction correlates with the use of the selections."""
     lines = []
     for measure, name in (("f1", "downstream F1"), ("proxy", "proxy loss")):
         if any(getattr(row, measure) for row in rows):
@@ -222,13 +222,14 @@ def correlation_table(rows: list[Row]) -> StudyTable:
 
 
 def ablation_rows(study: Study) -> list[dict]:
-    """Mean KL reduction of every variant over some of the targets, beside that of the method as it is.
+    """Return the mean KL reduction of every variant over some of the targets, the unchanged methods included.
 
     Returns
     -------
     list of dict
-        ``what``, ``value``, ``method``, ``kl_reduction`` (mean, nats), ``better`` (on how many targets it is higher
-        than that of the method's own settings), ``targets`` (their names), ``own`` (it is the method's own settings).
+        ``what``, ``value``, ``method``, ``kl_reduction`` (mean, nats), ``better`` (number of targets on which it is
+        higher than with the method's own settings), ``targets`` (their names), ``own`` (whether these are the method's
+        own settings).
     """
     own = {settings.method: settings for settings in METHODS.values() if settings.ngrams == 2}
     targets = ablated(study.corpus.targets)
@@ -251,7 +252,7 @@ def ablation_rows(study: Study) -> list[dict]:
 
 
 def in_order(value: str) -> tuple[int, float]:
-    """Return what values of a setting are sorted by: numbers by size, corrections for length by strength."""
+    """Return the sort key of a setting's value: numbers by size, length corrections by strength."""
     corrections = ("none", "sqrt", "per_ngram")
     if value in corrections:
         return 1, float(corrections.index(value))

@@ -39,7 +39,7 @@ FOLLOWERS = {
 
 
 def files(pipeline) -> dict[str, bytes]:
-    """Return what all files of outputs hold; reports have the time in them."""
+    """Return the content of all output files except reports, which contain the time."""
     there = (p for kind in STAMPED for p in (pipeline.home / kind).rglob("*") if p.is_file())
     return {str(path.relative_to(pipeline.home)): path.read_bytes() for path in there}
 
@@ -121,8 +121,8 @@ def test_a_distribution_that_was_pinned_on_damaged_counts_is_fitted_again(pipeli
     content = pinned.read_bytes()
     path = pipeline.home / "raw_counts/pool.law.parquet"
     path.write_bytes(path.read_bytes()[:-1])
-    pinned.write_bytes(pinned.read_bytes())  # whatever its time is
-    verified = verify_files(pipeline.workspace())
+    pinned.write_bytes(pinned.read_bytes())  # whatever its time
+    verified = pipeline.workspace().verify()
     assert ("raw_distribution", "first") in verified.followers
     assert not pinned.exists() and pipeline.workspace().plan().raw_distribution.state == "missing"
     assert pipeline.errors() == []

@@ -67,7 +67,7 @@ def test_a_damaged_catalog_is_said_to_be_so_and_made_again_with_nothing_recomput
     assert str(path) in message and "dsir verify --rebuild" in message
     assert call(done, "verify", "--rebuild") == 0
     text = capsys.readouterr().out
-    assert "was made again" in text and ("there was no copy" in text) == (copy == "without a copy")
+    assert "was rebuilt" in text and ("there was no copy" in text) == (copy == "without a copy")
     assert (done.home / "damaged/catalog.duckdb").exists() == (how != "gone")
     assert call(done, "status") == 0
     assert "everything is fresh" in capsys.readouterr().out
