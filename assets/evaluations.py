@@ -14,14 +14,7 @@ import dagster as dg
 
 from dsir import downstream, proxy
 from dsir.selection import Budget
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    one_by_one,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, one_by_one
 from dsir_dagster.assets.measuring.baselines import (
     Pick,
     describe,
@@ -48,7 +41,7 @@ from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
 from dsir_dagster.assets.selections import output_of as selection_output
 from dsir_dagster.resources import plots
-from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.settings import Selection

@@ -21,14 +21,7 @@ import pydantic
 
 from dsir import near_duplicates
 from dsir.selection import Budget, joined
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    one_by_one,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, one_by_one
 from dsir_dagster.assets.methods import Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
 from dsir_dagster.assets.picking.candidates import Candidates
@@ -41,7 +34,7 @@ from dsir_dagster.assets.picking.survey import (
     survey,
 )
 from dsir_dagster.assets.picking.writing import picks_table, write_records
-from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.plots import Plot
