@@ -20,7 +20,8 @@ from dsir_dagster.assets.raw_counts import top_buckets
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.progress import Progress
-from dsir_dagster.resources.settings import ConfigError, FitSize, PinnedFit
+from dsir_dagster.resources.settings import ConfigError, FitSize
+from dsir_dagster.resources.settings.pool import PinnedFit
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import FileKind, schema_of, table
 from dsir_dagster.resources.table import Column, Table
@@ -315,7 +316,7 @@ def due_for_drift(snapshot: Snapshot, made: Sequence[Output]) -> Sequence[Output
     return [plan.importance_estimator] if plan.raw_distribution and moved else []
 
 
-RAW_DISTRIBUTION = Asset(
+RAW_DISTRIBUTION: Asset[RunOptions] = Asset(
     name="raw_distribution",
     version="",
     description="N-gram totals of the pool an estimator is pinned to.",

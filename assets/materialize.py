@@ -294,7 +294,7 @@ def bring_up_to_date(
 
 
 def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:
-    """Run the steps of some outputs one after the other, so that each has all threads; a failure does not stop the rest.
+    """Run the steps of some outputs one after the other, so that each has all threads; a failure stops no other.
 
     Parameters
     ----------
@@ -357,7 +357,7 @@ def _report(
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
         if key in ("folder", "report"):  # paths below the home, which may have moved
-            shown[key] = dg.MetadataValue.path(str(workspace.home / value))
+            shown[key] = dg.MetadataValue.path(str(workspace.home / str(value)))
     return shown | {key: dg.MetadataValue.md(each.markdown) for key, each in tables.items()}
 
 
