@@ -1,8 +1,8 @@
 """The methods of selection, one module each: how a method ranks the documents of a pool.
 
-What belongs here: the methods, and what they have in common: budgets, caps, epochs, targets. What does not: ordering and
-budgets themselves (``dsir/selection.py``), near-duplicates (``assets/picking/near_duplicates.py``), what becomes of the
-picks (``assets/selections.py``).
+What belongs here: the methods, and what they have in common: budgets, caps, epochs, targets. What does not: the order
+and the budget themselves (``dsir/selection.py``), near-duplicates (``assets/picking/near_duplicates.py``), what becomes
+of the picks (``assets/selections.py``).
 
 A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`, and declares the method with its
 options, traits and rule of keys (:class:`dsir_dagster.resources.settings.Method`). A new method is a module and a line

@@ -1,6 +1,6 @@
 """A checksum that is nearly free where bytes are in the processor's cache already.
 
-Belongs here: the arithmetic. Does not belong here: where the bytes come from, what is done where they differ.
+What belongs here: the arithmetic. What does not: where the bytes come from, what is done where they differ.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """What compiled code needs and Numba does not offer: unaligned loads, bit counts, vectors, calls without
 reference counts.
 
-Belongs here: instructions. Does not belong here: anything that knows what the bytes mean.
+What belongs here: instructions. What does not: anything that knows what the bytes mean.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """The compiled entry point of the featurizer: documents in, sparse n-gram counts out, and counts of words.
 
-Belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. Does
-not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`,
-`sha256`), the counters (`sparse`), what is counted for the quality filter (`word_counts`).
+What belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. What does
+not: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`, `sha256`), the
+counters (`sparse`), what is counted for the quality filter (`word_counts`).
 """
 
 import zlib

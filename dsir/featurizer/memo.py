@@ -1,7 +1,7 @@
 """SHA-256 buckets of n-grams, remembering those already hashed.
 
-Belongs here: the memo and the queue of n-grams waiting to be hashed together. Does not belong here: SHA-256
-itself (`sha256`), sparse counts (`kernel`).
+What belongs here: the memo and the queue of n-grams waiting to be hashed together. What does not: SHA-256 itself
+(`sha256`), sparse counts (`kernel`).
 
 Most n-grams of a text occur again and again, so buckets are kept in two direct-mapped tables, of words and
 of longer n-grams. The memo is exact, whatever the text: a word is compared by its bytes, an n-gram by two

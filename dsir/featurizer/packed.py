@@ -1,7 +1,7 @@
 """Features as they are cached: in Arrow, with a count only where an n-gram's bucket occurs more than once.
 
-Belongs here: how counts are packed, their Arrow form. Does not belong here: where they come from
-(`dsir.features`), files.
+What belongs here: how counts are packed, their Arrow form. What does not: where they come from (`dsir.features`),
+files.
 
 Three of four entries of a document occur once. These stand first, and need neither a byte for their count nor, where
 they are weighed, a product: a quarter less to store and to read than a count for every entry, and weighed in four

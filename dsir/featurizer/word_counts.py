@@ -1,6 +1,6 @@
 """What the quality filter needs to know of a document's words, counted from their hashes.
 
-Belongs here: the lists of words and their compiled counting. Does not belong here: finding and hashing words (`words`,
+What belongs here: the lists of words and their compiled counting. What does not: finding and hashing words (`words`,
 `kernel`), the criteria on the counts (`dsir.quality`).
 
 A word is uninformative if it is one of NLTK's 179 English stopwords or a single character of `string.punctuation`. A
