@@ -169,9 +169,8 @@ def _entry_point(source_stamp):
 def _stamp() -> int:
     """Checksum of the sources in this folder, which hold all that is compiled into the entry point.
 
-    Numba recompiles a cached function if the file it is written in changes, but not if a file changes whose
-    functions it calls. The value of a closure's variable is part of the cache's key, so this one is a closure
-    over the checksum of them all.
+    Numba recompiles a cached function if its own file changes, but not if the file of a function it calls does. The
+    value of a closure's variable is part of the cache's key, so the entry point is a closure over this checksum.
     """
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 

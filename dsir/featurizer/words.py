@@ -199,7 +199,7 @@ def _special_pairs(typingctx, data, i):
 
 @njit(cache=True, nogil=True)
 def needs_str_lower(data, starts, ends):
-    """Which documents hold U+0130 or U+03A3, whose lowercase is not a matter of one code point.
+    """Which documents contain U+0130 or U+03A3, whose lowercase depends on more than the code point.
 
     Parameters
     ----------
