@@ -211,17 +211,13 @@ def bring_up_to_date(
     if due:
         context.log.info(reasons(due))
     failures = dict(failed)
-    progress = Progress(asset, len(due), context.log.info)
+    progress, run_id = Progress(asset, len(due), context.log.info), context.run.run_id
 
-    def attempt(output: Output) -> tuple[Output, Result | Exception, dict[str, str], datetime]:
-        started = datetime.now(UTC)
+    def attempt(output: Output) -> tuple[Output, tuple[Result, Lineage] | Exception]:
         try:
-            result = compute(output, progress)
-            result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
-            files = {str(file.relative_to(workspace.home)): content_stamp(str(file)) for file in result.files}
-            return output, result, files | result.kept, started
+            return output, make(workspace, output, compute, progress, run_id)
         except Exception as error:  # no error may stop the other partitions
-            return output, error, {}, started
+            return output, error
 
     # Opening the catalog costs as much as a small shard, so lineage is recorded twice a second. Whatever a killed run
     # had not recorded is computed again.
@@ -240,28 +236,15 @@ def bring_up_to_date(
                 yield from record()
                 recorded_at = time.monotonic()
                 continue
-            output, result, files, started = attempted
+            output, made = attempted
             progress.add(partitions=1)
-            if isinstance(result, Exception):
-                failures[output.name] = result
-                context.log.error(f"{output.name}: {in_words(result)}", exc_info=result)
+            if isinstance(made, Exception):
+                failures[output.name] = made
+                context.log.error(f"{output.name}: {in_words(made)}", exc_info=made)
                 continue
+            result, lineage = made
             if "note" in result.metadata:
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
-            lineage = Lineage(
-                output.asset,
-                output.partition,
-                output.fingerprint,
-                context.run.run_id,
-                output.inputs,
-                started,
-                datetime.now(UTC),
-                result.rows,
-                int(result.metadata["bytes_written"]),
-                files,
-                result.metadata,
-                metrics=result.metrics,
-            )
             unrecorded.append((output, lineage, result))
             if time.monotonic() - recorded_at >= RECORD_SECONDS:
                 yield from record()
@@ -273,24 +256,56 @@ def bring_up_to_date(
     if due:
         context.log.info(str(progress))
     tell_of_waiting(context.log)
+    if failures:
+        try:
+            record_input_errors(workspace, due, failures, run_id)
+        except Exception as error:  # the failures themselves are raised in any case
+            context.log.error(f"the failures are not recorded: {in_words(error)}")
+        raise OutputsFailed(asset, failures, len(outputs) + len(failed))
+
+
+def make(
+    workspace: Workspace, output: Output, compute: Compute, progress: Progress, run_id: str
+) -> tuple[Result, Lineage]:
+    """Compute one output; return its result and the lineage to record."""
+    started = datetime.now(UTC)
+    result = compute(output, progress)
+    n_bytes = sum(file.stat().st_size for file in result.files)
+    result.metadata["bytes_written"] = n_bytes
+    files = {str(file.relative_to(workspace.home)): content_stamp(str(file)) for file in result.files}
+    return result, Lineage(
+        output.asset,
+        output.partition,
+        output.fingerprint,
+        run_id,
+        output.inputs,
+        started,
+        datetime.now(UTC),
+        result.rows,
+        n_bytes,
+        files | result.kept,
+        result.metadata,
+        metrics=result.metrics,
+    )
+
+
+def record_input_errors(
+    workspace: Workspace, due: Sequence[Output], failures: Mapping[str, Exception], run_id: str
+) -> None:
+    """Record which outputs failed because of their input, so that nothing tries them again until it changes."""
     unusable = [
         {
             "asset": output.asset,
             "partition": output.partition,
             "fingerprint": output.fingerprint,
-            "run_id": context.run.run_id,
+            "run_id": run_id,
             "error": in_words(failures[output.name]),
         }
         for output in due
         if output.name in failures and is_input_error(failures[output.name])
     ]
     if unusable:
-        try:
-            workspace.catalog.record_failures(unusable)
-        except Exception as error:  # the failures themselves are reported below
-            context.log.error(f"the failures are not recorded: {in_words(error)}")
-    if failures:
-        raise OutputsFailed(asset, failures, len(outputs) + len(failed))
+        workspace.catalog.record_failures(unusable)
 
 
 def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:

@@ -4,6 +4,8 @@ What belongs here: from a shard's file to its documents, features, totals and qu
 (``resources/corpus/``), counting (``dsir.features``).
 """
 
+from __future__ import annotations
+
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -82,7 +84,6 @@ def count_shard(
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
     tally = Tally()
-    reasons: Counter[str] = Counter()
     schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
     features_path = store.path("features", shard)
     documents_path = store.path("documents", shard)
@@ -99,7 +100,6 @@ def count_shard(
             if batch.rejected:
                 quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine", quarantine)
                 quarantine_rows.add(rejected_table(shard, batch.rejected))
-                reasons.update(row.reason for row in batch.rejected)
             features_file.write_batch(packed)
             features.add_totals(totals)
             documents = documents_table(shard, source.name, batch, features, tally.documents)
@@ -109,14 +109,14 @@ def count_shard(
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()
-        if not tally.documents and (error := no_usable_row(uri, source, reasons)):
+        if not tally.documents and (error := no_usable_row(uri, source, tally.reasons)):
             if (
                 output.found is None
                 or str(quarantine_path.relative_to(workspace.home)) not in output.found.files
             ):
                 quarantine.close()  # keep the file: it holds the reasons
             raise error
-    if not reasons:
+    if not tally.reasons:
         quarantine_path.unlink(missing_ok=True)
     used = np.flatnonzero(totals)
     counts_path = store.path("raw_counts", shard)
@@ -126,36 +126,47 @@ def count_shard(
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
         output.origin,
     )
-    n_ngrams = int(totals.sum())
+    return Result(
+        rows=tally.documents,
+        files=[features_path, documents_path, counts_path, *([quarantine_path] if tally.reasons else [])],
+        metadata=metadata(tally, source, int(totals.sum()), rate(tally.bytes, started), uri),
+        tables=tables(tally, totals),
+    )
+
+
+def metadata(
+    tally: Tally, source: RawSource, n_ngrams: int, mb_per_s: float, uri: str
+) -> dict[str, int | float | str]:
+    """Return what the lineage and Dagster say about a shard."""
     if_any = {
-        "blank_lines": reasons[BLANK_LINE],  # among the quarantined rows
+        "blank_lines": tally.reasons[BLANK_LINE],  # among the quarantined rows
         "ids_replaced": tally.ids_replaced,
         "sources_replaced": tally.sources_replaced,
     }
-    tables: dict[str, Table | Plot] = {"top buckets": top_buckets(totals)}
+    return {
+        "documents": tally.documents,
+        **({"records": tally.records} if source.chunk_words is not None else {}),
+        "tokens": tally.tokens,
+        "ngrams": n_ngrams,
+        "text_bytes": tally.bytes,
+        "MB_per_s": mb_per_s,
+        "quarantined_rows": tally.reasons.total(),
+        **{name: n for name, n in if_any.items() if n},
+        "duplicate_documents": tally.duplicates,
+        "file": uri,
+    }
+
+
+def tables(tally: Tally, totals: np.ndarray) -> dict[str, Table | Plot]:
+    """Return what Dagster shows of a shard as tables."""
+    shown: dict[str, Table | Plot] = {"top buckets": top_buckets(totals)}
     if len(tally.sources) > 1:
-        tables["documents by source"] = Table(
+        shown["documents by source"] = Table(
             [Column("source"), Column("documents", "whole")], tally.sources.most_common(50)
         )
-    if reasons:
-        tables["quarantined rows by reason"] = by_reason(reasons)
-    return Result(
-        rows=tally.documents,
-        files=[features_path, documents_path, counts_path, *([quarantine_path] if reasons else [])],
-        metadata={
-            "documents": tally.documents,
-            **({"records": tally.records} if source.chunk_words is not None else {}),
-            "tokens": tally.tokens,
-            "ngrams": n_ngrams,
-            "text_bytes": tally.bytes,
-            "MB_per_s": rate(tally.bytes, started),
-            "quarantined_rows": reasons.total(),
-            **{name: n for name, n in if_any.items() if n},
-            "duplicate_documents": tally.duplicates,
-            "file": uri,
-        },
-        tables=tables,
-    )
+    if tally.reasons:
+        shown["quarantined rows by reason"] = by_reason(tally.reasons)
+    return shown
 
 
 @dataclass(frozen=True)
@@ -250,6 +261,7 @@ class Tally:
         self.documents = self.records = self.tokens = self.bytes = 0
         self.ids_replaced = self.sources_replaced = 0
         self.sources: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # of rejected rows
         self._hashes: list[np.ndarray] = []
 
     def add(self, documents: pa.Table, batch: TextBatch) -> None:
@@ -258,6 +270,7 @@ class Tally:
         self.records += pc.sum(pc.equal(documents["begin_byte"], 0)).as_py() or 0
         self.tokens += int(documents["n_tokens"].to_numpy().sum())
         self.bytes += batch.n_bytes
+        self.reasons.update(row.reason for row in batch.rejected)
         self.ids_replaced += batch.ids.null_count if batch.ids is not None else 0
         self.sources_replaced += batch.sources.null_count if batch.sources is not None else 0
         for item in documents["source"].value_counts().to_pylist():

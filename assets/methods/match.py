@@ -47,19 +47,8 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         A target is too small for a validation part, no temperature gives the requested evenness, or no document fits.
     """
     snapshot, selection = candidates.snapshot, candidates.selection
-    fitted_parts, validation_parts = [], []
     targets = sorted(selection.targets)  # sums of floats depend on the order
-    for target in targets:
-        counts, _ = target_totals(snapshot, target)
-        part = validation_totals(snapshot, target)
-        if not part.any() or not (counts - part).any():
-            raise ConfigError(
-                f"selection '{selection.name}': target '{target}' has too few documents for a validation part, a "
-                "fifth of them, which tells method match when to stop; add documents, or choose another method"
-            )
-        fitted_parts.append(counts - part)
-        validation_parts.append(part)
-    fitted, validation = np.array(fitted_parts), np.array(validation_parts)
+    fitted, validation = split_totals(candidates, targets)
     shares = np.array([float(counts.sum()) for counts in fitted])
     if selection.shares is not None:
         share = dict(zip(selection.targets, selection.shares, strict=True))
@@ -116,6 +105,22 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
 
 
 METHOD = Method("match", fit, options=MatchOptions, joint=True)
+
+
+def split_totals(candidates: Candidates, targets: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the totals of the targets' parts to fit on and to validate: two ndarrays of int64, (targets, buckets)."""
+    fitted, validation = [], []
+    for target in targets:
+        counts, _ = target_totals(candidates.snapshot, target)
+        part = validation_totals(candidates.snapshot, target)
+        if not part.any() or not (counts - part).any():
+            raise ConfigError(
+                f"selection '{candidates.selection.name}': target '{target}' has too few documents for a validation "
+                "part, a fifth of them, which tells method match when to stop; add documents, or choose another method"
+            )
+        fitted.append(counts - part)
+        validation.append(part)
+    return np.array(fitted), np.array(validation)
 
 
 def mean_tokens(candidates: Candidates, targets: list[str], shares: np.ndarray) -> tuple[float, float] | None:

@@ -37,20 +37,7 @@ FILES = 1_000
 
 @dataclass(frozen=True)
 class Page:
-    """What a report is made from: a selection, its evaluation, and a look at the pool.
-
-    Attributes
-    ----------
-    snapshot, selection
-    source, output : Output
-        The selection and its evaluation.
-    result : Result
-        Of the evaluation.
-    metrics : Metrics
-    picks : pyarrow.Table
-        Rows of ``picks.parquet``.
-    look : Look
-    """
+    """What a report is made from: the parameters of `add_report`, the rows of ``picks.parquet``, a look at the pool."""
 
     snapshot: Snapshot
     selection: Selection
