@@ -1,12 +1,12 @@
 """``weights``: one pass over a shard's cached features, the log weight of every document and target.
 
-What belongs here: from features and log ratios to log weights; which files of them still hold. What does not: noise
-and picking (``assets/selections.py``).
+What belongs here: from features and log ratios to log weights; which of their files are still valid. What does not:
+noise and picking (``assets/selections.py``).
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import dagster as dg
@@ -16,16 +16,8 @@ import pyarrow as pa
 from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    rate,
-    reasons,
-)
-from dsir_dagster.resources.graph import Asset, Inputs, Partitions
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate, reasons
+from dsir_dagster.resources.graph import Asset, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.snapshot import Snapshot
@@ -57,14 +49,14 @@ def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
         kept = {} if options.force else kept_files(snapshot, output)
         return weigh_shard(snapshot, output, targets, ratios, kept, progress)
 
-    # Large ones first, so that no thread has a large one left at the end.
-    ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).found.metadata["text_bytes"])
+    # Large ones first, so that no thread is left with a large one at the end.
+    ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).made.count("text_bytes"))
     outputs = list(map(snapshot.plan.weights, ready))
     yield from bring_up_to_date(context, workspace, "weights", outputs, compute, options)
 
 
 def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
-    """Return the files of a shard's log weights that are what would be written now, with their checksums, by target."""
+    """Return, by target, the checksums of a shard's files that would be written again unchanged."""
     if output.found is None:
         return {}
     shard, found = output.partition, output.found
@@ -72,11 +64,11 @@ def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
     kept = {}
     for target, made_of in found.mapping("log_weights").items():
         name = str(snapshot.store.weights(shard, target).relative_to(snapshot.home))
-        holds = (
+        valid = (
             target in snapshot.plan.counted_targets
             and made_of == snapshot.plan.log_weights(shard, target).fingerprint
         )
-        if holds and name in there:
+        if valid and name in there:
             kept[target] = there[name]
     return kept
 
@@ -89,7 +81,7 @@ def weigh_shard(
     kept: dict[str, str],
     progress: Progress,
 ) -> Result:
-    """Weigh one shard's documents under every target that is not kept; write a file for each.
+    """Weigh one shard's documents under every target that has no valid file; write one file a target.
 
     Parameters
     ----------
@@ -100,12 +92,12 @@ def weigh_shard(
     """
     started = time.monotonic()
     shard = output.partition
-    source = snapshot.plan.raw_counts(shard)
+    counted = snapshot.plan.raw_counts(shard).made
     store = snapshot.store
-    n_documents = source.found.metadata["documents"]
+    n_documents, text_bytes = counted.count("documents"), counted.count("text_bytes")
     new = [target for target in targets if target not in kept]
     features = store.path("features", shard)
-    moments = output.found.mapping("log_weight_moments") if kept else {}
+    moments = output.made.mapping("log_weight_moments") if kept else {}
     if new:
         of_new = ratios[[target in new for target in targets]]
         moments |= _weigh_new(snapshot, shard, new, of_new, progress)
@@ -115,8 +107,8 @@ def weigh_shard(
     kept = {str(store.weights(shard, t).relative_to(snapshot.home)): checksum for t, checksum in kept.items()}
     for name in output.found.files if output.found else ():
         if name not in kept and snapshot.home / name not in files:
-            (snapshot.home / name).unlink(missing_ok=True)  # of a target that is gone
-    progress.add(bytes=source.found.metadata["text_bytes"])
+            (snapshot.home / name).unlink(missing_ok=True)  # its target is gone
+    progress.add(bytes=text_bytes)
     return Result(
         rows=n_documents * len(targets),
         files=files,
@@ -128,7 +120,7 @@ def weigh_shard(
             "log_weights": json.dumps({t: snapshot.plan.log_weights(shard, t).fingerprint for t in targets}),
             "log_weight_moments": json.dumps({target: moments[target] for target in targets}),
             "bytes_read": features.stat().st_size if new else 0,
-            "MB_per_s": rate(source.found.metadata["text_bytes"], started),
+            "MB_per_s": rate(text_bytes, started),
         },
         tables={
             "log weight by target, nats": Table(
@@ -146,7 +138,7 @@ def _weigh_new(
     ratios: np.ndarray,
     progress: Progress,
 ) -> dict[str, tuple[float, float]]:
-    """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
+    """Weigh a shard under some targets and write their files; return means and standard deviations, in nats."""
     store, counts = snapshot.store, snapshot.plan.raw_counts(shard).origin
     batches = store.read_features(store.path("features", shard), counts)
     sums, squares, n_documents = np.zeros(len(targets)), np.zeros(len(targets)), 0
@@ -175,7 +167,7 @@ def _weigh_new(
     return {t: (float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)}
 
 
-def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarray:
+def _weigh_documents(batches: Iterator[pa.RecordBatch], n_documents: int, ratios: np.ndarray) -> np.ndarray:
     """Weigh the next ``n_documents`` of a stream of feature batches: shape (targets, n_documents)."""
     out = np.empty((len(ratios), n_documents))
     done = 0
@@ -183,7 +175,7 @@ def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarra
         features = PackedFeatures.from_arrow(next(batches))
         out[:, done : done + len(features)] = log_weights(features, ratios)
         done += len(features)
-        del features  # so that the next batch takes its place, in the processor's cache too
+        del features  # so that the next batch reuses its memory, which is in the processor's cache
     return out
 
 
@@ -198,8 +190,8 @@ WEIGHTS = Asset(
     version="5",
     description=(
         "Log importance weight of every document under every target, in nats.\n\n"
-        "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
-        "text is read. Each target has files of its own, which stay as long as they hold."
+        "The sum of its n-grams' log ratios, from the features cached by `raw_counts`: no text is read. Each target "
+        "has its own files, which stay as long as they are valid."
     ),
     partitions=Partitions.SHARDS,
     after=("importance_estimator",),
@@ -208,7 +200,7 @@ WEIGHTS = Asset(
     group="weights",
     kinds=("numba", "parquet"),
     files=(
-        # Of one target, which the folder names: files of other targets are not even opened for a query of this one.
+        # A folder for each target: a query of one does not even open the files of others.
         FileKind(
             "weights",
             schema_of({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),

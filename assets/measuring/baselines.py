@@ -1,7 +1,7 @@
-"""What a selection is compared with: picks of the same size by other methods, and what all of them consist of.
+"""What a selection is compared with: picks of the same size by other methods.
 
 What belongs here: which picks are compared, their documents, their n-gram totals. What does not: the picking
-(``assets/methods/``), what is measured of the picks (``assets/measuring/measures.py``).
+(``assets/methods/``), the measures (``assets/measuring/measures.py``).
 """
 
 from collections import Counter
@@ -15,16 +15,17 @@ from dsir.evaluation import EffectiveSampleSize, contained, distinct, draw, mask
 from dsir.features import Features
 from dsir.matching import NothingFits
 from dsir.noise import gumbel_noise
-from dsir.selection import Budget, TopK, pack_position, positions_of
+from dsir.selection import Budget, TopK, positions_of
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, rows_in
 from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
 from dsir_dagster.resources.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The documents of one pick, in order of position; one of several epochs is there as often as it was picked.
+    """The documents of one pick, in order of position, as often as they were picked.
 
     Attributes
     ----------
@@ -43,25 +44,25 @@ class Pick:
         return len(self.positions)
 
     def sample(self, ngrams: int) -> "Pick":
-        """Return documents of about so many n-grams, drawn by their content."""
+        """Return documents with about that many n-grams, drawn by content."""
         at = draw(self.n_ngrams, self.content_hash, ngrams)
         return Pick(self.positions[at], self.n_tokens[at], self.n_ngrams[at], self.content_hash[at])
 
 
 @dataclass
 class PoolSummary:
-    """What a look at all documents of the pool says of it.
+    """What one pass over all documents of the pool finds.
 
     Attributes
     ----------
     lengths : Counter of int
-        Documents by their number of tokens.
+        Documents by number of tokens.
     sources : Counter
         Documents by source.
     effective : dict of str to EffectiveSampleSize
-        Of the weights of the eligible documents, by target.
+        Of the eligible documents' weights, by target.
     leaked : dict of (str, str) to int
-        Documents whose content is known, by metric and target.
+        Documents whose content is a target's, by metric and target.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
@@ -79,7 +80,7 @@ def survey_pool(
     ----------
     candidates, budget
     random_seeds : int
-        So many random picks of this budget.
+        Number of random picks of this budget.
     known : dict of (str, str) to ndarray of uint64
         Sorted content hashes, by metric and target.
 
@@ -95,14 +96,14 @@ def survey_pool(
     contents = reduce(np.union1d, known.values())
 
     def look(documents: Documents) -> tuple[Documents, pa.Array, pa.Array, np.ndarray, list[np.ndarray]]:
-        """Return what is to be added up, of one block of documents."""
+        """Return what one block of documents adds."""
         lengths, sources = (documents.table[name].value_counts() for name in ("n_tokens", "source"))
         found = documents.content_hash[contained(documents.content_hash, contents)]
         eligible = np.flatnonzero(documents.eligible)
         content_hash = documents.content_hash[eligible]
         offered = []
         for seed, top in enumerate(random):
-            key = gumbel_noise(content_hash, seed, "random")
+            key = gumbel_noise(content_hash, seed, RANDOM)
             above = np.flatnonzero(key >= top.floor)
             offered.append(documents.candidates(eligible[above]))
             offered[-1]["key"] = key[above]
@@ -119,14 +120,17 @@ def survey_pool(
         for top, some in zip(random, offered, strict=True):
             top.add(some)
     ranked = [top.candidates() for top in random]
-    # One document at least, where the first is longer than the budget: there is nothing else to compare with.
+    # At least one document, even if longer than the budget: otherwise there is nothing to compare with.
     return pool, [positions_of(each[: max(budget.prefix(each), 1)]) for each in ranked]
 
 
-def picks_by_other_methods(
-    candidates: Candidates, budget: Budget, methods: list[str]
-) -> dict[str, np.ndarray]:
-    """Pick under the same selection by other methods, one epoch, without corrections: positions, by method.
+def other_methods(snapshot: Snapshot, selection: Selection) -> list[str]:
+    """Return the methods that a selection is compared with, besides random picks."""
+    return [each for each in snapshot.settings.evaluation.compare if each != selection.method] + [TOP_K]
+
+
+def picks_by_other_methods(candidates: Candidates, budget: Budget) -> dict[str, np.ndarray]:
+    """Pick under the same selection by other methods, one epoch, without corrections: positions by method.
 
     Raises
     ------
@@ -135,7 +139,7 @@ def picks_by_other_methods(
     """
     plain = candidates.selection.model_copy(update={"options": MethodOptions(), "epochs": 1})
     picks = {}
-    for method in methods:
+    for method in other_methods(candidates.snapshot, candidates.selection):
         try:
             picks[method] = pick_positions(candidates, budget, plain.by(method))
         except ConfigError as error:
@@ -144,7 +148,7 @@ def picks_by_other_methods(
 
 
 def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray | None:
-    """Pick by the method of the selection with the next seed; None where the seed does not matter."""
+    """Pick by the selection's method with the next seed; None if the seed does not matter."""
     selection = candidates.selection
     if not selection.declared.noise:
         return None
@@ -153,29 +157,28 @@ def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray
 
 
 def pick_positions(candidates: Candidates, budget: Budget, selection: Selection) -> np.ndarray:
-    """Pick one epoch of another selection from the same pool; return positions, none where no document fits."""
+    """Pick one epoch of another selection from the same pool; return positions, none if no document fits."""
     other = Candidates(candidates.snapshot, selection)
     try:
         return positions_of(pick(other, budget).epochs[0])
     except ConfigError as error:
-        if isinstance(error.__cause__, NothingFits):  # other methods then pick nothing
+        if isinstance(error.__cause__, NothingFits):  # an error of one method, but an empty pick by others
             return np.zeros(0, np.int64)
         raise
 
 
 def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
-    """Look the documents of several picks up: positions, in any order, to picks."""
+    """Look up the documents of several picks, given their positions in any order."""
     wanted = distinct(np.concatenate(list(picks.values())))
 
     def work(item: tuple[int, str]) -> pa.Table | None:
         index, shard = item
-        first, last = np.searchsorted(wanted, pack_position([index, index + 1], 0))
-        if first == last:
+        rows = rows_in(index, wanted)
+        if not len(rows):
             return None
         path = snapshot.store.path("documents", shard)
         with snapshot.store.open_table(path, snapshot.plan.raw_counts(shard).origin) as documents:
             table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
-        rows = wanted[first:last] - pack_position(index, 0)
         return table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
 
     tables = snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted))
@@ -205,9 +208,7 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
             rows = documents.read(columns=["row"])["row"].to_numpy()
         times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
         for mine, each in zip(times, picks, strict=True):
-            first, last = np.searchsorted(each.positions, pack_position([index, index + 1], 0))
-            at = np.searchsorted(rows, each.positions[first:last] - pack_position(index, 0))
-            np.add.at(mine, at, 1)
+            np.add.at(mine, np.searchsorted(rows, rows_in(index, each.positions)), 1)
         done = 0
         for batch in snapshot.store.read_features(snapshot.store.path("features", shard), origin):
             here = times[:, done : done + batch.num_rows]
@@ -216,4 +217,9 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
             done += batch.num_rows
         return totals
 
-    return sum(snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted)))
+    return reduce(np.add, snapshot.engine.map_shards(work, enumerate(snapshot.plan.counted)))
+
+
+def is_random(pick: str) -> bool:
+    """Tell whether a pick is one of the random ones, ``random 0`` and so on."""
+    return pick.startswith(f"{RANDOM} ")

@@ -1,4 +1,4 @@
-"""``method: random``: any documents, by their noise alone."""
+"""``method: random``: any documents, by noise alone."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from dsir_dagster.resources.settings import KeyRule, Method
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
-    """Rank by noise: sampling without replacement, every document as likely as any other."""
+    """Rank by noise: uniform sampling without replacement."""
     seed = candidates.selection.seed
 
     def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from dsir_dagster.resources.settings import KeyRule, Method
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
-    """Rank by log weight, corrected for length where the selection asks for it."""
+    """Rank by log weight, corrected for length if configured."""
     corrected = length_correction(candidates)
 
     def keys(documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:

@@ -14,6 +14,10 @@ from dsir.evaluation import SMOOTHING
 from dsir_dagster.resources.settings.methods import MethodName
 from dsir_dagster.resources.settings.types import Model, Number
 
+#: The baselines: methods that every selection is compared with. Random picks show what the pool gives without
+#: selecting, and their spread over seeds how much of a difference is chance; top_k uses the same weights without noise.
+RANDOM, TOP_K = "random", "top_k"
+
 
 class ProxySettings(Model):
     """Small language models trained on each pick; needs PyTorch (the extra `paper`) and takes minutes.
@@ -78,7 +82,7 @@ class EvaluationSettings(Model):
     @pydantic.field_validator("compare")
     @classmethod
     def _each_once(cls, methods: list[str]) -> list[str]:
-        if always := sorted({"top_k", "random"}.intersection(methods)):
+        if always := sorted({RANDOM, TOP_K}.intersection(methods)):
             raise ValueError(f"{' and '.join(always)} is compared with anyway; leave it out")
         if len(set(methods)) < len(methods):
             raise ValueError("a method is named twice")

@@ -10,11 +10,12 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import pydantic
 import pydantic_core
 
+from dsir.selection import Budget
 from dsir_dagster.resources.settings.types import Model
 
 
@@ -62,8 +63,13 @@ class KeyRule:
         return cls(**rule)
 
 
+#: What methods rank and what they return: `Candidates` and `Ranking` of ``assets/``, the layer above.
+CandidatesT = TypeVar("CandidatesT")
+RankingT = TypeVar("RankingT")
+
+
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[CandidatesT, RankingT]):
     """A method of selection, declared once.
 
     Attributes
@@ -85,7 +91,7 @@ class Method:
     """
 
     name: str
-    fit: Callable[..., Any]
+    fit: Callable[[CandidatesT, Budget], RankingT]
     keys: KeyRule = field(default_factory=KeyRule)
     options: type[MethodOptions] = MethodOptions
     noise: bool = True
@@ -99,7 +105,7 @@ class Method:
         return by_trait | (set() if self.joint else {"overlap"}) | self.options.model_fields.keys()
 
 
-def methods() -> Mapping[str, Method]:
+def methods() -> Mapping[str, Method[Any, Any]]:
     """Return every method by name: ``METHODS`` of ``assets/methods/``.
 
     Methods are a layer above the configuration, which needs their options to read a selection. So they are looked up
