@@ -194,4 +194,4 @@ def test_two_refreshes_at_once_in_one_home_wait_for_each_other(pipeline):
     holder.lock.release()
     assert not pipeline.workspace().lock.busy()
     list(run_refresh(pipeline.workspace(), pipeline.instance, {"console": silent}))
-    assert not pipeline.workspace().busy()  # the run released it
+    assert not pipeline.workspace().lock.busy()  # the run released it

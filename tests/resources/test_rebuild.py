@@ -172,7 +172,7 @@ def test_an_older_file_in_the_place_of_the_catalog_is_noticed(tmp_path):
         lambda: catalog.record([lineage(partition="third")]),
         Catalog(tmp_path).latest,
     ):
-        with pytest.raises(CatalogDamaged, match="1 of 2 transactions"):
+        with pytest.raises(CatalogDamaged, match="1 of 2 recorded transactions"):
             attempt()
     catalog.rebuild(lambda outputs: [True] * len(outputs))
     assert {partition for _, partition in catalog.latest()} == {"first", "second"}
