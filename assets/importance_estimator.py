@@ -6,7 +6,7 @@ What belongs here: from totals to log ratios. What does not: weighing documents 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import dagster as dg
 import numpy as np
@@ -15,18 +15,13 @@ import pyarrow as pa
 from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.importance import fit_threshold, log_ratios
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date
 from dsir_dagster.assets.raw_counts import top_buckets
 from dsir_dagster.resources.compute import Tell, Worker
-from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.settings import ConfigError, FitSize
+from dsir_dagster.resources.settings.pool import PinnedFit
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
@@ -39,7 +34,7 @@ COUNTS = ("bucket", "count")
 def fit_estimator(
     context: Context, workspace: Workspace, partitions: Sequence[str], options: RunOptions
 ) -> Made:
-    """Bring the estimator up to date, and the distribution that it is pinned to.
+    """Bring the estimator up to date, and the distribution it is pinned to.
 
     Parameters
     ----------
@@ -50,7 +45,7 @@ def fit_estimator(
     Raises
     ------
     dagster.Failure
-        Nothing to fit it on is counted, or the pinned distribution does not fit.
+        Nothing to fit it on is counted, or the pinned distribution cannot be used.
     """
     snapshot = workspace.snapshot()
     if not snapshot.plan.counted:
@@ -59,12 +54,11 @@ def fit_estimator(
         raise dg.Failure("no target is counted yet; materialize target_counts first", allow_retries=False)
     if snapshot.plan.without:
         context.log.warning(snapshot.plan.without)
-    if snapshot.plan.raw_distribution:
-        check_pinned(snapshot.plan)
-        if snapshot.plan.raw_distribution.state != "fresh":
+    if pinned := snapshot.plan.raw_distribution:
+        check_pinned(snapshot.plan, pinned)
+        if pinned.state != "fresh":
             pin = partial(pin_distribution, snapshot)
-            pinned = [snapshot.plan.raw_distribution]
-            list(bring_up_to_date(context, workspace, "raw_distribution", pinned, pin, RunOptions()))
+            list(bring_up_to_date(context, workspace, "raw_distribution", [pinned], pin, RunOptions()))
             snapshot = workspace.snapshot()
 
     def compute(worker: Worker, output: Output, tell: Tell) -> Result:
@@ -75,7 +69,7 @@ def fit_estimator(
 
 
 def check_drift(workspace: Workspace, partition: str, log: dg.DagsterLogManager) -> dg.AssetCheckResult:
-    """Say whether the pool has not drifted from the pinned distribution."""
+    """Check that the pool has not drifted from the pinned distribution."""
     measured = measure_drift(workspace.snapshot())
     if not measured.passed:
         log.warning(f"{measured}; choose a new name for estimator.fit.pinned to fit it anew")
@@ -128,9 +122,9 @@ def fit(snapshot: Snapshot, output: Output) -> Result:
 def fitted_totals(snapshot: Snapshot, pool: np.ndarray) -> np.ndarray:
     """Return the totals that the raw distribution is fitted on: pinned, of a sample, or of the whole pool."""
     wanted = snapshot.settings.estimator.fit
-    if snapshot.plan.raw_distribution:
-        path = snapshot.store.path("raw_distribution", snapshot.plan.raw_distribution.partition)
-        counts = snapshot.store.read_table(path, snapshot.plan.raw_distribution.origin, COUNTS)
+    if pinned := snapshot.plan.raw_distribution:
+        path = snapshot.store.path("raw_distribution", pinned.partition)
+        counts = snapshot.store.read_table(path, pinned.origin, COUNTS)
         totals = np.zeros_like(pool)
         totals[counts["bucket"].to_numpy()] = counts["count"].to_numpy()
         return totals
@@ -152,14 +146,13 @@ def pin_distribution(snapshot: Snapshot, worker: Worker, output: Output, tell: T
     return Result(len(used), [path], {"shards": shards, "ngrams": int(totals.sum())})
 
 
-def check_pinned(plan: Plan) -> None:
+def check_pinned(plan: Plan, pinned: Output) -> None:
     """Refuse a pinned distribution of other features, or one that is gone and cannot be fitted again.
 
     Raises
     ------
     dagster.Failure
     """
-    pinned = plan.raw_distribution
     advice = "choose a new name for estimator.fit.pinned to fit a new one"
     counted = json.loads(pinned.inputs["features"])
     different = [
@@ -183,7 +176,7 @@ def check_pinned(plan: Plan) -> None:
         if changed:
             raise dg.Failure(
                 f"the raw distribution pinned as '{pinned.partition}': {pinned.why}, and it cannot be fitted "
-                f"again, since {len(changed)} shards are not as they were then ({', '.join(changed[:3])}); "
+                f"again, since {len(changed)} shards have changed ({', '.join(changed[:3])}); "
                 f"put the file back, or {advice}",
                 allow_retries=False,
             )
@@ -191,17 +184,17 @@ def check_pinned(plan: Plan) -> None:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the pool has moved from the distribution that the estimator is pinned to.
+    """How far the pool has moved from the distribution the estimator is pinned to.
 
     Attributes
     ----------
     pinned : str
         Name of the distribution.
     drift : float
-        KL(pool‖pinned distribution) in nats, each with :data:`dsir.evaluation.SMOOTHING`.
+        KL(pool‖pinned distribution) in nats, both with :data:`dsir.evaluation.SMOOTHING`.
     max_drift : float
     shards, pinned_shards : int
-        Shards of the pool that are counted; shards that the distribution was fitted on.
+        Counted shards of the pool; shards that the distribution was fitted on.
     """
 
     pinned: str
@@ -212,7 +205,7 @@ class Drift:
 
     @property
     def passed(self) -> bool:
-        """Whether the drift is not above its maximum."""
+        """Whether the drift is within its maximum."""
         return self.drift <= self.max_drift
 
     def __str__(self) -> str:
@@ -228,24 +221,19 @@ def measure_drift(snapshot: Snapshot) -> Drift:
     dagster.Failure
         The distribution is not fitted yet.
     """
-    check_pinned(snapshot.plan)
-    pinned = snapshot.plan.raw_distribution
+    pinned, settings = snapshot.plan.raw_distribution, snapshot.settings.estimator.fit
+    assert pinned and isinstance(settings, PinnedFit), "only a pinned estimator drifts"
+    check_pinned(snapshot.plan, pinned)
     if pinned.state != "fresh":
         raise dg.Failure(f"{pinned.name}: {pinned.why}; materialize importance_estimator first")
     pool = raw_totals(snapshot)
     divergence = kl_divergence(distribution(pool), distribution(fitted_totals(snapshot, pool)))
-    fit = snapshot.settings.estimator.fit
-    return Drift(
-        pinned.partition,
-        divergence,
-        fit.max_drift,
-        len(snapshot.plan.counted),
-        pinned.found.metadata["shards"],
-    )
+    shards = len(snapshot.plan.counted)
+    return Drift(pinned.partition, divergence, settings.max_drift, shards, pinned.made.count("shards"))
 
 
 def raw_totals(snapshot: Snapshot, shards: list[str] | None = None) -> np.ndarray:
-    """Return the n-gram totals of some shards, or of all that are counted: ndarray of int64, shape (buckets,)."""
+    """Return the n-gram totals of some shards, by default all counted ones: ndarray of int64, shape (buckets,)."""
     totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
     for shard in snapshot.plan.counted if shards is None else shards:
         path = snapshot.store.path("raw_counts", shard)
@@ -258,10 +246,10 @@ def sampled_totals(snapshot: Snapshot, pool_ngrams: int, wanted: int) -> np.ndar
     """Return the totals of a sample of documents, drawn by content hash."""
     threshold = np.uint64(fit_threshold(pool_ngrams, wanted))
     shards = ((shard, snapshot.plan.raw_counts(shard).origin) for shard in snapshot.plan.counted)
-    totals = sum(snapshot.compute.map(partial(_sampled_totals, threshold), shards))
+    totals = reduce(np.add, snapshot.compute.map(partial(_sampled_totals, threshold), shards))
     if not totals.any():
         raise ConfigError(
-            f"estimator.fit.ngrams: a sample of about {wanted:,} of the pool's {pool_ngrams:,} n-grams holds "
+            f"estimator.fit.ngrams: a sample of about {wanted:,} of the pool's {pool_ngrams:,} n-grams contains "
             "no document; raise it"
         )
     return totals
@@ -290,7 +278,7 @@ def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarr
 
 
 def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
-    """Return the totals of the part of a target that matching does not fit on: ndarray of int64, shape (buckets,)."""
+    """Return the totals of the validation part of a target, kept from fitting `match`: int64, shape (buckets,)."""
     path = snapshot.store.path("target_counts", target)
     counts = snapshot.store.read_table(
         path, snapshot.plan.target_counts(target).origin, ["bucket", "validation_count"]
@@ -310,7 +298,7 @@ def read_log_ratios(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
 
 
 def pinned_inputs(plan: Plan, name: str) -> Inputs:
-    """Return what a pinned distribution is made of: once it is there, its inputs are frozen."""
+    """Return what a pinned distribution is made of: once it exists, its inputs are frozen."""
     if found := plan.found("raw_distribution", name):
         return Inputs(found.inputs)
     counts = {output.name: output.fingerprint for output in map(plan.raw_counts, plan.counted)}
@@ -318,22 +306,22 @@ def pinned_inputs(plan: Plan, name: str) -> Inputs:
 
 
 def inputs(plan: Plan, _: str) -> Inputs:
-    """Return what the estimator is made of: the pool, or its pinned distribution, and the targets that are counted."""
+    """Return what the estimator is made of: the pool, or its pinned distribution, and the counted targets."""
     targets = map(plan.target_counts, plan.counted_targets)
     return Inputs({**plan.fitted_pool, **{output.name: output.fingerprint for output in targets}})
 
 
 def due_for_drift(snapshot: Snapshot, made: Sequence[Output]) -> Sequence[Output]:
-    """Return the estimator where the pool may have drifted from it: it is pinned, and selections follow the pool."""
+    """Return the estimator if it is pinned and the pool has moved, which makes selections stale."""
     plan = snapshot.plan
     moved = any(output.state != "fresh" for output in plan.outputs_of("selections"))
     return [plan.importance_estimator] if plan.raw_distribution and moved else []
 
 
-RAW_DISTRIBUTION = Asset(
+RAW_DISTRIBUTION: Asset[RunOptions] = Asset(
     name="raw_distribution",
     version="",
-    description="N-gram totals of the pool that an estimator is pinned to.",
+    description="N-gram totals of the pool an estimator is pinned to.",
     partitions=Partitions.PINNED,
     after=("raw_counts",),
     inputs=pinned_inputs,
@@ -350,9 +338,9 @@ IMPORTANCE_ESTIMATOR = Asset(
     version="2",
     description=(
         "Log ratio of the target's and the pool's probability, for every bucket and target.\n\n"
-        "`log(p_target + 1e-8) - log(p_raw + 1e-8)`. Fitted on the shards that are counted; shards "
-        "that are not are named in the metadata. With `estimator.fit: {pinned: NAME}` the pool's side is "
-        "fitted once and kept under that name, so that new shards leave the weights of the others fresh."
+        "`log(p_target + 1e-8) - log(p_raw + 1e-8)`. Fitted on the counted shards; the metadata says how many "
+        "are not counted. With `estimator.fit: {pinned: NAME}` the pool's side is fitted once and kept under that "
+        "name, so that new shards leave the weights of the others fresh."
     ),
     partitions=Partitions.NONE,
     after=("raw_counts", "target_counts"),
@@ -371,8 +359,8 @@ IMPORTANCE_ESTIMATOR = Asset(
         Check(
             name="pool_has_not_drifted",
             description=(
-                "KL(pool‖pinned distribution), in nats, is not above `estimator.fit.max_drift`. If it is: choose a "
-                "new name for `estimator.fit.pinned`; the distribution is fitted anew and every shard weighed again."
+                "KL(pool‖pinned distribution), in nats, is within `estimator.fit.max_drift`. If not, choose a new name "
+                "for `estimator.fit.pinned`: the distribution is fitted anew and every shard weighed again."
             ),
             evaluate=check_drift,
             by_partition=False,

@@ -1,13 +1,12 @@
 """What all assets do around their own work: skip what is fresh, isolate failures, record, report.
 
-What belongs here: the loop over a run's partitions, and what Dagster is told of each. What does not: any one asset's
+What belongs here: the loop over a run's partitions, and what Dagster is told about each. What does not: any one asset's
 work.
 
-An asset's step is a generator of :data:`Made`: outputs that are done and in the catalog, each with what Dagster shows
-of it. The asset and the job `refresh` run the same step. Dagster emits the materializations of a run with many
-partitions when the step succeeds, and none when it fails. So that neither one bad file nor a kill takes the others'
-record with it, each output's materialization is an event, yielded once it is done. Only assets of one partition a run
-yield an ordinary result, for which the next asset in the run waits.
+An asset's step yields outputs that are done and in the catalog, with their reports. The asset and the job `refresh` run
+the same step. Dagster emits the materializations of a run with many partitions only if the step succeeds. So that
+neither one bad file nor a kill loses the record of the others, every output's materialization is an event, yielded once
+it is done. Only assets with one partition a run yield an ordinary result, which the next asset in the run waits for.
 """
 
 import time
@@ -34,30 +33,13 @@ from dsir_dagster.resources.dagster_private import (
 )
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.errors import explained
-from dsir_dagster.resources.graph import graph
-from dsir_dagster.resources.lineage import Lineage, Metric, output_name
+from dsir_dagster.resources.graph import Context, Made, Report, RunOptions, graph
+from dsir_dagster.resources.lineage import Lineage, Metadata, Metric, output_name
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.progress import Progress
 from dsir_dagster.resources.table import Table
 from dsir_dagster.resources.workspace import Workspace
-
-Context = dg.AssetExecutionContext | dg.OpExecutionContext
-
-#: Outputs that are done and recorded, each with the metadata that Dagster shows of it.
-Made = Iterator[tuple[Output, dict[str, object]]]
-
-
-class RunOptions(dg.Config):
-    """Options of a run that recomputes outputs; change them in the launchpad.
-
-    Attributes
-    ----------
-    force : bool
-        Recompute outputs even where they are fresh.
-    """
-
-    force: bool = False
 
 
 class OutputsFailed(dg.Failure):
@@ -67,9 +49,9 @@ class OutputsFailed(dg.Failure):
     ----------
     asset : str
     errors : mapping of str to Exception
-        By the outputs' names.
+        By output name.
     total : int
-        Outputs that were asked for.
+        Outputs requested.
     """
 
     def __init__(self, asset: str, errors: Mapping[str, Exception], total: int) -> None:
@@ -83,12 +65,12 @@ class OutputsFailed(dg.Failure):
 
 
 def is_input_error(error: BaseException) -> bool:
-    """Whether an error is one of the input or the configuration: it comes again until someone repairs these."""
+    """Whether an error lies in the input or the configuration, so that it recurs until someone repairs these."""
     return isinstance(error, ValueError) or (isinstance(error, dg.Failure) and not error.allow_retries)
 
 
 def told(errors: Mapping[str, Exception]) -> list[str]:
-    """Write a line for each error, by the outputs' names; it begins with the name, which the error may already say."""
+    """Write a line for each error, beginning with the output's name, which the error may already contain."""
     lines = []
     for name, error in sorted(errors.items()):
         text = in_words(error)
@@ -97,15 +79,15 @@ def told(errors: Mapping[str, Exception]) -> list[str]:
 
 
 def in_words(error: Exception) -> str:
-    """Say what an error is, whoever raised it."""
+    """Put an error into words, whoever raised it."""
     if isinstance(error, dg.Failure):
-        return error.description
+        return error.description or str(error)
     own = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return explained(error) or own
 
 
 def first_of(lines: Sequence[str], shown: int = 20) -> list[str]:
-    """Return the first of many lines, and how many more there are."""
+    """Return the first of many lines and, if there are more, how many."""
     more = len(lines) - shown
     return [*lines[:shown], *([f"and {more:,} more"] if more > 0 else [])]
 
@@ -121,9 +103,9 @@ class Result:
     files : list of Path
         What was written.
     kept : dict of str to str
-        Files of the output that are what they were, by name below DSIR_HOME: the checksums they were recorded with.
+        Unchanged files of the output, by name below DSIR_HOME: their recorded checksums.
     metadata : dict
-        Numbers and short strings: kept in the lineage and shown in Dagster. A ``note`` is told as a warning too.
+        Numbers and short strings, kept in the lineage and shown in Dagster. A ``note`` is also logged as a warning.
     tables : dict
         Tables and plots, shown in Dagster only.
     metrics : list of Metric, optional
@@ -141,23 +123,23 @@ class Result:
 #: Computes an output from an item, and tells of its progress (``resources/compute.py``).
 Task = Callable[[Worker, Any, Tell], Result]
 
-#: Seconds between two records in the catalog during a run of many partitions.
+#: Seconds between two writes to the catalog during a run with many partitions.
 RECORD_SECONDS = 0.5
 
-# Seconds of waiting for the catalog that there was a warning of. Eight of this project's processes wait less for
-# each other than the second that this begins with.
+# Longest wait for the catalog, in seconds, that was warned about. Eight processes of this project wait less than the
+# initial second for each other.
 _told = 1.0
 
 
 def as_events(context: Context, parents: Iterable[str], made: Made) -> Iterator[dg.AssetMaterialization]:
-    """Turn what a step made into events, with the tags that Dagster tells by what is *Unsynced*.
+    """Turn what a step made into events, with the tags by which Dagster finds out what is *Unsynced*.
 
     Parameters
     ----------
     context : AssetExecutionContext or OpExecutionContext
         Of an asset with ``output_required=False``, or of an op.
     parents : iterable of str
-        Assets that the asset depends on.
+        Assets it depends on.
     made : Made
     """
     of_parents = parent_tags(context.instance, parents)
@@ -176,7 +158,7 @@ def as_events(context: Context, parents: Iterable[str], made: Made) -> Iterator[
 
 
 def parent_tags(instance: dg.DagsterInstance, parents: Iterable[str]) -> dict[str, str]:
-    """Return the tags that tell Dagster which materializations of its parents an asset was made of: the newest."""
+    """Return the tags that tell Dagster that an asset was made of its parents' newest materializations."""
     tags = {}
     for key in map(dg.AssetKey, parents):
         record = instance.get_latest_data_version_record(key)
@@ -187,7 +169,7 @@ def parent_tags(instance: dg.DagsterInstance, parents: Iterable[str]) -> dict[st
 
 
 def as_result(made: Made) -> dg.MaterializeResult:
-    """Turn the one output that a step made into the result of an asset."""
+    """Turn the single output of a step into an asset's result."""
     [(output, report)] = made
     return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(output.fingerprint))
 
@@ -202,7 +184,7 @@ def bring_up_to_date(
     failed: Mapping[str, Exception] = MappingProxyType({}),
     item_of: Callable[[Output], Any] | None = None,
 ) -> Made:
-    """Bring the outputs of a run up to date, each on its own; yield each that is done and recorded.
+    """Bring a run's outputs up to date, independently of each other; yield those that are done and recorded.
 
     Parameters
     ----------
@@ -236,14 +218,14 @@ def bring_up_to_date(
     if due:
         context.log.info(reasons(due))
     failures = dict(failed)
-    progress = Progress(asset, len(due), context.log.info)
+    progress, run_id = Progress(asset, len(due), context.log.info), context.run.run_id
 
     compute = Threads(workspace.worker) if item_of is None else workspace.compute
     items = due if item_of is None else map(item_of, due)
     attempts = compute.map_outputs(_Attempt(task), items, progress.add, RECORD_SECONDS)
 
-    # Opening the catalog costs as much as a small shard, so lineage is recorded twice a second. What a
-    # killed run had not recorded is computed again.
+    # Opening the catalog costs as much as a small shard, so lineage is recorded twice a second. Whatever a killed run
+    # had not recorded is computed again.
     unrecorded: list[tuple[Output, Lineage, Result]] = []
     recorded_at = time.monotonic()
 
@@ -266,24 +248,10 @@ def bring_up_to_date(
                 failures[output.name] = outcome
                 context.log.error(f"{output.name}: {in_words(outcome)}", exc_info=outcome)
                 continue
-            result, files, started = outcome
+            result = outcome.result
             if "note" in result.metadata:
                 context.log.warning(f"{output.name}: {result.metadata['note']}")
-            lineage = Lineage(
-                output.asset,
-                output.partition,
-                output.fingerprint,
-                context.run.run_id,
-                output.inputs,
-                started,
-                datetime.now(UTC),
-                result.rows,
-                result.metadata["bytes_written"],
-                files,
-                result.metadata,
-                metrics=result.metrics,
-            )
-            unrecorded.append((output, lineage, result))
+            unrecorded.append((output, outcome.lineage(output, run_id), result))
             if time.monotonic() - recorded_at >= RECORD_SECONDS:
                 yield from record()
                 recorded_at = time.monotonic()
@@ -294,48 +262,82 @@ def bring_up_to_date(
     if due:
         context.log.info(str(progress))
     tell_of_waiting(context.log)
+    if failures:
+        try:
+            record_input_errors(workspace, due, failures, run_id)
+        except Exception as error:  # the failures themselves are raised in any case
+            context.log.error(f"the failures are not recorded: {in_words(error)}")
+        raise OutputsFailed(asset, failures, len(outputs) + len(failed))
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """An output that was computed: its result, the checksums of its files by name, when it began and ended."""
+
+    result: Result
+    files: dict[str, str]
+    started: datetime
+    finished: datetime
+
+    def lineage(self, output: Output, run_id: str) -> Lineage:
+        """Return the row to record."""
+        return Lineage(
+            output.asset,
+            output.partition,
+            output.fingerprint,
+            run_id,
+            output.inputs,
+            self.started,
+            self.finished,
+            self.result.rows,
+            int(self.result.metadata["bytes_written"]),
+            self.files,
+            self.result.metadata,
+            metrics=self.result.metrics,
+        )
+
+
+def record_input_errors(
+    workspace: Workspace, due: Sequence[Output], failures: Mapping[str, Exception], run_id: str
+) -> None:
+    """Record which outputs failed because of their input, so that nothing tries them again until it changes."""
     unusable = [
         {
             "asset": output.asset,
             "partition": output.partition,
             "fingerprint": output.fingerprint,
-            "run_id": context.run.run_id,
+            "run_id": run_id,
             "error": in_words(failures[output.name]),
         }
         for output in due
         if output.name in failures and is_input_error(failures[output.name])
     ]
     if unusable:
-        try:
-            workspace.catalog.record_failures(unusable)
-        except Exception as error:  # what failed is told in any case
-            context.log.error(f"the failures are not recorded: {in_words(error)}")
-    if failures:
-        raise OutputsFailed(asset, failures, len(outputs) + len(failed))
+        workspace.catalog.record_failures(unusable)
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """Computes an output; returns the result, the checksums of its files by name, and when that began."""
+    """Computes an output by a task."""
 
     task: Task
 
-    def __call__(self, worker: Worker, item: Any, tell: Tell) -> tuple[Result, dict[str, str], datetime]:
+    def __call__(self, worker: Worker, item: Any, tell: Tell) -> Attempted:
         started = datetime.now(UTC)
         result = self.task(worker, item, tell)
         result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
         files = {str(file.relative_to(worker.home)): content_stamp(str(file)) for file in result.files}
-        return result, files | result.kept, started
+        return Attempted(result, files | result.kept, started, datetime.now(UTC))
 
 
 def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:
-    """Run the steps of some outputs one after the other, so that each has all threads; a failure stops none of them.
+    """Run the steps of some outputs one after the other, so that each has all threads; a failure stops no other.
 
     Parameters
     ----------
     asset : str
     steps : mapping of str to callable
-        By the outputs' partitions; each makes one output.
+        By partition; each makes one output.
 
     Raises
     ------
@@ -354,29 +356,30 @@ def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:
         raise OutputsFailed(asset, errors, len(steps))
 
 
-def kept_report(instance: dg.DagsterInstance, workspace: Workspace, output: Output) -> dict[str, object]:
-    """Return what Dagster shows of an output that is fresh: what it showed when it was made, plots and tables too."""
-    report = _report(workspace, output, output.found.metadata, {}, "fresh, not recomputed")
+def kept_report(instance: dg.DagsterInstance, workspace: Workspace, output: Output) -> Report:
+    """Return what Dagster shows of a fresh output: what it showed when it was made, plots and tables included."""
+    report = _report(workspace, output, output.made.metadata, {}, "fresh, not recomputed")
     record = newest_materialization(instance, output)
-    shown = record.asset_materialization.metadata if record else {}
+    materialization = record.asset_materialization if record else None
+    shown = materialization.metadata if materialization else {}
     made = shown.get("fingerprint")
     return {**shown, **report} if made and made.value == output.fingerprint else report
 
 
 def newest_materialization(instance: dg.DagsterInstance, output: Output) -> dg.EventLogRecord | None:
-    """Return the event of an output's newest materialization that Dagster knows of."""
+    """Return the event of an output's newest materialization known to Dagster."""
     partitions = [output.partition] if output.partition else None
     of_output = dg.AssetRecordsFilter(dg.AssetKey(output.asset), asset_partitions=partitions)
     return next(iter(instance.fetch_materializations(of_output, limit=1).records), None)
 
 
 def reasons(due: Sequence[Output]) -> str:
-    """Say of outputs what state they are in and why, a line each, in one event of the log; of the first twenty."""
+    """Write a line for each of the first twenty outputs, with its state and the reason, as one event of the log."""
     return "\n".join(first_of([f"{output.name}: {output.state}, {output.why or 'forced'}" for output in due]))
 
 
 def tell_of_waiting(log: dg.DagsterLogManager) -> None:
-    """Warn if this process waited for the catalog, in this step or before, longer than it told of so far."""
+    """Warn if this process has waited longer for the catalog than it warned about so far."""
     global _told
     if Database.longest_wait > _told:
         _told = Database.longest_wait
@@ -384,14 +387,14 @@ def tell_of_waiting(log: dg.DagsterLogManager) -> None:
 
 
 def _report(
-    workspace: Workspace, output: Output, metadata: Mapping, tables: Mapping[str, Table | Plot], why: str
-) -> dict[str, object]:
-    """Build Dagster's metadata: floats rounded for reading, tables and plots as markdown."""
-    shown: dict[str, object] = {"why": why, "fingerprint": output.fingerprint}
+    workspace: Workspace, output: Output, metadata: Metadata, tables: Mapping[str, Table | Plot], why: str
+) -> Report:
+    """Build Dagster's metadata: floats rounded, tables and plots as markdown."""
+    shown: dict[str, int | float | str | dg.MetadataValue] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
-        if key in ("folder", "report"):  # paths below the home, which may have been moved
-            shown[key] = dg.MetadataValue.path(str(workspace.home / value))
+        if key in ("folder", "report"):  # paths below the home, which may have moved
+            shown[key] = dg.MetadataValue.path(str(workspace.home / str(value)))
     return shown | {key: dg.MetadataValue.md(each.markdown) for key, each in tables.items()}
 
 

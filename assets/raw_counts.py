@@ -1,8 +1,10 @@
 """``raw_counts``: read a shard once, cache every document's hashed n-grams, add them up.
 
-What belongs here: from a shard's file to its documents, features, totals and quarantine. What does not:
-parsing (``resources/corpus/``), counting (``dsir.features``).
+What belongs here: from a shard's file to its documents, features, totals and quarantine. What does not: parsing
+(``resources/corpus/``), counting (``dsir.features``).
 """
+
+from __future__ import annotations
 
 import time
 from collections import Counter
@@ -19,14 +21,7 @@ import pyarrow.parquet as pq
 
 from dsir.evaluation import duplicates
 from dsir.features import Features, featurize, hash_strings
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    rate,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
@@ -37,14 +32,16 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
-from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan, ShardFile
+from dsir_dagster.resources.plots import Plot
+from dsir_dagster.resources.settings import RawSource, Target
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
-#: Rows that are gathered before they become a row group of Parquet.
+#: Rows gathered before they are written as a row group of Parquet.
 ROW_GROUP = 1 << 17
 
 
@@ -53,7 +50,7 @@ def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
     plan = workspace.plan()
     gone = {
         f"raw_counts[{key}]": CorpusError(
-            "no file of the pool has this shard key any more; the catalog's table `shards` says where it was, "
+            "no file of the pool has this shard key any longer; the catalog's table `shards` says where it was, "
             "and `dsir prune` removes its partition"
         )
         for key in keys
@@ -105,7 +102,6 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
     tally = Tally()
-    reasons: Counter[str] = Counter()
     schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
     features_path = store.path("features", shard)
     documents_path = store.path("documents", shard)
@@ -122,7 +118,6 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
             if batch.rejected:
                 quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine", quarantine)
                 quarantine_rows.add(rejected_table(shard, batch.rejected))
-                reasons.update(row.reason for row in batch.rejected)
             features_file.write_batch(packed)
             features.add_totals(totals)
             documents = documents_table(shard, source.name, batch, features, tally.documents)
@@ -132,11 +127,11 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()
-        if not tally.documents and (error := no_usable_row(uri, source, reasons)):
+        if not tally.documents and (error := no_usable_row(uri, source, tally.reasons)):
             if not item.keeps_quarantine:
-                quarantine.close()  # stays, for whoever looks for the reason
+                quarantine.close()  # keep the file: it holds the reasons
             raise error
-    if not reasons:
+    if not tally.reasons:
         quarantine_path.unlink(missing_ok=True)
     used = np.flatnonzero(totals)
     counts_path = store.path("raw_counts", shard)
@@ -146,48 +141,59 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
         item.origin,
     )
-    n_ngrams = int(totals.sum())
-    rarely = {
-        "blank_lines": reasons[BLANK_LINE],  # of the quarantined rows
+    return Result(
+        rows=tally.documents,
+        files=[features_path, documents_path, counts_path, *([quarantine_path] if tally.reasons else [])],
+        metadata=metadata(tally, source, int(totals.sum()), rate(tally.bytes, started), uri),
+        tables=tables(tally, totals),
+    )
+
+
+def metadata(
+    tally: Tally, source: RawSource, n_ngrams: int, mb_per_s: float, uri: str
+) -> dict[str, int | float | str]:
+    """Return what the lineage and Dagster say about a shard."""
+    if_any = {
+        "blank_lines": tally.reasons[BLANK_LINE],  # among the quarantined rows
         "ids_replaced": tally.ids_replaced,
         "sources_replaced": tally.sources_replaced,
     }
-    tables = {"top buckets": top_buckets(totals)}
+    return {
+        "documents": tally.documents,
+        **({"records": tally.records} if source.chunk_words is not None else {}),
+        "tokens": tally.tokens,
+        "ngrams": n_ngrams,
+        "text_bytes": tally.bytes,
+        "MB_per_s": mb_per_s,
+        "quarantined_rows": tally.reasons.total(),
+        **{name: n for name, n in if_any.items() if n},
+        "duplicate_documents": tally.duplicates,
+        "file": uri,
+    }
+
+
+def tables(tally: Tally, totals: np.ndarray) -> dict[str, Table | Plot]:
+    """Return what Dagster shows of a shard as tables."""
+    shown: dict[str, Table | Plot] = {"top buckets": top_buckets(totals)}
     if len(tally.sources) > 1:
-        tables["documents by source"] = Table(
+        shown["documents by source"] = Table(
             [Column("source"), Column("documents", "whole")], tally.sources.most_common(50)
         )
-    if reasons:
-        tables["quarantined rows by reason"] = by_reason(reasons)
-    return Result(
-        rows=tally.documents,
-        files=[features_path, documents_path, counts_path, *([quarantine_path] if reasons else [])],
-        metadata={
-            "documents": tally.documents,
-            **({"records": tally.records} if source.chunk_words is not None else {}),
-            "tokens": tally.tokens,
-            "ngrams": n_ngrams,
-            "text_bytes": tally.bytes,
-            "MB_per_s": rate(tally.bytes, started),
-            "quarantined_rows": reasons.total(),
-            **{name: n for name, n in rarely.items() if n},
-            "duplicate_documents": tally.duplicates,
-            "file": uri,
-        },
-        tables=tables,
-    )
+    if tally.reasons:
+        shown["quarantined rows by reason"] = by_reason(tally.reasons)
+    return shown
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An output of which more rows are quarantined than its source or target allows.
+    """An output with more quarantined rows than its source or target allows.
 
     Attributes
     ----------
     output : str
         ``asset[partition]``.
     quarantined, rows : int
-        Of so many rows; blank lines are in neither.
+        Quarantined rows and all rows, both without blank lines.
     allowed : float
         ``max_quarantined`` of the source or target.
     """
@@ -206,22 +212,24 @@ class Quarantined:
 
 
 def too_many_quarantined(snapshot: Snapshot) -> list[Quarantined]:
-    """Return the counted shards, then targets, of whose rows a larger share is quarantined than allowed."""
+    """Return the counted shards, then targets, with a larger share of quarantined rows than allowed."""
     settings, plan = snapshot.settings, snapshot.plan
-    counted = [(plan.raw_counts(key), settings.source(plan.shards[key].source)) for key in plan.counted]
-    counted += [(plan.target_counts(name), settings.target(name)) for name in plan.counted_targets]
+    counted: list[tuple[Output, RawSource | Target]] = [
+        *((plan.raw_counts(key), settings.source(plan.shards[key].source)) for key in plan.counted),
+        *((plan.target_counts(name), settings.target(name)) for name in plan.counted_targets),
+    ]
     found = []
     for output, reader in counted:
-        numbers = output.found.metadata
-        bad = numbers["quarantined_rows"] - numbers.get("blank_lines", 0)
-        rows = bad + numbers.get("records", numbers["documents"]) + numbers.get("holdout_documents", 0)
+        made = output.made
+        bad = made.count("quarantined_rows") - made.count("blank_lines", 0)
+        rows = bad + made.count("records", made.count("documents")) + made.count("holdout_documents", 0)
         if bad > reader.max_quarantined * rows:
             found.append(Quarantined(output.name, bad, rows, reader.max_quarantined))
     return found
 
 
 def check_quarantine(workspace: Workspace, *_: object) -> dg.AssetCheckResult:
-    """Judge the quarantined rows of all counted shards and targets: the result of `few_rows_quarantined`."""
+    """Evaluate `few_rows_quarantined` for all counted shards and targets."""
     found = too_many_quarantined(workspace.snapshot())
     rows = [(each.output, each.quarantined, each.rows, each.allowed) for each in found]
     worst = Table(
@@ -238,38 +246,37 @@ def check_quarantine(workspace: Workspace, *_: object) -> dg.AssetCheckResult:
         passed=not found,
         severity=dg.AssetCheckSeverity.WARN,
         description="\n".join(map(str, found[:10])) or None,
-        metadata=metadata | ({"outputs": dg.MetadataValue.md(worst.markdown)} if found else {}),
+        metadata={**metadata, **({"outputs": dg.MetadataValue.md(worst.markdown)} if found else {})},
     )
 
 
 def report_quarantine(context: Context, workspace: Workspace) -> None:
-    """Record the check's result in this run: without an output of the asset, Dagster skips the check's own step."""
+    """Record the check's result in this run, as Dagster skips the check's own step if the asset yields no output."""
     result = check_quarantine(workspace)
     if not result.passed:
         context.log.warning(result.description)
-    context.log_event(
-        dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey("raw_counts"),
-            check_name="few_rows_quarantined",
-            passed=result.passed,
-            severity=result.severity,
-            description=result.description,
-            metadata=result.metadata,
-        )
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("raw_counts"),
+        check_name="few_rows_quarantined",
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata,
     )
+    context.log_event(evaluation)  # type: ignore[arg-type]  # logged as events are; the annotation omits it
 
 
 class Tally:
-    """Running totals over a shard's documents; `records` where these are pieces.
+    """Running totals over a shard's documents; `records` counts these where documents are pieces.
 
-    An id is replaced by `<shard>:<row>`, a source by the name of the shard's: where a record has none, or none that
-    can be written as a text.
+    A missing or unusable id is replaced by `<shard>:<row>`, such a source by the name of the shard's source.
     """
 
     def __init__(self) -> None:
         self.documents = self.records = self.tokens = self.bytes = 0
         self.ids_replaced = self.sources_replaced = 0
         self.sources: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # of rejected rows
         self._hashes: list[np.ndarray] = []
 
     def add(self, documents: pa.Table, batch: TextBatch) -> None:
@@ -278,6 +285,7 @@ class Tally:
         self.records += pc.sum(pc.equal(documents["begin_byte"], 0)).as_py() or 0
         self.tokens += int(documents["n_tokens"].to_numpy().sum())
         self.bytes += batch.n_bytes
+        self.reasons.update(row.reason for row in batch.rejected)
         self.ids_replaced += batch.ids.null_count if batch.ids is not None else 0
         self.sources_replaced += batch.sources.null_count if batch.sources is not None else 0
         for item in documents["source"].value_counts().to_pylist():
@@ -286,7 +294,7 @@ class Tally:
 
     @property
     def duplicates(self) -> int:
-        """Documents whose text stands earlier in the shard."""
+        """Documents whose text occurs earlier in the shard."""
         return duplicates(np.concatenate(self._hashes)) if self._hashes else 0
 
 
@@ -295,8 +303,8 @@ def documents_table(
 ) -> pa.Table:
     """Return one row a document.
 
-    A record without an id is called ``<shard>:<row>``, a piece ``<id of the record>#<number>``. Pieces are
-    numbered through the shard, from `first` on, so that shard and row name one document.
+    A record without an id is called ``<shard>:<row>``, a piece ``<id of the record>#<number>``. Rows of pieces are
+    numbered through the shard, starting at `first`, so that shard and row identify a document.
     """
     ids, rows, piece = batch.ids, batch.rows, {}
     if ids is None or ids.null_count:
@@ -326,20 +334,20 @@ def documents_table(
 
 
 class RowGroups:
-    """Write whole batches as row groups of `ROW_GROUP` rows or a few more, aligned with the batches of features."""
+    """Write whole batches as row groups of at least `ROW_GROUP` rows, aligned with the batches of features."""
 
     def __init__(self, file: pq.ParquetWriter) -> None:
         self._file = file
         self._waiting: list[pa.Table] = []
 
     def add(self, rows: pa.Table) -> None:
-        """Take a batch, and write a row group once there are enough."""
+        """Take a batch, and write a row group once there are enough rows."""
         self._waiting.append(rows)
         if sum(map(len, self._waiting)) >= ROW_GROUP:
             self.write()
 
     def write(self) -> None:
-        """Write what is left."""
+        """Write the remaining rows."""
         rows = pa.concat_tables(self._waiting) if self._waiting else []
         if len(rows):
             self._file.write_table(rows, row_group_size=len(rows))
@@ -352,18 +360,18 @@ def text_bytes(texts: pa.Array) -> np.ndarray:
 
 
 def rejected_table(shard: str, rejected: list[Rejected]) -> pa.Table:
-    """Return one row a record that cannot be used."""
+    """Return one row an unusable record."""
     rows = zip(*((each.row, each.reason, each.excerpt) for each in rejected), strict=True)
     return table("quarantine", {"shard": shard, **dict(zip(("row", "reason", "excerpt"), rows, strict=True))})
 
 
 def by_reason(reasons: Counter[str]) -> Table:
-    """Return a table of the rows that cannot be used by their reason."""
+    """Return a table of the unusable rows by reason."""
     return Table([Column("reason"), Column("rows", "whole")], reasons.most_common(50))
 
 
 def top_buckets(totals: np.ndarray) -> Table:
-    """Return a table of the 10 largest buckets with their share of all n-grams."""
+    """Return a table of the 10 largest buckets with their shares of all n-grams."""
     order = np.argsort(-totals, kind="stable")[:10]
     total = max(int(totals.sum()), 1)
     return Table(
@@ -400,7 +408,7 @@ DOCUMENTS = FileKind(
         }
     ),
 )
-#: Rows that could not be used, with the reason.
+#: Unusable rows with the reason.
 QUARANTINE = FileKind(
     "quarantine",
     schema_of({"shard": pa.string(), "row": pa.int64(), "reason": pa.string(), "excerpt": pa.string()}),
@@ -413,8 +421,8 @@ RAW_COUNTS = Asset(
     description=(
         "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
         "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
-        "is cached here. Rows that cannot be used go to `quarantine` with their reason; a file that "
-        "cannot be read, or has no row that can be used, fails its own partition and no other."
+        "is cached here. Unusable rows go to `quarantine` with their reason; a file that cannot be read, or has "
+        "no usable row, fails its own partition and no other."
     ),
     partitions=Partitions.SHARDS,
     inputs=inputs,
@@ -432,13 +440,13 @@ RAW_COUNTS = Asset(
         Check(
             name="few_rows_quarantined",
             description=(
-                "Of no shard or target more rows are quarantined than its `max_quarantined` allows. The table "
+                "No shard or target has more quarantined rows than its `max_quarantined` allows. The table "
                 "`quarantine` has the rows of shards with their reasons: name the right fields, repair the files, or "
                 "allow more."
             ),
             evaluate=check_quarantine,
             by_partition=False,
-            due=lambda snapshot, made: (),  # `report_quarantine` tells of all shards and targets at once
+            due=lambda snapshot, made: (),  # `report_quarantine` covers all shards and targets at once
         ),
     ),
 )

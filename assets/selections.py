@@ -1,8 +1,8 @@
 """``selections``: the picked documents, and their original records.
 
-What belongs here: from a configured selection to a folder with picks and, where they are asked for, records. What
-does not: how documents are ranked and picked (``assets/methods/``), formats of records
-(``resources/record_writer.py``), how good the selection is, and how that is shown (``assets/evaluations.py``).
+What belongs here: from a configured selection to a folder with picks and, if configured, records. What does not: how
+documents are ranked and picked (``assets/methods/``), formats of records (``resources/record_writer.py``), how good the
+selection is (``assets/evaluations.py``).
 """
 
 import json
@@ -21,14 +21,7 @@ import pydantic
 
 from dsir import near_duplicates
 from dsir.selection import Budget, joined
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    one_by_one,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, one_by_one
 from dsir_dagster.assets.methods import Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
 from dsir_dagster.assets.picking.candidates import Candidates
@@ -42,7 +35,7 @@ from dsir_dagster.assets.picking.survey import (
 )
 from dsir_dagster.assets.picking.writing import picks_table, write_records
 from dsir_dagster.resources.compute import Tell, Worker
-from dsir_dagster.resources.graph import Asset, Check, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.plots import Plot
@@ -60,11 +53,11 @@ class SelectionOptions(RunOptions):
     Attributes
     ----------
     method, min_tokens, temperature, length, collapse_duplicates, epochs, seed, output
-        As in the configuration; None leaves the configuration's value.
+        As in the configuration; None keeps the configured value.
     quality
         True for the paper's bounds, False for none.
     documents, fraction, tokens
-        Size; at most one of them, None leaves the configuration's size.
+        Size; at most one of them. None keeps the configured size.
     """
 
     method: str | None = None
@@ -88,12 +81,11 @@ class SelectionOptions(RunOptions):
         ConfigError
             The parameters are not valid together.
         """
-        values = (selection.by(self.method) if self.method in methods() else selection).model_dump()
-        names = ("method", "min_tokens", "quality", "temperature", "length", "collapse_duplicates", "epochs")
-        names += ("seed", "output")
-        values |= {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        size = {name: getattr(self, name) for name in ("documents", "fraction", "tokens")}
-        if any(value is not None for value in size.values()):
+        by_method = selection.by(self.method) if self.method and self.method in methods() else selection
+        values = by_method.model_dump()
+        sizes = {"documents", "fraction", "tokens"}
+        values |= self.model_dump(exclude={"force", *sizes}, exclude_none=True)
+        if size := self.model_dump(include=sizes, exclude_none=True):
             values["size"] = size
         try:
             return Selection.model_validate(values)
@@ -144,7 +136,7 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
 
 
 def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetCheckResult:
-    """Say whether the newest version of a selection is what its metadata say it is."""
+    """Check that the newest version of a selection is what its metadata says."""
     latest = workspace.catalog.latest()["selections", name]
     folder = workspace.store.selection_folder(name, latest.fingerprint)
     origin = Origin(output_name("selections", name), latest.fingerprint, {})
@@ -173,7 +165,7 @@ def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetChec
 
 
 def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell) -> Result:
-    """Pick, write the picks and, unless ``output`` is none, the records, as one new folder."""
+    """Pick; write the picks and, unless ``output`` is none, the records, as one new folder."""
     started = time.monotonic()
     candidates = Candidates(snapshot, selection)
     pool = survey(candidates)
@@ -205,7 +197,7 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
 def write_folder(
     snapshot: Snapshot, selection: Selection, output: Output, found: Picked, picks: pa.Table
 ) -> tuple[list[Path], list[Part]]:
-    """Write picks, records and the method's own files as one new folder; return its files, and those of records."""
+    """Write picks, records and the method's own files as one new folder; return all files, and those of records."""
     folder = snapshot.store.selection_folder(selection.name, output.fingerprint)
     records: list[Part] = []
     with snapshot.store.replacing(folder) as temporary:
@@ -221,14 +213,14 @@ def write_folder(
 
 
 def not_eligible(pool: PoolSurvey) -> dict[str, int]:
-    """Return how many documents a criterion excludes, of those that exclude any, and by min_tokens in any case."""
+    """Return how many documents each criterion excludes, without those that exclude none except min_tokens."""
     return {name: n for name, n in pool.excluded.items() if n or name == "min_tokens"}
 
 
 def described(
     snapshot: Snapshot, selection: Selection, pool: PoolSurvey, budget: Budget, found: Picked, picks: pa.Table
 ) -> dict[str, Any]:
-    """Return what the lineage and Dagster are told of a pick."""
+    """Return what the lineage and Dagster say about a pick."""
     numbers: dict[str, Any] = {
         "documents": len(picks),
         "output": selection.output,
@@ -284,8 +276,8 @@ def by_source(picks: pa.Table) -> Table:
     documents = np.bincount(source.indices, minlength=len(source.dictionary))
     tokens = np.zeros(len(documents), np.int64)
     np.add.at(tokens, source.indices, picks["n_tokens"].to_numpy())
-    rows = zip(source.dictionary.to_pylist(), documents.tolist(), tokens.tolist(), strict=True)
-    rows = sorted(rows, key=lambda row: -row[1])
+    unsorted = zip(source.dictionary.to_pylist(), documents.tolist(), tokens.tolist(), strict=True)
+    rows = sorted(unsorted, key=lambda row: -row[1])
     return Table(
         [
             Column("source"),
@@ -298,7 +290,7 @@ def by_source(picks: pa.Table) -> Table:
 
 
 def inputs_of(plan: Plan, selection: Selection) -> Inputs:
-    """Return what a selection is made of: the shards that are counted. Other targets than its own do not count."""
+    """Return what a selection is made of: the counted shards. Its fingerprint ignores the targets of others."""
     outputs = [plan.weights(shard) for shard in plan.counted]
     rest = {"configuration": canonical(selection.model_dump(exclude={"name"}))}
     if selection.near_duplicates:
@@ -314,7 +306,7 @@ def inputs_of(plan: Plan, selection: Selection) -> Inputs:
 
 
 def output_of(plan: Plan, selection: Selection) -> Output:
-    """Return a selection as it is configured, or as the launchpad changed it."""
+    """Return a selection as configured, or as changed in the launchpad."""
     return plan.made_of("selections", selection.name, inputs_of(plan, selection))
 
 
@@ -323,12 +315,12 @@ SELECTIONS = Asset(
     version="5",
     description=(
         "The picked documents, and their original records with a `_dsir` object.\n\n"
-        "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method of "
-        "`assets/methods/`. The noise of a document is a function of seed, selection, target and its content, "
-        "so the pick does not depend on shards, their order, threads or retries."
+        "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method in "
+        "`assets/methods/`. A document's noise is a function of seed, selection, target and its content, so the pick "
+        "does not depend on shards, their order, threads or retries."
     ),
     partitions=Partitions.SELECTIONS,
-    after=("weights",),  # of every shard, whichever selection it is
+    after=("weights",),  # every selection, on every shard
     inputs=lambda plan, name: inputs_of(plan, plan.settings.selection(name)),
     step=make_selections,
     options=SelectionOptions,
@@ -362,7 +354,7 @@ SELECTIONS = Asset(
         Check(
             name="size_and_uniqueness",
             description=(
-                "The newest version holds the number of documents it reports, none of them twice in an epoch."
+                "The newest version has as many documents as it reports, none of them twice in an epoch."
             ),
             evaluate=check_selection,
             blocking=True,

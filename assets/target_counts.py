@@ -15,14 +15,7 @@ import pyarrow as pa
 from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.matching import in_validation
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    rate,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
 from dsir_dagster.assets.raw_counts import by_reason, report_quarantine
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
@@ -34,14 +27,14 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
-from dsir_dagster.resources.graph import Asset, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import Reader
 from dsir_dagster.resources.store import FileKind, Origin, schema_of
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
-#: Bytes of a block: most targets are small, and each core is to have some of it.
+#: Bytes a block; small, so that all cores share a small target.
 BLOCK_BYTES = 1 << 18
 
 
@@ -68,7 +61,7 @@ class TargetToCount:
 
 @dataclass
 class Counts:
-    """What was read of one set of files; ``validation`` is the part of ``totals`` that `match` does not fit on."""
+    """What was read from one set of files; ``validation`` is the part of ``totals`` kept from fitting `match`."""
 
     totals: np.ndarray
     validation: np.ndarray
@@ -80,7 +73,7 @@ class Counts:
 
 
 def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
-    """Count a target's documents and its holdout, and write the totals."""
+    """Count a target and its holdout, and write the totals."""
     started = time.monotonic()
     target = worker.settings.target(item.name)
     spec = worker.settings.features.spec()
@@ -140,7 +133,7 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
 
 
 def count_files(worker: Worker, uri: str | None, reader: Reader, spec: FeatureSpec, tell: Tell) -> Counts:
-    """Add up the n-grams of all files that match a URI; of none where it is None."""
+    """Add up the n-grams of all files that match a URI; None matches none."""
 
     def work(block: Block) -> tuple[TextBatch, Features]:
         batch = block.parse()
@@ -170,8 +163,7 @@ TARGET_COUNTS = Asset(
     version="3",
     description=(
         "Totals of hashed n-grams of a target and of its held-out documents.\n\n"
-        "The held-out part is counted beside the rest and never fitted on; evaluations measure "
-        "against it."
+        "The held-out part is counted separately and never fitted on; evaluations measure on it."
     ),
     partitions=Partitions.TARGETS,
     inputs=inputs,

@@ -1,12 +1,12 @@
 """``weights``: one pass over a shard's cached features, the log weight of every document and target.
 
-What belongs here: from features and log ratios to log weights; which files of them still hold. What does not: noise
-and picking (``assets/selections.py``).
+What belongs here: from features and log ratios to log weights; which of their files are still valid. What does not:
+noise and picking (``assets/selections.py``).
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,17 +18,9 @@ import pyarrow as pa
 from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.materialize import (
-    Context,
-    Made,
-    Result,
-    RunOptions,
-    bring_up_to_date,
-    rate,
-    reasons,
-)
+from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate, reasons
 from dsir_dagster.resources.compute import Tell, Worker
-from dsir_dagster.resources.graph import Asset, Inputs, Partitions
+from dsir_dagster.resources.graph import Asset, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import REPEATED, FileKind, Origin, schema_of, table
@@ -62,16 +54,16 @@ def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
         return ShardToWeigh(
             shard,
             counted.origin,
-            counted.found.metadata["documents"],
-            counted.found.metadata["text_bytes"],
+            counted.made.count("documents"),
+            counted.made.count("text_bytes"),
             {target: snapshot.plan.log_weights(shard, target) for target in targets},
             kept,
-            found.mapping("log_weight_moments") if kept else {},
+            output.made.mapping("log_weight_moments") if kept else {},
             list(found.files) if found else [],
         )
 
-    # Large ones first, so that no worker has a large one left at the end.
-    ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).found.metadata["text_bytes"])
+    # Large ones first, so that no thread is left with a large one at the end.
+    ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).made.count("text_bytes"))
     outputs = list(map(snapshot.plan.weights, ready))
     weigh = partial(weigh_shard, ratios)
     yield from bring_up_to_date(context, workspace, "weights", outputs, weigh, options, item_of=item_of)
@@ -108,7 +100,7 @@ class ShardToWeigh:
 
 
 def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
-    """Return the files of a shard's log weights that are what would be written now, with their checksums, by target."""
+    """Return, by target, the checksums of a shard's files that would be written again unchanged."""
     if output.found is None:
         return {}
     shard, found = output.partition, output.found
@@ -116,11 +108,11 @@ def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
     kept = {}
     for target, made_of in found.mapping("log_weights").items():
         name = str(snapshot.store.weights(shard, target).relative_to(snapshot.home))
-        holds = (
+        valid = (
             target in snapshot.plan.counted_targets
             and made_of == snapshot.plan.log_weights(shard, target).fingerprint
         )
-        if holds and name in there:
+        if valid and name in there:
             kept[target] = there[name]
     return kept
 
@@ -205,7 +197,7 @@ def _weigh_new(
     return {t: (float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)}
 
 
-def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarray:
+def _weigh_documents(batches: Iterator[pa.RecordBatch], n_documents: int, ratios: np.ndarray) -> np.ndarray:
     """Weigh the next ``n_documents`` of a stream of feature batches: shape (targets, n_documents)."""
     out = np.empty((len(ratios), n_documents))
     done = 0
@@ -213,7 +205,7 @@ def _weigh_documents(batches, n_documents: int, ratios: np.ndarray) -> np.ndarra
         features = PackedFeatures.from_arrow(next(batches))
         out[:, done : done + len(features)] = log_weights(features, ratios)
         done += len(features)
-        del features  # so that the next batch takes its place, in the processor's cache too
+        del features  # so that the next batch reuses its memory, which is in the processor's cache
     return out
 
 
@@ -228,8 +220,8 @@ WEIGHTS = Asset(
     version="5",
     description=(
         "Log importance weight of every document under every target, in nats.\n\n"
-        "The sum over its n-grams of the log ratio, from the features that `raw_counts` cached: no "
-        "text is read. Each target has files of its own, which stay as long as they hold."
+        "The sum of its n-grams' log ratios, from the features cached by `raw_counts`: no text is read. Each target "
+        "has its own files, which stay as long as they are valid."
     ),
     partitions=Partitions.SHARDS,
     after=("importance_estimator",),
@@ -238,7 +230,7 @@ WEIGHTS = Asset(
     group="weights",
     kinds=("numba", "parquet"),
     files=(
-        # Of one target, which the folder names: files of other targets are not even opened for a query of this one.
+        # A folder for each target: a query of one does not even open the files of others.
         FileKind(
             "weights",
             schema_of({"shard": REPEATED, "row": pa.int64(), "log_weight": pa.float64()}),

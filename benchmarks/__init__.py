@@ -1,5 +1,5 @@
-"""Figures of this project: speed and memory beside the reference, what operating it costs, the paper's comparison.
+"""Figures of this project: speed and memory beside the reference, the cost of operating it, the paper's comparison.
 
-What belongs here: programs that print figures, each one command. What does not: tests (``tests/``), and
-anything that the pipeline imports.
+What belongs here: programs that print figures, with one command each. What does not: tests (``tests/``), and anything
+that the pipeline imports.
 """

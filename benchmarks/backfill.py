@@ -1,9 +1,9 @@
-"""What a partition costs beyond its work, in a backfill of many small shards: ``make bench-backfill``.
+"""The overhead per partition in a backfill of many small shards: ``make bench-backfill``.
 
-What belongs here: shards of a few documents, one Dagster run for all of them, as the UI launches a backfill. What
-does not: large shards (``benchmarks/throughput.py``).
+What belongs here: shards of a few documents, in one Dagster run, as the UI launches a backfill. What does not: large
+shards (``benchmarks/throughput.py``).
 
-The work itself is reading and featurizing the same files in a loop without Dagster, lineage or outputs.
+The baseline reads and featurizes the same files in a loop, without Dagster, lineage or outputs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DOCUMENTS = 5
 
 
 def main() -> int:
-    """Time a backfill of ``raw_counts`` and of ``weights``; return the exit code."""
+    """Time backfills of ``raw_counts`` and ``weights``; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=int, default=1000)
     shards = parser.parse_args().shards

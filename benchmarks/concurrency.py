@@ -1,10 +1,10 @@
-"""Several processes on one home at once, how long each waits for the others: ``python -m benchmarks.concurrency``.
+"""How long several processes on one home wait for each other: ``python -m benchmarks.concurrency``.
 
 What belongs here: processes that count and weigh their own shards, in Dagster runs on one catalog and one
-DAGSTER_HOME. What does not: what one process takes (``benchmarks/backfill.py``).
+DAGSTER_HOME. What does not: the time of one process (``benchmarks/backfill.py``).
 
-The shards are tiny, so that nearly all of the time goes to recording: no pool in earnest asks as much of the
-catalog and of Dagster's databases.
+The shards are tiny, so nearly all of the time goes to recording: no real pool puts as much load on the catalog and on
+Dagster's databases.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Waits:
     catalog : float
         Longest wait for the catalog, in seconds.
     event : float
-        Longest that writing an event to Dagster's SQLite database took, in seconds.
+        Longest write of an event to Dagster's SQLite database, in seconds.
     events : float
-        All of them together.
+        All of these writes together, in seconds.
     """
 
     seconds: float
@@ -105,7 +105,7 @@ def write_pipeline(folder: Path, shards: int) -> Path:
 
 
 def at_once(config: Path, home: Path, asset: str, processes: int, runs: int) -> list[Waits]:
-    """Materialize all shards of an asset in several processes at once, after what it is made from.
+    """Materialize all shards of an asset in several processes at once; its inputs exist.
 
     Parameters
     ----------
@@ -115,17 +115,17 @@ def at_once(config: Path, home: Path, asset: str, processes: int, runs: int) -> 
         ``raw_counts`` or ``weights``.
     processes : int
     runs : int
-        Dagster runs, one after the other, of each process.
+        Dagster runs of each process, one after the other.
 
     Returns
     -------
     list of Waits
-        Of each process.
+        One per process.
 
     Raises
     ------
     RuntimeError
-        One of them failed; the message has the end of what it wrote.
+        A process failed; the message has the end of its output.
     """
     with open_instance(home) as instance:
         register_shards(instance, Workspace(config, home).plan())
@@ -159,7 +159,7 @@ def at_once(config: Path, home: Path, asset: str, processes: int, runs: int) -> 
 
 
 def work() -> None:
-    """Materialize one process's part: say that it is ready, wait for a line, print what it waited for."""
+    """Materialize one process's part: report being ready, wait for a line, print the waits."""
     config, home, asset = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     index, processes, runs = map(int, sys.argv[4:])
     events: list[float] = []
@@ -183,7 +183,7 @@ def work() -> None:
 
 
 def cut(keys: list[str], parts: int) -> list[list[str]]:
-    """Cut a list into parts of about the same length."""
+    """Cut a list into parts of about equal length."""
     ends = [len(keys) * i // parts for i in range(parts + 1)]
     return [keys[first:last] for first, last in pairwise(ends)]
 

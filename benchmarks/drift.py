@@ -1,7 +1,7 @@
-"""What a drift of so many nats does to the picks: ``python -m benchmarks.drift``.
+"""How much a drift in nats changes the picks: ``python -m benchmarks.drift``.
 
 What belongs here: pinning the pool's distribution to a part of the shards, and comparing the best tenth of the
-documents with that under the distribution of the whole pool. What does not: time (``benchmarks/refresh.py``).
+documents with the best tenth under the distribution of the whole pool. What does not: time (``benchmarks/refresh.py``).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ What belongs here: timing functions on text in memory. What does not: files, pro
 
     python -m benchmarks.kernel TEXT.jsonl REFERENCE_TEXT.jsonl
 
-Seconds are those of the one thread that works (so other load on the machine does not count), the median
-of three passes over the text; each pass is a new thread, so that the memo of SHA-256 begins empty.
+Seconds are CPU seconds of the one working thread, so other load on the machine does not count: the median of three
+passes over the text, each in a new thread, so the memo of SHA-256 starts empty.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PASSES = 3
 
 
 def thread_seconds(function: Callable[[], object]) -> float:
-    """Return the CPU seconds of a call in a thread of its own."""
+    """Return the CPU seconds of a call in its own thread."""
     seconds = []
 
     def timed() -> None:
@@ -47,7 +47,7 @@ def thread_seconds(function: Callable[[], object]) -> float:
 
 
 def rate(function: Callable[[], object], n_bytes: int, passes: int = PASSES) -> float:
-    """Return MB/s, the median of several calls."""
+    """Return the median MB/s of several calls."""
     return n_bytes / 1e6 / statistics.median(thread_seconds(function) for _ in range(passes))
 
 
@@ -74,7 +74,7 @@ def measure_ours(texts: list[str]) -> dict[str, float]:
         each.add_totals(totals)
     ratios = log_ratios(features[0].totals(10_000), totals)[None]
     cached = [each.packed() for each in features]
-    log_weights(cached[0], ratios)  # compiled before it is timed
+    log_weights(cached[0], ratios)  # compile before timing
 
     def dot() -> None:
         for each in cached:

@@ -1,7 +1,7 @@
-"""``dsir run`` as whole processes: the configuration they get, and what they took.
+"""``dsir run`` as whole processes: their configuration, time and memory.
 
-What belongs here: starting processes, their clocks and memory, reading the lineage they leave. What does
-not: the text they run on (``benchmarks/pool.py``), what is printed (``benchmarks/throughput.py``).
+What belongs here: starting processes, measuring them, reading the lineage they leave. What does not: the text they run
+on (``benchmarks/pool.py``), what is printed (``benchmarks/throughput.py``).
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def run_process(module: str, *arguments: object, log: Path) -> Process:
     Raises
     ------
     RuntimeError
-        It failed; the message has the end of its output.
+        The process failed; the message has the end of its output.
     """
-    # DAGSTER_HOME and DSIR_* are the caller's pipeline, not this one.
+    # DAGSTER_HOME and DSIR_* belong to the caller's pipeline.
     ours = ("DAGSTER_HOME", "DSIR_HOME", "DSIR_CONFIG")
     environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment["DAGSTER_DISABLE_TELEMETRY"] = "yes"
@@ -78,7 +78,7 @@ def run_process(module: str, *arguments: object, log: Path) -> Process:
         )
         peak = 0.0
         try:
-            # wait4 gives the CPU of the process and all that it waited for.
+            # wait4 gives the CPU of the process and of all its waited-for children.
             while (waited := os.wait4(process.pid, os.WNOHANG))[0] == 0:
                 peak = max(peak, peak_megabytes(process.pid))
                 time.sleep(0.01)
@@ -98,9 +98,9 @@ def run_process(module: str, *arguments: object, log: Path) -> Process:
 
 
 def peak_megabytes(pid: int) -> float:
-    """Return the high-water mark of a process's resident memory so far; 0 where there is no /proc.
+    """Return the peak resident memory of a process so far; 0 without /proc.
 
-    Not ``ru_maxrss``, which begins at the size of the process that started it.
+    ``ru_maxrss`` would not do: it starts at the size of the parent process.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -116,12 +116,12 @@ class Pipeline:
     Parameters
     ----------
     folder : Path
-        Made here.
+        Created here.
     pool : str
         Glob of the raw files.
     target, holdout : Path
     hash : str
-        Of the features.
+        For the features.
     """
 
     def __init__(self, folder: Path, pool: str, target: Path, holdout: Path, hash: str = "fast") -> None:
@@ -148,7 +148,7 @@ class Pipeline:
         self.runs = 0
 
     def add_target(self, name: str, target: Path, output: str) -> None:
-        """Add a target, and a selection of it that is called like it, its records in this format or `none`."""
+        """Add a target and a selection of the same name, with records in this format, or `none`."""
         path = self.folder / "dsir.yaml"
         settings = json.loads(path.read_text())
         new = {
@@ -176,23 +176,23 @@ class Pipeline:
         return list(Catalog(self.home).latest().values())
 
     def counted(self) -> tuple[int, int]:
-        """Return documents and bytes of text that the counting says it has read."""
+        """Return the documents and bytes of text read, according to the counting."""
         rows = [row.metadata for row in self.lineage() if row.asset == "raw_counts"]
         return sum(row["documents"] for row in rows), sum(row["text_bytes"] for row in rows)
 
     def stages(self, process: Process) -> dict[str, dict[str, float]]:
-        """Return what each asset took in a run, of those of which it computed anything.
+        """Return the time of each asset for which a run computed anything.
 
         Parameters
         ----------
         process : Process
-            The last run that computed these.
+            The run that computed them last.
 
         Returns
         -------
         dict
-            Per asset, in the order of the graph: ``wall``, the seconds from its first partition's start to
-            its last one's end; ``ended``, the seconds from the start of the process to that end.
+            Per asset, in the order of the graph: ``wall``, the seconds from the start of its first partition to the end
+            of its last; ``ended``, the seconds from the start of the process to that end.
         """
         stages = {}
         computed = [row for row in self.lineage() if row.started_at >= process.started]

@@ -1,10 +1,10 @@
-"""The text that the benchmark runs on: a pool of any size, made from a smaller corpus of real text.
+"""The text for the benchmarks: a pool of any size, made from a smaller corpus of real text.
 
-What belongs here: finding the corpus, multiplying it, cutting slices. What does not: what is measured.
+What belongs here: finding the corpus, multiplying it, cutting slices. What does not: measuring.
 
-A pool larger than the corpus holds several copies of it in which no two documents are the same. Copy 0
-is the text as it is; in copy i of c, each document begins near the i-th of its c parts and goes on, at its
-end, with what came before. So words, word pairs and lengths are those of real text, and content differs.
+A pool larger than the corpus holds several copies of it in which no two documents are the same. Copy 0 is the original
+text; in copy i of c, each document starts near the i-th of its c parts and wraps around at its end. So words, word
+pairs and lengths are those of real text, while contents differ.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Corpus:
     Attributes
     ----------
     name : str
-        To print.
+        For printing.
     files : list of Path
         JSON Lines (plain, .gz, .zst) or Parquet, with a field ``text``.
     target, holdout : Path
-        The documents that the selection should be like.
+        Documents that the selection should resemble.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Corpus:
 
 
 def find_corpus() -> Corpus | None:
-    """Return the development data where it is, else the demo's corpus where it was built, else None."""
+    """Return the development data if present, else the demo's corpus if built, else None."""
     for name, root, target in (
         ("../shared/data, target chemprot", REPOSITORY.parent / "shared" / "data", "chemprot"),
         ("the demo's corpus, target medicine", REPOSITORY / ".dsir" / "demo", "medicine"),
@@ -60,7 +60,7 @@ def find_corpus() -> Corpus | None:
 
 
 def require_corpus() -> Corpus:
-    """Return what :func:`find_corpus` does; where there is none, end the program and say what to do."""
+    """Return the corpus of :func:`find_corpus`; if there is none, exit and say what to do."""
     corpus = find_corpus()
     if corpus is None:
         raise SystemExit("There is no text to measure on; `make corpus` builds the demo's.")
@@ -68,7 +68,7 @@ def require_corpus() -> Corpus:
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolFolder:
     """A pool in a folder.
 
     Attributes
@@ -76,13 +76,13 @@ class Pool:
     shards : list of Path
         JSON Lines, zstd-compressed, in ``folder/pool``.
     held_back : Path
-        One shard more, not in that folder: a copy that the pool does not have.
+        Another shard, outside that folder: a copy that the pool lacks.
     slices : list of Path
-        Samples of the corpus as plain JSON Lines, every file of it in proportion.
+        Samples of the corpus as plain JSON Lines, with every file in proportion.
     documents, text_bytes : int
-        Of the shards; bytes of UTF-8.
+        Total over the shards; bytes of UTF-8.
     copies : float
-        How many times the corpus.
+        Size in multiples of the corpus.
     """
 
     shards: list[Path]
@@ -95,7 +95,7 @@ class Pool:
 
 def make_pool(
     corpus: Corpus, folder: Path, text_bytes: int, shard_bytes: int, slices: dict[str, int]
-) -> Pool:
+) -> PoolFolder:
     """Write a pool of about this many bytes of text, and slices of the corpus.
 
     Parameters
@@ -104,19 +104,19 @@ def make_pool(
     folder : Path
         Empty.
     text_bytes : int
-        Of the pool.
+        Size of the pool.
     shard_bytes : int
-        Of a shard, about: it holds a copy of as many files as that takes, and as many copies, at least one of one file.
+        Approximate size of a shard, which holds copies of whole files.
     slices : dict of str to int
         Name of each slice and its bytes of text.
 
     Returns
     -------
-    Pool
+    PoolFolder
     """
     for name in ("pool", *slices):
         (folder / name).mkdir(parents=True)
-    # Processes are spawned, since a fork would carry along the threads of Arrow.
+    # Spawn: a fork would inherit Arrow's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(available_cores(), mp_context=context) as executor:
         sizes = list(executor.map(count_bytes, corpus.files))
@@ -136,7 +136,7 @@ def make_pool(
         with open(folder / f"{name}.jsonl", "wb") as out:
             for part in sorted((folder / name).iterdir()):
                 out.write(part.read_bytes())
-    return Pool(
+    return PoolFolder(
         sorted((folder / "pool").iterdir()),
         folder / shard_name(first, whole),
         [folder / f"{name}.jsonl" for name in slices],
@@ -163,7 +163,7 @@ def read_records(path: Path) -> Iterator[dict]:
 
 
 def gather(files: list[Path], sizes: list[int], most: int) -> Iterator[tuple[list[Path], int]]:
-    """Yield files that follow each other and are together no larger than ``most``, and their size; at least one."""
+    """Yield runs of consecutive files, at least one each, no larger than ``most`` together, and their size."""
     together: list[Path] = []
     total = 0
     for path, size in zip(files, sizes, strict=True):
@@ -181,9 +181,9 @@ def count_bytes(path: Path) -> int:
 
 
 def rotations(text: str, copies: int) -> Iterator[str]:
-    """Yield a text begun at ``copies`` places in turn, the first of them its beginning.
+    """Yield a text rotated to start at each of ``copies`` places, the first being its own start.
 
-    A text with fewer words than that gets a number at its end instead.
+    A text with fewer words gets a number at its end instead.
     """
     yield text
     last = 0
@@ -197,24 +197,24 @@ def rotations(text: str, copies: int) -> Iterator[str]:
 
 
 def shard_name(path: Path, copy: int) -> str:
-    """Return the name of a file's copy: all of its dots go, for they end a shard's name."""
+    """Return the name of a file's copy without dots, which would end the shard's name."""
     return f"{path.name.partition('.')[0]}-copy{copy}{SUFFIX}"
 
 
 def due(index: int, share: float) -> bool:
-    """Say whether the item of this index is in an even sample of this share of all."""
+    """Whether the item at this index belongs to an even sample of this share."""
     return int((index + 1) * share) > int(index * share)
 
 
 def multiply(
     files: list[Path], folder: Path, copies: float, together: int, shares: dict[str, float]
 ) -> tuple[int, int]:
-    """Write all copies of some files, some together in a shard, and their part of every slice.
+    """Write all copies of some files into shards, and their part of every slice.
 
     Returns
     -------
     (int, int)
-        Documents, and bytes of text, of the shards.
+        Documents and bytes of text in the shards.
     """
     whole = math.ceil(copies)
     records = [record for path in files for record in read_records(path)]

@@ -1,7 +1,6 @@
-"""The reference implementation from end to end, in a process of its own; prints JSON.
+"""The reference implementation from end to end, in its own process; prints JSON.
 
-What belongs here: calling ``data-selection`` as its documentation says, and timing its parts. What does
-not: deciding what it is run on.
+What belongs here: calling ``data-selection`` as documented, and timing its parts. What does not: choosing its input.
 
     python -m benchmarks.reference POOL.jsonl TARGET.jsonl FOLDER
 """
@@ -22,7 +21,7 @@ FRACTION = 0.1
 
 
 class TimedDSIR(HashedNgramDSIR):
-    """The reference, unchanged, with a clock around its two fits."""
+    """The unchanged reference, with a timer around its two fits."""
 
     def _fit_bow(self, paths: list[str], *args: object, **kwargs: object) -> np.ndarray:
         begin = time.perf_counter()
@@ -33,14 +32,14 @@ class TimedDSIR(HashedNgramDSIR):
 
 
 def run(pool: Path, target: Path, folder: Path) -> dict[str, float]:
-    """Fit on all of the pool, weigh it, resample a tenth of its eligible documents.
+    """Fit on the whole pool, weigh it, resample a tenth of its eligible documents.
 
     Parameters
     ----------
     pool, target : Path
-        Plain JSON Lines: the only thing that the reference reads.
+        Plain JSON Lines, the only format that the reference reads.
     folder : Path
-        Empty; its cache and its result.
+        An empty folder for its cache and its result.
 
     Returns
     -------
@@ -56,7 +55,7 @@ def run(pool: Path, target: Path, folder: Path) -> dict[str, float]:
     fitted = time.perf_counter()
     dsir.compute_importance_weights()
     weighed = time.perf_counter()
-    # It picks among all documents of at least MIN_TOKENS, and fails where there are not more than it picks.
+    # It picks among all documents of at least MIN_TOKENS, and fails unless there are more than it picks.
     lengths = np.load(dsir.perexample_metadata_dir / "0.npy")
     eligible = int((lengths >= MIN_TOKENS).sum())
     selected = int(eligible * FRACTION)

@@ -1,11 +1,10 @@
-"""One file more: a refresh beside a full run, with the estimator fitted on all or pinned: ``make bench-refresh``.
+"""A refresh after one new file beside a full run, with the estimator fitted on all or pinned: ``make bench-refresh``.
 
-What belongs here: what is timed, how it is shown. What does not: the timing of a process
-(``benchmarks/pipeline.py``), the text (``benchmarks/pool.py``).
+What belongs here: what is timed and shown. What does not: timing a process (``benchmarks/pipeline.py``), the text
+(``benchmarks/pool.py``).
 
-The pool is the corpus as it is, its files linked into a folder; all but the last are there at first. Each
-figure is a whole ``dsir run``, started to ended. A run of a home that is up to date goes before, so that compiled
-code and files are cached.
+The pool is the corpus, its files linked into a folder; the last one is added later. Each figure is a whole ``dsir run``
+from start to end. An earlier run leaves compiled code and files in the caches.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def main() -> int:
             figures[fit] = {"full": pipeline.run().wall, "nothing due": pipeline.run().wall}
             last = corpus.files[-1]
             os.symlink(last, pool / last.name)
-            figures[fit]["one file more"] = pipeline.run().wall
+            figures[fit]["one new file"] = pipeline.run().wall
             made = [row for row in pipeline.lineage() if row.asset == "weights"]
             newest = max(row.finished_at for row in pipeline.lineage() if row.asset == "raw_counts")
             figures[fit]["shards weighed"] = sum(row.finished_at > newest for row in made)
@@ -56,7 +55,7 @@ def main() -> int:
     for header in (
         "fit",
         "full run, s",
-        "one file more, s",
+        "one new file, s",
         "shards weighed",
         "nothing due, s",
         "drift, nats",
@@ -64,7 +63,7 @@ def main() -> int:
         table.add_column(header, justify="right" if header != "fit" else "left")
     for fit, row in figures.items():
         drift = f"{row['drift']:.5f}" if "drift" in row else "-"
-        seconds = [f"{row[key]:.1f}" for key in ("full", "one file more", "nothing due")]
+        seconds = [f"{row[key]:.1f}" for key in ("full", "one new file", "nothing due")]
         table.add_row(fit, seconds[0], seconds[1], f"{row['shards weighed']}", seconds[2], drift)
     console.print(f"{corpus.name}; {len(corpus.files)} files, the last one new")
     console.print(table)

@@ -1,31 +1,30 @@
-"""Throughput and memory, this project beside ``data-selection`` 1.0.3, in one run: ``make bench``.
+"""Throughput and memory of this project and of ``data-selection`` 1.0.3, in one run: ``make bench``.
 
-What belongs here: what is measured, in which order, and how it is shown. What does not: the making of the
-text (``benchmarks/pool.py``), the timing of single functions (``benchmarks/kernel.py``), of ``dsir run``
-(``benchmarks/pipeline.py``) and of the reference (``benchmarks/reference.py``).
+What belongs here: what is measured, in which order, and how it is shown. What does not: making the text
+(``benchmarks/pool.py``), timing single functions (``benchmarks/kernel.py``), ``dsir run``
+(``benchmarks/pipeline.py``) and the reference (``benchmarks/reference.py``).
 
-How to read what it prints:
+How to read the output:
 
-- *MB* is a million bytes of UTF-8 text, without the JSON around it. *MB/s a core* is text over seconds over
-  cores: the one thread for a function, the wall clock times all cores that the process may use for
-  ``dsir run``, the wall clock times one core for the reference, which is run with ``num_proc=1``.
-- *Functions* are timed on text in memory: from text to sorted sparse counts and a hash of the content, and
-  from cached counts to a log weight. The reference's counterparts are ``get_ngram_counts`` and ``np.dot``.
-- *End to end* is a whole process, started to ended: Python's imports, Dagster, reading, counting, weighing,
-  picking, writing the picked records, and the evaluation, which the reference has no counterpart of. Compiled
-  code is in Numba's cache (a run on a small pool goes before), files are in the page cache.
-- The reference is measured on a slice and scaled: what it does a document by the size of the pool, its fit of
-  the target and its start once. Its memory is that of the slice. Twice the cores are taken to give it twice
-  the speed.
-- *A new target on a counted pool* is the same ``dsir run`` once more, with one more target and its selection in the
-  configuration: from the start of the process to the end of the selection, without its records (``output: none``)
-  and, with yet another target, with them; and what of it passed in the two assets that read the pool. It is set
-  against the seconds in which the same pool was counted. Much of it is the start of Python and Dagster, whatever the
-  size of the pool; so all is measured on a quarter of the pool too, and the difference is what 1,000 MB more take.
-  The last column is a pool whose features have the reference's hash, which takes longer to count and as long to weigh.
-- *Peak* is the largest resident memory of one process, pages of mapped files included.
+- *MB* is a million bytes of UTF-8 text, without the JSON around it. *MB/s a core* is text per second and core: one
+  thread for a function, all cores that the process may use for ``dsir run``, one core for the reference, which runs
+  with ``num_proc=1``.
+- *Functions* are timed on text in memory: from text to sorted sparse counts and a hash of the content, and from cached
+  counts to a log weight. The reference's counterparts are ``get_ngram_counts`` and ``np.dot``.
+- *End to end* is a whole process from start to end: Python's imports, Dagster, reading, counting, weighing, picking,
+  writing the picked records, and the evaluation, which has no counterpart in the reference. Compiled code is in Numba's
+  cache (a run on a small pool comes first), files are in the page cache.
+- The reference is measured on a slice and scaled: its time per document by the size of the pool, its start and its fit
+  of the target once. Its memory is that of the slice. Twice the cores are assumed to double its speed.
+- *A new target on a counted pool* is another ``dsir run`` after adding a target and its selection to the configuration:
+  from the start of the process to the end of the selection, without records (``output: none``) and, for yet another
+  target, with them; and the part of it spent in assets. It is compared with the seconds that counting the pool took.
+  Much of it is the start of Python and Dagster, whatever the size of the pool, so everything is also measured on a
+  quarter of the pool, and the difference gives the time for an additional 1,000 MB. The last column is a pool whose
+  features have the reference's hash, which takes longer to count and as long to weigh.
+- *Peak* is the largest resident memory of one process, including pages of mapped files.
 
-The last line is all figures as one line of JSON.
+The last line has all figures as JSON.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.pipeline import Pipeline, Process, run_process
-from benchmarks.pool import Corpus, Pool, make_pool, require_corpus
+from benchmarks.pool import Corpus, PoolFolder, make_pool, require_corpus
 from dsir_dagster.resources.engine import available_cores
 
 KERNEL_MEGABYTES = 64
 QUICK_MEGABYTES = 100
-#: Runs from a new target to its picks, of which the fastest counts: start-up is most of it, and varies.
+#: Runs from a new target to its picks; the fastest counts, since most of it is start-up, which varies.
 ATTEMPTS = 3
 
 
@@ -113,8 +112,8 @@ def measure(corpus: Corpus, folder: Path, options: argparse.Namespace, console: 
     return figures
 
 
-def measure_functions(pool: Pool, folder: Path, console: Console) -> dict[str, dict[str, float]]:
-    """Time the kernel beside the reference's functions; print the table."""
+def measure_functions(pool: PoolFolder, folder: Path, console: Console) -> dict[str, dict[str, float]]:
+    """Time the kernel and the reference's functions; print the table."""
     process = run_process("benchmarks.kernel", *pool.slices, log=folder / "kernel.log")
     figures = json.loads(process.output.splitlines()[-1])
     ours, reference = figures["ours"], figures["reference"]
@@ -135,7 +134,7 @@ def measure_functions(pool: Pool, folder: Path, console: Console) -> dict[str, d
     return figures
 
 
-def measure_reference(corpus: Corpus, pool: Pool, folder: Path) -> dict[str, float]:
+def measure_reference(corpus: Corpus, pool: PoolFolder, folder: Path) -> dict[str, float]:
     """Time the reference end to end on its slice, and scale it to the pool."""
     target = folder / "target.jsonl"
     with pa.input_stream(str(corpus.target), compression="detect") as packed, open(target, "wb") as plain:
@@ -157,10 +156,10 @@ def measure_reference(corpus: Corpus, pool: Pool, folder: Path) -> dict[str, flo
     }
 
 
-def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[str, object]:
-    """Time ``dsir run`` on the pool: fresh, again, with one shard more, with new targets; then on a quarter of it.
+def measure_ours(corpus: Corpus, pool: PoolFolder, folder: Path, cores: int) -> dict[str, object]:
+    """Time ``dsir run`` on the pool: fresh, again, with another shard, with new targets; then on a quarter of it.
 
-    And with new targets on features of the published tool's hash.
+    Finally, with new targets on features of the published tool's hash.
     """
     slice_ = Pipeline(folder / "warm", str(pool.slices[1]), corpus.target, corpus.holdout)
     warm_up = slice_.run()
@@ -225,13 +224,13 @@ def measure_ours(corpus: Corpus, pool: Pool, folder: Path, cores: int) -> dict[s
 
 
 def measure_new_target(pipeline: Pipeline, corpus: Corpus, counting: float) -> tuple[float, dict[str, float]]:
-    """Add targets with a selection each to a pipeline that ran, and run it again: without records, and with them.
+    """Add targets with a selection each to a pipeline that ran, and run it again, without records and with them.
 
     Parameters
     ----------
     pipeline, corpus
     counting : float
-        Seconds that its pool took to count.
+        Seconds for counting its pool.
 
     Returns
     -------
@@ -239,8 +238,8 @@ def measure_new_target(pipeline: Pipeline, corpus: Corpus, counting: float) -> t
         Seconds of the whole process, with records.
     dict
         Seconds: ``counting`` the pool; ``to_picks`` and ``to_records``, from the start of the
-        process to the end of the selection; ``to_picks_assets`` and ``to_records_assets``, of it in the assets, from
-        ``target_counts`` to ``selections``. To the picks, the least of several runs, each with a target of its own.
+        process to the end of the selection; ``to_picks_assets`` and ``to_records_assets``, the part of it in the assets
+        from ``target_counts`` to ``selections``. For picks, the least of several runs, each with its own target.
     """
     seconds = {"counting": counting}
     for name, output, attempts in (("to_picks", "none", ATTEMPTS), ("to_records", "jsonl", 1)):
@@ -256,7 +255,7 @@ def measure_new_target(pipeline: Pipeline, corpus: Corpus, counting: float) -> t
 
 
 def summary(process: Process, n_bytes: int, cores: int) -> dict[str, float]:
-    """Return what a run on a smaller pool took."""
+    """Return the figures of a run on a smaller pool."""
     return {
         "megabytes": n_bytes / 1e6,
         "wall": process.wall,
@@ -266,8 +265,8 @@ def summary(process: Process, n_bytes: int, cores: int) -> dict[str, float]:
     }
 
 
-def describe(corpus: Corpus, pool: Pool, cores: int, load: float, console: Console) -> None:
-    """Print what will be measured on what."""
+def describe(corpus: Corpus, pool: PoolFolder, cores: int, load: float, console: Console) -> None:
+    """Print what will be measured, and on what."""
     lines = [
         f"Text: {corpus.name}; {pool.copies:.2f} copies of its {len(corpus.files)} files make a pool of "
         f"{pool.text_bytes / 1e6:,.0f} MB, {pool.documents:,} documents, {len(pool.shards)} shards (.jsonl.zst)."
@@ -321,8 +320,8 @@ def show_end_to_end(figures: dict, console: Console) -> None:
         f"everything, {quarter['megabytes']:,.0f} MB", f"{quarter['wall']:,.1f}", f"{quarter['peak_mb']:,.0f}"
     )
     table.add_row("again, everything fresh", f"{ours['nothing_due_wall']:,.1f}", "")
-    table.add_row("again, with one target and its selection more", f"{ours['one_target_more_wall']:,.1f}", "")
-    table.add_row("again, with one shard more", f"{ours['one_shard_more_wall']:,.1f}", "")
+    table.add_row("again, with another target and its selection", f"{ours['one_target_more_wall']:,.1f}", "")
+    table.add_row("again, with another shard", f"{ours['one_shard_more_wall']:,.1f}", "")
     show(table, console)
 
     grown = ours["new_target"]["megabytes"]
@@ -342,7 +341,7 @@ def show_end_to_end(figures: dict, console: Console) -> None:
     ):
         table.add_row(label, *(f"{seconds[name]:,.2f}" for seconds in sizes.values()))
         if name != "counting":
-            # A difference of processes may be less than their start-up varies by.
+            # The difference of two processes may be smaller than the variation of their start-up.
             ratios = [
                 f"{seconds['counting'] / seconds[name]:,.1f} x" if seconds[name] > 0 else ""
                 for seconds in sizes.values()
@@ -355,7 +354,7 @@ def show_end_to_end(figures: dict, console: Console) -> None:
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """Return an empty table whose figures are aligned to the right."""
+    """Return an empty table with right-aligned figures."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column(title, min_width=40)
     for column in columns:

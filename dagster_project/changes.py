@@ -1,6 +1,6 @@
 """``dsir changes``: which documents entered or left between two versions of a selection, and why.
 
-What belongs here: naming what there is to compare, and layout. What does not: the comparison itself
+What belongs here: choosing the versions to compare, and layout. What does not: the comparison itself
 (``sql/macros_changes.sql``).
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal, Text, grid
+from dsir_dagster.terminal import Terminal, Text, grid, or_dash
 
-#: Documents shown of those that entered, and as many of those that left.
+#: Documents shown of those that entered, and of those that left.
 SHOWN = 10
 
 
@@ -25,14 +25,14 @@ def print_changes(
     workspace : Workspace
     selection : str
     old, new : str or None
-        Number or fingerprint of a version. Without `new` it is the one made last, without `old` the one made
-        before `new`, of those whose files are there.
+        Number or fingerprint of a version. Default for `new`: the latest; for `old`: the one before `new`. Both
+        defaults skip versions whose files are gone.
     console : Terminal
 
     Raises
     ------
     ConfigError
-        No selection or version has this name, or the files of a version are gone; says what there is.
+        No selection or version has this name, or the files of a version are gone.
     """
     catalog = workspace.catalog
     every = catalog.query("changes_versions").to_pylist()
@@ -46,7 +46,7 @@ def print_changes(
     compared = catalog.query("changes_compared", selection=selection, old=old, new=new).to_pylist()
     if len(compared) < 2:
         console.print(
-            f"there is nothing to compare: of selection '{selection}' there is {_listed(versions)}",
+            f"nothing to compare: selection '{selection}' has {_listed(versions)}",
             soft_wrap=True,
         )
         return
@@ -70,18 +70,18 @@ def _check_version(versions: list[dict], wanted: str) -> None:
     selection = versions[0]["selection"]
     if not found:
         raise ConfigError(
-            f"selection '{selection}' has no version '{wanted}'; there is {_listed(versions)}. "
+            f"selection '{selection}' has no version '{wanted}'; it has {_listed(versions)}. "
             "Name a version by its number or its fingerprint."
         )
     if not found[0]["on_disk"]:
         raise ConfigError(
-            f"selection '{selection}' has no files of version '{wanted}' any more, so its documents are not known; "
-            f"there is {_listed(versions)}"
+            f"the files of version '{wanted}' of selection '{selection}' are gone, so its documents are not known; "
+            f"it has {_listed(versions)}"
         )
 
 
 def _listed(versions: list[dict]) -> str:
-    """List versions by number, fingerprint, when they were made, and what became of their files."""
+    """List versions with number, fingerprint, time, and whether their files still exist."""
 
     def fate(row: dict) -> str:
         if row["on_disk"]:
@@ -130,7 +130,7 @@ def _print_counts(counts: list[dict], console: Terminal) -> None:
 
 
 def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
-    """Show documents with their keys on both sides; a key that is not known any more is a dash."""
+    """Show documents with their keys in both versions; a key no longer known is a dash."""
     numbers = ("old_key", "new_key", "old_threshold", "new_threshold")
     columns = [
         Column(f"{change}, the best"),
@@ -144,8 +144,8 @@ def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
             row["doc_id"],
             row["rank"],
             row["target"],
-            *(Text("-") if row[name] is None else row[name] for name in numbers),
-            # The whole of it stands above, with the numbers.
+            *(or_dash(row[name]) for name in numbers),
+            # The table of counts shows it in full.
             Text(row["why"], no_wrap=True, overflow="ellipsis"),
         )
         for row in rows

@@ -3,11 +3,11 @@
 The commands: ``dsir init``, ``dsir doctor``, ``dsir run``, ``dsir status``, ``dsir report``, ``dsir why``,
 ``dsir changes``, ``dsir verify``, ``dsir prune``.
 
-What belongs here: arguments, exit codes, what a terminal shows. What does not: what is due and how it is
-run (``dagster_project/runs.py``), the report's figures (``sql/``).
+What belongs here: arguments, exit codes, and the output of short commands. What does not: what is due and how it runs
+(``dagster_project/runs.py``), the output of commands with a module of their own (``report``, ``status``, ``why``, …).
 
-Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is not valid, 130 stopped by
-Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 done, 1 something failed (named on standard error), 2 the configuration is invalid, 130 stopped by Ctrl-C,
+143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
 from rich.live import Live
-from rich.table import Column, Table
 
 from dsir.compilation import warm_up
 from dsir_dagster.assets.materialize import first_of
@@ -40,27 +38,26 @@ from dsir_dagster.resources import progress
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.catalog import Rebuilt
 from dsir_dagster.resources.errors import explained
-from dsir_dagster.resources.lineage import output_name
+from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.partitions import register_shards
-from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.verification import rebuild_catalog, verify_files
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
 from dsir_dagster.signals import Signals
-from dsir_dagster.terminal import Terminal, Text, absences, lines, write_anything
+from dsir_dagster.status import print_absent, print_status, shorten
+from dsir_dagster.terminal import Terminal, Text, lines, write_anything
 from dsir_dagster.why import print_why
 
-# Into a file or a pipe, lines are as long as they need to be.
+# A file or a pipe has no width of its own.
 out = Terminal(width=None if sys.stdout.isatty() else 120)
 err = Terminal(stderr=True, soft_wrap=True)
 
-#: Damaged files that are named.
+#: Damaged files listed by name.
 SHOWN = 20
 
-#: Commands that have nothing to say without a home, and must not leave one behind.
+#: Commands that need an existing home, and must not create one.
 NEED_A_HOME = ("report", "why", "changes", "verify", "prune")
-
-STYLES = {"fresh": "green", "stale": "yellow", "missing": "red", "failed": "red"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,18 +65,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="dsir", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function, text in (
-        ("doctor", doctor, "before a run: look at targets and pool for what is likely to go wrong"),
+        ("doctor", doctor, "before a run: look at targets and pool for likely trouble"),
         ("run", run, "bring everything that is missing or stale up to date"),
-        ("status", status, "say what is fresh, stale or missing, and why"),
+        ("status", status, "show what is fresh, stale or missing, and why"),
         ("report", report, "show the selections: composition, KL reduction, where they are"),
         ("why", why, "explain why a document is in a selection, or is not"),
         (
             "changes",
             changes,
-            "say which documents entered or left between two versions of a selection, and why",
+            "show which documents entered or left between two versions of a selection, and why",
         ),
         ("prune", prune, "show, and with --yes remove, outputs that no configuration refers to"),
-        ("verify", verify, "read every output again and compare it with its checksum"),
+        ("verify", verify, "read every output and compare it with its checksum"),
         ("init", init, "prepare the home folder and register the shards, for the Dagster UI"),
     ):
         default = Path(os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG)
@@ -112,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument(
                 "--rebuild",
                 action="store_true",
-                help="first make the catalog again, from its last copy and the outputs' lineage files",
+                help="first rebuild the catalog from its last copy and the outputs' lineage files",
             )
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
@@ -123,17 +120,19 @@ def main(arguments: list[str] | None = None) -> int:
             return call(options)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             rest = (
-                "; what was done stays, and `dsir run` goes on from there" if options.command == "run" else ""
+                "; finished outputs stay, and `dsir run` goes on from there"
+                if options.command == "run"
+                else ""
             )
             err.print(f"stopped{rest}", style="yellow")
             return signals.exit_code
 
 
 def call(options: argparse.Namespace) -> int:
-    """Run a command; return the exit code. What is wrong is said in a line."""
+    """Run a command; return the exit code. Errors are reported in a line."""
     if options.command in NEED_A_HOME and not options.home.exists():
         err.print(
-            f"{options.home}: there is no home here; `dsir run` makes one, or name another with --home",
+            f"{options.home}: there is no home here; `dsir run` creates one, or name another with --home",
             style="red",
         )
         return 1
@@ -143,11 +142,11 @@ def call(options: argparse.Namespace) -> int:
         err.print(lines(str(error), "red"))
         return 2
     except dg.Failure as error:
-        err.print(lines(error.description, "red"))
+        err.print(lines(error.description or str(error), "red"))
         return 1
     except Exception as error:
         said = explained(error)
-        if said is None:  # a fault of the code: where it is helps whoever mends it
+        if said is None:  # a bug: the traceback helps whoever fixes it
             raise
         err.print(lines(said, "red"))
         return 1
@@ -164,7 +163,7 @@ def init(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Look for what is likely to go wrong; warnings are no failure."""
+    """Look for likely trouble; warnings are not failures."""
     workspace = Workspace(options.config, options.home)
     warm_up(workspace.settings.features.spec(), lambda text: out.print(text, style="dim"))
     print_doctor(*examine(workspace), out)
@@ -195,8 +194,8 @@ def run(options: argparse.Namespace) -> int:
     if failed:
         err.print(
             Text(
-                f"{several(failed, 'output')} failed after {seconds:.1f} s; what was done stays, and "
-                "`dsir run` again does only the rest",
+                f"{several(failed, 'output')} failed after {seconds:.1f} s; finished outputs stay, and the next "
+                "`dsir run` makes only the rest",
                 style="red",
             )
         )
@@ -209,10 +208,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def stage_line(stage: Stage, workspace: Workspace) -> Text:
-    """Write what became of one asset."""
+    """Summarize what became of one asset."""
     if stage.waited_for:
         return Text(
-            f"- {stage.asset:<21}not begun: nothing to go on with after {', '.join(stage.waited_for)}", "dim"
+            f"- {stage.asset:<21}not begun: nothing to work on after {', '.join(stage.waited_for)}", "dim"
         )
     done = {}
     if stage.due:
@@ -228,27 +227,32 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
         parts.append(f"{len(stage.failed)} failed")
     if stage.left_out:
         parts.append(f"{len(stage.left_out)} left out ({'; '.join(dict.fromkeys(stage.left_out.values()))})")
-    metadata = [row.metadata for row in done.values()]
-    documents = sum(entry.get("documents", 0) for entry in metadata)
+    documents = _total(done.values(), "documents")
     if documents and stage.asset != "evaluations":
         parts.append(f"{documents:,} documents")
-    n_bytes = sum(entry.get("text_bytes", 0) for entry in metadata)
+    n_bytes = _total(done.values(), "text_bytes")
     if n_bytes:
         parts.append(f"{n_bytes / 1e6:,.1f} MB")
         seconds = (
             max(row.finished_at for row in done.values()) - min(row.started_at for row in done.values())
         ).total_seconds()
         parts.append(f"{n_bytes / 1e6 / max(seconds, 1e-3):,.0f} MB/s")
-    rejected = sum(entry.get("quarantined_rows", 0) for entry in metadata)
+    rejected = _total(done.values(), "quarantined_rows")
     if rejected:
         parts.append(f"{rejected:,} rows quarantined")
     mark, style = ("✗", "red") if stage.failed else ("✓", "green")
-    return Text.assemble((mark, style), f" {stage.asset:<21}", ", ".join(parts) or "nothing to do")
+    return Text().append(mark, style).append(f" {stage.asset:<21}{', '.join(parts) or 'nothing to do'}")
+
+
+def _total(rows: Iterable[Lineage], name: str) -> float:
+    """Add up a number in the metadata of some lineage."""
+    values = (row.metadata.get(name) for row in rows)
+    return sum(value for value in values if isinstance(value, int | float))
 
 
 @contextmanager
 def live_progress() -> Iterator[None]:
-    """Show the running step's documents, MB and MB/s in one line, on a terminal."""
+    """On a terminal, show the documents, MB and MB/s of the running step in one line."""
     with Live(console=out, refresh_per_second=8, transient=True) as live:
 
         def show(state: progress.Progress) -> None:
@@ -262,7 +266,7 @@ def live_progress() -> Iterator[None]:
 
 
 def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
-    """Return a Dagster logger that keeps warnings for the terminal, each once, and lets the rest go to the UI."""
+    """Return a Dagster logger that collects each warning once for the terminal; the UI shows the rest."""
     told: set[str] = set()
 
     class Keep(logging.Handler):
@@ -284,79 +288,20 @@ def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:
 
 def status(options: argparse.Namespace) -> int:
     """List the outputs that are not fresh, with the reason, and count the rest."""
-    workspace = Workspace(options.config, options.home)
-    plan, absent = workspace.known_plan()
-    for line in absences(absent):
-        out.print(line, soft_wrap=True)
-    failures = {
-        (row["asset"], row["partition"], row["fingerprint"]): row["error"]
-        for row in workspace.catalog.query("failures").to_pylist()
-    }
-    columns = (Column(name, overflow="fold") for name in ("asset", "partition", "state", "why"))
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    by_asset: dict[str, list[tuple[Output, str, str]]] = {}
-    stale: set[str] = set()
-    failed: set[str] = set()
-    first_after_counts = "selections" if plan.raw_distribution else "importance_estimator"
-    for output in plan.outputs():
-        state, why = output.state, output.why
-        error = failures.get((output.asset, output.partition, output.fingerprint))
-        waiting = sorted(name for name in stale if name.startswith("raw_counts["))
-        upstream = sorted(stale & output.inputs.keys())
-        if state != "fresh" and error:
-            state, why = "failed", error
-        elif output.asset == "weights" and f"raw_counts[{output.partition}]" in failed:
-            continue  # as a run does
-        elif state == "fresh" and output.asset == first_after_counts and waiting:
-            state, why = "stale", f"not counted yet: {shorten(waiting)}"
-        elif state == "fresh" and upstream and output.asset != "raw_distribution":
-            state, why = "stale", f"follows from {shorten(upstream)}"
-        if state != "fresh":
-            (failed if state == "failed" else stale).add(output.name)
-        by_asset.setdefault(output.asset, []).append((output, state, why))
-    for asset, rows in by_asset.items():
-        counts = Counter(state for _, state, _ in rows)
-        if counts["fresh"] and not options.all:
-            more = "" if counts["fresh"] == len(rows) else f" of {len(rows)}"
-            table.add_row(asset, f"{counts['fresh']}{more}", Text("fresh", style=STYLES["fresh"]), "")
-        for output, state, why in rows:
-            if state != "fresh" or options.all:
-                table.add_row(asset, output.partition or "-", Text(state, style=STYLES[state]), why)
-    out.print(table)
-    vanished = workspace.vanished()
-    if vanished:
-        out.print(
-            f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until "
-            "`dsir prune`",
-            style="yellow",
-        )
-    if failed:
-        out.print(
-            f"failed: {several(len(failed), 'output')}; repair what is named, and `dsir run` tries again",
-            style="red",
-        )
-    if stale:
-        out.print(f"not fresh: {several(len(stale), 'output')}; `dsir run` brings them up to date")
-    elif not failed:
-        out.print("everything is fresh")
+    print_status(Workspace(options.config, options.home), options.all, out)
     return 0
 
 
-def shorten(names: list[str]) -> str:
-    """Name the first three of many."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def verify(options: argparse.Namespace) -> int:
-    """Read every output again; name what is damaged, move it and what was made from it aside.
+    """Read every output; name damaged ones, and set them aside with all that was made from them.
 
-    With --rebuild, make the catalog again first.
+    With --rebuild, rebuild the catalog first.
     """
     workspace = Workspace(options.config, options.home)
-    with workspace.exclusive(lambda text: out.print(text, style="dim")):
+    with workspace.lock.exclusive(lambda text: out.print(text, style="dim")):
         if options.rebuild:
-            print_rebuilt(workspace.rebuild(), workspace)
-        verified = workspace.verify()
+            print_rebuilt(rebuild_catalog(workspace), workspace)
+        verified = verify_files(workspace)
     damages = verified.damages
     if not damages:
         out.print("every file is as it was written")
@@ -377,20 +322,18 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def print_rebuilt(rebuilt: Rebuilt, workspace: Workspace) -> None:
-    """Say what the catalog was made again from."""
+    """Say what the catalog was rebuilt from."""
     source = (
         f"{rebuilt.kept} materializations from {rebuilt.source}" if rebuilt.source else "none from a copy"
     )
-    text = f"{workspace.catalog.path} was made again: {source}, {rebuilt.added} from lineage files"
+    text = f"{workspace.catalog.path} was rebuilt: {source}, {rebuilt.added} from lineage files"
     if rebuilt.aside:
         text += f"; the damaged one is {rebuilt.aside}"
     out.print(Text(text), soft_wrap=True)
     if rebuilt.source is None and rebuilt.added:
-        out.print(
-            "there was no copy: of what was made before the newest outputs, nothing is known", style="yellow"
-        )
+        out.print("there was no copy: the history before the newest outputs is lost", style="yellow")
     for path in rebuilt.rejected:
-        text = f"{path}: its files are gone or not what was written; `dsir run` makes them again"
+        text = f"{path}: its files are gone or differ from what was written; `dsir run` makes them again"
         err.print(Text(text, style="yellow"))
 
 
@@ -407,17 +350,18 @@ def changes(options: argparse.Namespace) -> int:
 
 
 def prune(options: argparse.Namespace) -> int:
-    """Show what may go; with --yes remove it, while no run is in progress."""
+    """Show what may go; with --yes remove it while no run is in progress."""
     workspaces = [Workspace(config, options.home) for config in options.config]
     workspace = workspaces[0]
-    # What is only shown may be out of date a moment later; what is removed is looked for while nobody writes.
-    alone = workspace.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
+    # A list may go out of date; what is removed must not, so nobody else may write meanwhile.
+    alone = (
+        workspace.lock.exclusive(lambda text: out.print(text, style="dim")) if options.yes else nullcontext()
+    )
     with alone:
         leftovers, absent = find_leftovers(workspaces)
-        for line in absences(absent):
-            out.print(line, soft_wrap=True)
+        print_absent(absent, out)
         if absent:
-            out.print("nothing of it is removed as long as it is not there")
+            out.print("nothing of it is removed while it is absent")
         if not leftovers:
             out.print("there is nothing to remove: every output belongs to a configuration")
             return 0

@@ -1,6 +1,6 @@
 """The definitions that Dagster loads, from a factory that tests call with their own configuration.
 
-What belongs here: from the records of the graph to Dagster's assets and checks. What does not: which assets there are
+What belongs here: turning the graph's records into Dagster's assets and checks. What does not: which assets there are
 (``assets/graph.py``), how any of them works.
 """
 
@@ -16,20 +16,19 @@ from dsir_dagster.assets.materialize import RunOptions, as_events, as_result
 from dsir_dagster.automation import build_automation
 from dsir_dagster.jobs import build_materialize_shards
 from dsir_dagster.refresh import Stage, build_refresh
-from dsir_dagster.resources.dagster_private import accepting_beta
+from dsir_dagster.resources.dagster_private import accept_beta
 from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
 from dsir_dagster.resources.partitions import shards
+from dsir_dagster.resources.pipeline import PipelineResource
 from dsir_dagster.resources.settings import load_settings
-from dsir_dagster.resources.workspace import Pipeline
 
-#: The demo's, which a wheel carries as an example.
+#: The demo's configuration, which the wheel carries as an example.
 DEFAULT_CONFIG = Path(__file__).with_name("example.yaml").resolve()
 DEFAULT_HOME = ".dsir"
 
 OWNERS = ["team:data-selection"]
 
 
-@accepting_beta
 def build_defs(
     config: str | Path | None = None,
     home: str | Path | None = None,
@@ -46,17 +45,18 @@ def build_defs(
     home : str or Path, optional
         Where outputs go. Default: the environment variable DSIR_HOME, else ``.dsir``.
     loggers : mapping, optional
-        Loggers to use in place of Dagster's console logger.
+        Loggers that replace Dagster's console logger.
     threads : int
-        Threads of each run; 0: the cores it may run on.
+        Threads per run; 0: the cores this process may use.
     tell : callable
-        Takes each asset's stage of a refresh in this process, when it ends.
+        Called with the stage of each asset when it ends, for a refresh in this process.
 
     Raises
     ------
     resources.settings.ConfigError
         The configuration is not valid.
     """
+    accept_beta()
     config = Path(config or os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG).resolve()
     home = Path(home or os.environ.get("DSIR_HOME") or DEFAULT_HOME).resolve()
     settings = load_settings(config)
@@ -80,8 +80,8 @@ def build_defs(
         jobs=[refresh, build_materialize_shards()],
         sensors=sensors,
         schedules=[schedule],
-        resources={"pipeline": Pipeline(config=str(config), home=str(home), threads=threads)},
-        # One process a run: a step is hundredths of a second, and parallelism is inside of it.
+        resources={"pipeline": PipelineResource(config=str(config), home=str(home), threads=threads)},
+        # One process per run: steps take hundredths of a second, and parallelism is inside them.
         executor=dg.in_process_executor,
         loggers=loggers,
     )
@@ -90,7 +90,7 @@ def build_defs(
 def build_asset(
     asset: Asset, partitions: Mapping[Partitions, dg.PartitionsDefinition | None]
 ) -> dg.AssetsDefinition:
-    """Build Dagster's asset of a record."""
+    """Build a Dagster asset from a record."""
     step = asset.step
     assert step is not None, "only assets with a step are shown"
 
@@ -118,7 +118,7 @@ def build_asset(
     compute = made_one_by_one if asset.partitions.many else made_alone
     compute.__annotations__ = {
         "context": dg.AssetExecutionContext,
-        "pipeline": Pipeline,
+        "pipeline": PipelineResource,
         "config": asset.options or RunOptions,
     }
     return dg.asset(
@@ -138,7 +138,7 @@ def build_asset(
 def build_check(
     asset: Asset, check: Check, partitions: Mapping[Partitions, dg.PartitionsDefinition | None]
 ) -> dg.AssetChecksDefinition:
-    """Build Dagster's check of a record."""
+    """Build a Dagster check from a record."""
 
     def evaluate(context, pipeline):
         partition = context.partition_key if check.by_partition else ""
@@ -146,7 +146,7 @@ def build_check(
 
     evaluate.__annotations__ = {
         "context": dg.AssetCheckExecutionContext,
-        "pipeline": Pipeline,
+        "pipeline": PipelineResource,
         "return": dg.AssetCheckResult,
     }
     return dg.asset_check(
@@ -160,5 +160,5 @@ def build_check(
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Build the definitions that ``dg dev`` serves: the configuration named by DSIR_CONFIG."""
+    """Build the definitions that ``dg dev`` serves, for the configuration that DSIR_CONFIG names."""
     return build_defs()

@@ -1,16 +1,16 @@
-"""Opening the Dagster instance of a home: its settings and its databases are whole, or are made so first.
+"""Opening the Dagster instance of a home: its settings and databases are intact, or repaired first.
 
-What belongs here: what a new DAGSTER_HOME is given, what is done about one that a killed or another process left half
-made. What does not: how its databases are opened (``dagster_project/storage.py``), what is recorded in them
+What belongs here: what a new DAGSTER_HOME gets, repairing one that a killed or concurrent process left half made. What
+does not: how its databases are opened (``dagster_project/storage.py``), what is recorded in them
 (``assets/materialize.py``).
 
-Dagster makes its SQLite databases in place, table by table, whoever comes first. Two that come first together stamp a
-database with two versions, and every later process stops at it; a kill leaves a database without tables, which Dagster
-takes for an old one. So they are made in a folder of their own and then appear under their names whole, or not at all,
-by a hard link, which never replaces what is there. A lock is held meanwhile, so that each is made once.
+Dagster creates its SQLite databases in place, table by table. Two processes that do so at once stamp a database with
+two versions, and every later process stops there; a kill leaves a database without tables, which Dagster takes for an
+old one. So databases are created in a scratch folder, under a lock so that each is made once, and appear under their
+names complete or not at all, by a hard link, which never replaces an existing file.
 
-``dg dev`` on a new DAGSTER_HOME may still be first, in Dagster's own way. What a kill of it leaves is mended here, by
-the next command that opens the instance (``dsir init`` is one), but not by ``dg dev``, which does not come by here.
+``dg dev`` on a new DAGSTER_HOME may still come first and create them Dagster's way. If it is killed then, the next
+command that opens the instance (such as ``dsir init``) repairs what is left; ``dg dev`` itself does not.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ import yaml
 
 from dsir_dagster import sql
 from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
+from dsir_dagster.resources.home import private_folder
 from dsir_dagster.resources.settings import ConfigError
-from dsir_dagster.resources.workspace import private_folder
+from dsir_dagster.resources.wording import SQLITE_DAMAGED
 from dsir_dagster.storage import QuickSqliteStorage
 
 #: The instance's settings, written into a new DAGSTER_HOME.
@@ -63,27 +64,27 @@ concurrency:
     max_concurrent_runs: 4
 """
 
-#: SHA-256 of the settings that earlier versions wrote. Where nobody has changed them since, they are replaced.
+#: SHA-256 of the settings that earlier versions wrote. Unchanged ones are replaced.
 EARLIER_SETTINGS = (
     "8ae649680f0fc13f399c2aaa9f76e30ed77204ec917f78e4ba147009e6c9a3e9",
     "abf3b9bcdc38f6f1bc1b553b717e24f26068bd3b75805670c5a5498b24f7ab6c",
     "cee3b0dcd931c484f5e9041af6645ed95eb1fa953ab0759fdacd100b3963043f",
 )
 
-#: Where earlier versions had the run launcher.
+#: The module of the run launcher in earlier versions.
 FORMER_LAUNCHER = "dagster_project.launcher"
 
-#: Dagster's databases, and the table of each that tells whether anything was recorded.
+#: Dagster's databases, and for each the table that shows whether anything was recorded.
 DATABASES = {
     "history/runs.db": "runs",
     "history/runs/index.db": "event_logs",
     "schedules/schedules.db": "jobs",
 }
 
-#: What is said of a database that two processes stamped.
+#: Describes a database that two processes stamped.
 TWO = "two versions"
 
-#: A database that is not whole and was written to in these seconds is taken for one that is being made.
+#: An incomplete database written to within these seconds is taken to be in the making.
 BEING_MADE_SECONDS = 5.0
 
 
@@ -95,35 +96,35 @@ def open_instance(home: Path, say: Callable[[str], None] | None = None) -> dg.Da
     home : Path
         DSIR_HOME.
     say : callable, optional
-        Takes a line of text for each file that had to be mended. Default: standard error.
+        Takes a line of text for each repaired file. Default: standard error.
 
     Raises
     ------
     ConfigError
         ``dagster.yaml`` is not valid.
     OSError
-        The folder cannot be written, or a database in it is of no use and cannot be mended.
+        The folder cannot be written to, or one of its databases is unusable and cannot be repaired.
     """
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str((home / "dagster").resolve())))
     private_folder(folder)
     make_whole(folder, say or (lambda line: print(line, file=sys.stderr)))
-    # Dagster would send what a command prints during its run into files, and show it when the terminal's turn comes:
-    # late, or not at all where the process has ended.
+    # Dagster would redirect what a command prints during its run into files and copy it to the terminal later, or
+    # never if the process has ended.
     nowhere = {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"compute_logs": nowhere}))
 
 
 def make_whole(folder: Path, say: Callable[[str], None]) -> None:
-    """Give a DAGSTER_HOME its settings and databases where it has none; mend what a kill or a race left of them.
+    """Give a DAGSTER_HOME its settings and databases if it has none; repair what a kill or a race left of them.
 
-    Databases that are configured to be elsewhere than in SQLite are none of our business.
+    A storage other than SQLite is left alone.
 
     Parameters
     ----------
     folder : Path
         DAGSTER_HOME.
     say : callable
-        Takes a line of text for each file that had to be mended.
+        Takes a line of text for each repaired file.
     """
     settings = folder / "dagster.yaml"
     _write_settings(settings, say)
@@ -131,7 +132,7 @@ def make_whole(folder: Path, say: Callable[[str], None]) -> None:
         storage = InstanceRef.from_dir(str(folder)).storage_data
     except (yaml.YAMLError, dg.DagsterInvalidConfigError) as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"{settings}: {why}; correct it, or take it away: a new one is written") from None
+        raise ConfigError(f"{settings}: {why}; correct it, or remove it to get a new one") from None
     of_sqlite = (QuickSqliteStorage.__name__, DagsterSqliteStorage.__name__)
     if storage is None or storage.class_name not in of_sqlite:
         return
@@ -149,12 +150,12 @@ def make_whole(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _write_settings(settings: Path, say: Callable[[str], None]) -> None:
-    """Write ``dagster.yaml`` where there is none; replace one of an earlier version that nobody has changed.
+    """Write ``dagster.yaml`` if there is none; replace an unchanged one of an earlier version.
 
     Raises
     ------
     ConfigError
-        Someone has changed it, and it names a module that is gone.
+        It was changed, and names a module that no longer exists.
     """
     found = settings.read_bytes() if settings.exists() else None
     if found is None or hashlib.sha256(found).hexdigest() in EARLIER_SETTINGS:
@@ -165,21 +166,21 @@ def _write_settings(settings: Path, say: Callable[[str], None]) -> None:
                 _put(new, settings)
             else:
                 os.replace(new, settings)
-                say(f"{settings} was as an earlier version had written it; it is brought up to date")
+                say(f"{settings} was written by an earlier version; it is brought up to date")
     elif FORMER_LAUNCHER.encode() in found:
-        raise ConfigError(f"{settings}: {FORMER_LAUNCHER} is dsir_dagster.launcher now; correct the line")
+        raise ConfigError(f"{settings}: {FORMER_LAUNCHER} is now dsir_dagster.launcher; correct the line")
 
 
 def fault(path: Path) -> str:
-    """Say what is wrong with one of Dagster's databases; '' if it is whole, or whole enough for Dagster itself.
+    """Say what is wrong with one of Dagster's databases; '' if it is intact, or good enough for Dagster itself.
 
     Parameters
     ----------
     path : Path
-        It is one of :data:`DATABASES`.
+        One of :data:`DATABASES`.
     """
     if not path.exists():
-        return "is not there"
+        return "is missing"
     if not path.stat().st_size:
         return "is empty"
     recorded = next(table for name, table in DATABASES.items() if path.match(name))
@@ -189,14 +190,14 @@ def fault(path: Path) -> str:
             versions = _versions(database) if "alembic_version" in tables else []
             if len(versions) > 1:
                 return f"has {TWO} ({', '.join(versions)})"
-            # Without a version, but with something in it, it is of an older Dagster, which this one stamps.
+            # Without a version but with records, it comes from an older Dagster; this one stamps it.
             any_row = sql.load("dagster_recorded").replace("$table", recorded)
             if versions or (recorded in tables and database.execute(any_row).fetchone()):
                 return ""
-            return "was not made to the end"
+            return "is incomplete"
     except sqlite3.DatabaseError as error:
-        # All else, a disk that is full or read-only, another process that has it locked, says nothing against it.
-        if any(damage in str(error) for damage in ("not a database", "malformed")):
+        # Other errors (a full or read-only disk, a lock held by another process) do not mean damage.
+        if SQLITE_DAMAGED(error):
             return f"cannot be read ({error})"
         return ""
 
@@ -210,7 +211,7 @@ def _versions(database: sqlite3.Connection) -> list[str]:
 
 
 def _mend(path: Path, base: Path, found: str, say: Callable[[str], None]) -> None:
-    """Make a database anew, or take the versions from it that are not this Dagster's; say so."""
+    """Recreate a database, or remove from it the versions that are not this Dagster's; say so."""
     new = not path.exists()
     with _scratch(base) as scratch:
         DagsterSqliteStorage(str(scratch)).dispose()
@@ -221,26 +222,26 @@ def _mend(path: Path, base: Path, found: str, say: Callable[[str], None]) -> Non
             with closing(sqlite3.connect(path, timeout=30)) as database, database:
                 if head not in _versions(database):
                     raise OSError(
-                        f"{path} {found}, and {head}, this Dagster's, is not among them: two processes of other "
-                        f"versions made it; move {base} away or name another DAGSTER_HOME. Outputs are not in it."
+                        f"{path} {found}, and {head}, this Dagster's, is not among them: other Dagster versions "
+                        f"created it; move {base} away or name another DAGSTER_HOME. It holds no outputs."
                     )
                 database.execute(sql.load("dagster_delete_versions"), {"version": head})
             say(
-                f"{path} {found}, since two processes made it at once; it has one again, and all that was recorded"
+                f"{path} {found}, since two processes created it at once; it has one again, and all its records"
             )
             return
         if not new:
             aside = f"{path}.unusable-{time.strftime('%Y%m%d-%H%M%S')}"
-            for end in ("-wal", "-shm", ""):  # the database last: a kill in between finds it again
+            for end in ("-wal", "-shm", ""):  # the database last: after a kill, it is found again
                 with suppress(FileNotFoundError):
                     os.replace(f"{path}{end}", f"{aside}{end}")
-            say(f"{path} {found}; it was set aside as {Path(aside).name} and made anew")
+            say(f"{path} {found}; it was set aside as {Path(aside).name} and recreated")
         path.parent.mkdir(parents=True, exist_ok=True)
         _put(fresh, path)
 
 
 def _seconds_since(path: Path) -> float:
-    """Return how long ago a database was written to; infinite where it is not there."""
+    """Return how long ago a database was written to; infinite if it does not exist."""
     times = [-math.inf]
     for end in ("", "-wal", "-journal"):
         with suppress(FileNotFoundError):
@@ -250,7 +251,7 @@ def _seconds_since(path: Path) -> float:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Give a new folder in this one, and take it away. What kills left of others goes first."""
+    """Give a new folder in this one and remove it afterwards. What killed processes left goes first."""
     for left in folder.glob(".making-*"):
         if time.time() - left.stat().st_mtime > 3600:
             shutil.rmtree(left, ignore_errors=True)
@@ -260,7 +261,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _put(new: Path, path: Path) -> None:
-    """Let a file appear under its name, whole; one that is there by then stays."""
+    """Make a complete file appear under its name; an existing one stays."""
     try:
         os.link(new, path)
     except FileExistsError:

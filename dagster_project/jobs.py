@@ -1,7 +1,7 @@
 """The job `materialize_shards`: a list of shards in one run.
 
-What belongs here: which shards are meant. What does not: how they are made (``assets/``), the job that brings
-everything up to date (``dagster_project/refresh.py``).
+What belongs here: choosing the shards. What does not: making them (``assets/``), the job that brings everything up to
+date (``dagster_project/refresh.py``).
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import pydantic
 from dsir_dagster.assets.materialize import RunOptions, as_events
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import register_shards
-from dsir_dagster.resources.workspace import Pipeline
+from dsir_dagster.resources.pipeline import PipelineResource
 
 
 class ShardOptions(RunOptions):
@@ -24,7 +24,7 @@ class ShardOptions(RunOptions):
     shards : list of str
         Shard keys, or patterns with ``*``, ``?`` and ``[…]``.
     assets : list of str
-        Those that have a partition for each shard; made in the order of the graph.
+        Assets partitioned by shard; materialized in the order of the graph.
     """
 
     shards: list[str] = pydantic.Field(min_length=1)
@@ -36,10 +36,10 @@ def build_materialize_shards() -> dg.JobDefinition:
 
     @dg.op(
         out={},
-        description="Materialize the shards that the patterns match; each is an event of its own.",
+        description="Materialize the shards that the patterns match, with an event for each.",
     )
     def materialize_matching(
-        context: dg.OpExecutionContext, pipeline: Pipeline, config: ShardOptions
+        context: dg.OpExecutionContext, pipeline: PipelineResource, config: ShardOptions
     ) -> Iterator[dg.AssetMaterialization]:
         workspace = pipeline.workspace
         offered = [asset for asset in graph().shown if asset.partitions is Partitions.SHARDS]
@@ -52,13 +52,13 @@ def build_materialize_shards() -> dg.JobDefinition:
         keys = matching(config.shards, sorted(plan.shards))
         context.log.info(f"{len(keys)} of {len(plan.shards)} shards: {', '.join(keys[:20])}")
         for asset in offered:
-            if asset.name in config.assets:
+            if asset.step and asset.name in config.assets:
                 yield from as_events(context, asset.after, asset.step(context, workspace, keys, config))
 
     @dg.job(
         description=(
-            "Materialize assets of shards (`raw_counts`, if not told otherwise) by a list of keys or patterns, in "
-            "one run. (A backfill of partitions that are not adjacent becomes a run for each range of adjacent ones.)"
+            "Materialize assets of shards (by default `raw_counts`) by a list of keys or patterns, in one run. "
+            "(A backfill of scattered partitions takes a run for each range of adjacent ones.)"
         )
     )
     def materialize_shards():

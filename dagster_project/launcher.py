@@ -1,14 +1,14 @@
-"""Dagster's run launcher, which besides knows the process of a run: whether it is alive, and how to stop it.
+"""Custom run launcher: Dagster's default plus a health check.
 
-What belongs here: those two questions. What does not: the settings that name this launcher
-(``dagster_project/instance.py``).
+What belongs here: whether the process of a run is alive, and how to stop it. What does not: the settings that name this
+launcher (``dagster_project/instance.py``).
 
-When the machine or ``dg dev`` goes down, the runs of then stay "started" for ever, and a backfill waits for them for
-ever: Dagster's own launcher cannot tell that their processes are gone. With this one, Dagster's run monitoring
-finds out, marks them as failed, and run retries start them again.
+When the machine or ``dg dev`` goes down, Dagster's default launcher cannot tell that the processes of its runs are
+gone: the runs stay "started" forever, and a backfill waits for them forever. With this launcher, Dagster's run
+monitoring finds out and marks them as failed, and run retries start them again.
 
-The code server is no witness for it: after *Reload definitions* another one answers, which does not know the runs of
-before and so can neither say that they are alive nor stop them. The process can.
+The code server cannot be trusted with this: after *Reload definitions*, a new one answers that does not know the
+earlier runs, so it can neither vouch for them nor stop them. The process itself can.
 """
 
 import os
@@ -26,16 +26,16 @@ from dsir_dagster.resources.dagster_private import (
     deserialize_value,
 )
 
-#: Seconds that a process may seem to have begun after it said so: clocks of the kernel and of Dagster differ a little.
+#: Seconds by which a process may seem to start late: the clocks of the kernel and of Dagster differ a little.
 CLOCKS_DIFFER = 2.0
 
 
 class MonitoredRunLauncher(dg.DefaultRunLauncher):
-    """Launches runs as processes of the code server; knows whether these are alive, and stops them."""
+    """Launches runs as processes of the code server, knows whether they are alive, and stops them."""
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Yes; Dagster's run monitoring asks."""
+        """True: Dagster's run monitoring may ask."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
@@ -44,13 +44,13 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         Parameters
         ----------
         run : DagsterRun
-            In progress. One that no code server started, like that of ``dsir run``, counts as alive: the next
-            run of the whole graph finds out.
+            In progress. A run that no code server started, like that of ``dsir run``, counts as alive; the next run
+            of the whole graph cleans it up.
         """
         client = self._get_grpc_client_for_termination(run.run_id)
         if client is None or worker(self._instance, run.run_id):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        # Not here, or not begun yet.
+        # On another machine, or not started yet.
         try:
             answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
         except DagsterUserCodeUnreachableError:
@@ -60,13 +60,13 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
 
     def terminate(self, run_id: str) -> bool:
-        """Stop a run: interrupt its process where that is on this machine, else ask the code server to.
+        """Stop a run: interrupt its process if it is on this machine, else ask the code server to.
 
-        Also that of a ``dsir run``, as Ctrl-C does.
+        A ``dsir run`` stops as it does at Ctrl-C.
         """
         run = self._instance.get_run_by_id(run_id)
         process = worker(self._instance, run_id) if run and not run.is_finished else None
-        if process is None:
+        if run is None or process is None:
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
         self._instance.report_engine_event(
@@ -77,15 +77,15 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
 
 
 def worker(instance: dg.DagsterInstance, run_id: str) -> psutil.Process | None:
-    """Return the living process of this machine that executes a run; None if there is none."""
+    """Return the live process on this machine that executes a run; None if there is none."""
     for entry in reversed(instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)):
         pid = entry.get_dagster_event().engine_event_data.metadata.get("pid")
         if pid is None:
             continue
         try:
-            process = psutil.Process(int(pid.value))
+            process = psutil.Process(int(str(pid.value)))
             alive = process.status() != psutil.STATUS_ZOMBIE
-            # Another process may have got the number since.
+            # Another process may have been given the number since.
             return process if alive and process.create_time() <= entry.timestamp + CLOCKS_DIFFER else None
         except psutil.Error:
             return None

@@ -1,12 +1,12 @@
-"""``dsir prune``: outputs that no configuration refers to any more; shown, and removed when told to.
+"""``dsir prune``: outputs that no configuration refers to any more, shown, and removed on request.
 
 What belongs here: what may go. What does not: what is due (``resources/plan.py``), arguments
 (``dagster_project/cli.py``).
 
-Kept is what the configurations name as it is now: the outputs of the shards whose files are there, of the targets,
-the distribution that the estimator is pinned to, and of each selection the version that was materialized last.
-All else may go: vanished shards, old versions of selections, what belongs to names that are not in any
-configuration, and files that ``dsir verify`` set aside. Lineage stays, as history; its rows are marked as pruned.
+What the configurations name now is kept: the outputs of targets and of shards whose files exist, the distribution that
+the estimator is pinned to, and the latest version of each selection. The rest may go: vanished shards, old versions of
+selections, outputs whose names are in no configuration, and files that ``dsir verify`` set aside. Lineage stays as
+history; its rows are marked as pruned.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from rich.table import Table
 
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import shards
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal
+from dsir_dagster.terminal import Terminal, grid
 
-#: Leftovers that are listed by name.
+#: Leftovers listed by name.
 SHOWN = 50
 
 OLDER_VERSION = "an older version"
@@ -47,10 +47,10 @@ class Leftover:
 
 
 def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dict[str, str]]:
-    """Return what the configurations of one home do not refer to, in order of paths, and which sources are absent.
+    """Return what no configuration of a home refers to, sorted by path, and the absent sources and targets.
 
-    Of a source that matches no file at all nothing may go: that is more likely a disk that is not there than a pool
-    that is empty. Absent ones are named as in `Workspace.known_plan`.
+    A source that matches no file at all loses nothing: it is more likely an unmounted disk than an empty pool. Absent
+    ones are named as in `Workspace.known_plan`.
     """
     known = [workspace.known_plan() for workspace in workspaces]
     plans, absent = (
@@ -59,7 +59,7 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
     )
     home = workspaces[0].home
     latest = workspaces[0].latest()
-    vanished = {shard for workspace in workspaces for shard in workspace.vanished()}
+    vanished = {shard for workspace in workspaces for shard in workspace.discovery.vanished()}
     found: list[tuple[Path, str]] = []
     for asset in graph():
         keys = {key for plan in plans for key in asset.partitions.keys(plan)}
@@ -87,15 +87,15 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
 def remove_leftovers(
     workspace: Workspace, leftovers: Sequence[Leftover], instance: dg.DagsterInstance
 ) -> None:
-    """Remove files, mark their lineage as pruned, take vanished shards out of Dagster's partitions.
+    """Remove files, mark their lineage as pruned, remove vanished shards from Dagster's partitions.
 
-    Lineage goes first: a run in between finds an output missing that is still there, never the reverse.
+    Lineage is marked first: a run in between may miss an output that still exists, but never expect one that is gone.
     """
     names = [str(each.path.relative_to(workspace.home)) for each in leftovers]
     unnamed = {
         each.path.parent.name
         for each in leftovers
-        if each.path.is_dir() and each.why != OLDER_VERSION  # of a selection that no configuration names
+        if each.path.is_dir() and each.why != OLDER_VERSION  # selections that no configuration names
     }
     workspace.catalog.record_pruned(names, sorted(unnamed))
     for each in leftovers:
@@ -103,6 +103,7 @@ def remove_leftovers(
             shutil.rmtree(each.path)
         else:
             each.path.unlink(missing_ok=True)
+    assert shards.name, "these partitions have a name"
     known = set(instance.get_dynamic_partitions(shards.name))
     gone = {each.path.stem for each in leftovers if each.path.parent.name == "raw_counts"}
     for key in sorted(known & gone):
@@ -110,13 +111,9 @@ def remove_leftovers(
 
 
 def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Terminal) -> None:
-    """Show the leftovers by kind and reason, with what they take."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("what", "why", "MB"):
-        table.add_column(name, justify="right" if name == "MB" else "left", overflow="fold")
-    for each in leftovers[:SHOWN]:
-        table.add_row(str(each.path.relative_to(home)), each.why, f"{each.bytes / 1e6:,.1f}")
-    console.print(table)
+    """Show the leftovers in order of paths, with the reason and the size."""
+    rows = [(each.path.relative_to(home), each.why, each.bytes / 1e6) for each in leftovers[:SHOWN]]
+    console.print(grid(Table([Column("what"), Column("why"), Column("MB", "number", 1)], rows)))
     if len(leftovers) > SHOWN:
         console.print(f"and {len(leftovers) - SHOWN} more")
 

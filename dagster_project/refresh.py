@@ -1,18 +1,18 @@
-"""The job `refresh`: what is missing or stale is made, upstream first, in one Dagster run with a step for each asset.
+"""The job `refresh`: one Dagster run, with a step per asset, makes whatever is missing or stale, upstream first.
 
-What belongs here: the six steps, what each is to make, which failures end the run and which do not. What does not: how
-an output is made (``assets/``), when the job is started (``dagster_project/automation.py``), how `dsir run` runs it
+What belongs here: the six steps, what each has to make, which failures end the run. What does not: making an output
+(``assets/``), when the job starts (``dagster_project/automation.py``), how `dsir run` runs it
 (``dagster_project/runs.py``).
 
 The steps are plain ops, since a job over assets cannot have shards, targets and selections as partitions at once. They
-run the very steps of the assets and yield the same events: materializations by partition, with data and code version,
-and the evaluations of the checks. So Dagster's pages of the assets, their partitions and checks say what they say after
-a materialization of the asset itself.
+run the assets' own steps and yield the same events: materializations by partition, with data and code version, and
+check evaluations. Dagster's pages of assets, partitions and checks look as if the assets had been materialized
+themselves.
 
-A bad file is the failure of its shard: its step fails, names it, and lets the steps after it go on with the others.
-So a step's output comes before its failure, and the executor asks for outputs, not for success. What is wrong with the
-machine (a full disk, a locked catalog) ends the run. *Retry from failure* begins at the first step that failed, and
-does those after it again, which find fresh what was done.
+A bad file fails its own shard: the step fails and names it, and later steps go on with the other shards. So a step
+yields its output before it fails, and the executor requires outputs, not success. Trouble with the machine (a full
+disk, a locked catalog) ends the run. *Retry from failure* starts at the first step that failed and repeats the later
+ones, which find fresh what is done.
 """
 
 import logging
@@ -41,14 +41,15 @@ from dsir_dagster.resources.dagster_private import (
 )
 from dsir_dagster.resources.graph import Asset, Partitions, graph
 from dsir_dagster.resources.partitions import register_shards
+from dsir_dagster.resources.pipeline import PipelineResource
 from dsir_dagster.resources.plan import Output, Plan, takes_part
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.workspace import Pipeline, Workspace
+from dsir_dagster.resources.workspace import Workspace
 
 REFRESH = "refresh"
 
-#: Tags of a run: which home it brings up to date in the process of `dsir run`, who asked for it, what was due and why,
-#: and of which files and configuration that followed.
+#: Tags of a run: the home, if `dsir run` executes it; who asked for it; what was due and why; the fingerprint of the
+#: files and the configuration behind that.
 HOME_TAG = "dsir/home"
 ASKED_BY_TAG = "dsir/asked_by"
 DUE_TAG = "dsir/due"
@@ -71,15 +72,15 @@ class Stage:
     ----------
     asset : str
     due : list of Output
-        What was stale or missing before.
+        What was stale or missing.
     fresh : int
-        How many outputs were fresh before.
+        How many outputs were fresh.
     failed : dict of str to Exception
-        By the outputs' names.
+        Errors by output name.
     left_out : dict of str to str
-        What is due and was not tried, by the outputs' names, and why: something that it is made of failed.
+        Why due outputs were not attempted, by output name: something upstream failed.
     waited_for : tuple of str
-        Where nothing was done, since there was nothing to go on with: the assets that failed.
+        The assets that failed, if they left nothing to work on.
     """
 
     asset: str
@@ -92,12 +93,12 @@ class Stage:
 
     @property
     def errors(self) -> list[str]:
-        """What failed and why, a text for each."""
+        """What failed and why, one text per output."""
         return told(self.failed)
 
 
 def stage_of(plan: Plan, asset: str) -> Stage:
-    """Return what is due of an asset, and how much is fresh, with what else its step makes."""
+    """Return which outputs of an asset's step are due, and how many are fresh."""
     outputs = [
         output
         for each in plan.graph.made_by(asset)
@@ -114,7 +115,7 @@ def build_refresh(tell: Callable[[Stage], None] = lambda stage: None) -> dg.JobD
     Parameters
     ----------
     tell : callable
-        Takes each asset's stage when its step ends.
+        Called with the stage of each asset when its step ends.
     """
 
     def build_step(asset: Asset) -> dg.OpDefinition:
@@ -122,9 +123,9 @@ def build_refresh(tell: Callable[[Stage], None] = lambda stage: None) -> dg.JobD
             name=f"refresh_{asset.name}",
             ins={f"after_{each}": dg.In(dg.Nothing) for each in asset.after},
             out={"done": dg.Out(dg.Nothing)},
-            description=f"Bring all of `{asset.name}` up to date; what is fresh stays.",
+            description=f"Bring all of `{asset.name}` up to date; fresh outputs stay.",
         )
-        def step(context: dg.OpExecutionContext, pipeline: Pipeline) -> Iterator:
+        def step(context: dg.OpExecutionContext, pipeline: PipelineResource) -> Iterator:
             yield from refresh_asset(context, pipeline.workspace, asset, tell)
 
         return step
@@ -157,19 +158,18 @@ def refresh_asset(
     Yields
     ------
     AssetMaterialization or Output
-        An event for each output that was made; at the end the step's output, if those after it have something to
-        go on with.
+        An event for each output made; at the end the step's own output, if later steps have something to work on.
 
     Raises
     ------
     dagster.Failure
-        Some outputs failed; it names each.
+        Names the outputs that failed.
     """
     asset = record.name
     stage = Stage(asset, [], 0)
     goes_on = False
     try:
-        if workspace.hold(context.log.info):
+        if workspace.lock.hold(context.log.info):
             begin(context, workspace)
         snapshot = workspace.snapshot()
         stage = stage_of(snapshot.plan, asset)
@@ -182,7 +182,7 @@ def refresh_asset(
             record.finish(context, workspace)
         stage.failed |= quarantined(snapshot, asset)
         for name, evaluation in evaluate_checks(context, snapshot, stage):
-            context.log_event(evaluation)
+            context.log_event(evaluation)  # type: ignore[arg-type]  # which it takes; the annotation lacks it
             if evaluation.blocking and not evaluation.passed:
                 stage.failed[name] = dg.Failure(
                     f"the check {evaluation.check_name} failed", allow_retries=False
@@ -193,7 +193,7 @@ def refresh_asset(
             not errors or stage_of(snapshot.plan, asset).fresh > 0
         )
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        if HOME_TAG in context.run.tags:  # of `dsir run`: Dagster takes it for a failure unless it was told
+        if HOME_TAG in context.run.tags:  # in `dsir run`, Dagster would record a failure
             context.instance.report_run_canceling(context.run)
         raise
     except Exception as error:
@@ -208,15 +208,15 @@ def refresh_asset(
 
 
 def quarantined(snapshot: Snapshot, asset: str) -> dict[str, Exception]:
-    """Return the outputs that are there, but without too many of their rows: failures until someone mends them."""
+    """Return outputs that lack too many of their rows: they count as failures until someone repairs the input."""
     found = [each for each in too_many_quarantined(snapshot) if each.output.startswith(f"{asset}[")]
     return {each.output: CorpusError(str(each)) for each in found}
 
 
 def make_due(context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage) -> Made:
-    """Make what is due of an asset, without what cannot be made since something before it failed."""
+    """Make the due outputs of an asset, except those that depend on something that failed."""
     record = snapshot.plan.graph[stage.asset]
-    # The pinned distribution is no asset: the estimator's step makes it, which has no partitions.
+    # The pinned distribution is no Dagster asset: the estimator's step, which has no partitions, makes it.
     of_asset = [output for output in stage.due if output.asset == stage.asset]
     partitions = [output.partition for output in of_asset] or [""] * bool(stage.due)
     for name in partitions if record.partitions is Partitions.SELECTIONS else ():
@@ -228,7 +228,7 @@ def make_due(context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage) -
         context.log.warning(f"{name} is left out: {why}")
     not_made = {**stage.left_out, **stage.failed}
     ready = [name for name in partitions if f"{stage.asset}[{name}]" not in not_made]
-    if ready:
+    if ready and record.step:
         options = (record.options or RunOptions)()
         yield from record.step(context, snapshot.workspace, ready, options)
     elif not stage.due:
@@ -236,7 +236,7 @@ def make_due(context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage) -
 
 
 def not_ready(snapshot: Snapshot, record: Asset, name: str) -> str | None:
-    """Say why what belongs to a selection cannot be made: what failed before it. None where nothing did."""
+    """Say which failed inputs keep an output of a selection from being made; None if none do."""
     plan = snapshot.plan
     if parents := before(plan, record, name):
         missing = [output.name for output in parents if output.state != "fresh"]
@@ -247,13 +247,13 @@ def not_ready(snapshot: Snapshot, record: Asset, name: str) -> str | None:
 
 
 def before(plan: Plan, record: Asset, name: str) -> list[Output]:
-    """Return the outputs of the same selection that one is made of."""
+    """Return the outputs of the same selection that an asset's output is made of."""
     parents = [plan.graph[each] for each in record.after]
     return [plan.output(each.name, name) for each in parents if each.partitions is record.partitions]
 
 
 def failed_check(context: dg.OpExecutionContext, snapshot: Snapshot, record: Asset, name: str) -> str | None:
-    """Say which blocking check does not pass of what an output is made of; None where all do."""
+    """Say which blocking check of an output's inputs does not pass; None if all do."""
     for output in before(snapshot.plan, record, name):
         for check in snapshot.plan.graph[output.asset].checks:
             if check.blocking and not check.evaluate(snapshot.workspace, name, context.log).passed:
@@ -262,10 +262,10 @@ def failed_check(context: dg.OpExecutionContext, snapshot: Snapshot, record: Ass
 
 
 def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
-    """Do what comes before the first step that a process executes: tidy up, register shards, say why it is done."""
+    """Prepare for the first step in this process: clean up, register shards, tag the run with what is due."""
     end_killed_runs(context.instance, workspace, context.run_id)
     plan = workspace.plan()
-    register_shards(context.instance, plan, workspace.vanished())
+    register_shards(context.instance, plan, workspace.discovery.vanished())
     tags = context.run.tags
     asked_by = tags.get("dagster/sensor_name") or tags.get("dagster/schedule_name") or "the Dagster UI"
     due = [output for output in plan.outputs() if output.state != "fresh"]
@@ -277,16 +277,16 @@ def begin(context: dg.OpExecutionContext, workspace: Workspace) -> None:
 def end_killed_runs(instance: dg.DagsterInstance, workspace: Workspace, but: str = "") -> None:
     """Mark as canceled what a killed `dsir run` left unfinished, so that no page shows it running.
 
-    Whoever holds the home alone knows that no other such run is alive.
+    The caller holds the home's lock, so no other such run is alive.
     """
     unfinished = dg.RunsFilter(statuses=IN_PROGRESS, tags={HOME_TAG: str(workspace.home)})
     for run in instance.get_runs(unfinished):
         if run.run_id != but:
-            instance.report_run_canceled(run, message="Its process ended before it did.")
+            instance.report_run_canceled(run, message="Its process ended before the run did.")
 
 
 def due_tag(due: Sequence[Output]) -> str:
-    """Say in a run's tag what is due and why: the first output's reason, and how many there are."""
+    """Say for a run's tag what is due and why: the first output's reason, and how many more there are."""
     if not due:
         return "nothing"
     more = f" and {len(due) - 1} more" if len(due) > 1 else ""
@@ -296,7 +296,7 @@ def due_tag(due: Sequence[Output]) -> str:
 def evaluate_checks(
     context: dg.OpExecutionContext, snapshot: Snapshot, stage: Stage
 ) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
-    """Evaluate the checks of what a stage made; yield each with the output's name."""
+    """Evaluate the checks of what a stage made; yield each evaluation with the output's name."""
     made = [
         output
         for output in stage.due
@@ -327,7 +327,7 @@ def evaluate_checks(
 def _newest(
     instance: dg.DagsterInstance, output: Output
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """Return which materialization a check is about."""
+    """Return the materialization that a check is about."""
     record = newest_materialization(instance, output)
     return record and AssetCheckEvaluationTargetMaterializationData(
         run_id=record.run_id, storage_id=record.storage_id, timestamp=record.timestamp
@@ -339,10 +339,10 @@ def left_behind(
     snapshot: Snapshot,
     stage: Stage,
 ) -> Made:
-    """Report what is fresh although its inputs were made again, so that Dagster does not take it for *Unsynced*.
+    """Report outputs that stay fresh though their inputs were made again, so Dagster does not call them *Unsynced*.
 
-    Another target gives every shard new weights, but leaves selections of other targets as they are. Not of shards:
-    there may be many, and what they are made of does not change but with them.
+    A new target gives every shard new weights but leaves selections of other targets alone. Shards need no report:
+    there may be many, and their inputs change only when they do.
     """
     record = snapshot.plan.graph[stage.asset]
     if record.partitions.many:
@@ -352,13 +352,13 @@ def left_behind(
     for output in snapshot.plan.outputs():
         if output.asset == stage.asset and output.state == "fresh" and output.name not in made:
             newest = newest_materialization(context.instance, output)
-            then = newest.asset_materialization.tags if newest else {}
+            then = (newest and newest.asset_materialization and newest.asset_materialization.tags) or {}
             if any(then.get(tag) != value for tag, value in now.items()):
                 yield output, kept_report(context.instance, snapshot.workspace, output)
 
 
 def show_failed(context: dg.OpExecutionContext, stage: Stage) -> None:
-    """Let Dagster show the outputs that failed as failed: it looks for what was planned in a run and did not come."""
+    """Make Dagster show failed outputs as failed: those planned in a run that did not materialize."""
     for output in stage.due:
         if output.name in stage.failed:
             planned = AssetMaterializationPlannedData(

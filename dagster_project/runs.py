@@ -1,6 +1,6 @@
 """Running the job `refresh` in this process, on the same Dagster instance as the UI.
 
-What belongs here: starting that run, following it stage by stage, and its end. What does not: what its steps do
+What belongs here: starting that run, following it stage by stage, and ending it. What does not: what its steps do
 (``dagster_project/refresh.py``), what is printed (``dagster_project/cli.py``).
 """
 
@@ -33,25 +33,25 @@ def run_refresh(
 ) -> Iterator[Stage]:
     """Bring everything up to date, upstream first; yield each asset's stage when it is done.
 
-    One Dagster run does it all; none is started where nothing is due. One at a time for a home: a second one waits, and
-    finds fresh what the first one did.
+    One Dagster run does it all; if nothing is due, none is started. A home has one run at a time: a second one waits
+    and finds fresh what the first one made.
 
-    A shard that fails takes no part in what follows; a target, a selection likewise. Where nothing is left for an asset
-    to work on, its stage says what it waited for.
+    Everything downstream leaves out a shard, target or selection that failed. If that leaves an asset nothing to work
+    on, its stage says what it waited for.
 
     Parameters
     ----------
     workspace : Workspace
     instance : DagsterInstance
     loggers : mapping, optional
-        Loggers to use in place of Dagster's console logger.
+        Loggers that replace Dagster's console logger.
     threads : int
-        0: the cores this process may run on.
+        0: the cores this process may use.
 
     Raises
     ------
     KeyboardInterrupt
-        Someone asked for it, by a signal or in the UI. What was made stays; nothing was made of a part of it.
+        Someone stopped the run, by a signal or in the UI. Finished outputs stay; there are no half-made ones.
     """
     snapshot = workspace.snapshot()
     stages = [stage_of(snapshot.plan, asset) for asset in snapshot.plan.graph.versions]
@@ -72,7 +72,7 @@ def run_refresh(
             HOME_TAG: str(workspace.home),
             ASKED_BY_TAG: "dsir run",
             DUE_TAG: due_tag(due),
-            # Whoever asked for it runs it again, not the daemon besides.
+            # The user retries this run, not the daemon.
             "dagster/max_retries": "0",
         },
     )
@@ -88,7 +88,7 @@ def run_refresh(
         if event.event_type == dg.DagsterEventType.RUN_FAILURE:
             error = event.job_failure_data.error
     finished = instance.get_run_by_id(run.run_id)
-    if finished.status == dg.DagsterRunStatus.CANCELED:
+    if finished and finished.status == dg.DagsterRunStatus.CANCELED:
         raise KeyboardInterrupt
     if error and not failed:
         raise dg.Failure(f"Dagster run {run.run_id} failed: {error.message.strip()}")

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM: the first one ends a command in order, the second one at once.
+"""Ctrl-C and SIGTERM: the first ends a command cleanly, the second at once.
 
-What belongs here: which signal came, and what a second one does. What does not: what ends in order
+What belongs here: which signal came, and what a second one does. What does not: the clean end
 (``resources/engine.py``, ``dagster_project/refresh.py``).
 
-While Dagster executes a run it has handlers of its own, which know neither which signal it was nor that it was the
-second. The bytes that Python writes for every signal, whoever handles it, tell both.
+During a run, Dagster's own handlers know neither which signal came nor that it was the second. The bytes that Python
+writes to the wakeup file descriptor for every signal, whoever handles it, tell both.
 """
 
 import os
@@ -13,17 +13,17 @@ import sys
 import threading
 from typing import Self
 
-#: What a terminal shows again that hid its cursor for a display of progress.
+#: Shows the cursor again, which the progress display hides.
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Signals:
-    """A context in which SIGTERM is as good as Ctrl-C, and the second of either ends the process.
+    """A context in which SIGTERM works like Ctrl-C, and a second signal ends the process.
 
     Attributes
     ----------
     first : int or None
-        Number of the first signal; None before it.
+        Number of the first signal; None before any.
     """
 
     def __init__(self) -> None:
@@ -41,12 +41,12 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(self._fd_before)
         signal.signal(signal.SIGTERM, self._term_before)
-        os.close(self._writer)  # which ends the thread
+        os.close(self._writer)  # ends the thread
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that a signal ended."""
-        self._came.wait(1.0)  # whoever was interrupted may be here before the thread that is told by what
+        """What a shell expects from a process that a signal ended."""
+        self._came.wait(1.0)  # the interrupted thread may get here before the watching one
         return 128 + (self.first or signal.SIGINT)
 
     def _watch(self, reader: int) -> None:

@@ -1,23 +1,24 @@
-"""Dagster's SQLite storage with less to wait for at each event; ``dagster.yaml`` names it.
+"""Dagster's SQLite storage with less waiting per event; ``dagster.yaml`` names it.
 
-What belongs here: how the databases of Dagster's runs and events are opened. What does not: their tables, which are
-Dagster's, where they are and whether they are whole (``dagster_project/instance.py``).
+What belongs here: opening the databases of Dagster's runs and events. What does not: their tables, which are Dagster's;
+where they are and whether they are intact (``dagster_project/instance.py``).
 
-Dagster makes a new SQLAlchemy engine for every statement or two, which opens the database, compiles its statements,
-commits, and closes the database again; SQLite waits for the disk at the commit, and where the last connection closes.
-Here a database keeps its engine and one connection, and commits do not wait. A refresh of 300 tiny shards takes 11 s
-in place of 15, and of 19 to 39 while others write to the same disk.
+Dagster makes a new SQLAlchemy engine for every statement or two: it opens the database, compiles the statements,
+commits, and closes the database; SQLite waits for the disk at the commit and when the last connection closes. Here a
+database keeps its engine and one connection, and commits do not wait. A refresh of 300 tiny shards takes 11 s instead
+of 15, or instead of 19 to 39 while others write to the same disk.
 
-The log survives a killed process, and is consistent after a power cut but may then lack its last events. Recomputation
-never consults it: the lineage in the catalog decides that.
+The log survives a killed process. After a power cut it is consistent but may lack its last events. Recomputation never
+consults it: the lineage in the catalog decides.
 """
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Self
+from typing import Any, Self
 
+import dagster as dg
 import sqlalchemy as sa
 
 from dsir_dagster.resources.dagster_private import (
@@ -28,19 +29,21 @@ from dsir_dagster.resources.dagster_private import (
     SqlPollingEventWatcher,
 )
 
-#: Event logs kept open: the index over all runs, and those of the runs used last. Each run has a database.
+Handler = Callable[[dg.EventLogEntry, str], None]
+
+#: Event logs kept open: the index over all runs, and the runs used last. Each run has its own database.
 MOST_KEPT = 8
 
 
 class QuickSqliteStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage, in the same files, with runs and events recorded quickly.
+    """Dagster's SQLite storage, in the same files, that records runs and events faster.
 
     Parameters
     ----------
     base_dir : str
         DAGSTER_HOME.
     inst_data : ConfigurableClassData, optional
-        What ``dagster.yaml`` says of it.
+        Its entry in ``dagster.yaml``.
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
@@ -49,9 +52,9 @@ class QuickSqliteStorage(DagsterSqliteStorage):
         self._event_log_storage = QuickEventLogStorage(os.path.join(base_dir, "history", "runs"))
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: dict[str, str]) -> Self:
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]) -> Self:
         """Return the storage that ``dagster.yaml`` describes."""
-        return cls.from_local(inst_data=inst_data, **config_value)
+        return cls.from_local(config_value["base_dir"], inst_data)
 
 
 class QuickRunStorage(SqliteRunStorage):
@@ -61,9 +64,11 @@ class QuickRunStorage(SqliteRunStorage):
         self._engine = _engine(conn_string)
         super().__init__(conn_string, inst_data)
 
-    def connect(self) -> AbstractContextManager[sa.Connection]:
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
         """Give a connection for one transaction."""
-        return self._engine.begin()
+        with self._engine.begin() as connection:
+            yield connection
 
     def dispose(self) -> None:
         """Close the database."""
@@ -71,7 +76,7 @@ class QuickRunStorage(SqliteRunStorage):
 
 
 class QuickEventLogStorage(SqliteEventLogStorage):
-    """Dagster's event logs, in databases that stay open; at most :data:`MOST_KEPT` of them."""
+    """Dagster's event logs, in at most :data:`MOST_KEPT` databases that stay open."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, sa.Engine] = {}
@@ -94,22 +99,22 @@ class QuickEventLogStorage(SqliteEventLogStorage):
         with self._lock:
             engine = self._engines.pop(name, None)
             if engine is None:
-                with of_dagster(name):  # which makes the tables
+                with of_dagster(name):  # creates the tables
                     pass
                 engine = _engine(self.conn_string_for_shard(name))
                 if len(self._engines) == MOST_KEPT:
                     self._engines.pop(next(iter(self._engines))).dispose()
-            self._engines[name] = engine  # the last in order is the last used
+            self._engines[name] = engine  # last in order: used last
             with engine.begin() as connection:
                 yield connection
 
-    # Dagster watches the database's file, which does not change while a connection keeps its write-ahead log.
-    def watch(self, run_id: str, cursor: str | None, callback: Callable[..., object]) -> None:
-        """Call back with each event of a run after a cursor."""
+    # Dagster watches the database file, which does not change while an open connection holds the write-ahead log.
+    def watch(self, run_id: str, cursor: str | None, callback: Handler) -> None:
+        """Call back for each event of a run after a cursor."""
         self._watcher.watch_run(run_id, cursor, callback)
 
-    def end_watch(self, run_id: str, handler: Callable[..., object]) -> None:
-        """Stop calling back."""
+    def end_watch(self, run_id: str, handler: Handler) -> None:
+        """Stop the calls back."""
         self._watcher.unwatch_run(run_id, handler)
 
     def wipe(self) -> None:
@@ -130,7 +135,7 @@ class QuickEventLogStorage(SqliteEventLogStorage):
 
 
 def _engine(url: str) -> sa.Engine:
-    """Return an engine that keeps one connection and closes what more there are; commits do not wait for the disk."""
+    """Return an engine that keeps one connection open and closes extra ones; commits do not wait for the disk."""
     engine = sa.create_engine(
         url, poolclass=sa.QueuePool, pool_size=1, max_overflow=-1, connect_args={"timeout": 30}
     )

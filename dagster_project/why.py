@@ -1,16 +1,16 @@
-"""``dsir why``: one document, from the raw file to its place in a selection or outside of it.
+"""``dsir why``: one document, from the raw file to its place in a selection or outside it.
 
-What belongs here: putting together what the catalog, the store and the file say of a document, and showing
-it. What does not: its key, the threshold and the verdict (``sql/macros_why.sql``), its lineage
-(``sql/macros_lineage.sql``), the n-grams' contributions (``dsir/explain.py``).
+What belongs here: combining what the catalog, the store and the file know about a document, and showing it. What does
+not: its key, the threshold and the verdict (``sql/macros_why.sql``), its lineage (``sql/macros_lineage.sql``), the
+n-grams' contributions (``dsir/explain.py``).
 """
 
 from __future__ import annotations
 
 import shlex
+from itertools import zip_longest
 
 import numpy as np
-from rich.table import Table
 
 from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
@@ -20,10 +20,12 @@ from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-from dsir_dagster.terminal import Terminal, Text, absences
+from dsir_dagster.status import print_absent
+from dsir_dagster.terminal import Terminal, Text, grid
 
-#: N-grams shown for a document, and as many against it; pieces of a record.
+#: N-grams shown for a document, n-grams shown against it, and pieces of a record.
 SHOWN = 10
 
 
@@ -34,8 +36,8 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     ----------
     workspace : Workspace
     doc_id : str
-        Every document of this id is explained; ids need not be unique. Of a record that was cut into pieces, they are
-        listed.
+        Ids need not be unique: every document with this one is explained. If it is the id of a record that was cut
+        into pieces, these are listed.
     name : str
         Name of the selection.
     console : Terminal
@@ -43,18 +45,16 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     Raises
     ------
     ConfigError
-        No selection has this name, or no document or record this id.
+        No selection has this name, or no document or record has this id.
     dagster.Failure
-        The selection is not materialized, or not from the inputs of today.
+        The selection is not materialized, or not from the current inputs.
     """
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
         raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
-    plan, absent = workspace.known_plan()
-    snapshot = Snapshot(workspace, plan)
-    for line in absences(absent):
-        console.print(line, soft_wrap=True)
-    current_selection(plan, name)
+    snapshot, absent = Snapshot.known(workspace)
+    print_absent(absent, console)
+    current_selection(snapshot.plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()
     if not rows:
         query = {"doc_id": doc_id, "selection": name, "shown": SHOWN}
@@ -69,7 +69,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
         _print_document(mine[0], console)
-        there = f"source {plan.shards[shard].source}" not in absent
+        there = f"source {snapshot.plan.shards[shard].source}" not in absent
         text = read_text(snapshot, mine[0]) if there and mine[0]["log_weight"] is not None else None
         for each in mine:
             _print_target(each, console)
@@ -81,18 +81,18 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
 
 
 def read_text(snapshot: Snapshot, document: dict) -> str:
-    """Read one document's text from its file; of a piece, the piece.
+    """Read one document's text from its file; for a piece of a record, the piece.
 
     Parameters
     ----------
     snapshot
     document : dict
-        shard and row, as in the view `documents`.
+        Its shard and row, as in the view `documents`.
 
     Raises
     ------
     CorpusError
-        The file has no such row any more, or another text in its place.
+        The file no longer has the row, or has another text there.
     """
     position = pack_position(snapshot.plan.counted.index(document["shard"]), document["row"])
     [text] = pool_texts(snapshot, np.array([position]))
@@ -113,20 +113,23 @@ def _print_document(row: dict, console: Terminal) -> None:
 
 
 def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Terminal) -> None:
-    """Show what a record was cut into: the pieces that are picked first, then the others."""
+    """Show what a record was cut into: picked pieces first."""
     n, picked = pieces[0]["pieces"], pieces[0]["picked"]
     console.print(
         f"{doc_id!r} is the id of a record that was cut into {n:,} documents, {picked:,} of them picked; "
         f"name one, as in `dsir why {shlex.quote(pieces[0]['doc_id'])} --selection {selection}`",
         soft_wrap=True,
     )
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  document", "tokens", "rank"):
-        table.add_column(name, justify="left" if name == "  document" else "right", no_wrap=True)
-    for piece in pieces:
-        rank = "not picked" if piece["rank"] is None else f"{piece['rank']:,}"
-        table.add_row(f"  {piece['doc_id']}", f"{piece['n_tokens']:,}", rank)
-    console.print(table)
+    columns = [Column("  document"), Column("tokens", "whole"), Column("rank", "whole")]
+    rows = [
+        (
+            f"  {piece['doc_id']}",
+            piece["n_tokens"],
+            Text("not picked") if piece["rank"] is None else piece["rank"],
+        )
+        for piece in pieces
+    ]
+    console.print(grid(Table(columns, rows)))
     if n > len(pieces):
         console.print(f"  and {n - len(pieces):,} more")
 
@@ -144,37 +147,41 @@ def _print_target(row: dict, console: Terminal) -> None:
 
 
 def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  speaks for it", "nats", "speaks against it", "nats"):
-        table.add_column(name, justify="right" if name == "nats" else "left", no_wrap=True)
+    """Show the n-grams that speak most for the document beside those that speak most against it."""
     best = [each for each in contributions if each.nats > 0][:SHOWN]
     worst = [each for each in contributions[::-1] if each.nats < 0][:SHOWN]
-    for i in range(max(len(best), len(worst))):
-        cells: list[str | Text] = []
-        for side in (best, worst):
-            if i < len(side):
-                times = f" ({side[i].count} times)" if side[i].count > 1 else ""
-                indent = "  " if side is best else ""
-                cells += [Text(f"{indent}{side[i].ngram[:30]}{times}"), f"{side[i].nats:+.2f}"]
-            else:
-                cells += ["", ""]
-        table.add_row(*cells)
-    console.print(table)
+    columns = [
+        Column("  speaks for it"),
+        Column("nats", "signed", 2),
+        Column("speaks against it"),
+        Column("nats", "signed", 2),
+    ]
+    rows = [
+        (*_cells(for_it, indent="  "), *_cells(against_it)) for for_it, against_it in zip_longest(best, worst)
+    ]
+    console.print(grid(Table(columns, rows)))
+
+
+def _cells(contribution: Contribution | None, indent: str = "") -> tuple[str | None, float | None]:
+    if contribution is None:
+        return None, None
+    times = f" ({contribution.count} times)" if contribution.count > 1 else ""
+    return f"{indent}{contribution.ngram[:30]}{times}", contribution.nats
 
 
 def _print_chain(steps: list[dict], console: Terminal) -> None:
     """Show every step between the raw file and the selection: fingerprint, run, time."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("  made by", "fingerprint", "Dagster run", "at"):
-        table.add_column(name, overflow="fold")
-    for step in steps:
-        table.add_row(
-            Text(f"  {output_name(step['asset'], step['partition'])}"),
+    columns = [Column(name) for name in ("  made by", "fingerprint", "Dagster run", "at")]
+    rows = [
+        (
+            f"  {output_name(step['asset'], step['partition'])}",
             step["fingerprint"],
             step["run_id"],
             f"{step['finished_at']:%Y-%m-%d %H:%M:%S}",
         )
-    console.print(table)
+        for step in steps
+    ]
+    console.print(grid(Table(columns, rows)))
     for step in steps:
         if step["sha256"]:
             console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True)

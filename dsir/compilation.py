@@ -1,7 +1,6 @@
-"""Compiled code, made ready before it is needed.
+"""Compiling code before it is needed.
 
-Belongs here: which functions a run needs, and telling that they are being compiled. Does not belong here: the
-functions.
+What belongs here: which functions a run needs, and announcing a compilation. What does not: the functions.
 """
 
 import threading
@@ -27,9 +26,9 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     Parameters
     ----------
     spec : FeatureSpec
-    announce : function of a str
-        Called before a compilation starts if nothing is in the cache, and otherwise (another kernel or an
-        older version is) if it takes more than a second; not called if there is nothing to compile.
+    announce : callable
+        Takes a message. Called before compiling if the cache is empty; if it holds another kernel or an older version,
+        after a second; not called if there is nothing to compile.
 
     Returns
     -------
@@ -47,7 +46,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
         features = featurize(pa.array(["warm up"]), spec)
         totals = features.totals(spec.buckets)
         masked_totals(features, np.ones((1, 1), bool), totals[None, :])
-        # As they are stored, for that is what is weighed.
+        # In the stored form, which is what is weighed.
         log_weights(PackedFeatures.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
         gumbel_noise(features.content_hash, 0, "")
         checksum(np.zeros(1, np.uint64))

@@ -1,8 +1,7 @@
 """Signs, in a target and in a sample of a pool, that a selection will disappoint.
 
-What belongs here: arithmetic on texts and counts, before anything is fitted. What does not: how texts are read, what is
-said of the numbers and from where on they are a warning (``dagster_project/doctor/checks.py``); measures of selections
-(``dsir.evaluation``).
+What belongs here: arithmetic on texts and counts, before anything is fitted. What does not: reading texts, messages and
+the limits for warnings (``dagster_project/doctor/checks.py``), measures of selections (``dsir.evaluation``).
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from dsir.importance import log_weights
 from dsir.ngrams import Ngrams
 from dsir.noise import gumbel_noise
 
-#: Letters of scripts that are written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Kana, Han.
+#: Letters of scripts written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Kana, Han.
 _WITHOUT_SPACES = re.compile(
     r"[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     r"\U00020000-\U0003ffff]"
 )
 _LETTER = re.compile(r"[^\W\d_]")
 
-#: The most points of a learning curve; fewer where a target has fewer than ``2^(POINTS - 1)`` documents.
+#: The most points of a learning curve; fewer if a target has fewer than ``2^(POINTS - 1)`` documents.
 POINTS = 7
 
 
@@ -37,7 +36,7 @@ class Point:
     Attributes
     ----------
     documents, ngrams : int
-        Size of the part of the target that was fitted on.
+        Size of the part of the target fitted on.
     kl : float
         KL(other text‖fit), nats.
     """
@@ -50,16 +49,15 @@ class Point:
 def learning_curve(
     fitted: Sequence[Features], others: np.ndarray, smoothing: float = SMOOTHING
 ) -> list[Point]:
-    """How far other text of a target is from distributions that are fitted on growing parts of it.
+    """Measure how far other text of a target is from distributions fitted on growing parts of it.
 
-    Each part holds the one before and is twice as large; the last one is the whole. Documents come in an order that
-    their content alone decides. Where the curve still falls at its end, more documents would give another
-    distribution.
+    Each part contains the one before and is twice as large; the last is the whole. The order of documents depends only
+    on their content. If the curve still falls at its end, more documents would give another distribution.
 
     Parameters
     ----------
     fitted : sequence of Features
-        The documents of the target that are fitted on, in batches.
+        The documents of the target to fit on, in batches.
     others : ndarray of int64, shape (buckets,)
         N-gram totals of other documents of the target.
     smoothing : float
@@ -68,7 +66,7 @@ def learning_curve(
     Returns
     -------
     list of Point
-        From the smallest part to the whole, :data:`POINTS` at most; empty where there are no documents.
+        From the smallest part to the whole, at most :data:`POINTS`; empty if there are no documents.
     """
     hashes = [each.content_hash for each in fitted]
     n = sum(map(len, hashes))
@@ -95,21 +93,21 @@ def learning_curve(
 def crowded_out(ngrams: Ngrams, documents: np.ndarray, buckets: int) -> float:
     """Share of some documents' n-grams that are a minority in their bucket.
 
-    What a bucket says of such an n-gram is mostly what it says of others. Buckets are those of a hash that is as
-    even as ``FeatureSpec.hash``, so the share depends on their number alone.
+    For such an n-gram, the bucket mostly reflects others. The buckets are those of a hash as even as
+    ``FeatureSpec.hash``, so the share depends on their number alone.
 
     Parameters
     ----------
     ngrams : Ngrams
         Of a sample of the pool and of these documents.
     documents : ndarray of bool, shape (documents,)
-        Whose n-grams are meant, each as often as it stands there.
+        Whose n-grams to count, as often as they occur.
     buckets : int
 
     Returns
     -------
     float
-        Between 0 and 1; 0 where the documents have no n-grams.
+        Between 0 and 1; 0 if the documents have no n-grams.
     """
     counts = np.bincount(ngrams.number, minlength=len(ngrams.hashes))
     bucket = (ngrams.hashes % np.uint64(buckets)).astype(np.int64)
@@ -120,9 +118,9 @@ def crowded_out(ngrams: Ngrams, documents: np.ndarray, buckets: int) -> float:
 
 
 def likeness(features: Features, ratios: np.ndarray) -> np.ndarray:
-    """Log weight an n-gram of every document, in nats; NaN of documents without n-grams.
+    """Mean log weight of every document's n-grams, in nats; NaN for documents without n-grams.
 
-    Comparable between documents of different length, as the log weight is not.
+    Unlike the log weight, it is comparable between documents of different length.
 
     Parameters
     ----------
@@ -141,6 +139,6 @@ def likeness(features: Features, ratios: np.ndarray) -> np.ndarray:
 
 
 def without_spaces(text: str) -> float:
-    """Share of a text's letters that belong to scripts without spaces between words; 0 where it has no letters."""
+    """Share of a text's letters that belong to scripts without spaces between words; 0 if it has no letters."""
     letters = len(_LETTER.findall(text))
     return min(len(_WITHOUT_SPACES.findall(text)) / letters, 1.0) if letters else 0.0

@@ -1,4 +1,4 @@
-"""Downstream classification: what features learnt from a selection are worth for a labelled target.
+"""Downstream classification: the value of features learnt from a selection for a labelled target.
 
 What belongs here: from the texts of a selection and a labelled target to F1 scores. What does not: which selections
 and targets, how many seeds, tables.
@@ -6,9 +6,9 @@ and targets, how many seeds, tables.
 The paper (section 5) continues to pre-train RoBERTa on a selection and fine-tunes it on the target. Here the
 representation is latent semantic analysis (Deerwester et al. 1990): the vectors of words are the leading
 singular vectors of the selection's tf-idf matrix, a document is the weighted sum of its words' vectors, and logistic
-regression tells the labels apart. Everything but the labels is learnt from the selection: which words there are, how
-they are weighed, what is near to what. On 2 M tokens this takes a fraction of the time of word2vec and gave the higher
-F1; what it does not see is the order of words, so it says nothing about tasks that are about order.
+regression predicts the labels. Everything but the labels is learnt from the selection: vocabulary, weights of words,
+similarities. On 2 M tokens this takes a fraction of the time of word2vec and gave a higher F1; it does not see the
+order of words, so it says nothing about tasks that depend on order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from dsir.explain import tokenize
 from dsir.features import FeatureSpec
 
-#: Changes whenever the same texts, options and seed could give another score.
+#: Changes whenever the same texts, options and seed could give a different score.
 VERSION = 1
 
 _words = partial(tokenize, spec=FeatureSpec())
@@ -37,9 +37,9 @@ class DownstreamOptions:
     dimensions : int
         Of the vectors, at least 1.
     tokens : int
-        Of the selection: a sample of its documents that has about so many. Compare scores of equal numbers.
+        Approximate size of the sample of the selection's documents. Compare scores only at equal sizes.
     min_documents : int
-        A word that fewer documents have gets no vector.
+        Words in fewer documents get no vector.
 
     Raises
     ------
@@ -59,19 +59,19 @@ class DownstreamOptions:
 
 @dataclass(frozen=True)
 class F1:
-    """F1 on the test split, between 0 and 1: the mean of the labels', and of all decisions together (accuracy)."""
+    """F1 on the test split, between 0 and 1: the mean over labels, and over all decisions (accuracy)."""
 
     macro: float
     micro: float
 
 
 class Vectors:
-    """Word vectors; :func:`learn_vectors` makes them.
+    """Word vectors, from :func:`learn_vectors`.
 
     Attributes
     ----------
     vocabulary : int
-        How many words have one.
+        Number of words that have one.
     dimensions : int
     """
 
@@ -80,7 +80,7 @@ class Vectors:
         self.vocabulary, self.dimensions = len(tfidf.vocabulary_), len(svd.components_)
 
     def transform(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the vectors of n texts, ndarray of float64, shape (n, dimensions); zeros where no word has one."""
+        """Return the vectors of n texts, ndarray of float64, shape (n, dimensions); zeros if no word has a vector."""
         return self._svd.transform(self._tfidf.transform(texts))
 
 
@@ -93,18 +93,18 @@ def learn_vectors(
     ----------
     texts : sequence of str
     seed : int
-        Draws the sample of documents, and starts the randomized decomposition (Halko et al. 2011).
+        For the sample of documents and the randomized decomposition (Halko et al. 2011).
     options : DownstreamOptions
 
     Returns
     -------
     Vectors
-        The same on every run on one machine. Fewer dimensions than asked for where the selection has fewer words.
+        The same on every run on one machine. Has fewer dimensions if the selection has fewer words.
 
     Raises
     ------
     ValueError
-        No two words stand in as many documents as they should.
+        Fewer than two words occur in enough documents.
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -112,7 +112,7 @@ def learn_vectors(
 
     tfidf = TfidfVectorizer(analyzer=list, min_df=options.min_documents, sublinear_tf=True)
     sample = list(_sample(texts, seed, options.tokens))
-    # One thread: a sum that is split among threads depends on their number in its last bits.
+    # One thread: a sum split among threads depends on their number in its last bits.
     with threadpool_limits(limits=1):
         try:
             matrix = tfidf.fit_transform(sample)
@@ -120,7 +120,7 @@ def learn_vectors(
             matrix = None
         if matrix is None or min(matrix.shape) < 2:
             raise ValueError(
-                f"{len(sample):,} documents: expected at least 2, and 2 words that stand in "
+                f"{len(sample):,} documents: expected at least 2, and 2 words that occur in "
                 f"{options.min_documents} documents or more"
             )
         svd = TruncatedSVD(min(options.dimensions, min(matrix.shape) - 1), random_state=seed).fit(matrix)
@@ -135,14 +135,14 @@ def classify(
     test: Sequence[str],
     test_labels: Sequence[str],
 ) -> F1:
-    """Fit logistic regression of the labels on the vectors of the training texts; score it on the test texts.
+    """Fit logistic regression of labels on the vectors of training texts; score it on test texts.
 
     Parameters
     ----------
     vectors : Vectors
     train, test : sequence of str
     train_labels, test_labels : sequence of str
-        Of each text; at least two different ones to train on.
+        One a text; at least two different ones to train on.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def classify(
     Raises
     ------
     ValueError
-        There are fewer than two labels, or not as many labels as texts.
+        There are fewer than two different labels, or not one a text.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
@@ -175,7 +175,7 @@ def classify(
 
 
 def _sample(texts: Sequence[str], seed: int, tokens: int) -> Iterable[list[str]]:
-    """The words of documents drawn at random, until there are so many."""
+    """Yield the words of documents drawn at random, until there are enough."""
     left = tokens
     for i in np.random.default_rng(seed).permutation(len(texts)):
         if left <= 0:

@@ -1,7 +1,7 @@
 """Measures of a selection: KL reduction with its interval, effective sample size, agreement, duplicates, leakage.
 
 What belongs here: numbers computed from counts, weights, content hashes and picks. What does not: which selections
-to compare, tables, plots; n-grams that are not hashed (``dsir.ngrams``).
+to compare, tables, plots; unhashed n-grams (``dsir.ngrams``).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from dsir.features import Features
 from dsir.noise import gumbel_noise
 
-#: Groups of target documents that the bootstrap draws, and how often it draws.
+#: Groups of target documents that the bootstrap draws, and number of draws.
 GROUPS, REPLICATES = 1000, 1000
 #: Lower and upper quantile of an interval: 95 %.
 INTERVAL = 0.025, 0.975
-#: Pseudo-counts a bucket of a distribution where nothing else is asked for.
+#: Default pseudo-counts a bucket of a distribution.
 SMOOTHING = 0.5
 
 
@@ -29,7 +29,7 @@ def distribution(counts: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray
     ----------
     counts : ndarray of int64, shape (buckets,)
     smoothing : float
-        Greater than 0, so that every probability is.
+        Greater than 0, so that all probabilities are.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def kl_reduction(
 ) -> float:
     """How much closer to the target the selection is than the pool (paper, section 5).
 
-    ``KL(target‖raw) - KL(target‖selected)`` over hashed n-grams, in nats. Each argument is an ndarray
-    of int64, shape (buckets,).
+    ``KL(target‖raw) - KL(target‖selected)`` over hashed n-grams, in nats. Counts are ndarrays of int64, shape
+    (buckets,).
     """
     target = distribution(target_counts, smoothing)
     raw = distribution(raw_counts, smoothing)
@@ -66,13 +66,13 @@ class CrossEntropies:
 
         KL(p‖raw) - KL(p‖selected) = H(p, raw) - H(p, selected)
 
-    since the target's own entropy falls out. It is linear in the target's counts, so the part of each document is
-    one number, and drawing other target documents (the bootstrap) costs no second look at their n-grams.
+    since the target's own entropy cancels. It is linear in the target's counts, so a document contributes one number,
+    and drawing other target documents (the bootstrap) needs no second look at their n-grams.
 
-    The interval is for *this* selection, over target documents: how far the figure would move with another sample
-    of held-out documents of the same size. Documents are drawn whole, since the n-grams of one are not independent.
-    It does not say how the selection would vary under another seed or another pool. The q are taken as they are:
-    drawing the selected documents again would measure a selection with fewer different documents, not this one.
+    The interval is for *this* selection, over target documents: how far the figure would move with another sample of
+    held-out documents of the same size. Documents are drawn whole, since the n-grams of one are not independent. It
+    does not say how the selection would vary under another seed or another pool. The q are fixed: drawing the selected
+    documents again would measure a selection with fewer different documents, not this one.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ class CrossEntropies:
         Parameters
         ----------
         content_hash : ndarray of uint64, shape (n,)
-            Says in which of ``GROUPS`` groups a document is, so that neither the order of the documents nor their
-            number matters to the bootstrap; groups are drawn as a whole.
+            Assigns a document to one of ``GROUPS`` groups, which the bootstrap draws as a whole, so that it depends
+            neither on the order of the documents nor on their number.
         n_ngrams : ndarray of int64, shape (n,)
         log_likelihood : ndarray of float64, shape (k, n)
             ``Σ_j z_j log q_j`` of every document's counts z.
@@ -112,11 +112,11 @@ class CrossEntropies:
 
     @property
     def values(self) -> np.ndarray:
-        """The cross-entropies on the documents as they are: ndarray of float64, shape (k,)."""
+        """The cross-entropies on the documents themselves: ndarray of float64, shape (k,)."""
         return -(self._scores.sum(axis=0) + self._prior) / (self._ngrams.sum() + self._prior_ngrams)
 
     def replicates(self, seed: str) -> np.ndarray:
-        """Return the cross-entropies on documents drawn anew: ndarray of float64, shape (REPLICATES, k).
+        """Return the cross-entropies on bootstrapped documents: ndarray of float64, shape (REPLICATES, k).
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class EffectiveSampleSize:
 
     @property
     def value(self) -> float:
-        """Between 1 and the number of documents; 0 where there are none."""
+        """Between 1 and the number of documents; 0 if there are none."""
         return self.total * self.total / self.squares if self.squares else 0.0
 
 
@@ -183,7 +183,7 @@ def masked_totals(features: Features, masks: np.ndarray, totals: np.ndarray) -> 
     features : Features
         Sparse counts of n documents.
     masks : ndarray of bool or unsigned integers, shape (masks, n)
-        Which documents, or how often each is counted.
+        Which documents are counted, or how often.
     totals : ndarray of int64, shape (masks, buckets)
         Changed in place.
     """
@@ -201,17 +201,17 @@ def _masked_totals(offsets, buckets, counts, masks, totals):
 
 
 def draw(n_ngrams: np.ndarray, content_hash: np.ndarray, wanted: int) -> np.ndarray:
-    """Draw documents whose n-grams add up to what is wanted, in an order that their content alone decides.
+    """Draw documents with the wanted number of n-grams, in an order that depends only on their content.
 
-    Samples of equal size, of selections whose documents are of different length: a KL divergence of a small sample
-    is larger than that of a large one, whatever was selected. Of two sizes, the smaller sample is part of the larger.
+    This gives samples of equal size from selections with documents of different length: a small sample has a larger KL
+    divergence than a large one, whatever was selected. A smaller sample is part of a larger one.
 
     Parameters
     ----------
     n_ngrams : ndarray of int64, shape (n,)
     content_hash : ndarray of uint64, shape (n,)
     wanted : int
-        Documents are taken while they fit; the first one in any case.
+        Documents are taken while they fit, but at least one.
 
     Returns
     -------
@@ -224,26 +224,26 @@ def draw(n_ngrams: np.ndarray, content_hash: np.ndarray, wanted: int) -> np.ndar
 
 
 def overlap(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the share of our documents that are theirs too: two ndarrays of unique int64; 0 where we have none."""
+    """Return the share of our documents that are also theirs: two ndarrays of unique int64; 0 if we have none."""
     return len(np.intersect1d(ours, theirs, assume_unique=True)) / max(len(ours), 1)
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """Return the values that there are, ascending, each once: `numpy.unique` in a quarter of its time or less.
+    """Return the distinct values, ascending: `numpy.unique` in a quarter of its time or less.
 
-    NumPy hashes whole numbers for it since version 2.3, and sorts what is left; sorting first is a pass of SIMD.
+    Since version 2.3 NumPy hashes integers and sorts what is left; sorting first uses SIMD.
     """
     ascending = np.sort(values)
     return ascending[np.append(True, ascending[1:] != ascending[:-1])[: len(ascending)]]
 
 
 def duplicates(content_hash: np.ndarray) -> int:
-    """Return how many documents have a content that another one before them has: ndarray of uint64, shape (n,)."""
+    """Return how many documents have the content of an earlier one: ndarray of uint64, shape (n,)."""
     return len(content_hash) - len(distinct(content_hash))
 
 
 def contained(content_hash: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Tell which documents have one of the known contents.
+    """Tell which documents have a known content.
 
     Parameters
     ----------

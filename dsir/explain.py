@@ -1,7 +1,7 @@
 """Which n-grams speak for a document and which against it.
 
-What belongs here: the n-grams of one text with their buckets and contributions, in plain Python. What does
-not: anything that runs over a pool (``dsir.features`` counts without ever building an n-gram).
+What belongs here: the n-grams of one text with their buckets and contributions, in plain Python. What does not:
+anything that runs over a pool (``dsir.features`` counts without ever building an n-gram).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MASK = 2**64 - 1
 
 @dataclass(frozen=True)
 class Contribution:
-    """An n-gram of a document and its part in the log weight.
+    """An n-gram of a document and its part of the log weight.
 
     Attributes
     ----------
     ngram : str
         Its words, joined by one space.
     count : int
-        How often it stands in the document.
+        How often it occurs in the document.
     bucket : int
     nats : float
         Count times the bucket's log ratio.
@@ -55,7 +55,7 @@ def explain(text: str, spec: FeatureSpec, log_ratio: np.ndarray) -> list[Contrib
     Returns
     -------
     list of Contribution
-        One for each distinct n-gram, largest first. Their sum is the log weight (paper, equation 1).
+        One a distinct n-gram, largest first. They sum to the log weight (paper, equation 1).
     """
     words = tokenize(text, spec)
     counts: Counter[tuple[str, ...]] = Counter()
@@ -69,7 +69,7 @@ def explain(text: str, spec: FeatureSpec, log_ratio: np.ndarray) -> list[Contrib
 
 
 def tokenize(text: str, spec: FeatureSpec) -> list[str]:
-    """Return the words of a text, as the featurizer finds them."""
+    """Return the words of a text as the featurizer finds them."""
     lowered = text.lower()
     if spec.tokenizer == "wordpunct":
         return _WORDPUNCT.findall(lowered)

@@ -1,8 +1,8 @@
 """Hashed n-gram features of documents: the public face of the featurizer.
 
-Belongs here: what a feature is (`FeatureSpec`), the counts of a batch (`Features`) and their Arrow form, and
-`featurize`. Does not belong here: compiled code (`dsir.featurizer.kernel` and what it calls), reading and storing,
-anything that estimates or selects.
+What belongs here: what a feature is (`FeatureSpec`), the counts of a batch (`Features`) and their Arrow form, and
+`featurize`. What does not: compiled code (`dsir.featurizer.kernel` and what it calls), reading and storing, anything
+that estimates or selects.
 
 The method is section 4 of Xie et al., "Data Selection for Language Models via Importance Resampling"
 (NeurIPS 2023), as in ``HashedNgramDSIR`` of their package ``data-selection`` 1.0.3: lowercase, split into
@@ -39,8 +39,8 @@ __all__ = [
     "hash_strings",
 ]
 
-#: Changes whenever the same text could give other features: with the kernel's arithmetic, and with the
-#: Unicode version of the running Python, whose `re` and `str.lower` define words.
+#: Changes whenever the same text could give different features: with the kernel's arithmetic, and with the Unicode
+#: version of the running Python, whose `re` and `str.lower` define words.
 KERNEL_VERSION = f"1+unicode-{unicodedata.unidata_version}"
 
 Hash = Literal["fast", "sha256"]
@@ -112,16 +112,16 @@ class Features:
     offsets : int64[n + 1]
         The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
     buckets : uint16[nnz] or uint32[nnz]
-        Unique within a document; uint16 for at most 65,536 buckets. Ascending, but where the features come from Arrow
-        in the order of `PackedFeatures`.
+        Unique within a document; uint16 for at most 65,536 buckets. Ascending, except that features from Arrow are in
+        the order of `PackedFeatures`.
     counts : uint32[nnz] or uint8[nnz]
-        Bytes where the features come from Arrow and none is above 255.
+        Bytes if the features come from Arrow and none is above 255.
     n_tokens : int64[n]
         Words of each document.
     content_hash : uint64[n]
-        XXH64, seed 0, of the UTF-8 bytes of each document as it was given.
+        XXH64, seed 0, of the UTF-8 bytes of each document as given.
     word_counts : WordCounts, optional
-        What the quality filter needs. No part of the Arrow form: None for features that come from it.
+        What the quality filter needs. Not part of the Arrow form: None for features from Arrow.
     """
 
     offsets: np.ndarray
@@ -182,7 +182,7 @@ class Features:
         add_counts(self.buckets, self.counts, totals)
 
     def packed(self) -> PackedFeatures:
-        """The features as they are stored and weighed: `PackedFeatures.pack`."""
+        """The features in the form that is stored and weighed: `PackedFeatures.pack`."""
         return PackedFeatures.pack(self.offsets, self.buckets, self.counts, self.n_tokens, self.content_hash)
 
     def to_arrow(self) -> pa.RecordBatch:
@@ -197,7 +197,7 @@ class Features:
 
 
 class _Scratch(threading.local):
-    """Counters, and the memo of SHA-256 buckets, of the running thread: kept warm for the next batch."""
+    """The running thread's counters and memo of SHA-256 buckets, kept for the next batch."""
 
     key = None
     counts = None
@@ -293,7 +293,7 @@ def hash_strings(strings: pa.Array) -> np.ndarray:
 
 
 def utf8_ranges(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The bytes a string array lies in (read-only), and the bounds of its values (int64[n] twice)."""
+    """The bytes of a string array (read-only), and the bounds of its values (int64[n] twice)."""
     _, offsets, data = texts.buffers()
     dtype = np.int32 if texts.type == pa.string() else np.int64
     if len(texts) == 0:
@@ -306,7 +306,7 @@ def utf8_ranges(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _with_str_lower(texts, data, starts, ends):
-    """The same documents, those that need it lowercased by `str.lower` and put at the end of the bytes."""
+    """The same documents, with those that need `str.lower` lowercased and moved to the end of the bytes."""
     special = np.flatnonzero(needs_str_lower(data, starts, ends))
     if len(special) == 0:
         return data, starts, ends

@@ -1,6 +1,6 @@
-"""Importance weights: two bag-of-n-grams distributions, their log ratio, a document's log weight, its temperature.
+"""Importance weights: two bag-of-n-grams distributions, their log ratio, log weights of documents, temperature.
 
-What belongs here: everything between n-gram totals and the log weights that noise is added to. What does not: counting
+What belongs here: everything from n-gram totals to the log weights that noise is added to. What does not: counting
 (``dsir.features``) and picking (``dsir.selection``).
 """
 
@@ -26,8 +26,8 @@ def log_ratios(
 ) -> np.ndarray:
     """Log ratio of the target and the raw distribution, per bucket.
 
-    ``log(p_target + 1e-8) - log(p_raw + 1e-8)``, each distribution being the counts divided by their
-    sum (paper, section 3; reference, ``HashedNgramDSIR.fit_importance_estimator``).
+    ``log(p_target + 1e-8) - log(p_raw + 1e-8)``, where a distribution is the counts divided by their sum (paper,
+    section 3; reference, ``HashedNgramDSIR.fit_importance_estimator``).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def log_ratios(
     Raises
     ------
     ValueError
-        One of the two has no n-grams, or the shapes differ.
+        Either has no n-grams, or the shapes differ.
     """
     if target_counts.shape != raw_counts.shape:
         raise ValueError(f"target has {target_counts.shape} buckets, the pool {raw_counts.shape}")
@@ -60,7 +60,7 @@ def log_weights(features: Features | PackedFeatures, ratios: np.ndarray) -> np.n
     """Log importance weight of every document under every target.
 
     The sum over buckets of count times log ratio (paper, equation 1; reference,
-    ``HashedNgramDSIR.importance_estimator``), added in an order that the document alone decides, so that the result
+    ``HashedNgramDSIR.importance_estimator``), added in an order that depends only on the document, so that the result
     does not depend on batches, threads or other targets.
 
     Parameters
@@ -130,9 +130,8 @@ def _sum(of_document, times, ratios):
 def fit_threshold(total_ngrams: int, wanted_ngrams: int) -> int:
     """Content-hash threshold that leaves about ``wanted_ngrams`` of the pool's n-grams.
 
-    A document takes part in the fit where its content hash is at most the threshold: a sample of
-    documents that depends on the pool alone, not on shards or their order. (The reference instead
-    takes the first n-grams of every worker's slice.)
+    The fit uses the documents whose content hash is at most the threshold, a sample that depends on the pool alone, not
+    on shards or their order. (The reference instead takes the first n-grams of every worker's slice.)
 
     Returns
     -------
@@ -151,20 +150,20 @@ def correct_for_length(
     n_tokens: np.ndarray,
     mean_tokens: tuple[float, float] | None = None,
 ) -> np.ndarray:
-    """Correct log weights for the length of the document.
+    """Correct log weights for document length.
 
-    A log weight is a sum over n-grams, so its size grows with the length, and on pools that are mostly unlike the
-    target the shortest documents have the largest.
+    A log weight is a sum over n-grams, so its size grows with the length, and in pools mostly unlike the target the
+    shortest documents have the largest.
 
     Parameters
     ----------
     log_weight : ndarray of float64, shape (n,)
     length : {"none", "per_ngram", "sqrt", "poisson"}
-        As it is; divided by the number of n-grams, the log weight of a mean n-gram; divided by its square root;
-        or with the log ratio of two Poisson distributions of the number of tokens added, ``n log(t / r) - (t - r)``
-        with means t and r, which makes the bag of n-grams of DSIR a model of documents with their lengths.
-        (RedPajama-V2 adds it to its importance weights; there, 1e-8 is added to each of the two probabilities, which
-        levels the term for all lengths but those near the means.)
+        Unchanged; divided by the number of n-grams, the log weight of a mean n-gram; divided by its square root; or
+        plus the log ratio of two Poisson distributions of the number of tokens, ``n log(t / r) - (t - r)`` with means
+        t and r, which makes DSIR's bag of n-grams a model of documents with their lengths. (RedPajama-V2 adds this to
+        its importance weights, but with 1e-8 added to both probabilities, which levels the term for all lengths except
+        those near the means.)
     n_ngrams, n_tokens : ndarray of int64, shape (n,)
     mean_tokens : (float, float), optional
         Means of the target and of the pool, for ``poisson``.
@@ -187,7 +186,7 @@ def correct_for_length(
     raise ValueError(f"length: {length!r}; expected none, per_ngram, sqrt or poisson")
 
 
-#: Temperatures that are tried: powers of ten between these exponents.
+#: Temperatures tried: powers of ten between these exponents.
 COLDEST, HOTTEST = -3, 7
 
 
@@ -197,7 +196,7 @@ def solve_temperature(
     effective_sample_size: float | None = None,
     acceptance: float | None = None,
 ) -> float:
-    """Find the temperature T at which the weights ``exp(log_weight / T)`` are as even as is asked for.
+    """Find the temperature T at which the weights ``exp(log_weight / T)`` are as even as requested.
 
     Parameters
     ----------
@@ -208,18 +207,18 @@ def solve_temperature(
     effective_sample_size : float
         ``(Σw)² / Σw²``, between 1 and the number of documents.
     acceptance : float
-        ``mean(w) / max(w)``, between 0 and 1: the share of documents that rejection sampling would accept.
-        Exactly one of the two is given.
+        ``mean(w) / max(w)``, between 0 and 1: the share of documents that rejection sampling would accept. Give
+        exactly one of the two.
 
     Returns
     -------
     float
-        Of four significant digits, so that it does not depend on the order in which sums are taken.
+        Rounded to four significant digits, so that it does not depend on the order of sums.
 
     Raises
     ------
     ValueError
-        No temperature between 1e-3 and 1e7 gives this; says which values there are.
+        No temperature between 1e-3 and 1e7 gives this; names the range within reach.
     """
     n, largest = _size_of(passes(_size_of_part))
     if not n:

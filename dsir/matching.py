@@ -1,37 +1,36 @@
-"""Distribution matching: rounds of picks whose mean is like the target, and a draw of documents from them.
+"""Distribution matching: rounds of picks whose mean resembles the target, and a draw of documents from them.
 
 What belongs here: the rounds, from n-gram totals of a target and a stream of features, and the keys by which
 documents are drawn from them. What does not: picking by keys (``dsir.selection``), counting (``dsir.features``),
 reading and storing.
 
-DSIR weighs a document as if it were picked alone. On real pools the weights of whole documents spread over
-hundreds of nats, so the selection is the documents of the largest weights, which are like each other and
-leave most of the target uncovered. Here what was picked is measured, and picks that make up for it are added, so that
+DSIR weighs a document as if it were picked alone. In real pools the weights of whole documents spread over hundreds of
+nats, so the selection is the documents with the largest weights, which resemble each other and leave most of the target
+uncovered. Here picks are measured and complemented by others, so that
 
     KL(p‖q) = Σ p_b log(p_b / q_b),    p the target, q the mean of the rounds' n-grams
 
-becomes small. That is a convex function of q, and one n-gram more of bucket b changes it by
--p_b / q_b. So a document of n n-grams is worth, for each n-gram that it takes of the budget,
+becomes small. That is a convex function of q, and one more n-gram of bucket b changes it by -p_b / q_b. So a document
+of n n-grams is worth, per n-gram of the budget,
 
     score = Σ_b count_b · theta_b / n,    theta_b = p_b / q_b,
 
-the mean ratio of its n-grams (DSIR: the sum of their logarithms, q being the pool throughout). The documents of the
-largest scores up to the budget minimize the linearized KL, and q moves towards what they hold, as far as the KL falls:
-the method of Frank & Wolfe (1956) with line search, analysed by Jaggi (ICML 2013). Its gap, Σ theta (s - q) with s the
-distribution of the picked, bounds how far KL(p‖q) is from the least that any selection of the budget can have.
-(The budget counts tokens or documents, not n-grams: exact for documents of equal length. Under a budget of
-documents the score stays the mean, so that it does not favour long ones.)
+the mean ratio of its n-grams (DSIR: the sum of their logarithms, with the pool as q throughout). The documents with the
+largest scores, up to the budget, minimize the linearized KL, and q moves towards their distribution as far as the KL
+falls: the method of Frank & Wolfe (1956) with line search, analysed by Jaggi (ICML 2013). Its gap, Σ theta (s - q) with
+s the distribution of the picks, bounds how far KL(p‖q) is from the least that any selection of the budget can reach.
+(The budget counts tokens or documents, not n-grams, so the bound is exact for documents of equal length. Under a budget
+of documents the score is still the mean, so that it does not favour long ones.)
 
-What comes close to the target is q, the weighted mean of the rounds, and no single round: where a pool is a few kinds
-of documents that are much alike, a round's picks are all of the kind that the rounds before took too little of. So the
-documents are drawn, each with the weight of the rounds that pick it as its inclusion probability
-(:func:`draw_keys`), and q is what a draw holds in expectation. A round is described by its theta and by the least key
-that it picked, so that these probabilities are a function of the document. Rounds are added until q comes no closer to
-the validation part of the target, which is not fitted on.
+It is q, the weighted mean of the rounds, that comes close to the target, not a single round: in a pool with a few kinds
+of similar documents, a round picks only the kind that earlier rounds took too little of. So documents are drawn, with
+the weight of the rounds that pick them as inclusion probability (:func:`draw_keys`), and q is the expectation of a
+draw. A round is described by its theta and its smallest picked key, so that these probabilities are a function of the
+document. Rounds are added until q comes no closer to the validation part of the target, which is not fitted on.
 
 Several targets are matched as their mixture, p = Σ_t share_t · p_t: Σ_t share_t · KL(p_t‖q) differs from KL(p‖q) by a
-constant. With the objective "worst" the shares are moved, by multiplicative weights (Freund & Schapire 1999), towards
-the targets that keep the most of their KL(p_t‖pool), and closeness is the largest KL(p_t‖q) / KL(p_t‖pool).
+constant. With the objective "worst" the shares move, by multiplicative weights (Freund & Schapire 1999), towards the
+targets that keep the most of their KL(p_t‖pool), and closeness is the largest KL(p_t‖q) / KL(p_t‖pool).
 """
 
 from __future__ import annotations
@@ -48,27 +47,27 @@ from dsir.importance import correct_for_length, log_weights
 from dsir.noise import exponential_noise, gumbel_noise
 from dsir.selection import CANDIDATE, Budget, Caps, TopK, positions_of
 
-#: By how much a round moves the shares of several targets towards the one that is worst off.
+#: How strongly a round moves the shares of several targets towards the one matched worst.
 RATE = 1.0
 
-#: The power of the number of n-grams that the mean theta of a document is multiplied by.
+#: The power of its number of n-grams that a document's mean theta is multiplied by.
 _POWERS = {"per_ngram": 0.0, "sqrt": 0.5, "none": 1.0, "poisson": 0.0}
 
-#: The logarithm of a smaller score is that of this one: a document without n-grams has 0.
+#: Smaller scores are raised to this before the logarithm: a document without n-grams has 0.
 _LEAST_SCORE = 1e-300
 
-#: Inclusion probabilities are taken for at least this and at most 1 less this.
+#: Inclusion probabilities are clipped to at least this and at most 1 minus this.
 _LEAST_PROBABILITY = 1e-9
 
-#: What no round picks comes after all that one does: the keys of these are above -60.
+#: Ranks what no round picks after everything that one does, whose keys are above -60.
 _NOT_PICKED = -100.0
 
-#: Splits a target by content hash, and independently of noise and of samples that are ranges of the hash.
+#: Splits a target by content hash, independently of noise and of samples that are ranges of the hash.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NothingFits(ValueError):
-    """The document that would be picked first is longer than the budget."""
+    """The best document is longer than the budget."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +77,25 @@ class MatchingOptions:
     Attributes
     ----------
     rounds : int
-        At most so many, at least 1; each is two passes over the features.
+        Largest number, at least 1; a round takes two passes over the features.
     patience : int
-        Stop after so many rounds in a row after which the mean was no closer to the validation part.
+        Stop after this many rounds in a row without the mean coming closer to the validation part.
     tolerance : float
-        By how much it must be closer than the closest before: in nats; with objective ``worst`` as a share of
+        By how much it must come closer than ever before: in nats; with objective ``worst``, as a share of
         KL(target‖pool).
     smoothing : float
-        Pseudo-counts a bucket of every distribution, greater than 0. With more, the picks are more diverse and closer
-        in KL, and language models of a narrow target worse (measured with 40,000 to 100,000 buckets).
+        Pseudo-counts a bucket of every distribution, greater than 0. More of them make the picks more diverse and
+        closer in KL, and language models of a narrow target worse (measured with 40,000 to 100,000 buckets).
     temperature : float
-        Added to the logarithm of the score is Gumbel(0, 1) noise times this; 0 for none. The noise is part of the
-        rounds, so that the noisy picks are what is matched.
+        Factor of Gumbel(0, 1) noise added to the logarithm of the score; 0 for none. The noise is part of the rounds,
+        so that the noisy picks are matched.
     length : {"per_ngram", "sqrt", "none", "poisson"}
         What Σ_b count_b · theta_b is divided by: the number of n-grams (module docstring), its square root, nothing;
         or the mean with the term of :func:`dsir.importance.correct_for_length` added to its logarithm.
     mean_tokens : (float, float), optional
-        Tokens of a document of the target and of the pool, in the mean, for ``poisson``.
+        Mean tokens a document of the target and of the pool, for ``poisson``.
     objective : {"mean", "worst"}
-        Of several targets: come close to their mixture, or to the one that is worst off.
+        With several targets: come close to their mixture, or to the one matched worst.
     seed : int
         Of the noise of the draw and of the rounds.
     stream : str
@@ -145,18 +144,18 @@ class Round:
     Attributes
     ----------
     number : int
-        From 0, which picks by the ratio of the target and the pool.
+        From 0; round 0 picks by the ratio of target to pool.
     kl_fit, kl_validation : float
-        KL(target‖mean of the rounds) of the two parts of the target; of several targets, of their mixture.
+        KL(target‖mean of the rounds) for the two parts of the target; for several targets, of their mixture.
     gap : float
-        Bounds how far the mean of the rounds before is from the optimum (module docstring); with noise, or
-        another length than per_ngram, it does not.
+        Bounds how far the mean of the earlier rounds is from the optimum (module docstring), unless there is noise or
+        the length is not per_ngram.
     step : float
-        How far the mean moved towards this round's picks: 1 is all the way.
+        How far the mean moved towards this round's picks; 1 is all the way.
     documents, tokens : int
         Picked in this round.
     kl_targets : tuple of float
-        KL(target‖mean of the rounds) of the validation part of each target.
+        KL(target‖mean of the rounds) for the targets' validation parts.
     """
 
     number: int
@@ -171,15 +170,15 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """The least key that a round picked.
+    """The smallest key that a round picked.
 
     Attributes
     ----------
     key : float
     sources : ndarray of uint64, shape (n,)
-        Ascending: the sources that it picked from, where these have caps.
+        The sources it picked from, ascending; empty without caps.
     keys : ndarray of float64, shape (n,)
-        The least that it picked of each.
+        The smallest key picked from each source.
     """
 
     key: float
@@ -188,7 +187,7 @@ class Threshold:
 
     @classmethod
     def under(cls, picked: np.ndarray, caps: Caps | None) -> Threshold:
-        """Return that of these picks: ndarray of CANDIDATE, at least one."""
+        """Return the threshold of picks: ndarray of CANDIDATE, at least one."""
         sources = np.unique(picked["source_hash"]) if caps else np.empty(0, np.uint64)
         keys = np.full(len(sources), np.inf)
         if caps:
@@ -196,7 +195,7 @@ class Threshold:
         return cls(float(picked["key"].min()), sources, keys)
 
     def of(self, source_hash: np.ndarray | None) -> np.ndarray | float:
-        """Return what a document of each of these sources needs: ndarray of float64, or one number for all."""
+        """Return the key that documents of these sources need: ndarray of float64, or one number for all."""
         if not len(self.sources):
             return self.key
         if source_hash is None:
@@ -212,17 +211,17 @@ class Matching:
     Attributes
     ----------
     theta : list of ndarray of float64, shape (buckets,)
-        What each round up to the best ranked by: for :func:`round_keys`.
+        What the rounds up to the best ranked by, for :func:`round_keys`.
     thresholds : list of Threshold
-        The least keys that these rounds picked.
+        The smallest keys that these rounds picked.
     weights : ndarray of float64, shape (rounds,)
-        Of these rounds in their mean; the sum is 1.
+        Of these rounds in their mean; they sum to 1.
     best : int
         The round after which the mean was closest to the validation part.
     curve : list of Round
         All rounds, in order.
     converged : bool
-        The rounds stopped because they did not improve, not because they were used up.
+        The rounds stopped because they no longer improved, not because the limit was reached.
     """
 
     theta: list[np.ndarray]
@@ -234,7 +233,7 @@ class Matching:
 
 
 def in_validation(content_hash: np.ndarray) -> np.ndarray:
-    """Say which documents of a target are not fitted on: about a fifth, equal texts together.
+    """Tell which documents of a target are for validation: about a fifth, equal texts together.
 
     Parameters
     ----------
@@ -255,19 +254,19 @@ def scores(features: Features, theta: Sequence[np.ndarray]) -> np.ndarray:
     features : Features
         Sparse counts of n documents.
     theta : sequence of ndarray of float64, shape (buckets,)
-        Of each round.
+        One a round.
 
     Returns
     -------
     ndarray of float64, shape (rounds, n)
-        Independent of batches, threads, and of the other rounds.
+        Independent of batches, threads and the other rounds.
     """
     sums = np.array([log_weights(features, each[np.newaxis])[0] for each in theta])
     return sums / np.maximum(features.n_ngrams, 1)
 
 
 def round_keys(features: Features, theta: Sequence[np.ndarray], options: MatchingOptions) -> np.ndarray:
-    """What a round ranks by: the logarithm of the score, corrected for length, with noise if there is any.
+    """What a round ranks by: the logarithm of the score, corrected for length, plus any noise.
 
     Shapes as in :func:`scores`.
     """
@@ -288,7 +287,7 @@ def inclusion(
     options: MatchingOptions,
     source_hash: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Say how much of the mean of the rounds picks each document.
+    """Return which share of the mean of the rounds picks each document.
 
     Parameters
     ----------
@@ -298,15 +297,14 @@ def inclusion(
     options : MatchingOptions
         Those of the matching.
     source_hash : ndarray of uint64, shape (n,), optional
-        The sources of the documents, where there are caps.
+        The documents' sources; needed with caps.
 
     Returns
     -------
     probability : ndarray of float64, shape (n,)
         The weight of the rounds that pick it, between 0 and 1.
     margin : ndarray of float64, shape (n,)
-        How far its key is above the least key of a round, in the round where this is most; negative where no round
-        picks it.
+        The most by which its key is above a round's smallest; negative if no round picks it.
     """
     margins = round_keys(features, matching.theta, options)
     margins -= np.array([np.broadcast_to(t.of(source_hash), len(features)) for t in matching.thresholds])
@@ -323,18 +321,18 @@ def draw_keys(
     source_hash: np.ndarray | None = None,
     stream: str | None = None,
 ) -> np.ndarray:
-    """Draw documents by their inclusion probabilities: the keys whose largest up to the budget are picked.
+    """Draw documents by inclusion probability: return keys, whose largest up to the budget are picked.
 
     Pareto sampling (Rosén, J. Statist. Plann. Inference 62, 1997): the logit of the probability plus logistic noise.
-    Of documents that no round picks, which are needed where others may not be picked, those that came closest to a
-    round's picks are first.
+    Documents that no round picks, needed if others may not be picked, come last, those closest to a round's picks
+    first.
 
     Parameters
     ----------
     features, matching, options, source_hash
         As in :func:`inclusion`.
     stream : str, optional
-        Names another noise than that of the options, for another draw.
+        Names another noise than the options do, for another draw.
 
     Returns
     -------
@@ -350,7 +348,7 @@ def draw_keys(
 def ratio(
     target: np.ndarray, raw_counts: np.ndarray, smoothing: float, shares: np.ndarray | None = None
 ) -> np.ndarray:
-    """Theta of round 0: the ratio of the target, or of the mixture of the targets, and the pool.
+    """Theta of round 0: the ratio of the target, or of the mixture of the targets, to the pool.
 
     Parameters are those of :func:`match`.
 
@@ -372,7 +370,7 @@ def _normalized(shares: np.ndarray | None, n: int) -> np.ndarray:
 
 
 def _mixed(share: np.ndarray, distributions: np.ndarray) -> np.ndarray:
-    """Return the mixture; added row by row, so that its bits do not depend on a library's threads."""
+    """Return the mixture, added row by row so that its bits do not depend on a library's threads."""
     return np.sum(share[:, np.newaxis] * distributions, axis=0)
 
 
@@ -434,7 +432,7 @@ def match(
     shares: np.ndarray | None = None,
     caps: Caps | None = None,
 ) -> Matching:
-    """Find rounds of picks from a pool whose weighted mean is like the target; each is as large as the budget.
+    """Find rounds of picks from a pool, each as large as the budget, whose weighted mean resembles the target.
 
     Parameters
     ----------
@@ -449,7 +447,7 @@ def match(
     budget : Budget
     options : MatchingOptions
     shares : ndarray of float64, shape (targets,), optional
-        Of the selected n-grams, of several targets; any positive numbers. Default: equal.
+        The targets' shares of the selected n-grams; any positive numbers. Default: equal.
     caps : Caps, optional
         Per source; needs candidates with the batches.
 
@@ -462,7 +460,7 @@ def match(
     NothingFits
         The best document is longer than the budget.
     ValueError
-        A target, its validation part or the pool has no n-grams, or the shapes differ, or there are no documents.
+        A target, its validation part or the pool has no n-grams, the shapes differ, or there are no documents.
     """
     rounds = _Rounds(target, validation, raw_counts, options, shares)
     for number in range(options.rounds):
@@ -470,7 +468,7 @@ def match(
         picked, totals = _select(passes, theta, budget, caps, options)
         if not len(picked):
             if number:
-                break  # what would be picked next is longer than the budget
+                break  # the next best document is longer than the budget
             raise _nothing_picked(budget)
         rounds.add(theta, Threshold.under(picked, caps), picked, totals)
         if rounds.converged:
@@ -492,14 +490,14 @@ class _Rounds:
     fitted, validation : ndarray of float64, shape (targets, buckets)
         The distributions of the two parts of each target.
     share : ndarray of float64, shape (targets,)
-        Of the targets in their mixture; the sum is 1.
+        Of the targets in their mixture; they sum to 1.
     mean : ndarray of float64, shape (buckets,)
         The distribution of the rounds' mean; before the first, that of the pool.
     pool_kl_fit, pool_kl_validation : ndarray of float64, shape (targets,)
         KL(target‖pool) of the two parts of each target.
     best, least, failures : int, float, int
-        The round after which the mean was closest to the validation part, how far it was then, and how many rounds in a
-        row brought it no closer.
+        The round after which the mean was closest to the validation part, its distance then, and the number of rounds
+        since without coming closer.
     """
 
     def __init__(
@@ -540,7 +538,7 @@ class _Rounds:
         p = _mixed(self.share, self.fitted)
         towards = distribution(totals, self.options.smoothing) - self.mean
         gap = float(np.sum(theta * towards))
-        # The pool itself is no part of the mean, so the first step goes all the way.
+        # The pool itself is not part of the mean, so the first step goes all the way.
         step = _line_search(p, self.mean, towards) if self.curve else 1.0
         self.mean = self.mean + step * towards
         kl_targets = self._distances(self.validation)
@@ -565,7 +563,7 @@ class _Rounds:
             self._judge(self.curve[-1].kl_validation)
 
     def _judge(self, distance: float) -> None:
-        """Remember the round that was just added if it is the closest, and how long none has come much closer."""
+        """Remember the latest round if it is the closest, and how long none has come closer."""
         self.failures = 0 if distance < self.least - self.options.tolerance else self.failures + 1
         if distance < self.least:
             self.least, self.best = distance, len(self.curve) - 1
@@ -590,7 +588,7 @@ class _Rounds:
 
 
 def _check_counts(target: np.ndarray, validation: np.ndarray, raw_counts: np.ndarray) -> None:
-    """Raise the ValueError that :func:`match` documents if totals do not fit together, or there are none."""
+    """Raise the ValueError that :func:`match` documents if shapes differ or there are no n-grams."""
     for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts[np.newaxis])):
         if counts.shape[1] != len(raw_counts):
             raise ValueError(f"{name}: {counts.shape} counts; the pool has {raw_counts.shape}")

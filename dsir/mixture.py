@@ -7,39 +7,39 @@ With p the target's distribution over the buckets and q_s that of source s, the 
 
     argmin_w  KL(p‖m),    m = Σ_s w_s q_s,    Σ_s w_s = 1,    0 <= w_s <= cap_s
 
-A convex problem of as many variables as there are sources: maximum likelihood of mixture proportions with known
+This is a convex problem with as many variables as sources: maximum likelihood of mixture proportions with known
 components. It is solved by sequential quadratic programming (SciPy's SLSQP). How far the result can be from the
 optimum is measured, not trusted: with the alignments ``a_s = Σ_b p_b q_sb / m_b``, the gap ::
 
-    gap = max_v Σ_s (v_s - w_s) a_s,    v over all weights that are allowed
+    gap = max_v Σ_s (v_s - w_s) a_s,    v over all allowed weights
 
-is never less than KL(p‖m) minus the least that is possible (Jaggi, ICML 2013, equation 2). Without caps, a source
-in use has ``a_s = 1``, and one that is not ``a_s <= 1``.
+is never less than KL(p‖m) minus its minimum (Jaggi, ICML 2013, equation 2). At the optimum without caps, sources in use
+have ``a_s = 1``, the others ``a_s <= 1``.
 
 Gradient alignment
 ------------------
 DGA (Fan, Grangier & Ablin 2024, "Dynamic Gradient Alignment for Online Data Mixing") trains a model, and at every
 step multiplies a source's weight by ``exp(η <∇L_target, ∇L_s>)``. Let the model be the bag of n-grams itself: a
-distribution m, as softmax of one logit a bucket, trained to convergence on the current mixture. Then ∇L_s = m - q_s,
+distribution m, the softmax of one logit a bucket, trained to convergence on the current mixture. Then ∇L_s = m - q_s,
 ∇L_target = m - p, and in the Fisher metric of m their inner product is ``Σ_b (m_b - p_b)(m_b - q_sb) / m_b``
-``= a_s - 1``. DGA stands still where all sources in use are equally aligned and no other is more so, which are
-the conditions for the optimum above. In this sense, of this model and this metric, the weights here are those that DGA
-moves towards, without training; they say nothing of what a larger model learns from the order of words.
+``= a_s - 1``. DGA is stationary if all sources in use are equally aligned and no other is more so, which are the
+conditions for the optimum above. For this model and this metric, the weights here are those DGA moves towards, without
+training; they say nothing about what a larger model learns from the order of words.
 
 Few sources
 -----------
-A lasso penalty does nothing here: the sum of the weights is 1 whatever they are (Pilanci, El Ghaoui &
-Chandrasekaran, NIPS 2012). Yet most weights of a large pool are 0 at the optimum, or small. Fewer than these are
-found by backward elimination: the source whose n-grams cost least to replace by more of all others is dropped,
-the rest is solved again, until no more than wanted are left. Greedy: another subset of this size may be closer.
+A lasso penalty does nothing here, since the weights always sum to 1 (Pilanci, El Ghaoui & Chandrasekaran, NIPS 2012).
+Most weights of a large pool are 0 or small at the optimum anyway. For fewer sources there is backward elimination: drop
+the source that costs least to replace by more of all others, solve again, until few enough are left. This is greedy:
+another subset of the same size may be closer.
 
 Uncertainty
 -----------
-N-grams of one document are not independent, so the target's *documents* are drawn again (bootstrap), in groups:
-the target comes as the totals of parts, each a random share of its documents (:func:`part_of`), and as many parts are
-drawn with replacement as there are. The intervals are those of another target sample of the same size. They do not
-cover what the sources' own totals vary by, nor the choice of the sources by elimination; and a weight at a bound
-has a one-sided interval at best, since the bootstrap is not consistent there (Andrews 2000).
+The n-grams of a document are not independent, so the bootstrap draws the target's *documents*, in groups: the target
+comes as the totals of parts, random shares of its documents (:func:`part_of`), and as many parts as there are get drawn
+with replacement. The intervals are for another target sample of the same size. They do not cover variation of the
+sources' totals, nor the choice of sources by elimination; and a weight at a bound has a one-sided interval at best,
+since the bootstrap is not consistent there (Andrews 2000).
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ import numpy as np
 
 from dsir.evaluation import distribution, kl_divergence
 
-#: In nats: a result with a larger gap is not converged.
+#: Largest gap of a converged result, in nats.
 TOLERANCE = 1e-5
 
-#: Parts that a target is cut into, for the uncertainty of the weights.
+#: Parts that a target is divided into, for the uncertainty of the weights.
 PARTS = 200
 
-#: Of the solver; it takes some tens.
+#: Of the solver, which takes some tens.
 MAX_ITERATIONS = 1000
 
-#: By how much caps may sum to less than 1: rounding.
+#: By how much caps may sum to less than 1, due to rounding.
 SLACK = 1e-9
 
 
@@ -72,7 +72,7 @@ class MixtureOptions:
     smoothing : float
         Pseudo-counts a bucket of the target and of every source, greater than 0.
     max_sources : int or None
-        At most so many sources get a weight above 0 (module docstring).
+        Largest number of sources with a weight above 0 (module docstring).
     replicates : int
         Of the bootstrap, 0 for none.
     confidence : float
@@ -117,15 +117,15 @@ class SourceMixture:
     alignment : ndarray of float64, shape (sources,)
         ``a_s`` (module docstring): above 1, more of the source would bring the mixture closer.
     pool_shares : ndarray of float64, shape (sources,)
-        Of each source in the pool as it is.
+        The sources' shares of the pool.
     kl : float
         KL(p‖m) under the weights.
     kl_pool : float
-        The same under `pool_shares`, which need not heed the caps.
+        The same under `pool_shares`, which may exceed the caps.
     gap : float
-        At most so far is `kl` from the least that is possible with the sources that were kept.
+        Upper bound on the distance of `kl` from the minimum with the sources kept.
     converged : bool
-        The gap is at most :data:`TOLERANCE`.
+        Whether the gap is at most :data:`TOLERANCE`.
     """
 
     weights: np.ndarray
@@ -141,13 +141,13 @@ class SourceMixture:
 
 
 def part_of(content_hash: np.ndarray, parts: int = PARTS) -> np.ndarray:
-    """Say which part of the target every document belongs to, equal texts together.
+    """Assign documents of the target to parts, equal texts together.
 
     Parameters
     ----------
     content_hash : ndarray of uint64, shape (n,)
     parts : int
-        How many; with fewer than 50 the intervals are rough.
+        Number of parts; with fewer than 50 the intervals are rough.
 
     Returns
     -------
@@ -169,13 +169,13 @@ def fit_mixture(
     Parameters
     ----------
     sources : ndarray of int64, shape (sources, buckets)
-        N-gram totals of every source of the pool. A source without n-grams has the uniform distribution.
+        N-gram totals of the pool's sources. A source without n-grams has the uniform distribution.
     target_parts : ndarray of int64, shape (parts, buckets)
-        N-gram totals of the parts of the target (:func:`part_of`); one part does if there is no bootstrap.
+        N-gram totals of the target's parts (:func:`part_of`); without a bootstrap, one part is enough.
     options : MixtureOptions
     caps : ndarray of float64, shape (sources,), optional
-        Largest weight of each source, from 0 on; for example what it holds, times the epochs it may be seen, by
-        the budget. None for no caps.
+        Largest weights, 0 or more; for example a source's size, times the epochs it may be seen, over the budget.
+        Default: no caps.
 
     Returns
     -------
@@ -185,18 +185,18 @@ def fit_mixture(
     ------
     ValueError
         The shapes differ, the target or the pool has no n-grams, a bootstrap has a single part to draw from, or
-        the caps (of `max_sources` sources) do not sum to 1.
+        the caps (of `max_sources` sources) sum to less than 1.
 
     Notes
     -----
-    Time is that of ``1 + replicates`` solutions, each cubic in the number of sources: milliseconds for tens,
-    seconds for hundreds. Memory is that of the arguments as float64. Equal inputs give the same bits on one machine.
+    Takes the time of ``1 + replicates`` solutions, each cubic in the number of sources: milliseconds for tens, seconds
+    for hundreds; and the memory of the arguments as float64. Equal inputs give the same bits on one machine.
     """
-    from scipy.optimize import minimize  # before the limit, which holds for the libraries that are loaded
+    from scipy.optimize import minimize  # before the limit, which applies to the libraries already loaded
     from threadpoolctl import threadpool_limits
 
     caps = _checked_caps(sources, target_parts, options, caps)
-    # One thread: a sum that is split among threads depends on their number in its last bits.
+    # One thread: a sum split among threads depends on their number in its last bits.
     with threadpool_limits(limits=1):
         p = distribution(target_parts.sum(axis=0), options.smoothing)
         q = np.array([distribution(each, options.smoothing) for each in sources])
@@ -223,12 +223,12 @@ def fit_mixture(
 
 
 def _least_kl(minimize, p, q, caps, max_sources) -> tuple[np.ndarray, np.ndarray]:
-    """Solve, and drop one source after the other until no more than wanted have a weight.
+    """Solve, and drop one source after the other until at most ``max_sources`` have a weight.
 
     Returns
     -------
     kept : ndarray of int64
-        Indices of the sources that were solved for last.
+        Indices of the sources in the last solution.
     weights : ndarray of float64, shape (sources,)
     """
     kept = np.flatnonzero(caps)
@@ -243,7 +243,7 @@ def _least_kl(minimize, p, q, caps, max_sources) -> tuple[np.ndarray, np.ndarray
 
 
 def _replicates(minimize, target_parts, q, caps, kept, weights, options) -> np.ndarray:
-    """Solve for parts of the target drawn anew: the weights, ndarray of float64, shape (replicates, sources)."""
+    """Solve for bootstrapped parts of the target; return weights, ndarray of float64, shape (replicates, sources)."""
     drawn = np.full((options.replicates, len(q)), 0.0)
     chance = np.random.default_rng(options.seed)
     parts = len(target_parts)
@@ -255,7 +255,7 @@ def _replicates(minimize, target_parts, q, caps, kept, weights, options) -> np.n
 
 
 def _spread(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return standard errors, lower and upper ends of the intervals; NaN where there are no replicates."""
+    """Return standard errors, lower and upper ends of the intervals; NaN without replicates."""
     if not len(replicates):
         none = np.full(replicates.shape[1], np.nan)
         return none, none, none
@@ -265,7 +265,7 @@ def _spread(replicates: np.ndarray, confidence: float) -> tuple[np.ndarray, np.n
 
 
 def _checked_caps(sources, target_parts, options, caps) -> np.ndarray:
-    """The caps, none above 1; or raise what :func:`fit_mixture` says."""
+    """Return the caps, clipped to 1, or raise the ValueError that :func:`fit_mixture` documents."""
     if sources.ndim != 2 or target_parts.ndim != 2 or sources.shape[1] != target_parts.shape[1]:
         raise ValueError(
             f"sources: {sources.shape}, target: {target_parts.shape}; expected (sources, buckets) and "
@@ -287,7 +287,7 @@ def _checked_caps(sources, target_parts, options, caps) -> np.ndarray:
 
 
 def _solve(minimize, p, q, caps, start) -> np.ndarray:
-    """Weights of the least KL(p‖w q), from weights that obey the caps."""
+    """Return the weights that minimize KL(p‖w q), starting from weights within the caps."""
     ones = np.ones(len(q))
 
     def cross_entropy(w):
@@ -308,12 +308,12 @@ def _solve(minimize, p, q, caps, start) -> np.ndarray:
 
 
 def _within(weights, caps) -> np.ndarray:
-    """The weights in proportion as far as the caps allow, with a sum of 1."""
+    """Scale weights to a sum of 1, in proportion as far as the caps allow."""
     weights, full = weights.copy(), np.zeros(len(weights), dtype=bool)
     while True:
         left = 1.0 - caps[full].sum()
         rest = weights[~full].sum()
-        if not rest > 0:  # all that has a weight is at its cap: the others share what is left
+        if not rest > 0:  # all sources with a weight are at their caps: the others share what is left
             weights[~full] = caps[~full]
             rest = weights[~full].sum()
         if not rest > 0:
@@ -326,7 +326,7 @@ def _within(weights, caps) -> np.ndarray:
 
 
 def _best(alignment, caps) -> np.ndarray:
-    """The allowed weights of the largest mean alignment: the most aligned sources, each up to its cap."""
+    """Return the allowed weights with the largest mean alignment: the most aligned sources, up to their caps."""
     order = np.argsort(-alignment, kind="stable")
     filled = np.minimum(np.cumsum(caps[order]), 1.0)
     out = np.empty(len(caps))
@@ -335,9 +335,9 @@ def _best(alignment, caps) -> np.ndarray:
 
 
 def _without_one(p, q, weights, caps, wanted) -> np.ndarray:
-    """The indices that are left without the source that costs least to replace, and without those of weight 0.
+    """Return the indices without the source that costs least to replace, and without those of weight 0.
 
-    Some of weight 0 stay as long as the caps of the others do not sum to 1.
+    Some of weight 0 stay if the caps of the others sum to less than 1.
     """
 
     def enough(which):

@@ -4,11 +4,11 @@ What belongs here: sketches of texts, and which documents of a ranking are nearl
 does not: documents of equal text (``sql/duplicates.sql``), reading texts, what is picked instead
 (``assets/picking/near_duplicates.py``).
 
-Two documents are near-duplicates where the Jaccard similarity of their sets of word 5-grams is at least a threshold
-(Broder 1997; for language models: Lee et al., ACL 2022, section 4.2, who take 5-grams and 0.8). Pairs to compare are
+Two documents are near-duplicates if the Jaccard similarity of their sets of word 5-grams is at least a threshold
+(Broder 1997; for language models: Lee et al., ACL 2022, section 4.2, who use 5-grams and 0.8). Candidate pairs are
 found by MinHash (the library rensa, the extra ``near-duplicates``) and locality-sensitive hashing, and then compared
-by their sets, so that what is dropped is no estimate. A pair at the threshold stays unseen with a chance of less than
-1 in 500 (for thresholds of 0.06 and more), one above it with a smaller chance.
+exactly by their sets. A pair at the threshold is missed with a probability below 1 in 500 (for thresholds of 0.06 and
+more), one above it with a smaller one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dsir.featurizer.hashing import K1, K3
 #: Raised when other documents are found for the same texts.
 VERSION = 1
 
-WORDS = 5  #: of an n-gram
-DIGESTS = 128  #: of a document: with these, the estimate of a similarity s has a variance of s (1 - s) / 128 at most
-TEXTS_AT_A_TIME = 1024  #: whose words are Python strings at a time
-MISSED = 1e-3  #: chance that a pair at the threshold shares no band of its digests, at most
+WORDS = 5  #: an n-gram
+DIGESTS = 128  #: a document; the estimate of a similarity s then has a variance of at most s (1 - s) / 128
+TEXTS_AT_A_TIME = 1024  #: texts whose words are in memory as Python strings
+MISSED = 1e-3  #: largest probability that a pair at the threshold shares no band of its digests
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Sketches:
     Attributes
     ----------
     ngrams : list of ndarray of uint64
-        64-bit hashes of each document's word 5-grams, ascending, each once; at least one.
+        64-bit hashes of each document's distinct word 5-grams, ascending; at least one.
     digests : ndarray of uint32, shape (n, DIGESTS)
         MinHash signatures.
     """
@@ -55,7 +55,7 @@ class Sketches:
 
 
 def version() -> str:
-    """Return the version of this module and of the library, of which the documents found are a function."""
+    """Return the version of this module and of the library, on which the documents found depend."""
     try:
         return f"{VERSION}, rensa {metadata.version('rensa')}"
     except metadata.PackageNotFoundError:
@@ -63,14 +63,14 @@ def version() -> str:
 
 
 def sketch(texts: Sequence[str], spec: FeatureSpec) -> Sketches:
-    """Sketch documents that fit into memory; each by itself, whatever the others.
+    """Sketch documents that fit into memory, independently of each other.
 
     Parameters
     ----------
     texts : sequence of str
-        A text of fewer than five words has one n-gram, of all of its words.
+        A text of fewer than five words has one n-gram, of all its words.
     spec : FeatureSpec
-        Whose tokenizer is meant.
+        Its tokenizer is used.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def _ngrams(texts: Sequence[str], spec: FeatureSpec) -> list[np.ndarray]:
     encoded = pa.array(words, pa.string()).dictionary_encode()
     hashes = hash_strings(encoded.dictionary)[encoded.indices.to_numpy()]
     # The hash of the n-gram that begins at each place, built as in `dsir.featurizer.hashing` from XXH64 of its words.
-    # Those that would end in the next document are not read.
+    # Those that would extend into the next document are not used.
     n_starts = len(hashes) - WORDS + 1
     ngrams = hashes[:n_starts]
     for k in range(1, WORDS):
@@ -120,7 +120,7 @@ def _digests(sets: list[np.ndarray]) -> np.ndarray:
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the Jaccard similarity of two sets of hashes, each once: how many they share of all they have."""
+    """Return the Jaccard similarity of two sets of distinct hashes: the size of the intersection over the union's."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
 
@@ -133,7 +133,7 @@ def near_duplicates(sketches: Sketches, threshold: float) -> np.ndarray:
     sketches : Sketches
         Of n documents in order of rank, best first.
     threshold : float
-        The least similarity of near-duplicates, in (0, 1).
+        The smallest similarity of near-duplicates, in (0, 1).
 
     Returns
     -------
@@ -161,7 +161,7 @@ def near_duplicates(sketches: Sketches, threshold: float) -> np.ndarray:
 
 
 def _bands(digests: np.ndarray, threshold: float) -> np.ndarray:
-    """Number the bands of digests: equal numbers for documents that share one, -1 for a band that nobody shares.
+    """Number the bands of digests: equal numbers for documents that share one, -1 for an unshared band.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""The n-grams of a sample of documents as they are: nothing hashed together, each told apart from all others.
+"""The unhashed n-grams of a sample of documents, all told apart.
 
-What belongs here: numbering the n-grams of documents that fit into memory, and their buckets under a hash that
-nothing else in this package uses. What does not: counting over a pool, which never builds an n-gram
-(``dsir.features``); what is measured with the numbers (``dsir.evaluation``).
+What belongs here: numbering the n-grams of documents that fit into memory, and their buckets under a hash that nothing
+else in this package uses. What does not: counting over a pool, which never builds an n-gram (``dsir.features``);
+measures (``dsir.evaluation``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dsir.features import Features, FeatureSpec, hash_strings
 
 @dataclass(frozen=True, eq=False)
 class Occurrences:
-    """Which feature stands in which document: one entry for each place, or for several equal ones.
+    """Which feature occurs in which document, one entry an occurrence or several equal ones.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Occurrences:
     feature : ndarray of int64, shape (m,)
         0 .. size - 1.
     count : ndarray of int64, shape (m,), or None
-        How often; None for once each.
+        Number of occurrences; None for one each.
     size : int
         Number of features.
     """
@@ -41,7 +41,7 @@ class Occurrences:
 
     @classmethod
     def of_features(cls, features: Features, size: int) -> Occurrences:
-        """Return hashed features of n documents, of ``size`` buckets."""
+        """Return the hashed features of n documents, in ``size`` buckets."""
         document = np.repeat(np.arange(len(features)), np.diff(features.offsets))
         return cls(document, features.buckets.astype(np.int64), features.counts.astype(np.int64), size)
 
@@ -51,7 +51,7 @@ class Occurrences:
         Parameters
         ----------
         times : ndarray of int64, shape (documents,)
-            How often each document is counted.
+            How often to count each document.
 
         Returns
         -------
@@ -65,13 +65,13 @@ class Occurrences:
         return totals.astype(np.int64)  # exact: below 2**53
 
     def of(self, documents: np.ndarray) -> Occurrences:
-        """Return those of some documents alone: ndarray of bool, shape (documents,)."""
+        """Return the occurrences in some documents: ndarray of bool, shape (documents,)."""
         inside = np.flatnonzero(documents[self.document])
         count = None if self.count is None else self.count[inside]
         return Occurrences(self.document[inside], self.feature[inside], count, self.size)
 
     def sums(self, value: np.ndarray, n_documents: int) -> np.ndarray:
-        """Add up a value of every feature over each document: ndarray of float64, shape (n_documents,)."""
+        """Add up the features' values in every document: ndarray of float64, shape (n_documents,)."""
         each = value[self.feature] if self.count is None else value[self.feature] * self.count
         return np.bincount(self.document, weights=each, minlength=n_documents)
 
@@ -83,11 +83,11 @@ class Ngrams:
     Attributes
     ----------
     document : ndarray of int64, shape (m,)
-        The document of each n-gram, as often as it stands there.
+        The documents of the n-grams, one entry an occurrence.
     number : ndarray of int64, shape (m,)
         Equal for equal n-grams, 0 .. size - 1.
     hashes : ndarray of uint64, shape (size,)
-        XXH64, seed 0, of every n-gram's UTF-8 bytes, its words joined by one space.
+        XXH64, seed 0, of the n-grams' UTF-8 bytes, words joined by one space.
     """
 
     document: np.ndarray
@@ -100,12 +100,12 @@ class Ngrams:
         return Occurrences(self.document, buckets[self.number], None, n_buckets)
 
     def known(self, documents: np.ndarray) -> Occurrences:
-        """Return the n-grams with all that some documents do not have counted as one.
+        """Return the n-grams, with all that do not occur in some documents counted as one.
 
         Parameters
         ----------
         documents : ndarray of bool, shape (documents,)
-            Whose n-grams are features of their own; the last feature is all others.
+            Documents whose n-grams are features; the last feature is all others.
         """
         seen = np.zeros(len(self.hashes), dtype=bool)
         seen[self.number[documents[self.document]]] = True
@@ -113,7 +113,7 @@ class Ngrams:
         return Occurrences(self.document, features[self.number], None, int(seen.sum()) + 1)
 
     def distinct(self, times: np.ndarray) -> tuple[int, int]:
-        """Return how many different n-grams documents have that occur so many times, and how many in all."""
+        """Return how many different n-grams, and how many in all, documents have when counted so many times."""
         totals = Occurrences(self.document, self.number, None, len(self.hashes)).totals(times)
         return int(np.count_nonzero(totals)), int(totals.sum())
 
@@ -125,12 +125,12 @@ def number_ngrams(texts: Sequence[str], spec: FeatureSpec) -> Ngrams:
     ----------
     texts : sequence of str
     spec : FeatureSpec
-        Whose tokenizer and ``ngrams`` are meant; its hash and buckets take no part.
+        Its tokenizer and ``ngrams`` are used; its hash and buckets are ignored.
 
     Returns
     -------
     Ngrams
-        Numbers are given in order of first occurrence, those of order 1 first.
+        Numbered in order of first occurrence, those of order 1 first.
     """
     found: list[str] = []
     lengths = np.zeros(len(texts), dtype=np.int64)
@@ -138,7 +138,7 @@ def number_ngrams(texts: Sequence[str], spec: FeatureSpec) -> Ngrams:
         words = tokenize(text, spec)
         lengths[i] = len(words)
         found += words
-    # Place by place of all documents, one after the other; `depth` says how many words of its document are before.
+    # All places of all documents, in order; `depth` is the number of words before one in its document.
     encoded = pa.array(found, pa.string()).dictionary_encode()
     words, vocabulary = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
     document = np.repeat(np.arange(len(texts)), lengths)
@@ -148,7 +148,7 @@ def number_ngrams(texts: Sequence[str], spec: FeatureSpec) -> Ngrams:
     documents, all_numbers, hashes = [document], [words], [hash_strings(vocabulary)]
     for order in range(2, spec.ngrams + 1):
         ends = np.flatnonzero(depth >= order - 1)
-        # `numbers` has one entry a place; of n-grams that would begin before their document it is not read.
+        # `numbers` has one entry a place; entries of n-grams that would begin before their document are not read.
         pairs = numbers[ends - 1] * len(vocabulary) + words[ends]
         encoded = pa.array(pairs).dictionary_encode()
         pairs = encoded.dictionary.to_numpy()

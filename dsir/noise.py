@@ -1,7 +1,7 @@
 """The noise of a document: variates that are a function of its content, a seed and a name.
 
-What belongs here: the distributions and the arithmetic behind them, specified well enough to be written again in
-another language (``sql/macros_noise.sql`` is). What does not: who needs noise, and what it is added to.
+What belongs here: the distributions and the arithmetic behind them, specified well enough to be reimplemented in
+another language (as in ``sql/macros_noise.sql``). What does not: who needs noise, and what it is added to.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ def mix64(x):
 def ieee_log(x):
     """Natural logarithm of a positive normal float64, from IEEE operations alone; error below 1 ulp.
 
-    The algorithm and coefficients of fdlibm's ``__ieee754_log`` (Sun Microsystems, 1993). The C library's
-    logarithm may differ in the last bit between machines; this does not, though many are computed at once.
+    The algorithm and coefficients of fdlibm's ``__ieee754_log`` (Sun Microsystems, 1993). The C library's logarithm may
+    differ in the last bit between machines; this one does not, even vectorized.
     """
     bits = np.float64(x).view(np.int64)
     exponent = (bits >> 52) - 1022
@@ -77,12 +77,12 @@ MOST_GUMBEL = 36.8
 
 
 def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndarray:
-    """Standard Gumbel variates that depend on the seed, the selection's name and the document alone.
+    """Standard Gumbel variates that depend only on the seed, the selection's name and the document.
 
-    Adding Gumbel(0, 1) noise to log weights and keeping the k largest samples k documents without
-    replacement, with probability proportional to weight at every draw (Efraimidis & Spirakis 2006; Xie et
-    al. 2023, section 3). With noise that is a function of the document, the same documents are kept
-    whatever the order, the sharding, the number of workers or the retries.
+    Adding Gumbel(0, 1) noise to log weights and keeping the k largest samples k documents without replacement, with
+    probability proportional to weight at every draw (Efraimidis & Spirakis 2006; Xie et al. 2023, section 3). Since the
+    noise is a function of the document, the same documents are kept whatever the order, sharding, number of workers or
+    retries.
 
     Parameters
     ----------
@@ -120,10 +120,10 @@ def gumbel_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndar
 
 
 def exponential_noise(content_hash: np.ndarray, seed: int, selection: str) -> np.ndarray:
-    """Standard exponential variates that depend on the seed, the selection's name and the document alone.
+    """Standard exponential variates that depend only on the seed, the selection's name and the document.
 
-    ``-log(u)`` with the ``u`` of `gumbel_noise`, whose parameters, errors and reproducibility these are: for
-    one seed and name the two noises are functions of each other, not independent.
+    ``-log(u)`` with the ``u`` of `gumbel_noise`; parameters, errors and reproducibility are the same. For one seed and
+    name the two noises are functions of each other, not independent.
 
     Returns
     -------
@@ -143,12 +143,12 @@ def _checked(content_hash: np.ndarray) -> np.ndarray:
 
 
 def noise_key(seed: int, selection: str) -> int:
-    """Return the key of a selection's noise, 0 .. 2**64 - 1: all that `gumbel_noise` needs beside the content.
+    """Return the key of a selection's noise, 0 .. 2**64 - 1: all that `gumbel_noise` needs besides the content.
 
     Parameters
     ----------
     seed, selection
-        As those of `gumbel_noise`.
+        As in `gumbel_noise`.
 
     Raises
     ------

@@ -1,19 +1,17 @@
-"""A proxy language model: what a small transformer makes of a selection.
+"""A proxy language model: how well a small transformer does that is trained on a selection.
 
 What belongs here: from texts to the held-out loss of a language model trained on them. What does not: which
 selections and targets, how many seeds, tables.
 
-The question that data selection is about is what a model learns from the data. A model of 0.6 M
-parameters, trained for one epoch, is no pre-trained model, but it is trained on the selection and nothing else, and
-measured on text of the target that selected nothing, in the unit that pre-training is measured in. Losses of one
-target are comparable with each other; those of two targets are not.
+Data selection is about what a model learns from the data. A model of 0.6 M parameters, trained for one epoch, is not a
+pre-trained model, but it is trained on the selection alone, and measured on target text that selected nothing, in the
+unit of pre-training. Losses on one target are comparable with each other; those on two targets are not.
 
-Words are those of the ``wordpunct`` tokenizer, hashed into a vocabulary, so that no tokenizer is fitted on any
-of the texts: selections do not differ in what a token is. Words that share a number are not told apart.
+Words are those of the ``wordpunct`` tokenizer, hashed into a vocabulary, so that no tokenizer is fitted on any of the
+texts and tokens are the same for all selections. Words with the same hash are not told apart.
 
-PyTorch is imported when a model is trained, not before. A model is trained in one thread: a sum that is split
-among threads depends on their number in its last bits, and two models side by side take less time than one
-after the other.
+PyTorch is imported when a model is trained, not before. A model is trained in one thread: a sum split among threads
+depends on their number in its last bits, and two models side by side take less time than one after the other.
 """
 
 from __future__ import annotations
@@ -34,23 +32,23 @@ from dsir.features import FeatureSpec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-#: Changes whenever the same texts, options and seed could give another loss.
+#: Changes whenever the same texts, options and seed could give a different loss.
 VERSION = 1
 
 _WORDPUNCT = FeatureSpec()
-_END = 0  # stands after every text
+_END = 0  # follows every text
 
 
 @dataclass(frozen=True)
 class ProxyOptions:
-    """The model and how it is trained: one epoch of AdamW, with warm-up and a cosine to zero.
+    """The model and its training: one epoch of AdamW, with warm-up and cosine decay to zero.
 
     Attributes
     ----------
     vocabulary : int
-        Hashed words, the end of a text among them; at least 2.
+        Hashed words, including the end of a text; at least 2.
     context : int
-        Tokens that the model sees.
+        Tokens the model sees.
     width, heads, layers : int
         Of the transformer; ``heads`` divides ``width``.
     windows : int
@@ -86,12 +84,12 @@ class ProxyOptions:
 
 
 def word_ids(texts: Iterable[str], limit: int, options: ProxyOptions = ProxyOptions()) -> np.ndarray:
-    """Return the hashed words of texts, with an end after each text, up to a limit.
+    """Return the hashed words of texts, with an end token after each text, up to a limit.
 
     Parameters
     ----------
     texts : iterable of str
-        Read only as far as they are needed.
+        Read only as far as needed.
     limit : int
         Tokens.
     options : ProxyOptions
@@ -117,13 +115,13 @@ def _word_id(word: str, vocabulary: int) -> int:
 
 
 class ProxyModel:
-    """A trained language model; :func:`train_proxy` makes it.
+    """A trained language model, from :func:`train_proxy`.
 
     Attributes
     ----------
     options : ProxyOptions
     parameters : int
-        How many.
+        Number of parameters.
     """
 
     def __init__(self, module: nn.Module, options: ProxyOptions) -> None:
@@ -137,7 +135,7 @@ class ProxyModel:
         Parameters
         ----------
         ids : ndarray of int64, shape (n,)
-            From :func:`word_ids`; more than a context. What is left after whole contexts is not measured.
+            From :func:`word_ids`; more than a context. The rest after whole contexts is not measured.
 
         Raises
         ------
@@ -163,9 +161,9 @@ def train_proxy(ids: np.ndarray, seed: int, options: ProxyOptions = ProxyOptions
     Parameters
     ----------
     ids : ndarray of int64, shape (n,)
-        From :func:`word_ids`. Compare models that were trained on equal numbers of tokens.
+        From :func:`word_ids`. Compare only models trained on equal numbers of tokens.
     seed : int
-        Of the initial weights and of the order of the contexts.
+        Of the initial weights and the order of contexts.
     options : ProxyOptions
 
     Returns
@@ -181,8 +179,8 @@ def train_proxy(ids: np.ndarray, seed: int, options: ProxyOptions = ProxyOptions
 
     Notes
     -----
-    Matrix products are in bfloat16, weights and the optimizer in float32. The same on every run on one machine;
-    another processor may round differently.
+    Matrix products are in bfloat16, weights and the optimizer in float32. The result is the same on every run on one
+    machine; another processor may round differently.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -225,7 +223,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _cut(ids: np.ndarray, context: int, least: int) -> np.ndarray:
-    """Cut into contexts and the token after each: int64[n, context + 1], n >= least."""
+    """Cut into contexts, each with the token that follows: int64[n, context + 1], n >= least."""
     n = (len(ids) - 1) // context
     if n < least:
         raise ValueError(f"{len(ids):,} tokens; expected at least {least * context + 1:,}")
@@ -233,7 +231,7 @@ def _cut(ids: np.ndarray, context: int, least: int) -> np.ndarray:
 
 
 def _transformer(options: ProxyOptions) -> nn.Module:
-    """A causal transformer, normalized before each layer, whose input and output embeddings are the same."""
+    """Return a causal transformer with normalization before layers and tied embeddings."""
     import torch
     from torch import nn
     from torch.nn.functional import linear, scaled_dot_product_attention
@@ -248,7 +246,7 @@ def _transformer(options: ProxyOptions) -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             split = self.inwards(x).unflatten(-1, (3, heads, width // heads)).permute(2, 0, 3, 1, 4)
-            with torch.autocast("cpu", enabled=False):  # several times as slow in bfloat16
+            with torch.autocast("cpu", enabled=False):  # attention is several times as slow in bfloat16
                 query, key, value = split.float()
                 seen = scaled_dot_product_attention(query, key, value, is_causal=True)
             return self.outwards(seen.transpose(1, 2).flatten(2))

@@ -1,12 +1,12 @@
-"""The quality filter of the paper: which documents pass, by what is counted of their words.
+"""The paper's quality filter: which documents pass, judged by counts of their words.
 
 What belongs here: the criteria and the paper's bounds. What does not: counting words
 (``dsir.featurizer.word_counts``), which bounds a selection has (``resources/settings/``), n-grams.
 
 The filter is that of Xie et al. 2023, as their repository computes it (``compute_quality_stats.py``,
-``get_quality_mask``): bounds on the number of words and on three shares of them. There, words are NLTK's
-``word_tokenize`` of the lowercased text; here, they are those that are counted, so the text is read once: ``).`` is one
-word here and two there.
+``get_quality_mask``): bounds on the number of words and on three shares of them. There, words are from NLTK's
+``word_tokenize`` on the lowercased text; here, they are the words counted as features, so that the text is read once:
+``).`` is one word here and two there.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ import numpy as np
 
 from dsir.featurizer.word_counts import WordCounts
 
-#: The criteria in the order in which they are tried, with the paper's bounds. All bounds are exclusive; None is
-#: no bound. `words` is a number, the others are shares of the words.
+#: The criteria, in the order tried, with the paper's bounds. All bounds are exclusive; None is no bound. `words` is a
+#: number, the others are shares of the words.
 PAPER = {
     "words": (40.0, 500.0),
     "most_frequent_word": (0.02, 0.2),
@@ -35,7 +35,7 @@ def failing(
     n_words : int64[n]
     counts : WordCounts
     bounds : mapping of str to (float or None, float or None)
-        For each criterion of `PAPER`.
+        By criterion of `PAPER`.
 
     Returns
     -------

@@ -1,12 +1,11 @@
 """Picking documents: Gumbel top-k over a stream of batches, for one or several targets.
 
-What belongs here: the order of documents, budgets, caps per source, who gets what several targets want. What does
-not: the noise (``dsir.noise``), the weights (``dsir.importance``), where documents are stored.
+What belongs here: the order of documents, budgets, caps per source, which target gets a document that several want.
+What does not: the noise (``dsir.noise``), the weights (``dsir.importance``), where documents are stored.
 
-Order. Documents are ranked by key, largest first. Equal keys (in practice: equal texts, whose weight
-and noise are equal) are ranked by content hash, then by the hash of the document's id, then by
-position, so that the ranking does not depend on how the pool is cut into shards as long as ids are
-given.
+Order. Documents are ranked by key, largest first. Equal keys (in practice: equal texts, whose weight and noise are
+equal) are ranked by content hash, then by the hash of the document's id, then by position, so that with ids the ranking
+does not depend on how the pool is cut into shards.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 #: One candidate document. ``shard`` is an index into the caller's list of shards, ``target`` into that of targets;
-#: ``source_hash`` says which documents share a cap.
+#: documents with the same ``source_hash`` share a cap.
 CANDIDATE = np.dtype(
     [
         ("key", np.float64),
@@ -41,8 +40,7 @@ class Budget:
     ----------
     documents : int or None
     tokens : int or None
-        Documents are taken in order of rank while their tokens fit into the budget; the first that
-        does not fit ends the selection.
+        Documents are taken in order of rank while their tokens fit; the first that does not ends the selection.
     """
 
     documents: int | None = None
@@ -76,22 +74,22 @@ class Budget:
 class Caps:
     """How much of a budget the documents of one source may take, in the budget's unit.
 
-    A document is admitted while the better ones of its source take less than the cap, so that a source exceeds its
-    cap by less than one document, and a long one does not end it.
+    A document is admitted while the better ones of its source take less than the cap, so that a source exceeds its cap
+    by less than one document, and a long document does not exclude those after it.
 
     Attributes
     ----------
     amounts : mapping of int to int
         By ``source_hash``.
     others : int or None
-        For each source that is not named; None for no cap.
+        For every other source; None for no cap.
     """
 
     amounts: Mapping[int, int] = field(default_factory=dict)
     others: int | None = None
 
     def raised(self, amount: int) -> Caps:
-        """Return the caps with so much more room in each."""
+        """Return the caps, all raised by an amount."""
         return Caps(
             {source: cap + amount for source, cap in self.amounts.items()},
             None if self.others is None else self.others + amount,
@@ -104,7 +102,7 @@ class Caps:
         -------
         admitted : ndarray of bool, shape (n,)
         least : ndarray of int64, shape (n,)
-            What the candidates down to each one take of the budget at least, whatever is added to them later.
+            The least that the candidates down to each one take of the budget, whatever is added later.
         """
         sources, which = np.unique(ranked["source_hash"], return_inverse=True)
         no_cap = np.iinfo(np.int64).max // 2
@@ -129,9 +127,9 @@ def split_budget(budget: Budget, shares: np.ndarray, names: Sequence[str] | None
     shares : ndarray of float64, shape (targets,)
         Any positive numbers; they are normalized to 1.
     names : sequence of str, optional
-        Without, ``int(amount * share)`` each, what is left to the last, as the reference's ``DSIR.resample`` does with
-        ``separate_targets``. With the targets' names, what is left goes to the largest remainders, so that the order
-        of the targets does not matter.
+        Without, every target gets ``int(amount * share)`` and the last also the rest, as in the reference's
+        ``DSIR.resample`` with ``separate_targets``. With the targets' names, the rest goes to the largest remainders,
+        so that the order of the targets does not matter.
     """
     shares = np.asarray(shares, dtype=np.float64) / np.sum(shares)
     amounts = [int(budget.amount * share) for share in shares]
@@ -169,23 +167,23 @@ class TopK:
     Parameters
     ----------
     budget : Budget
-        A document that is outside of the budget among those seen is never needed later.
+        A document outside the budget among those seen is never needed later.
     caps : Caps, optional
-        Neither is one that is outside of its source's cap.
+        Neither is one outside its source's cap.
     reserve : int
-        How much of the candidates, in the budget's unit, may be taken away before the rest is picked from: by other
-        targets, as near-duplicates.
+        How much, in the budget's unit, may be taken away from the candidates before picking: by other targets, as
+        near-duplicates.
     floor : float
         Of another top of the same kind, which these candidates will be added to.
 
     Attributes
     ----------
     floor : float
-        Candidates with a smaller key need not be added any more.
+        Candidates with a smaller key no longer need to be added.
     """
 
-    #: Candidates held beyond the budget before they are thrown out, so that the cost of a pass is
-    #: linear in the number of documents.
+    #: Candidates held beyond the budget before they are dropped, so that the cost of a pass is linear in the number of
+    #: documents.
     SLACK = 1 << 16
 
     def __init__(
@@ -225,7 +223,7 @@ class TopK:
             kept = ranked[: self.budget.scaled(reach).prefix(ranked) + 1]
             below = len(kept) < len(ranked)
         else:
-            # What is taken away makes room in its source's cap, and none in that of another source.
+            # What is taken away makes room only in its own source's cap.
             admitted, _ = self.caps.raised(self.reserve).admit(ranked, self.budget)
             _, least = self.caps.admit(ranked, self.budget)
             last = int(np.searchsorted(least, reach, side="right")) + 1
@@ -239,9 +237,9 @@ class TopK:
         return self.budget.amount + self.reserve
 
     def _cut(self) -> bool:
-        """Throw out what is out of reach of a budget of documents, without ranking; return whether that was enough.
+        """Drop what is out of reach of a budget of documents, without ranking; return whether that was enough.
 
-        It is not where many keys are equal, and does not do for tokens or caps.
+        It is not enough if many keys are equal, and does not work with tokens or caps.
         """
         reach = self._reach
         if self.caps is not None or self.budget.tokens is not None:
@@ -263,7 +261,7 @@ class TopK:
         self._limit = self._n_held + max(self._n_held // 2, self.SLACK)
 
     def candidates(self) -> np.ndarray:
-        """Return all that is held, ranked: the picked documents and perhaps some beyond them."""
+        """Return everything held, ranked: the picked documents and perhaps some beyond them."""
         if not self._held:
             return np.empty(0, dtype=CANDIDATE)
         self._cut()
@@ -289,10 +287,10 @@ def pick_in_turn(
     Parameters
     ----------
     pools : list of ndarray of CANDIDATE
-        Ranked candidates of each target. A pool must reach down far enough to fill its budget after
-        what the targets before it may take; :func:`needed` gives the budget to collect it with.
+        Ranked candidates by target. A pool must reach down far enough to fill its budget after the targets before it
+        took theirs; :func:`needed` gives the budget to collect it with.
     budgets : list of Budget
-        Budget of each target.
+        By target.
     caps : list of Caps or None, optional
         Caps per source within each target's budget.
 
@@ -318,9 +316,9 @@ def pick_where_best(
 ) -> list[np.ndarray]:
     """Pick for several targets at once; a document that several want goes to the one that ranks it best.
 
-    Deferred acceptance (Gale & Shapley 1962): every target proposes to the best documents that have not refused it,
-    as many as its budget takes; a document keeps the target in whose list, as a share of its budget, it stands
-    highest. The order of the targets does not matter.
+    Deferred acceptance (Gale & Shapley 1962): every target proposes to the best documents that have not refused it, as
+    many as fit its budget; a document keeps the target that ranks it highest, as a share of the target's budget. The
+    order of the targets does not matter.
 
     Parameters
     ----------
@@ -360,7 +358,7 @@ def pick_where_best(
 
 
 def best_first(picks: list[np.ndarray], budgets: list[Budget], names: Sequence[str]) -> np.ndarray:
-    """Return the picks of several targets in one order, which does not depend on that of the targets.
+    """Return the picks of several targets in one order, independent of that of the targets.
 
     Parameters
     ----------
@@ -382,7 +380,7 @@ def best_first(picks: list[np.ndarray], budgets: list[Budget], names: Sequence[s
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenate arrays of CANDIDATE, as whole records and not, as NumPy does, field after field: a tenth of the time.
+    """Concatenate arrays of CANDIDATE as whole records, in a tenth of the time that NumPy takes field by field.
 
     Likewise ``candidates.take(at)`` takes a tenth of ``candidates[at]``. A single part is returned as it is.
     """
@@ -393,7 +391,7 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def positions_of(candidates: np.ndarray) -> np.ndarray:
-    """Return where candidates are: ndarray of int64, shape (n,), from :func:`pack_position`."""
+    """Return the positions of candidates: ndarray of int64, shape (n,), from :func:`pack_position`."""
     return pack_position(candidates["shard"], candidates["row"])
 
 
@@ -412,9 +410,9 @@ def pack_position(shard: np.ndarray | int, row: np.ndarray | int) -> np.ndarray:
 
 
 def needed(budgets: list[Budget]) -> list[Budget]:
-    """Return the budget to collect each target's candidates with, before :func:`pick_in_turn`.
+    """Return the budgets to collect the targets' candidates with, before :func:`pick_in_turn`.
 
-    The last of them is what each target needs before :func:`pick_where_best`.
+    The last of them is what every target needs before :func:`pick_where_best`.
     """
     total = 0
     out = []

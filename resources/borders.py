@@ -1,22 +1,22 @@
 """Foreign text where it leaves the project: names, ids, reasons and paths are data to whatever shows them.
 
-What belongs here: one function a border, what they share, and numbers in words. What does not: what is shown
-(``dagster_project/terminal.py`` shows it in a terminal, ``assets/`` in Dagster and on the page of a selection).
+What belongs here: one function for each border, what they share, and numbers in words. What does not: what is shown
+(``dagster_project/terminal.py`` writes to a terminal, ``assets/`` to Dagster and a selection's page).
 
-A document's id, its source, a reason, the name of a file may hold whatever a file can hold: an escape sequence that
-writes another line over the one before, a character that turns the order of what follows, a table's ``|``.
+A document's id, its source, a reason or a file's name may hold anything that a file can hold: an escape sequence that
+overwrites the previous line, a character that reverses the order of the text after it, a table's ``|``.
 """
 
 from __future__ import annotations
 
 import re
 
-# An underscore within a word is none to markdown.
+# Markdown ignores an underscore within a word.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>&|~#!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Write what does not print as Python would in a literal: control characters, line ends, marks of direction.
+    r"""Escape what does not print, as a Python literal would: control characters, line ends, direction marks.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def markdown(text: str) -> str:
-    r"""Write text for a cell of a markdown table, on one line, as nothing but itself.
+    r"""Escape text for a cell of a markdown table, on one line.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def markdown(text: str) -> str:
 
 
 def several(number: int, noun: str) -> str:
-    """Write a number of things.
+    """Return a number with its noun.
 
     Examples
     --------

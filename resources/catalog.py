@@ -1,8 +1,8 @@
 """The DuckDB catalog: small rows, short transactions, views over the store's Parquet files.
 
-What belongs here: its tables and views, recording, making the catalog again. What does not: SQL (``sql/``), how
-processes take turns with the file (``resources/database.py``), bulk rows (``resources/store.py``), the copies of the
-lineage that the catalog is made again from (``resources/lineage_files.py``), what is stale (``resources/plan.py``).
+What belongs here: its tables and views, recording, rebuilding. What does not: SQL (``sql/``), how processes take turns
+with the file (``resources/database.py``), bulk rows (``resources/store.py``), the copies of the lineage to rebuild from
+(``resources/lineage_files.py``), what is stale (``resources/plan.py``).
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.lineage_files import LineageFiles
 from dsir_dagster.resources.store import file_kinds
 
-#: Of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
-#: version 3, picks and statistics were part of a metric's name; these rows are left behind, and measured again.
+#: Version of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
+#: version 3, a metric's name contained its pick and statistic; those rows are dropped and measured again.
 VERSION = 3
 
-#: Age at which the copy of the catalog is replaced.
+#: Age in seconds at which the copy of the catalog is replaced.
 COPY_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a catalog was made again from.
+    """What a catalog was rebuilt from.
 
     Attributes
     ----------
     source : Path or None
-        The catalog itself or its copy, whichever could be read.
+        The catalog itself or its copy, whichever was readable.
     kept : int
         Materializations taken from it.
     added : int
         Materializations taken from lineage files.
     rejected : list of str
-        Lineage files whose outputs are gone or not what was written.
+        Lineage files whose outputs are gone or changed.
     aside : Path or None
-        Where the damaged catalog is now.
+        Where the damaged catalog was moved.
     """
 
     source: Path | None
@@ -77,7 +77,7 @@ class Catalog:
     Parameters
     ----------
     home : Path
-        DSIR_HOME. The store must have laid out its folders before (the views need one file each).
+        DSIR_HOME, with the folders that :class:`~dsir_dagster.resources.store.Store` makes: each view needs a file.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Catalog:
 
     @property
     def writable(self) -> bool:
-        """Whether this process may record anything; where it may not, everything can be read all the same."""
+        """Whether this process may record anything; reading works in any case."""
         return os.access(self._home, os.W_OK) and (not self.path.exists() or os.access(self.path, os.W_OK))
 
     @contextlib.contextmanager
@@ -104,17 +104,17 @@ class Catalog:
         Raises
         ------
         CatalogLocked
-            Another process kept the file for too long; the message says which.
+            Another process held the file for too long; the message says which.
         CatalogDamaged
-            The file is not what was written.
+            The file is damaged.
         CatalogVersion
             Another version of this project wrote it.
         OSError
-            The disk is full, or the file must not be written. What was recorded before stays.
+            The disk is full, or the file is not writable. Everything recorded before stays.
         """
         with PROCESS_LOCK:
             self._make_current()
-            with self._database.locked(shared=False) as lock:
+            with self._database.locked() as lock:
                 with self._attached(self.path, read_only=False) as connection:
                     connection.begin()
                     [(number,)] = connection.execute(sql.load("next_commit")).fetchall()
@@ -130,7 +130,7 @@ class Catalog:
         with PROCESS_LOCK:
             self._make_current()
             with (
-                self._database.locked(shared=True) as lock,
+                self._database.locked_shared() as lock,
                 self._attached(self.path, read_only=True) as connection,
             ):
                 [(_, number, _)] = connection.execute(sql.load("about")).fetchall()
@@ -139,39 +139,39 @@ class Catalog:
 
     @contextlib.contextmanager
     def _attached(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Attach the catalog, or its copy; the views find their files wherever the home is now."""
+        """Attach the catalog, or its copy, and tell the views where the home is now."""
         with self._database.attached(path, read_only) as connection:
             connection.execute("SET VARIABLE dsir_home = $home", {"home": str(self._home)})
             yield connection
 
     def _check_number(self, number: int, lock: int | None) -> None:
-        """Raise CatalogDamaged where transactions are gone that were recorded."""
+        """Raise CatalogDamaged if recorded transactions are missing."""
         recorded = read_number(lock)
         if number < recorded:
             raise CatalogDamaged(
                 self.path,
-                f"has {number} of {recorded} transactions that were recorded (an older file was put in its place, or a "
+                f"has {number} of {recorded} recorded transactions (an older file was put in its place, or a "
                 "DuckDB shell that was open for writing overwrote them: open shells with `-readonly`)",
             )
 
     # --- making it -------------------------------------------------------------------------------------------
 
     def _make_current(self) -> None:
-        """Make the catalog where there is none, bring one of an older version up to date, make views of another place.
+        """Make a missing catalog, upgrade an old one, replace views that are out of date.
 
-        Where nothing is to be done, nothing is written.
+        Writes nothing if there is nothing to do.
         """
         if self._ready:
             return
         if self.path.exists():
-            with self._database.locked(shared=True), self._attached(self.path, read_only=True) as connection:
+            with self._database.locked_shared(), self._attached(self.path, read_only=True) as connection:
                 version, views = _version(connection, self.path)
         elif self.lineage_files.exist() or self._copy.exists():
             raise CatalogDamaged(self.path, "is gone, though outputs were recorded in it")
         else:
             version, views = 0, ""
         if version != VERSION or (views != self._views()[1] and self.writable):
-            with self._database.locked(shared=False) as lock:
+            with self._database.locked() as lock:
                 # Another process may have been faster.
                 if not self.path.exists():
                     self._make({}, 0)
@@ -183,7 +183,7 @@ class Catalog:
         self._ready = True
 
     def _upgrade(self, lock: int) -> None:
-        """Bring a catalog of an older version up to date; the old one stays as the copy."""
+        """Upgrade a catalog of an older version; the old one stays as the copy."""
         with self._attached(self.path, read_only=False) as connection:
             if _version(connection, self.path)[0] == VERSION:
                 return
@@ -196,15 +196,15 @@ class Catalog:
         write_number(lock, number)
 
     def _make(self, tables: Mapping[str, pa.Table], number: int, aside: Path | None = None) -> None:
-        """Make a catalog of these rows; it takes the place of the one that is there at once.
+        """Make a catalog of these rows and put it in the place of the present one, atomically.
 
         Parameters
         ----------
         tables : mapping of str to Table
         number : int
-            Transactions that were recorded so far.
+            Transactions recorded so far.
         aside : Path, optional
-            Where the catalog goes that was there.
+            Where the present catalog is moved. Default: it is replaced.
         """
         new, log = self.path.with_suffix(".new"), self.path.with_suffix(".new.wal")
         for leftover in (new, log):
@@ -215,8 +215,8 @@ class Catalog:
             for name, rows in tables.items():
                 connection.register("rows", rows)
                 connection.execute(sql.load(f"restore_{name}"))
-            connection.execute("CHECKPOINT")  # so that no log belongs to it
-        # The log first: it belongs to the file that was there, and must never be taken for the new one's.
+            connection.execute("CHECKPOINT")  # leaves no log beside it
+        # The log first: it belongs to the old file, and must never be applied to the new one.
         for old in (Path(f"{self.path}.wal"), self.path):
             if aside is not None and old.exists():
                 aside.mkdir(parents=True, exist_ok=True)
@@ -226,61 +226,61 @@ class Catalog:
         os.replace(new, self.path)
 
     def _views(self) -> tuple[str, str]:
-        """Return the text of views and macros, and its fingerprint."""
+        """Return the text of all views and macros, and its fingerprint."""
         literal = "'" + str(self._home).replace("'", "''") + "'"
         home = f"coalesce(getvariable('dsir_home'), {literal})"
-        files = f"regexp_replace({home}, '([*?[])', '[\\1]', 'g')"  # not a pattern, whatever it is called
+        files = f"regexp_replace({home}, '([*?[])', '[\\1]', 'g')"  # magic characters of the path itself
         parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why")
         text = "\n".join(map(sql.load, parts))
-        for kind in file_kinds().values():  # of an asset that has no view of its own in views.sql
+        for kind in file_kinds().values():  # views.sql lacks kinds of added assets
             if kind.schema is not None and f"/{kind.name}/" not in text:
                 text += sql.load("view").replace("$view", kind.name)
         text = re.sub(r"\$(home|files)", lambda match: home if match[1] == "home" else files, text)
         return text, hashlib.sha256(text.encode()).hexdigest()
 
     def _create_views(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Make the views, unless they are there. A damaged file behind one must not bar the tables."""
+        """Make the views, unless they are up to date. A damaged file behind a view must not block the tables."""
         text, version = self._views()
         if _version(connection, self.path)[1] == version:
             return
         connection.begin()
         try:
             connection.execute(text)
-        except duckdb.Error:  # the most general one, which a footer that cannot be parsed has
+        except duckdb.Error:  # DuckDB has no narrower type for a Parquet footer that it cannot parse
             connection.rollback()
             return
         connection.execute(sql.load("set_views"), {"views": version})
         connection.commit()
 
     def _keep_copy(self) -> None:
-        """Copy the catalog, if the copy is old; whoever calls has the lock, and wrote to it without an error."""
+        """Copy the catalog if the copy is old. The caller holds the lock and has just written without an error."""
         new = self._copy.with_suffix(".new")
         try:
             age = time.time() - self._copy.stat().st_mtime if self._copy.exists() else COPY_SECONDS
-            # What is in a log would be missing.
+            # A copy without its log would lack transactions.
             if 0 <= age < COPY_SECONDS or Path(f"{self.path}.wal").exists():
                 return
             shutil.copyfile(self.path, new)
             os.replace(new, self._copy)
         except OSError:
-            with contextlib.suppress(OSError):  # the disk is full, say: the older copy stays
+            with contextlib.suppress(OSError):  # if the disk is full, say, the older copy stays
                 new.unlink()
 
     def rebuild(self, hold: Callable[[Sequence[Mapping[str, str]]], Sequence[bool]]) -> Rebuilt:
-        """Make the catalog again from itself, if it can be read, or its copy, and from the outputs' lineage files.
+        """Rebuild the catalog from itself, if it is readable, or its copy, and from the outputs' lineage files.
 
         Parameters
         ----------
         hold : callable
-            Takes the files of outputs, each a mapping of path to checksum; returns of each whether all are there and
-            are what was written.
+            Takes the files of several outputs, each a mapping of path to checksum; returns for each output whether all
+            its files are there and unchanged.
 
         Raises
         ------
         CatalogVersion
             A newer version of this project wrote the catalog.
         """
-        with PROCESS_LOCK, self._database.locked(shared=False) as lock:
+        with PROCESS_LOCK, self._database.locked() as lock:
             source, tables, number = None, {}, read_number(lock)
             for path in (self.path, self._copy):
                 with (
@@ -322,14 +322,14 @@ class Catalog:
     # --- rows ------------------------------------------------------------------------------------------------
 
     def query(self, name: str, **parameters: object) -> pa.Table:
-        """Return the result of ``sql/<name>.sql`` with its parameters bound. It only reads."""
+        """Run ``sql/<name>.sql``, which only reads, with its parameters bound, and return the result."""
         with self.reading() as connection:
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
 
     def query_files(self, name: str, **parameters: object) -> pa.Table:
-        """Return the result of ``sql/<name>.sql``, which reads files alone: the catalog stays free for others.
+        """Run ``sql/<name>.sql``, which reads only files, and return the result; the catalog stays free for others.
 
-        A parameter that is a RecordBatchReader is a table of this name; DuckDB reads it once.
+        A RecordBatchReader among the parameters becomes a table of that name, which DuckDB reads once.
         """
         with started(self.path).cursor() as connection:
             for key in [key for key, value in parameters.items() if isinstance(value, pa.RecordBatchReader)]:
@@ -342,9 +342,9 @@ class Catalog:
         return {row.key: row for row in rows}
 
     def record(self, lineage: Sequence[Lineage]) -> None:
-        """Add rows of lineage in one transaction, together with the metrics of evaluations.
+        """Add rows of lineage, with the metrics of evaluations, in one transaction.
 
-        Their lineage files are written before: whatever becomes of the catalog, they are not lost with it.
+        Their lineage files are written before the commit, so losing the catalog does not lose them.
         """
         if not lineage:
             return
@@ -355,7 +355,7 @@ class Catalog:
             self.lineage_files.write(rows)
 
     def _modified(self, files: Mapping[str, str]) -> dict[str, int]:
-        """Return when files below the home were written, by the file system's clock: nanoseconds."""
+        """Return when files below the home were written: nanoseconds by the file system's clock."""
         found = {}
         for name in files:
             with contextlib.suppress(FileNotFoundError):
@@ -363,7 +363,7 @@ class Catalog:
         return found
 
     def record_failures(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Record outputs that cannot be made of their input: asset, partition, fingerprint, run_id, error of each."""
+        """Record outputs that failed on their input; each row has asset, partition, fingerprint, run_id and error."""
         with self.transaction() as connection:
             connection.register("rows", pa.Table.from_pylist(rows))
             connection.execute(sql.load("upsert_failures"))
@@ -382,7 +382,7 @@ class Catalog:
         names : sequence of str
             Paths below DSIR_HOME of files, or of folders of selections' versions.
         selections : sequence of str
-            Selections whose evaluations go.
+            Selections whose evaluations are removed.
         """
         with self.transaction() as connection:
             gone = {"names": list(names), "selections": list(selections)}
@@ -394,13 +394,13 @@ class Catalog:
             self.lineage_files.remove(*output)
 
     def record_vanished(self, gone: Sequence[str], back: Sequence[str]) -> None:
-        """Record that the files of some shards are not found any more, and those of others are again."""
+        """Record that the files of some shards (``gone``) have vanished, and those of others (``back``) reappeared."""
         with self.transaction() as connection:
             connection.execute(sql.load("update_vanished"), {"gone": list(gone), "back": list(back)})
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[Lineage]) -> None:
-    """Insert rows of lineage; metrics replace those that the selection had."""
+    """Insert rows of lineage; metrics replace the selection's earlier ones."""
     if not rows:
         return
     texts = ("inputs", "files", "modified", "metadata")
@@ -422,12 +422,12 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[Lineage]) -> N
 
 
 def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, str]:
-    """Return the version of a catalog's tables, and the fingerprint of its views.
+    """Return the version of a catalog's tables and the fingerprint of its views.
 
     Raises
     ------
     CatalogVersion
-        A newer version of this project made it, or one too old.
+        A newer version of this project made it, or one that is too old.
     """
     try:
         [(version, _, views)] = connection.execute(sql.load("about")).fetchall()
@@ -447,7 +447,7 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, st
 
 
 def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.Table]:
-    """Read all rows of a catalog, of an older version too, as the tables have them now."""
+    """Read all rows of a catalog, converted to the present tables if it has an older version."""
     version, _ = _version(connection, path)
     questions = {name: f"FROM {name}" for name in ("shards", "lineage")}
     if version == 1:
@@ -458,7 +458,7 @@ def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.T
 
 
 def _rows_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
-    """Return what the lineage files of an older catalog's outputs would be, but for what evaluations measured."""
+    """Return the rows for an older catalog's lineage files; they lack the metrics of evaluations."""
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
     rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
     newest = {(*row.key, graph().keeps_versions(row.asset) and row.fingerprint): row for row in rows}

@@ -1,14 +1,13 @@
-"""What this project needs of Dagster that Dagster does not promise to keep.
+"""Parts of Dagster that this project needs and that Dagster may change at any time.
 
-What belongs here: every import of its private modules, each with the public feature that it waits for, and how its
-warnings of beta features are met: a new version of Dagster is checked in one place. What does not: anything that the
-pinned version exports.
+What belongs here: every import of its private modules, each with the public feature that would replace it, and the
+treatment of its beta warnings, so that a new version of Dagster is checked in one place. What does not: anything that
+the pinned version exports.
 """
 
-import functools
+import re
+import threading
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -41,7 +40,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
 
-__all__ = [  # noqa: RUF022 - by what they wait for
+__all__ = [  # noqa: RUF022 - grouped by the public feature that would replace them
     # `AssetMaterialization(data_version=…, input_data_versions=…)` for ops that materialize assets
     "CODE_VERSION_TAG",
     "DATA_VERSION_IS_USER_PROVIDED_TAG",
@@ -53,12 +52,12 @@ __all__ = [  # noqa: RUF022 - by what they wait for
     "get_input_event_pointer_tag",
     # an `AssetCheckEvaluation` that finds the materialization it is about, as `AssetCheckResult` does
     "AssetCheckEvaluationTargetMaterializationData",
-    # an event for an output that a step was to make and did not, as assets have it
+    # an event for an output that a step should have made, as assets have it
     "AssetMaterializationPlannedData",
     # `execute_in_process` with the job's own executor, one event after the other
     "InMemoryJob",
     "execute_run_iterator",
-    # an interface for run launchers that is public, with what it asks the code server
+    # a public interface for run launchers, with its questions to the code server
     "CanCancelExecutionRequest",
     "CanCancelExecutionResult",
     "CheckRunHealthResult",
@@ -79,24 +78,25 @@ __all__ = [  # noqa: RUF022 - by what they wait for
     "KnownExecutionState",
     "LoadingContextForTest",
     # Dagster's warnings
-    "accepting_beta",
+    "accept_beta",
 ]
 
-F = TypeVar("F", bound=Callable[..., Any])
+#: Dagster's warnings of what the graph is built on: checks with partitions, one run for many partitions. It is pinned.
+BETA = (
+    (dg.BetaWarning, "Parameter `backfill_policy` of function `asset` is currently in beta"),
+    (dg.PreviewWarning, "Specifying a partitions_def on an AssetCheckSpec is currently in preview"),
+)
+
+_lock = threading.Lock()
 
 
-def accepting_beta(function: F) -> F:
-    """Return a function that does the same without Dagster's warnings of features that may change.
+def accept_beta() -> None:
+    """Silence the warnings :data:`BETA` in this process.
 
-    What the graph is built on may be beta or preview (one run for many partitions, checks with partitions): Dagster is
-    pinned.
+    The filters stay: ``warnings.catch_warnings`` swaps the filters of every thread, so threads that build definitions
+    at the same time would end each other's silence.
     """
-
-    @functools.wraps(function)
-    def accepting(*arguments: object, **options: object) -> object:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.BetaWarning)
-            warnings.simplefilter("ignore", dg.PreviewWarning)
-            return function(*arguments, **options)
-
-    return cast(F, accepting)
+    with _lock:
+        for category, text in BETA:
+            if ("ignore", re.compile(text, re.IGNORECASE), category, None, 0) not in warnings.filters:
+                warnings.filterwarnings("ignore", text, category)

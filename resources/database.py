@@ -1,16 +1,16 @@
-"""A DuckDB file that processes take turns with: waiting for it, attaching it, and saying what is wrong with it.
+"""A DuckDB file that processes take turns with: waiting for it, attaching it, naming its faults.
 
-What belongs here: the lock beside the file, ATTACH and DETACH, what DuckDB's errors stand for. What does not: which
-tables are in it, and what they are for (``resources/catalog.py``).
+What belongs here: the lock beside the file, ATTACH and DETACH, the meaning of DuckDB's errors there. What does not:
+its tables (``resources/catalog.py``), the wording of those errors (``resources/wording.py``).
 
-DuckDB lets one process write and excludes every other while it does, so the file is attached for each
-transaction and detached after milliseconds.
+A process that writes excludes every other one, so the file is attached for each transaction and detached milliseconds
+later.
 
-DuckDB's ATTACH reads the file's headers before it has its lock and does not read them again: two processes that attach
-in turn lose transactions, or the whole file. So this project's processes take turns by a lock of their own,
-``catalog.lock``, held from before ATTACH until after DETACH; readers share it. A DuckDB shell takes no such lock.
-What it does while a transaction begins is noticed by the headers, which are read before ATTACH and again after it.
-What it overwrites later is noticed by the number of transactions, which is kept in the lock's file too.
+ATTACH reads the file's headers before it takes DuckDB's lock, and does not read them again: two processes that attach
+in turn lose transactions, or the whole file. So this project's processes take turns with a lock of their own,
+``catalog.lock``, held from before ATTACH until after DETACH; readers share it. A DuckDB shell does not take that lock.
+If it writes while a transaction begins, the headers tell, which are read before and after ATTACH. If it overwrites
+something later, the number of transactions tells, which the lock's file keeps as well.
 """
 
 from __future__ import annotations
@@ -30,31 +30,26 @@ from typing import ClassVar
 
 import duckdb
 
+from dsir_dagster.resources import wording
+from dsir_dagster.resources.errors import DENIED
 from dsir_dagster.resources.store import DISK_FULL
 
-#: Seconds that a transaction waits for another process to let go of the catalog.
+#: Seconds that a transaction waits for another process to release the catalog.
 LOCK_TIMEOUT = 120.0
 
-#: A process's locks on a file are gone as soon as it closes the file anywhere, so that two threads must not have
-#: the file open at once.
+#: Closing a file anywhere in a process drops all of the process's locks on it, so two threads must not have it open
+#: at once.
 PROCESS_LOCK = threading.Lock()
 
-#: The bytes at the beginning of the file that a checkpoint writes to: three headers of 4 KB.
+#: The bytes at the beginning of the file that a checkpoint rewrites: three headers of 4 KB.
 _HEADERS = 3 * 4096
 
-#: What DuckDB says of a file that is not as it wrote it.
-_DAMAGE = (
-    "Corrupt database file",
-    "Could not read enough bytes",
-    "database has been invalidated",
-    "deserialize",
-)
-#: Why a file cannot be opened though it may be in order.
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE, errno.ENFILE)
+#: System errors that prevent opening a file that may be intact.
+_NOT_OPENED = (*DENIED, errno.EMFILE, errno.ENFILE)
 
 
 class CatalogError(RuntimeError):
-    """The catalog cannot be used as it is; the message says in one line why, and what to do."""
+    """The catalog is unusable; the message says in one line why and what to do."""
 
 
 class CatalogLocked(CatalogError):
@@ -62,7 +57,7 @@ class CatalogLocked(CatalogError):
 
 
 class CatalogDamaged(CatalogError):
-    """The catalog is not what was written, or is gone though there are outputs."""
+    """The catalog is damaged, or gone although there are outputs."""
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
@@ -72,7 +67,7 @@ class CatalogDamaged(CatalogError):
 
 
 class CatalogVersion(CatalogError):
-    """Another version of this project, or of DuckDB, wrote the catalog, and this one cannot use it."""
+    """Another version of this project or of DuckDB wrote the catalog, and this one cannot use it."""
 
 
 class Database:
@@ -81,13 +76,13 @@ class Database:
     Parameters
     ----------
     path : Path
-        The file; its lock is called like it, with the suffix ``.lock``.
+        The file; its lock has the same name with the suffix ``.lock``.
 
     Attributes
     ----------
     path : Path
     longest_wait : float
-        Seconds of this process's longest wait for other processes so far.
+        This process's longest wait for another process so far, in seconds.
     """
 
     longest_wait: ClassVar[float] = 0.0
@@ -96,27 +91,38 @@ class Database:
         self.path = path
 
     @contextlib.contextmanager
-    def locked(self, shared: bool) -> Iterator[int | None]:
-        """Hold the lock beside the file; yield its descriptor.
+    def locked(self) -> Iterator[int]:
+        """Hold the lock beside the file for writing; yield its descriptor."""
+        with self._locked(self._open_lock(os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX) as lock:
+            yield lock
 
-        None where a reader has no such file and must not make one.
+    @contextlib.contextmanager
+    def locked_shared(self) -> Iterator[int | None]:
+        """Hold the lock together with other readers; yield its descriptor.
+
+        None if there is no such file and this process cannot make one.
         """
-        path = self.path.with_suffix(".lock")
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            lock = self._open_lock(os.O_RDWR | os.O_CREAT)
         except OSError:
-            if not shared:
-                raise
             try:
-                lock = os.open(path, os.O_RDONLY)
+                lock = self._open_lock(os.O_RDONLY)
             except OSError:
                 yield None
                 return
+        with self._locked(lock, fcntl.LOCK_SH):
+            yield lock
+
+    def _open_lock(self, flags: int) -> int:
+        return os.open(self.path.with_suffix(".lock"), flags, 0o666)
+
+    @contextlib.contextmanager
+    def _locked(self, lock: int, how: int) -> Iterator[int]:
         try:
             waiting = self._waiting()
             while True:
                 try:
-                    fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                    fcntl.flock(lock, how | fcntl.LOCK_NB)
                     break
                 except BlockingIOError as error:
                     waiting(str(error))
@@ -125,7 +131,7 @@ class Database:
             os.close(lock)
 
     def _waiting(self) -> Callable[[str], None]:
-        """Return what waits a moment for another process, and raises CatalogLocked when that has taken too long."""
+        """Return a function that waits a moment, and raises CatalogLocked once the waits exceed the time limit."""
         began = time.monotonic()
 
         def wait(reason: str) -> None:
@@ -135,7 +141,6 @@ class Database:
                     f"{self.path}: another process has held the catalog for {LOCK_TIMEOUT:.0f} s "
                     f"(an open DuckDB shell?); close it and start again. The system says: {reason}"
                 )
-            # Others hold it for milliseconds.
             time.sleep(random.uniform(0.002, 0.01))
             Database.longest_wait = max(Database.longest_wait, time.monotonic() - began)
 
@@ -145,14 +150,14 @@ class Database:
     def attached(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Attach the file, or a copy of it, as the current database of a new connection; detach it at the end.
 
-        Whoever calls holds the lock.
+        The caller holds the lock.
         """
         with interrupts():
             yield from self._attaching(path, read_only)
 
     def _attaching(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            # Closing it would let go of DuckDB's locks, so it stays open until after DETACH.
+            # Closing it would drop DuckDB's locks, so it stays open until after DETACH.
             file = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             raise CatalogDamaged(path, "is gone, though outputs were recorded in it") from None
@@ -163,7 +168,7 @@ class Database:
                     self._attach(connection, path, file, read_only)
                     yield connection
             except BaseException:
-                # What failed first is what is told of. An instance that read damage may not work any more.
+                # The first failure is the one to report. An instance that read damage may be broken.
                 started.cache_clear()
                 with contextlib.suppress(duckdb.Error, RuntimeError):
                     instance.execute("DETACH catalog")
@@ -172,8 +177,8 @@ class Database:
                 instance.execute("DETACH catalog")
             except duckdb.Error as error:
                 started.cache_clear()
-                # Where the disk is full, what is committed is in the log, and is there next time.
-                if not any(os.strerror(number) in str(error) for number in DISK_FULL):
+                # On a full disk, committed rows are in the log, from which the next process reads them.
+                if wording.system_error(error, DISK_FULL) is None:
                     raise CatalogDamaged(
                         path, f"what was recorded last may not be in it ({error})"
                     ) from error
@@ -190,19 +195,18 @@ class Database:
             try:
                 connection.execute(f"ATTACH $path AS catalog{options}", {"path": str(path)})
             except duckdb.Error as error:
-                text = str(error)
-                if "Could not set lock on file" in text:
-                    waiting(text)
+                if wording.LOCKED(error):
+                    waiting(str(error))
                     continue
-                if "version number" in text:
-                    raise CatalogVersion(f"{path}: another version of DuckDB wrote it: {text}") from error
-                if not any(os.strerror(number) in text for number in (*_DENIED, *DISK_FULL)):
-                    raise CatalogDamaged(path, f"cannot be opened ({' '.join(text.split())})") from error
+                if wording.OTHER_DUCKDB(error):
+                    raise CatalogVersion(f"{path}: another version of DuckDB wrote it: {error}") from error
+                if wording.system_error(error, (*_NOT_OPENED, *DISK_FULL)) is None:
+                    raise CatalogDamaged(path, f"cannot be opened ({wording.one_line(error)})") from error
                 raise
             if _headers(path, file) == before:
                 connection.execute("USE catalog")
                 return
-            # Someone without our lock wrote to it meanwhile, or DuckDB itself, what a killed process left in its log.
+            # A process without our lock wrote to it meanwhile, or DuckDB itself replayed a killed process's log.
             connection.execute("DETACH catalog")
             if os.fstat(file).st_ino != path.stat().st_ino:
                 raise CatalogError(
@@ -212,43 +216,40 @@ class Database:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[None]:
-    """Let an interrupt be one: DuckDB makes an ordinary error of it where it finds it while it works."""
+    """Raise KeyboardInterrupt for an interrupt that DuckDB noticed during a query and turned into an error."""
     try:
         yield
     except RuntimeError as error:
-        if "Query interrupted" in str(error):
+        if wording.INTERRUPTED(error):
             raise KeyboardInterrupt from error
         raise
 
 
 @contextlib.contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Say of errors that are the system's, or damage of the catalog, what they are."""
+    """Raise the system's errors as OSError, and damage as CatalogDamaged."""
     try:
         yield
     except duckdb.Error as error:
-        text = str(error)
-        for number in DISK_FULL:
-            if os.strerror(number) in text:
-                message = f"{os.strerror(number)}; nothing was recorded: make room and start again"
-                raise OSError(number, message, str(path)) from error
-        if str(path) in text:
-            for number in _DENIED:
-                if os.strerror(number) in text:
-                    raise OSError(number, os.strerror(number), str(path)) from error
-        damaged = any(sign in text for sign in _DAMAGE)
-        if damaged and not (isinstance(error, duckdb.IOException) and str(path) not in text):
-            raise CatalogDamaged(path, f"is damaged ({' '.join(text.split())[:200]})") from error
+        if (number := wording.system_error(error, DISK_FULL)) is not None:
+            message = f"{os.strerror(number)}; nothing was recorded: make room and start again"
+            raise OSError(number, message, str(path)) from error
+        names_it = str(path) in str(error)
+        if names_it and (number := wording.system_error(error, _NOT_OPENED)) is not None:
+            raise OSError(number, os.strerror(number), str(path)) from error
+        # An error of reading that does not name the catalog is one of an output's file.
+        if wording.DAMAGED(error) and (names_it or not isinstance(error, duckdb.IOException)):
+            raise CatalogDamaged(path, f"is damaged ({wording.one_line(error)[:200]})") from error
         raise
 
 
 def _headers(path: Path, file: int) -> tuple[int, bytes]:
-    """Return which file is there, and its headers, which tell one state of it from every other."""
+    """Return the inode at the path and the file's headers, which differ between any two states of it."""
     return path.stat().st_ino, os.pread(file, _HEADERS, 0)
 
 
 def read_number(lock: int | None) -> int:
-    """Return how many transactions were recorded, as the lock's file has it."""
+    """Return the number of recorded transactions from the lock's file."""
     try:
         return int(os.pread(lock, 20, 0)) if lock is not None else 0
     except ValueError:
@@ -256,15 +257,15 @@ def read_number(lock: int | None) -> int:
 
 
 def write_number(lock: int, number: int) -> None:
-    """Keep in the lock's file how many transactions were recorded."""
-    # The disk is full, say: what is lost later is then noticed a little later.
+    """Keep the number of recorded transactions in the lock's file."""
+    # If the disk is full, say, a later loss is noticed later.
     with contextlib.suppress(OSError):
         os.pwrite(lock, b"%019d\n" % number, 0)
 
 
 @functools.lru_cache(maxsize=1)
 def started(path: Path) -> duckdb.DuckDBPyConnection:
-    """Start DuckDB for a catalog. That takes ten milliseconds, attaching the file takes one."""
+    """Start DuckDB for a catalog, once: starting takes ten milliseconds, attaching one."""
     return duckdb.connect(config={"temp_directory": f"{path}.tmp"})
 
 

@@ -1,7 +1,7 @@
 """Threads: map over a stream in order, with bounded work in flight.
 
-What belongs here: the thread pools and their bounds, and what allocates their memory. What does not: what is computed
-in them. Threads are enough, since reading, featurizing and compression release the GIL.
+What belongs here: the thread pools, their bounds, and Arrow's memory allocator. What does not: the work done in them.
+Threads are enough, since reading, featurizing and compression release the GIL.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ R = TypeVar("R")
 
 _END = object()  # of a stream, after its last item
 
-#: Seconds that :meth:`Engine.stop` waits for work in hand to end at its next item, and to remove what it was writing.
+#: Seconds that :meth:`Engine.stop` waits for running work to reach its next item and remove its unfinished files.
 STOP_SECONDS = 5.0
 
 
 class Stopped(BaseException):
-    """Work ended before it was done, because :meth:`Engine.stop` was called. No error: nothing is wrong with it."""
+    """Work ended early because :meth:`Engine.stop` was called. Not an error."""
 
 
 class Engine:
     """Three pools of threads, for outputs, shards and blocks.
 
-    Work on an output may wait for shards, and work on a shard for blocks; each level has threads of its
-    own, so that none waits for itself.
+    Work on an output may wait for shards, and work on a shard for blocks; each level has its own threads, so that
+    none waits for itself.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ class Engine:
         self._running: set[Future] = set()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End all work for good: whatever asks for its next item raises :class:`Stopped`.
+        """End all work for good: it raises :class:`Stopped` at its next item.
 
         Parameters
         ----------
         seconds : float
-            How long to wait for work in hand to get that far.
+            How long to wait for running work to get there.
         """
         self._stopped.set()
         wait(list(self._running), timeout=seconds)
@@ -66,15 +66,15 @@ class Engine:
     def map_outputs(
         self, function: Callable[[T], R], items: Iterable[T], patience: float = 0.5
     ) -> Iterator[R | None]:
-        """Yield ``function(item)`` as they are done, and None whenever none was for ``patience`` seconds.
+        """Yield results of ``function(item)`` as they come, and None after ``patience`` seconds without one.
 
-        ``function`` may call all of the methods below.
+        ``function`` may call any of the methods below.
         """
         remaining = iter(items)
         running: set[Future[R]] = set()
         try:
             while True:
-                # Results are small, and whoever takes them may be busy recording.
+                # More than threads: results are small, and their consumer may be busy recording.
                 for item in islice(remaining, 8 * self.threads - len(running)):
                     running.add(self._submit(self._outputs, function, item))
                 if not running:
@@ -89,24 +89,24 @@ class Engine:
                 future.cancel()
 
     def map_shards(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """The same for shards; ``function`` may itself call :meth:`map_blocks`."""
+        """Yield ``function(shard)`` in order; ``function`` may itself call :meth:`map_blocks`."""
         return self._ordered_map(self._shards, function, items, self.threads + 1)
 
     def map_blocks(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """The same for blocks; few are held at a time."""
+        """Yield ``function(block)`` in order; few blocks are held at a time."""
         return self._ordered_map(self._blocks, function, items, self.threads + 1)
 
     def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Iterator[T]:
-        """Yield the items of several streams, one after the other, while later ones read ahead.
+        """Yield the items of several streams, one stream after the other, while later ones read ahead.
 
         Streams are read in the shards' threads.
 
         Parameters
         ----------
         streams : iterable of callable
-            Each returns an iterator; it is consumed in a thread of its own.
+            Each returns an iterator, which is consumed in a thread.
         held : int
-            Items that a stream may be ahead by.
+            Items that a stream may read ahead.
         """
         stop = threading.Event()
 
@@ -133,7 +133,7 @@ class Engine:
         remaining = iter(streams)
         running: deque[tuple[Future, Queue]] = deque()
         try:
-            # One more than threads, so that none of these waits for whoever takes the items.
+            # One more than threads, so that no thread waits for the consumer.
             for stream in islice(remaining, self.threads + 1):
                 running.append(start(stream))
             while running:
@@ -179,17 +179,16 @@ class Engine:
         finally:
             for future in waiting:
                 future.cancel()
-            if isinstance(
-                items, Generator
-            ):  # whoever holds on to an error would keep it, and its threads, alive
+            # A traceback that is kept would keep the generator, and its threads, alive.
+            if isinstance(items, Generator):
                 items.close()
 
 
 def choose_allocator() -> None:
-    """Let Arrow take its memory from jemalloc where it has that, unless ARROW_DEFAULT_MEMORY_POOL says otherwise.
+    """Have Arrow allocate with jemalloc, if it has that, unless ARROW_DEFAULT_MEMORY_POOL says otherwise.
 
-    mimalloc, its default, gives freed memory back to the system and asks for it anew for the next batch: a pass over
-    the pool takes a quarter longer.
+    mimalloc, its default, returns freed memory to the system and requests it again for the next batch: a pass over the
+    pool takes a quarter longer.
     """
     if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ and "jemalloc" in pa.supported_memory_backends():
         pa.set_memory_pool(pa.jemalloc_memory_pool())

@@ -1,7 +1,7 @@
 """Foreign errors, each in one line with what to do.
 
-What belongs here: what DuckDB, SQLite, Dagster, the system and Python itself raise, in words. What does not: this
-project's own errors, which say it themselves where they are raised.
+What belongs here: what to say of errors that DuckDB, SQLite, Dagster, the system and Python raise. What does not: how
+they are recognized by their wording (``resources/wording.py``), this project's own errors, whose messages say it all.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import sqlite3
 
 import duckdb
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.store import DISK_FULL
 
-#: Packages whose exceptions are messages to whoever runs this.
+#: Packages whose exceptions are messages to the user.
 OURS = ("dsir", "dsir_dagster")
+
+#: What the system says when a user may not write.
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _NO_WRITING = "it is read-only or another user's: name another folder, or have its owner do this"
 _NO_MEMORY = (
@@ -26,17 +30,17 @@ _REBUILD = "`dsir verify --rebuild` makes the catalog again from the files"
 
 
 def explained(error: BaseException) -> str | None:
-    """Say in one line what a foreign error is and what to do.
+    """Explain a foreign error in one line, with what to do.
 
     Parameters
     ----------
     error : BaseException
-        What it was raised from is looked at where it says nothing itself.
+        If it says nothing itself, its cause is explained.
 
     Returns
     -------
     str or None
-        None where the error is neither foreign nor one of :data:`OURS`: a fault of the code, whose traceback is wanted.
+        None for a bug, whose traceback is wanted: an error that is neither foreign nor one of :data:`OURS`.
     """
     if type(error).__module__.split(".")[0] in OURS:
         return str(error)
@@ -46,12 +50,10 @@ def explained(error: BaseException) -> str | None:
         said = _first_line(error)
         return f"{_NO_MEMORY}: {said}" if said else _NO_MEMORY
     if isinstance(error, RecursionError):
-        return (
-            "something is nested deeper than Python can follow: a record, or the configuration; nest it less"
-        )
+        return "a record or the configuration is nested deeper than Python can follow; flatten it"
     if isinstance(error, UnicodeEncodeError):
         bad = error.object[error.start : error.end]
-        return f"{bad!r} has no place in {error.encoding}: a name that is not UTF-8? Rename the file"
+        return f"{bad!r} cannot be written as {error.encoding}: a name that is not UTF-8? Rename the file"
     if isinstance(error, UnicodeError):
         return f"text that is not UTF-8: {error}; write it again as UTF-8"
     if isinstance(error, duckdb.Error):
@@ -61,7 +63,7 @@ def explained(error: BaseException) -> str | None:
         return f"not YAML: {' '.join(str(error).split())}"
     if isinstance(error, sqlite3.Error) or module == "sqlalchemy":
         return _of_sqlite(error)
-    cause = error.__cause__ and explained(error.__cause__)
+    cause = explained(error.__cause__) if error.__cause__ else None
     if module == "dagster":
         return cause or f"Dagster: {' '.join(str(error).split())[:500]}"
     if module == "rich":
@@ -73,39 +75,38 @@ def _of_system(error: OSError) -> str:
     text = error.strerror or str(error)
     if error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {text}"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in DENIED:
         return f"{text}; {_NO_WRITING}"
     if error.errno in DISK_FULL and "make room" not in text:
-        return f"{text}; what is done stays: make room and start again"
+        return f"{text}; finished work is kept: make room and start again"
     return text
 
 
 def _of_duckdb(error: duckdb.Error) -> str:
     text = _first_line(error)
-    if any(os.strerror(number) in text for number in (errno.EACCES, errno.EPERM, errno.EROFS)) or (
-        "read-only" in text
-    ):
+    if wording.READ_ONLY(error) or wording.system_error(error, DENIED) is not None:
         return f"{text}; {_NO_WRITING}"
-    if any(os.strerror(number) in text for number in DISK_FULL):
-        return f"{text}; what is done stays: make room and start again"
-    if "TProtocolException" in text:
+    if wording.system_error(error, DISK_FULL) is not None:
+        return f"{text}; finished work is kept: make room and start again"
+    if wording.BAD_PARQUET_FOOTER(error):
         return "a file of an output is damaged; `dsir verify` names it and sets it aside, `dsir run` makes it again"
     damage = duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException
-    if isinstance(error, damage) or "not a valid DuckDB database" in text or "orrupt" in text:
+    if isinstance(error, damage) or wording.NO_DATABASE(error):
         return f"{text} If it stays so, the catalog is damaged: {_REBUILD}"
     return text
 
 
-def _of_sqlite(error: Exception) -> str:
-    text = _first_line(getattr(error, "orig", None) or error)
-    where = f"{os.environ.get('DAGSTER_HOME', 'DAGSTER_HOME')}, where Dagster keeps its history: {text}"
-    if "is full" in text:
-        return f"{where}; what is done stays: make room and start again"
-    if "readonly" in text or "unable to open" in text:
+def _of_sqlite(error: BaseException) -> str:
+    error = getattr(error, "orig", None) or error  # SQLAlchemy wraps SQLite's
+    home = os.environ.get("DAGSTER_HOME", "DAGSTER_HOME")
+    where = f"{home}, where Dagster keeps its history: {_first_line(error)}"
+    if wording.SQLITE_FULL(error):
+        return f"{where}; finished work is kept: make room and start again"
+    if wording.SQLITE_NOT_WRITABLE(error):
         return f"{where}; {_NO_WRITING}"
-    if "locked" in text:
-        return f"{where}; another process has held it for long: end it and start again"
-    if "malformed" in text or "not a database" in text or "disk I/O" in text:
+    if wording.SQLITE_LOCKED(error):
+        return f"{where}; another process has held it for too long: end it and start again"
+    if wording.SQLITE_DAMAGED(error) or wording.SQLITE_IO(error):
         return f"{where}; move the folder away, a new one is made: outputs and the catalog are not in it"
     return where
 

@@ -1,7 +1,7 @@
-"""What an asset of the graph is: one record says all of it, and everything else follows from the records.
+"""What an asset of the graph is: one record declares it, and everything else follows from the records.
 
-What belongs here: the record, and the graph that they make. What does not: the records themselves, each beside its
-asset's step (``assets/``); what follows from them: outputs and fingerprints (``resources/plan.py``), Dagster's
+What belongs here: the record, the signature of its step, and the graph. What does not: the records themselves, each
+beside its step (``assets/``); what follows from them: outputs and fingerprints (``resources/plan.py``), Dagster's
 definitions and the job `refresh` (``dagster_project/``).
 """
 
@@ -12,13 +12,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import dagster as dg
 
 if TYPE_CHECKING:
     from dsir_dagster.resources.plan import Output, Plan
     from dsir_dagster.resources.settings import Settings
     from dsir_dagster.resources.snapshot import Snapshot
     from dsir_dagster.resources.store import FileKind
+    from dsir_dagster.resources.workspace import Workspace
+
+Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
+
+#: What Dagster shows of an output.
+Report: TypeAlias = Mapping[str, int | float | str | dg.MetadataValue]
+
+#: Outputs that are done and recorded, with their reports.
+Made: TypeAlias = "Iterator[tuple[Output, Report]]"
+
+
+class RunOptions(dg.Config):
+    """Options of a run that recomputes outputs; change them in the launchpad.
+
+    Attributes
+    ----------
+    force : bool
+        Recompute outputs even if they are fresh.
+    """
+
+    force: bool = False
+
+
+#: Class of the options that a step takes.
+Options = TypeVar("Options", bound=RunOptions)
+
+#: Takes Dagster's context, a workspace, partitions and options; makes and yields these outputs.
+Step: TypeAlias = "Callable[[Context, Workspace, Sequence[str], Options], Made]"
 
 
 class Partitions(enum.Enum):
@@ -27,11 +57,11 @@ class Partitions(enum.Enum):
     SHARDS = "each file of the pool"
     TARGETS = "each target"
     SELECTIONS = "each selection"
-    PINNED = "the distribution that the estimator is pinned to, where the configuration pins one"
+    PINNED = "the distribution that the estimator is pinned to, if the configuration pins one"
     NONE = "it has none"
 
     def keys(self, plan: Plan) -> list[str]:
-        """Return the partition keys of a plan; ``['']`` without partitions."""
+        """Return a plan's partition keys; ``['']`` without partitions."""
         settings = plan.settings
         if self is Partitions.SHARDS:
             return sorted(plan.shards)
@@ -45,21 +75,21 @@ class Partitions(enum.Enum):
 
     @property
     def many(self) -> bool:
-        """Whether one run makes many of them, each an event of its own."""
+        """Whether one run makes many of them, with an event for each."""
         return self in (Partitions.SHARDS, Partitions.TARGETS)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an output has to be made of.
+    """What an output should be made of.
 
     Attributes
     ----------
     inputs : mapping of str to str
-        Name of an input to its fingerprint, or to its text where that is short.
+        Name of an input to its fingerprint, or to its text if short.
     decisive : mapping of str to str, optional
-        What the fingerprint is the hash of, where that is less than the inputs: an input may change in a part that
-        the output does not depend on.
+        What the fingerprint hashes, if less than the inputs: an input may change in a part the output does not depend
+        on.
     """
 
     inputs: Mapping[str, str]
@@ -74,20 +104,20 @@ class Check:
     ----------
     name, description : str
     evaluate : callable
-        Takes a workspace, a partition and a log; returns Dagster's AssetCheckResult.
+        Takes a workspace, a partition and a log.
     blocking : bool
-        Whether what follows waits for it to pass.
+        Whether downstream assets wait for it to pass.
     by_partition : bool
-        Whether it is evaluated of each partition, or of the asset as a whole.
+        Whether it is evaluated for each partition or for the asset as a whole.
     exists : callable
-        Takes the settings: whether there is such a check.
+        Takes the settings; tells whether the check applies.
     due : callable
-        Takes a snapshot and what a stage of a refresh made; returns the outputs that it is evaluated of.
+        Takes a snapshot and what a stage of a refresh made; returns the outputs to evaluate it for.
     """
 
     name: str
     description: str
-    evaluate: Callable[..., Any]
+    evaluate: Callable[[Workspace, str, dg.DagsterLogManager], dg.AssetCheckResult]
     blocking: bool = False
     by_partition: bool = True
     exists: Callable[[Settings], bool] = lambda settings: True
@@ -95,40 +125,39 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Asset:
-    """One asset: what it is made of, by what, into which files, and how it is shown.
+class Asset(Generic[Options]):
+    """One asset: what it is made of, by which step, into which files, and how Dagster shows it.
 
     Attributes
     ----------
     name : str
     version : str
-        Of the code that shapes its outputs: raised when they change for the same inputs. '' where outputs that are
-        there hold whatever becomes of the code.
+        Of the code that shapes its outputs; raised when these change for the same inputs. '' if existing outputs stay
+        valid whatever the code.
     description : str
         For Dagster.
     partitions : Partitions
     after : tuple of str
-        Assets that it is made of.
+        Assets it is made of.
     inputs : callable
-        Takes a plan and a partition; returns what the output has to be made of, but for the version.
-    step : callable, optional
-        Takes Dagster's context, a workspace, partitions and options; makes these outputs, as
-        ``assets.materialize.Made`` says. None: another asset's step makes it, the one named by ``made_by``.
+        Takes a plan and a partition; returns what the output should be made of, except for the version.
+    step : Step, optional
+        None: the step of the asset ``made_by`` makes it.
     options : type, optional
-        Class of the options of a run. Default: ``assets.materialize.RunOptions``.
+        Class of a run's options. Default: `RunOptions`.
     group : str
         Dagster's.
     kinds : tuple of str
-        What it is made with: Dagster shows these as labels.
+        What it is made with; Dagster shows these as labels.
     files : tuple of FileKind
-        Kinds of files that an output has.
+        Kinds of files an output has.
     keeps_versions : bool
-        Whether outputs of older fingerprints stay, each in a folder of its own.
+        Whether outputs with older fingerprints stay, each in its own folder.
     checks : tuple of Check
     finish : callable, optional
-        Takes Dagster's context and a workspace; is called at the end of a run of it, whether that failed or not.
+        Takes Dagster's context and a workspace; called at the end of a run, whether it failed or not.
     made_by : str
-        The asset whose step makes it; it is none of Dagster's assets then.
+        The asset whose step makes it; Dagster does not show it then.
     """
 
     name: str
@@ -136,21 +165,21 @@ class Asset:
     description: str
     partitions: Partitions
     inputs: Callable[[Plan, str], Inputs]
-    step: Callable[..., Any] | None = None
+    step: Step[Options] | None = None
     after: tuple[str, ...] = ()
-    options: type | None = None
+    options: type[Options] | None = None
     group: str = ""
     kinds: tuple[str, ...] = ()
     files: tuple[FileKind, ...] = ()
     keeps_versions: bool = False
     checks: tuple[Check, ...] = ()
-    finish: Callable[..., None] | None = None
+    finish: Callable[[Context, Workspace], None] | None = None
     made_by: str = ""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The assets, each after those that it is made of.
+    """The assets, in an order in which each follows those it is made of.
 
     Attributes
     ----------
@@ -158,34 +187,34 @@ class Graph:
         By name.
     """
 
-    assets: dict[str, Asset] = field(default_factory=dict)
+    assets: dict[str, Asset[Any]] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Asset:
+    def __getitem__(self, name: str) -> Asset[Any]:
         return self.assets[name]
 
-    def __iter__(self) -> Iterator[Asset]:
+    def __iter__(self) -> Iterator[Asset[Any]]:
         return iter(self.assets.values())
 
     @property
-    def shown(self) -> list[Asset]:
-        """Dagster's assets: those that have a step."""
+    def shown(self) -> list[Asset[Any]]:
+        """The assets that Dagster shows: those with a step."""
         return [asset for asset in self if asset.step]
 
     @property
     def versions(self) -> dict[str, str]:
-        """Version of the code of each asset of Dagster's."""
+        """Version of the code of every asset that Dagster shows."""
         return {asset.name: asset.version for asset in self.shown}
 
     def keeps_versions(self, name: str) -> bool:
-        """Whether old versions of an asset's outputs stay; no, of an asset that is not in the graph any more."""
+        """Whether old versions of an asset's outputs stay; False for an asset no longer in the graph."""
         return name in self.assets and self.assets[name].keeps_versions
 
-    def made_by(self, name: str) -> list[Asset]:
-        """Return the assets whose outputs a step makes: its own last."""
+    def made_by(self, name: str) -> list[Asset[Any]]:
+        """Return the assets whose outputs a step makes, its own last."""
         return [asset for asset in self if name in (asset.name, asset.made_by)]
 
 
 @cache
 def graph() -> Graph:
-    """Return the graph, ``assets.graph.GRAPH``; it is loaded at first use, since the assets build on this layer."""
+    """Return the graph, ``assets.graph.GRAPH``, loaded at first use since the assets build on this layer."""
     return import_module("dsir_dagster.assets.graph").GRAPH

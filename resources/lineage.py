@@ -1,7 +1,7 @@
 """One materialization of one output, as the catalog and the lineage files keep it.
 
-What belongs here: its fields, and decoding them, once. What does not: the tables (``resources/catalog.py``), the
-files (``resources/lineage_files.py``), whether an output is fresh (``resources/plan.py``).
+What belongs here: its fields, decoded once. What does not: the tables (``resources/catalog.py``), the files
+(``resources/lineage_files.py``), whether an output is fresh (``resources/plan.py``).
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-#: What the lineage says of a materialization beside its inputs; Dagster shows the same.
+#: What the lineage says about a materialization besides its inputs; Dagster shows the same.
 Metadata = Mapping[str, int | float | str]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that an evaluation measured: a row of the table ``evaluations``, whose columns it describes.
+    """A number measured by an evaluation: a row of the table ``evaluations``, with the same columns.
 
     Attributes
     ----------
     target : str
-        '' where it does not belong to one target, or is the mean over all.
+        '' if it belongs to no single target or is the mean over all.
     metric : str
         What was measured.
     pick : str
-        Of which documents: `selection`, `pool`, `random`, a method's name; `seed` for the selection under another seed.
+        On which documents: `selection`, `pool`, `random`, a method's name; `seed` for the selection under another seed.
     statistic : str
         `value`, the ends of its interval `low` and `high`, or the standard deviation `sd` over seeds.
     source : str
-        '' where it does not belong to one source.
+        '' if it belongs to no single source.
     value : float
     """
 
@@ -63,15 +63,15 @@ class Lineage:
     metadata : mapping
         Numbers and strings to show.
     modified : mapping of str to int
-        Path to when the file was written, by the file system's clock: nanoseconds. The catalog fills it in.
+        Path to the time the file was written, by the file system's clock, in nanoseconds; the catalog fills it in.
     sequence : int
         Number of the transaction that recorded it; the catalog fills it in.
     metrics : sequence of Metric, optional
-        Of an evaluation: what it measured, which replaces what was measured of the selection before.
+        What an evaluation measured; replaces what was measured on this selection before.
     absent : sequence of str
-        Its files that are not there, as :meth:`resources.workspace.Workspace.latest` finds out.
+        Its missing files, as found by :meth:`resources.workspace.Workspace.latest`.
     aside : bool
-        Whether ``dsir verify`` took one of them away.
+        Whether ``dsir verify`` moved one of them away.
     """
 
     asset: str
@@ -98,15 +98,23 @@ class Lineage:
 
     @property
     def name(self) -> str:
-        """``asset[partition]``, or the asset's name where there are no partitions."""
+        """``asset[partition]``, or the asset's name if it has no partitions."""
         return output_name(self.asset, self.partition)
 
+    def number(self, name: str) -> float:
+        """Return a number from the metadata; KeyError if it has none of this name."""
+        return float(self.metadata[name])
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Return a whole number from the metadata, or the default, if given, where it has none of this name."""
+        return int(self.metadata[name] if default is None else self.metadata.get(name, default))
+
     def mapping(self, name: str) -> dict:
-        """Return a mapping that the metadata hold as JSON; empty where they have none of this name."""
+        """Return a mapping that the metadata holds as JSON; empty if it has none of this name."""
         return json.loads(str(self.metadata.get(name, "{}")))
 
     def to_row(self) -> dict[str, object]:
-        """Return what the catalog and a lineage file keep, by column; ``metrics`` only where there are some."""
+        """Return what the catalog and a lineage file keep, by column; ``metrics`` only if there are any."""
         row = {
             name: value for name, value in vars(self).items() if name not in ("absent", "aside", "metrics")
         }
@@ -114,12 +122,12 @@ class Lineage:
 
     @classmethod
     def from_row(cls, row: Mapping) -> Lineage:
-        """Return the row of a table or a lineage file, its mappings and times decoded.
+        """Decode a row of the table or of a lineage file.
 
         Raises
         ------
         ValueError, TypeError
-            It is not one.
+            It is not such a row.
         """
         values = dict(row)
         for name in ("inputs", "files", "metadata", "modified"):
@@ -135,5 +143,5 @@ class Lineage:
 
 
 def output_name(asset: str, partition: str) -> str:
-    """Return ``asset[partition]``, or the asset's name where there are no partitions."""
+    """Return ``asset[partition]``, or the asset's name if it has no partitions."""
     return f"{asset}[{partition}]" if partition else asset

@@ -1,11 +1,11 @@
-"""The lineage of every output once more, as a small JSON file each, for a catalog that is damaged or gone.
+"""A second copy of every output's lineage, one small JSON file each, in case the catalog is damaged or lost.
 
-What belongs here: where such a file is, writing, reading and removing it. What does not: the catalog, which answers
-everything else (``resources/catalog.py``), what a file says of its own origin (``resources/store.py``).
+What belongs here: where these files are, writing, reading and removing them. What does not: the catalog, which answers
+all questions (``resources/catalog.py``), the origin in a data file's metadata (``resources/store.py``).
 
 =====================================================  ==================================================
 ``lineage/<asset>/<partition>.json``                   the newest materialization; ``~`` without partitions
-``lineage/<asset>/<selection>/<fingerprint>.json``     of selections and evaluations, every version
+``lineage/<asset>/<selection>/<fingerprint>.json``     every version of a selection or an evaluation
 =====================================================  ==================================================
 """
 
@@ -41,9 +41,9 @@ class LineageFiles:
         return self.folder / asset / f"{partition or '~'}.json"
 
     def write(self, rows: Iterable[Lineage]) -> None:
-        """Write rows of lineage, a file each, which appears whole or not at all.
+        """Write rows of lineage, each to a file that appears whole or not at all.
 
-        Only one process may write at a time: whoever has the catalog's lock.
+        Only the process that holds the catalog's lock may write.
 
         Raises
         ------
@@ -64,21 +64,21 @@ class LineageFiles:
                 raise OSError(error.errno, f"{error.strerror}; nothing was recorded", str(path)) from error
 
     def read(self) -> Iterator[Lineage]:
-        """Yield the rows of all files that can be read, in order of their paths."""
+        """Yield the rows of all readable files, in order of their paths."""
         for path in sorted(self.folder.glob("*/**/*.json")):
             try:
                 row = Lineage.from_row(json.loads(path.read_text(encoding="utf-8")))
                 if self.path(*row.key, row.fingerprint) == path:
                     yield row
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # no such file; its output is then computed again
+                continue  # not a lineage file, or damaged: its output is computed again
 
     def exist(self) -> bool:
-        """Return whether there is such a file at all: something was recorded in this home."""
+        """Return whether there is any lineage file, that is, whether anything was recorded in this home."""
         return any(self.folder.glob("*/**/*.json"))
 
     def remove(self, asset: str, partition: str, fingerprint: str) -> None:
-        """Remove the lineage file of an output, unless it is that of a later materialization."""
+        """Remove an output's lineage file, unless it belongs to a later materialization."""
         path = self.path(asset, partition, fingerprint)
         with contextlib.suppress(OSError, ValueError):
             if json.loads(path.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:

@@ -1,13 +1,13 @@
 """What every output should be made of, and whether it is.
 
-What belongs here: the inputs of each output, its fingerprint, the verdict fresh / stale / missing with
-the reason. Pure functions of the configuration, the files found and the lineage; nothing is read or
-written. What does not: carrying it out (``assets/``, ``dagster_project/runs.py``).
+What belongs here: an output's inputs, its fingerprint, and the verdict fresh / stale / missing with the reason. Pure
+functions of the configuration, the files found and the lineage; nothing is read or written. What does not: carrying it
+out (``assets/``, ``dagster_project/runs.py``).
 
-A fingerprint is the hash of an output's *inputs*: the fingerprints of the outputs it reads, the stamp
-of the file, the part of the configuration that shapes it, and the version of the code. Two outputs with
-the same fingerprint are the same; nothing else decides what is recomputed. Paths and run ids take no
-part, so a pool that moves to another folder stays fresh.
+A fingerprint is the hash of an output's *inputs*: the fingerprints of the outputs it reads, the stamp of the file, the
+part of the configuration that shapes it, and the version of the code. Outputs with the same fingerprint are the same;
+nothing else decides what is recomputed. Paths and run ids are not inputs, so a pool that moves to another folder stays
+fresh.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dsir_dagster.resources.store import Origin
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard's file as it was found.
+    """A shard's file as found.
 
     Attributes
     ----------
@@ -54,21 +54,21 @@ class ShardFile:
 
 @dataclass(frozen=True)
 class Output:
-    """One output: an asset's partition, what it is to be made of, and what is there.
+    """One output: an asset's partition, what it should be made of, and what exists.
 
     Attributes
     ----------
     asset, partition : str
         ``partition`` is '' for an asset without partitions.
     inputs : dict of str to str
-        What it has to be made of.
+        What it should be made of.
     features : dict
-        Feature configuration, to name differences by.
+        Feature configuration, kept with its files to name differences.
     found : Lineage or None
-        The newest row of lineage for this output.
+        Its newest row of lineage.
     decisive : dict of str to str, optional
-        What the fingerprint is the hash of, where that is less than the inputs: an input may change in a part that
-        the output does not depend on.
+        What the fingerprint hashes, if less than the inputs: an input may change in a part the output does not depend
+        on.
     """
 
     asset: str
@@ -80,8 +80,21 @@ class Output:
 
     @property
     def name(self) -> str:
-        """``asset[partition]``, or the asset's name where there are no partitions."""
+        """``asset[partition]``, or the asset's name if it has no partitions."""
         return output_name(self.asset, self.partition)
+
+    @property
+    def made(self) -> Lineage:
+        """The newest row of lineage of an output that was materialized.
+
+        Raises
+        ------
+        LookupError
+            It was not.
+        """
+        if self.found is None:
+            raise LookupError(f"{self.name} was never materialized; do that first")
+        return self.found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -91,7 +104,7 @@ class Output:
 
     @property
     def origin(self) -> Origin:
-        """What the output's files carry in their metadata."""
+        """What its files carry in their metadata."""
         return Origin(self.name, self.fingerprint, dict(self.features))
 
     @property
@@ -103,8 +116,8 @@ class Output:
 
     @property
     def changes(self) -> dict[str, list[str]]:
-        """Names of the inputs that are ``changed``, ``new`` or ``gone`` since it was made; sorted."""
-        then = self.found.inputs
+        """Names of the inputs that are ``changed``, ``new`` or ``gone`` since it was made, sorted."""
+        then = self.made.inputs
         return {
             "changed": sorted(key for key in self.inputs if key in then and then[key] != self.inputs[key]),
             "new": sorted(self.inputs.keys() - then.keys()),
@@ -113,7 +126,7 @@ class Output:
 
     @property
     def why(self) -> str:
-        """The reason of the state, for people; '' where it is fresh."""
+        """The reason for the state, in words; '' if fresh."""
         if self.found is None:
             return "never materialized"
         if self.found.absent:
@@ -134,22 +147,21 @@ class Output:
 
 
 def fingerprint(content: Mapping[str, str]) -> str:
-    """Hash a mapping to sixteen hexadecimal digits, whatever the order of its keys."""
+    """Hash a mapping to sixteen hexadecimal digits, independent of the order of its keys."""
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
 
 
 class Plan:
-    """All outputs of one configuration over the files that were found.
+    """All outputs of one configuration over the files found.
 
     Parameters
     ----------
     settings : Settings
     shards : list of ShardFile
     target_stamps : mapping of str to str
-        Stamp of each target's files, of the holdout's too.
-    latest : mapping of (asset, partition) to dict
-        :meth:`dsir_dagster.resources.workspace.Workspace.latest`, with the list ``absent`` of each row's files that are
-        not there.
+        Stamp of each target's files, including its holdout.
+    latest : mapping of (asset, partition) to Lineage
+        From :meth:`dsir_dagster.resources.workspace.Workspace.latest`.
     """
 
     def __init__(
@@ -171,7 +183,7 @@ class Plan:
 
     @cached_property
     def cause(self) -> str:
-        """Fingerprint of all that outputs follow from: the files, the configuration, the code."""
+        """Fingerprint of everything that determines the outputs: files, configuration, code."""
         files = {shard: file.stamp for shard, file in self.shards.items()}
         targets = {f"target {name}": stamp for name, stamp in self.target_stamps.items()}
         return fingerprint(
@@ -181,25 +193,25 @@ class Plan:
     # --- outputs ---------------------------------------------------------------------------------------------
 
     def output(self, asset: str, partition: str = "") -> Output:
-        """Return an output of the configuration, put together once; KeyError where a shard has no file."""
+        """Return an output of the configuration, built once; KeyError if a shard has no file."""
         key = asset, partition
         if key not in self._outputs:
             self._outputs[key] = self.made_of(asset, partition, self.graph[asset].inputs(self, partition))
         return self._outputs[key]
 
     def made_of(self, asset: str, partition: str, inputs: Inputs) -> Output:
-        """Return an output that is to be made of these inputs, and of its asset's code."""
+        """Return an output to be made of these inputs and its asset's code."""
         version = self.graph[asset].version
         code = {"code": version} if version else {}
         found = self.found(asset, partition)
         return Output(asset, partition, {**inputs.inputs, **code}, self.features, found, inputs.decisive)
 
     def found(self, asset: str, partition: str) -> Lineage | None:
-        """Return what there is of an output."""
+        """Return the newest row of lineage of an output."""
         return self._latest.get((asset, partition))
 
     def outputs_of(self, asset: str) -> list[Output]:
-        """Return the outputs of one asset."""
+        """Return an asset's outputs."""
         return [self.output(asset, key) for key in self.graph[asset].partitions.keys(self)]
 
     def outputs(self) -> list[Output]:
@@ -207,13 +219,13 @@ class Plan:
         return [output for asset in self.graph for output in self.outputs_of(asset.name)]
 
     def fresh(self, asset: str) -> list[str]:
-        """Return the partitions of an asset that are fresh, sorted."""
+        """Return an asset's fresh partitions, sorted."""
         return sorted(each.partition for each in self.outputs_of(asset) if each.state == "fresh")
 
-    # --- what takes part -------------------------------------------------------------------------------------
+    # --- what outputs are made of ----------------------------------------------------------------------------
 
     def raw_counts(self, shard: str) -> Output:
-        """Return the counts of one shard; KeyError where no file has this key."""
+        """Return the counts of one shard; KeyError if no file has this key."""
         return self.output("raw_counts", shard)
 
     def target_counts(self, target: str) -> Output:
@@ -227,17 +239,17 @@ class Plan:
 
     @cached_property
     def uncounted(self) -> list[str]:
-        """Shards that are not counted yet, or not any more, sorted."""
+        """Shards not counted yet, or no longer, sorted."""
         return sorted(self.shards.keys() - set(self.counted))
 
     @property
     def without(self) -> str:
-        """Say which shards are not counted and so take no part; '' if all are."""
+        """Say which shards are left out because they are not counted; '' if none."""
         if not self.uncounted:
             return ""
         more = f" and {len(self.uncounted) - 10} more" if len(self.uncounted) > 10 else ""
         return (
-            f"{len(self.uncounted)} of {len(self.shards)} shards are not counted and take no part: "
+            f"{len(self.uncounted)} of {len(self.shards)} shards are not counted and are left out: "
             f"{', '.join(self.uncounted[:10])}{more}"
         )
 
@@ -248,17 +260,17 @@ class Plan:
 
     @cached_property
     def raw_distribution(self) -> Output | None:
-        """The pinned distribution of the pool; None where the configuration pins none."""
+        """The pinned distribution of the pool; None if the configuration pins none."""
         return next(iter(self.outputs_of("raw_distribution")), None)
 
     @property
     def importance_estimator(self) -> Output:
-        """The estimator over the pool, or its pinned distribution, and the targets that are counted."""
+        """The estimator over the pool, or its pinned distribution, and the counted targets."""
         return self.output("importance_estimator")
 
     @cached_property
     def fitted_pool(self) -> dict[str, str]:
-        """What the estimator is made of beside the targets."""
+        """What the estimator is made of besides the targets."""
         pinned = self.raw_distribution
         outputs = [pinned] if pinned else [self.raw_counts(shard) for shard in self.counted]
         configuration = self.settings.estimator.model_dump(exclude={"fit": {"max_drift"}})
@@ -284,11 +296,11 @@ class Plan:
         return Origin(output_name("weights", shard), fingerprint(made_of), dict(self.features))
 
     def code(self, *assets: str) -> str:
-        """Return the versions of the code of some assets, as an input."""
+        """Return the versions of some assets' code, as an input."""
         return ", ".join(self.graph[asset].version for asset in assets)
 
     def reading(self, reader: RawSource | Target) -> dict[str, str]:
-        """Return what the counts of a source's or target's files are made of beside the files."""
+        """Return what the counts of a source or target are made of besides its files."""
         key = type(reader).__name__, reader.name
         if key not in self._readings:
             self._readings[key] = self._reading(reader)
@@ -306,19 +318,19 @@ class Plan:
 
 
 def takes_part(plan: Plan, output: Output) -> bool:
-    """Whether an output can be made: of a shard whose counts are not fresh, nothing that follows from them can."""
+    """Whether an output can be made: nothing downstream of a shard's counts can until these are fresh."""
     asset = plan.graph[output.asset]
     follows = asset.partitions is Partitions.SHARDS and bool(asset.after)
     return not follows or output.partition in plan.counted
 
 
 def canonical(value: object) -> str:
-    """Write a value of the configuration as JSON that does not depend on the order of its keys."""
+    """Write a configuration value as JSON, independent of the order of its keys."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _difference(key: str, then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Name a changed input; of a piece of configuration, name the keys and their values."""
+    """Name a changed input; for a part of the configuration, its changed keys and their values."""
     try:
         old, new = json.loads(then[key]), json.loads(now[key])
     except ValueError:
@@ -334,5 +346,5 @@ def _difference(key: str, then: Mapping[str, str], now: Mapping[str, str]) -> st
 
 
 def _set(value: object) -> object:
-    """Return a value of the configuration without what is not set in it."""
+    """Return a configuration value without its unset keys."""
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value

@@ -1,10 +1,10 @@
-"""Plots in Dagster's metadata and on the page of a selection.
+"""Plots in Dagster's metadata and in the report of a selection.
 
-What belongs here: what is drawn, how it looks, the counts that a histogram is drawn from. What does not: other
-numbers (``assets/selections.py``, ``assets/evaluations.py``), tables (``resources/table.py``).
+What belongs here: what is drawn, how it looks, the counts behind a histogram. What does not: other numbers
+(``assets/selections.py``, ``assets/measuring/``), tables (``resources/table.py``).
 
-matplotlib is imported when a plot is drawn, so that commands that draw none start without it. Figures are made
-without pyplot, which keeps a list of open figures and is not safe in threads.
+matplotlib is imported when a plot is drawn, so that commands without plots start faster. Figures are made without
+pyplot, which keeps a list of open figures and is not thread-safe.
 """
 
 import base64
@@ -12,7 +12,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -20,23 +20,24 @@ from dsir.matching import Round
 from dsir_dagster.resources.borders import visible
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: The most targets in a plot of log weights, and the most names in a plot of bars.
 PANELS, ROWS = 4, 15
-#: Bins of lengths: four for each doubling.
+#: Bins of lengths: four a doubling.
 LENGTHS = 128
 
 POOL, SELECTION, TOP_K, INK = "#c5cbd3", "#1f6fb4", "#e8a33d", "#30343b"
 COLORS = {"selection": SELECTION, "top-k": TOP_K, "random": POOL}
-#: Colors of the other methods that a selection is compared with.
+#: Colors of the other methods a selection is compared with.
 OTHERS = ["#3f9b6c", "#8a63b5", "#c9585b", "#4aa5b0", "#8c7a5b"]
 
 
 @dataclass
 class Plot:
-    """A figure, and what is said of it.
+    """A figure with its description and notes.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class Plot:
         Its layout is final.
     alt : str
     notes : list of str
-        What stands below the picture.
+        Shown below the picture.
     png : bytes
     """
 
@@ -55,13 +56,16 @@ class Plot:
 
     @property
     def markdown(self) -> str:
-        """As markdown with the picture in it, and the notes below."""
+        """As markdown, with the picture inline and the notes below."""
         picture = f"![{self.alt}](data:image/png;base64,{base64.b64encode(self.png).decode()})"
         return "\n\n".join([picture, *self.notes])
 
 
 #: A number and the ends of its interval.
-Measured = tuple[float, float, float]
+Measured: TypeAlias = tuple[float, float, float]
+
+#: A label, a color, a value for each name, and their distances down and up to the ends of intervals, or None.
+Bars: TypeAlias = tuple[str, str, Sequence[float] | np.ndarray, np.ndarray | None]
 
 
 class Histogram:
@@ -107,17 +111,17 @@ class Histogram:
 def log_weights(
     targets: list[str], eligible: list[Histogram], picked: list[np.ndarray], cut: bool = True
 ) -> Plot:
-    """Plot how many eligible documents, and how many of those picked, have which log weight.
+    """Plot the log weights of the eligible documents and of those picked, as histograms.
 
     Parameters
     ----------
     targets : list of str
     eligible : list of Histogram
-        For each target, or the first ``PANELS``; not empty.
+        By target, at least for the first ``PANELS``; not empty.
     picked : list of ndarray of dsir.selection.CANDIDATE
-        For each target, ranked.
+        By target, ranked.
     cut : bool
-        Show the smallest key, where keys are log weights with or without noise.
+        Show the smallest key; for keys that are log weights with or without noise.
     """
     shown = min(len(targets), PANELS)
     rows, columns = (shown + 1) // 2, min(shown, 2)
@@ -153,12 +157,12 @@ def log_weights(
 
 
 def composition(shares: list[tuple[str, float, float]]) -> Plot:
-    """Plot the share of every source in the pool and in the selection.
+    """Plot the sources' shares of the pool and of the selection.
 
     Parameters
     ----------
     shares : list of (source, share of the pool, share of the selection)
-        In the order to show them in. Beyond 15, those with the smallest shares are added up.
+        In the order shown. Beyond ``ROWS``, those with the smallest shares are added up.
     """
     largest = sorted(shares, key=lambda row: -max(row[1:]))[:ROWS]
     rows = [row for row in shares if row in largest]
@@ -167,17 +171,17 @@ def composition(shares: list[tuple[str, float, float]]) -> Plot:
             (f"other ({len(rest)} sources)", sum(row[1] for row in rest), sum(row[2] for row in rest))
         )
     names, pool, selection = zip(*rows, strict=True)
-    groups = [("pool", POOL, pool, None), ("selection", SELECTION, selection, None)]
+    groups: list[Bars] = [("pool", POOL, pool, None), ("selection", SELECTION, selection, None)]
     return bars(names, groups, "share of the documents", ".1%")
 
 
-def kl_reduction(reductions: list[tuple[str, Mapping[str, Measured]]]) -> Plot:
-    """Plot the KL reduction of the selection and of what it is compared with, for every target.
+def kl_reduction(reductions: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
+    """Plot the KL reduction of the selection and of what it is compared with, by target.
 
     Parameters
     ----------
-    reductions : list of (target, mapping of pick to (value, low, high))
-        All with the same picks, of which one is called ``selection``.
+    reductions : sequence of (target, mapping of pick to (value, low, high))
+        All with the same picks, one of them ``selection``.
     """
     shown = reductions[:ROWS]
     note = of_many("targets", len(shown), len(reductions))
@@ -186,13 +190,13 @@ def kl_reduction(reductions: list[tuple[str, Mapping[str, Measured]]]) -> Plot:
     )
 
 
-def kl_over_random(views: list[tuple[str, Mapping[str, Measured]]]) -> Plot:
+def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
     """Plot how much closer to the target than random picks the others are, under several views of the n-grams.
 
     Parameters
     ----------
-    views : list of (view, mapping of pick to (value, low, high))
-        As those of :func:`kl_reduction`.
+    views : sequence of (view, mapping of pick to (value, low, high))
+        As in :func:`kl_reduction`.
     """
     return bars(
         [name for name, _ in views], of_picks(views), "KL reduction over random, nats", ".3f", INTERVALS
@@ -200,13 +204,13 @@ def kl_over_random(views: list[tuple[str, Mapping[str, Measured]]]) -> Plot:
 
 
 INTERVALS = (
-    "Lines: 95 % intervals over held-out documents; of random picks, two standard deviations over seeds."
+    "Lines: 95 % intervals over held-out documents; for random picks, two standard deviations over seeds."
 )
 
 
-def of_picks(rows: list[tuple[str, Mapping[str, Measured]]]) -> list[tuple]:
-    """Return a group of bars for every pick, with the distances to the ends of its interval."""
-    groups = []
+def of_picks(rows: Sequence[tuple[str, Mapping[str, Measured]]]) -> list[Bars]:
+    """Return a group of bars for every pick, with the distances to the ends of its intervals."""
+    groups: list[Bars] = []
     others = iter(OTHERS * len(rows[0][1]))
     for pick in rows[0][1]:
         measured = np.array([picks[pick] for _, picks in rows], dtype=float)
@@ -216,12 +220,12 @@ def of_picks(rows: list[tuple[str, Mapping[str, Measured]]]) -> list[tuple]:
 
 
 def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
-    """Plot which share of the documents has which length, in the pool and in the selection.
+    """Plot the lengths of documents in the pool and in the selection, as shares.
 
     Parameters
     ----------
     pool, selection : ndarray of int64, shape (LENGTHS,)
-        Numbers of documents with ``2^(i/4)`` tokens or more, but fewer than ``2^((i+1)/4)``.
+        Numbers of documents with at least ``2^(i/4)`` but fewer than ``2^((i+1)/4)`` tokens.
     """
     from matplotlib.ticker import LogLocator, MaxNLocator
 
@@ -246,13 +250,13 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
 
 
 def rounds(curve: list[Round], best: int) -> Plot:
-    """Plot how close the mean of the rounds came to both parts of the target, round after round of matching.
+    """Plot how close the mean of the rounds of matching came to both parts of the target.
 
     Parameters
     ----------
     curve : list of dsir.matching.Round
     best : int
-        Number of the last round that is part of the mean.
+        Number of the last round in the mean.
     """
     figure, [ax] = new_figure(2.8)
     numbers = [each.number for each in curve]
@@ -268,21 +272,20 @@ def rounds(curve: list[Round], best: int) -> Plot:
     return finished(figure, "KL by round")
 
 
-def bars(names: Sequence[str], groups: list[tuple], quantity: str, form: str, note: str = "") -> Plot:
-    """Plot horizontal bars: a row for every name, in it a bar of every (label, color, values, errors or None).
-
-    ``errors`` are the distances down and up from each value: ndarray of float64, shape (2, names).
-    """
+def bars(names: Sequence[str], groups: Sequence[Bars], quantity: str, form: str, note: str = "") -> Plot:
+    """Plot horizontal bars: a row for every name, with a bar from every group."""
     figure, [ax] = new_figure(max(1.8, 0.7 + len(names) * (0.06 + 0.15 * len(groups))))
     height = 0.8 / len(groups)
     for index, (label, color, values, errors) in enumerate(groups):
         at = np.arange(len(names)) + (index + 0.5) * height - 0.4
-        style = {"ecolor": INK, "capsize": 2, "error_kw": {"linewidth": 1}}
-        ax.barh(at, values, 0.9 * height, color=color, label=label, xerr=errors, **style)
+        width, line = 0.9 * height, {"linewidth": 1}
+        ax.barh(
+            at, values, width, color=color, label=label, xerr=errors, ecolor=INK, capsize=2, error_kw=line
+        )
         up = np.zeros(len(at)) if errors is None else errors[1]
         for y, value, error in zip(at, values, up, strict=True):
-            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-            ax.annotate(f"{value:{form}}", (max(value + error, 0), y), fontsize=8, color=INK, **where)
+            end, text, beside = (max(value + error, 0), y), f"{value:{form}}", "offset points"
+            ax.annotate(text, end, (4, 0), textcoords=beside, va="center", fontsize=8, color=INK)
     ax.axvline(0, color=INK, linewidth=0.8)
     ax.set_yticks(np.arange(len(names)), [shortened(name, 28) for name in names])
     ax.set(xticks=[], xlabel=quantity, ylim=(len(names) - 0.5, -0.5))
@@ -291,7 +294,7 @@ def bars(names: Sequence[str], groups: list[tuple], quantity: str, form: str, no
 
 
 def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple["Figure", list["Axes"]]:
-    """Return a figure, 7 inches wide, and its axes: no box, small labels."""
+    """Return a figure 7 inches wide and its axes, without a box and with small labels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, height), dpi=110, layout="constrained", facecolor="white")
@@ -310,26 +313,34 @@ def finished(figure: "Figure", alt: str, *notes: str) -> Plot:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image  # matplotlib's own dependency
 
-    labels = {}
+    labels: dict[str, Artist] = {}
     for ax in figure.axes:
         labels |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    style = {"ncols": len(labels), "frameon": False, "fontsize": 8, "labelcolor": INK, "handlelength": 1.4}
-    figure.legend(labels.values(), labels.keys(), loc="outside upper left", **style)
+    figure.legend(
+        list(labels.values()),
+        list(labels),
+        loc="outside upper left",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+        handlelength=1.4,
+    )
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     file = io.BytesIO()
-    # A palette makes a third of the bytes; Dagster keeps them with every materialization.
+    # A palette takes a third of the bytes, which Dagster keeps with every materialization.
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64).save(file, "png")
     figure.set_layout_engine("none")
     return Plot(figure, alt, list(filter(None, notes)), file.getvalue())
 
 
 def of_many(what: str, shown: int, n: int) -> str:
-    """Return a note where not all are shown."""
+    """Return a note if not all are shown."""
     return f"The first {shown} of {n} {what}." if shown < n else ""
 
 
 def shortened(name: str, length: int) -> str:
-    """Return a name as a label: on one line, not too long, its dollar signs no formula."""
+    """Return a name as a label: one line, not too long, without dollar signs that start a formula."""
     line = visible(name)
     return (line if len(line) <= length else line[: length - 1] + "…").replace("$", r"\$")

@@ -1,7 +1,7 @@
-"""Progress of long work: documents, MB and MB/s, to whoever listens.
+"""Progress of long work: documents, MB and MB/s, for any listener.
 
-What belongs here: adding up and telling now and then. What does not: how it is shown (the Dagster log,
-or the line of ``dsir run``).
+What belongs here: adding up and reporting at intervals. What does not: how it is shown (Dagster's log, the display of
+``dsir run``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-#: Called with every change; ``dsir run`` puts its display here.
+#: Called at every change; ``dsir run`` adds its display here.
 listeners: list[Callable[[Progress], None]] = []
 
 
@@ -21,9 +21,9 @@ class Progress:
     ----------
     asset : str
     partitions : int
-        How many partitions the step is to do.
+        How many partitions the step has to do.
     log : callable
-        Takes a line of text; called every ``interval`` seconds at most.
+        Takes a line of text; called at most every ``interval`` seconds.
     interval : float
         Seconds.
     """
@@ -43,7 +43,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def add(self, *, documents: int = 0, bytes: int = 0, partitions: int = 0) -> None:
-        """Add what was done since the last call; any thread may call."""
+        """Add work done since the last call; thread-safe."""
         with self._lock:
             self.documents += documents
             self.bytes += bytes

@@ -9,6 +9,7 @@ version. Ray repeats the tasks of a worker or a node that is lost. Nothing goes 
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 import traceback
@@ -85,7 +86,7 @@ class Ray:
 
         if not ray.is_initialized():
             try:
-                ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 raise ConfigError(
                     f"compute.address: no Ray cluster at {self._address}; start one with `ray start --head`, or name "

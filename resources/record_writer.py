@@ -1,7 +1,7 @@
 """The files of a selection: chosen records, each with its provenance.
 
-What belongs here: the formats of these files. What does not: reading the records (``resources/records.py``), and moving
-the finished folder to its place (the caller writes into a temporary folder and renames it).
+What belongs here: the formats of these files. What does not: reading the records (``resources/records.py``), moving the
+finished folder into place (the caller writes into a temporary folder and renames it).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -34,14 +34,18 @@ PROVENANCE = pa.struct(
         ("version", pa.string()),
     ]
 )
-#: The same of pieces, and of whole records among them.
+#: The same for selections that contain pieces; null in a whole record.
 PROVENANCE_OF_PIECES = pa.struct([*PROVENANCE, *PIECE.items()])
 PROVENANCE_FIELD = "_dsir"
 JSON_COLUMNS_KEY = b"dsir_json_columns"
 
 _ROW_GROUP = 1 << 16
-_ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|64|73|69|72)")  # a character of "_dsir", escaped
-_CONFLICT = (pa.ArrowException, OverflowError, UnicodeEncodeError)  # of types, or beyond Arrow's types
+_ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|64|73|69|72)")  # an escaped character of "_dsir"
+_CONFLICT = (
+    pa.ArrowException,
+    OverflowError,
+    UnicodeEncodeError,
+)  # values of different types, or outside of Arrow's types
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Part:
     bytes : int
         Size of the file.
     json_columns : tuple of str
-        Parquet: columns whose values have no common type; they hold JSON text.
+        Parquet: columns that hold JSON text because their values have no common type.
     """
 
     path: Path
@@ -67,8 +71,8 @@ class Part:
 class RecordWriter:
     """Write a selection as ``records-00000.<format>``, …; a context manager.
 
-    The same calls give the same bytes. JSON Lines records keep their bytes, with ``"_dsir"`` added as the
-    last key; Parquet gets ``_dsir`` as a struct column. A ``_dsir`` that a record already has is replaced.
+    The same calls give the same bytes. JSON Lines records keep their bytes and get ``"_dsir"`` as the last key; Parquet
+    gets ``_dsir`` as a struct column. A ``_dsir`` that a record already has is replaced.
 
     Parameters
     ----------
@@ -77,7 +81,7 @@ class RecordWriter:
     format : {"jsonl", "jsonl.zst", "parquet"}
         Format of the files.
     part_bytes : int
-        Uncompressed bytes of records after which the next file begins. Parquet holds as much in memory.
+        Uncompressed bytes of records after which the next file begins. Parquet holds that much in memory.
     """
 
     def __init__(
@@ -91,7 +95,8 @@ class RecordWriter:
         self._part_bytes = part_bytes
         self._parts: list[Part] = []
         self._records = self._held = 0  # of the current part
-        self._file = self._sink = None
+        self._file: BinaryIO | None = None
+        self._sink: BinaryIO | pa.NativeFile | None = None  # what compresses into the file, or the file
         self._pieces: list[tuple[Records | list[bytes], pa.StructArray]] = []
 
     def __enter__(self) -> RecordWriter:
@@ -111,17 +116,17 @@ class RecordWriter:
         records : Lines or pa.RecordBatch
             n records.
         provenance : list of dict or pa.StructArray, length n
-            log_weight, key, rank, target, shard, row, version of each; in addition, in all calls or in none, record,
-            begin_byte and end_byte, null where the record is whole.
+            log_weight, key, rank, epoch, target, shard, row and version of each record; in all calls or in none, also
+            record, begin_byte and end_byte, null if the record is whole.
 
         Raises
         ------
         ValueError
-            Other keys, or not one a record.
+            Wrong keys, or not one row for each record.
         OSError
             The file cannot be written; it is named, and closed.
         """
-        objects = _provenance_rows(provenance)
+        objects = provenance_rows(provenance)
         if len(objects) != len(records):
             raise ValueError(f"{len(records)} records but {len(objects)} rows of provenance")
         if self._format == "parquet":
@@ -129,7 +134,7 @@ class RecordWriter:
             return
         lines = records if isinstance(records, Lines) else json_lines(records, PROVENANCE_FIELD)
         batch: list[bytes] = []
-        for line, text in zip(lines, _provenance_texts(objects), strict=True):
+        for line, text in zip(lines, provenance_texts(objects), strict=True):
             if self._held >= self._part_bytes:
                 self._append(batch)
                 self._finish_part()
@@ -145,7 +150,7 @@ class RecordWriter:
         Returns
         -------
         list of Part
-            None if nothing was written.
+            Empty if nothing was written.
 
         Raises
         ------
@@ -162,7 +167,7 @@ class RecordWriter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Close the file and name it if it cannot be written."""
+        """Close the file and name it in the error if it cannot be written."""
         try:
             yield
         except OSError as error:
@@ -174,12 +179,15 @@ class RecordWriter:
         if not lines:
             return
         with self._writing():
-            if self._file is None:
-                self._file = open(self._path, "wb")
-                self._sink = self._file
-                if self._format == "jsonl.zst":
-                    self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
-            self._sink.write(b"".join(lines))
+            self._opened().write(b"".join(lines))
+
+    def _opened(self) -> BinaryIO | pa.NativeFile:
+        """Return what takes the lines of the current part; open it if it is new."""
+        if self._sink is None:
+            self._file = self._sink = open(self._path, "wb")
+            if self._format == "jsonl.zst":
+                self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
+        return self._sink
 
     def _hold(self, records: Records, objects: pa.StructArray) -> None:
         """Parquet: keep records until the part is full."""
@@ -209,8 +217,9 @@ class RecordWriter:
                 with open(self._path, "wb") as file:
                     pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
             else:
-                self._sink.close()
-                self._file.close()
+                for stream in (self._sink, self._file):
+                    if stream is not None:
+                        stream.close()
             size = self._path.stat().st_size
         self._parts.append(Part(self._path, self._records, size, json_columns))
         self._file = self._sink = None
@@ -228,8 +237,8 @@ class RecordWriter:
         self._records = 0
 
 
-def _provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
-    """Bring provenance into the type that is written."""
+def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
+    """Convert provenance to the type that is written."""
     if isinstance(provenance, list):
         keys = list(map(list, provenance)) or [PROVENANCE.names]
     else:
@@ -244,8 +253,8 @@ def _provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
     return pa.StructArray.from_arrays(columns, fields=list(type_))
 
 
-def _provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
-    """Write provenance as JSON; floats by repr, so that they come back bit by bit; not finite: null."""
+def provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
+    """Write provenance as JSON. Floats are written by repr, so they come back bit by bit; NaN and infinity are null."""
     names = objects.type.names
     columns = [json_values(objects.field(name)) for name in names]
     for values in zip(*columns, strict=True):
@@ -253,7 +262,7 @@ def _provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
 
 
 def _with_provenance(line: bytes, text: bytes) -> bytes:
-    """Add ``"_dsir"`` to a JSON object; a newline ends it."""
+    """Add ``"_dsir"`` and a newline to a JSON object."""
     line = line.rstrip(b" \t\r\n")
     if b'"_dsir"' in line or (b"\\u00" in line and _ESCAPED_NAME.search(line)):
         record = parse_record(line)
@@ -266,7 +275,7 @@ def _with_provenance(line: bytes, text: bytes) -> bytes:
 
 
 def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[pa.Table, tuple[str, ...]]:
-    """Put pieces into one table; a column without a common type becomes JSON text."""
+    """Join pieces into one table; a column without a common type becomes JSON text."""
     tables = []
     for records, _ in pieces:
         columns = _columns(records)
@@ -293,12 +302,12 @@ def _table(pieces: list[tuple[Records | list[bytes], pa.StructArray]]) -> tuple[
 
 
 def _columns(records: pa.RecordBatch | list[bytes]) -> dict[str, pa.Array | None]:
-    """Return the columns of a piece; None for one that has no type in Arrow."""
+    """Return the columns of a piece; None for a column without a type in Arrow."""
     if isinstance(records, pa.RecordBatch):
-        columns = zip(records.schema.names, records.columns, strict=True)
-        return {n: c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for n, c in columns}
+        given = zip(records.schema.names, records.columns, strict=True)
+        return {n: c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for n, c in given}
     parsed = [parse_record(line) for line in records]
-    columns = {}
+    columns: dict[str, pa.Array | None] = {}
     for name in dict.fromkeys(name for record in parsed for name in record):
         try:
             columns[name] = pa.array([record.get(name) for record in parsed])
@@ -308,7 +317,7 @@ def _columns(records: pa.RecordBatch | list[bytes]) -> dict[str, pa.Array | None
 
 
 def _unified(arrays: list[pa.Array | None]) -> pa.ChunkedArray | None:
-    """Concatenate under a common type without losing a value; None if there is none."""
+    """Concatenate under a common type that loses no value; None if there is none."""
     if any(array is None for array in arrays):
         return None
     try:
@@ -320,14 +329,14 @@ def _unified(arrays: list[pa.Array | None]) -> pa.ChunkedArray | None:
 
 
 def _has_empty_struct(type_: pa.DataType) -> bool:
-    """Tell whether Parquet cannot store the type."""
+    """Return whether Parquet cannot store the type."""
     if pa.types.is_struct(type_):
         return type_.num_fields == 0 or any(_has_empty_struct(field.type) for field in type_)
     return hasattr(type_, "value_type") and _has_empty_struct(type_.value_type)
 
 
 def _json_texts(records: pa.RecordBatch | list[bytes], name: str) -> pa.Array:
-    """Write a column as JSON text; null where a record has no such field."""
+    """Write a column as JSON text; null if a record has no such field."""
     if isinstance(records, pa.RecordBatch):
         found = name in records.schema.names
         values: Iterable = json_values(records.column(name)) if found else [None] * len(records)

@@ -1,8 +1,8 @@
 """Chosen records, read again from the corpus.
 
-What belongs here: original records, with every field they have, their text whole or cut down to a piece, and whether
-it is the text that was counted. What does not: texts of whole files (``resources/corpus``), which records are chosen
-(``dsir``), and writing them (``resources/record_writer.py``).
+What belongs here: original records with all their fields, their text whole or cut down to a piece, and the check that
+it is the text that was counted. What does not: texts of whole files (``resources/corpus``), choosing records
+(``dsir``), writing them (``resources/record_writer.py``).
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from dsir.features import hash_strings
+from dsir_dagster.resources.corpus import CorpusError, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields, put
-from dsir_dagster.resources.corpus.files import CorpusError, file_format
 from dsir_dagster.resources.corpus.jsontext import dump_json, parse_record
-from dsir_dagster.resources.corpus.lines import LineBlock, line_blocks
-from dsir_dagster.resources.corpus.tables import TableBlock, replace_column, table_blocks
+from dsir_dagster.resources.corpus.lines import LineBlock
+from dsir_dagster.resources.corpus.tables import TableBlock, replace_column
 
 if TYPE_CHECKING:
     from dsir_dagster.resources.settings import Reader
 
-#: Bytes of JSON Lines that are parsed together, or up to a block more.
+#: Bytes of JSON Lines that are parsed together; a block more at most.
 PARSED_BYTES = 1 << 20
 
 _CHANGED = "the file changed since it was counted: materialize raw_counts and weights of this shard again"
 
-_REPEATED = 16  # blocks of a file with columns that its records may become by being repeated
+_REPEATED = 16  # blocks of a file with columns that its repeated records may fill
 
 
 @dataclass
@@ -50,27 +50,27 @@ class Lines:
             yield bytes(view[start:end])
 
 
-Records = Lines | pa.RecordBatch
+Records: TypeAlias = Lines | pa.RecordBatch
 
 
 def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 1 << 20) -> Iterator[Records]:
-    """Read chosen records of a file, as they are, in one pass that ends at the last of them.
+    """Read chosen records of a file, unchanged, in one pass that ends at the last of them.
 
     Parameters
     ----------
     uri : str
         Path or URI of a corpus file.
     reader : Reader, RawSource or Target
-        What the file was read with.
+        How the file was read.
     rows : ndarray of int64, shape (n,)
-        Rows as in ``TextBatch.rows``, ascending, each once.
+        Rows as in ``TextBatch.rows``, strictly ascending.
     block_bytes : int
-        Bytes a block; at most one block is held, or one record where that is longer.
+        Bytes of a block; at most one block is held, or one record if that is longer.
 
     Yields
     ------
     Lines or pa.RecordBatch
-        Together n records, in the order of ``rows``; none of them is empty.
+        Together n records, in the order of ``rows``; each has at least one.
 
     Raises
     ------
@@ -82,16 +82,10 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
     rows = np.asarray(rows, np.int64)
     if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any()):
         raise ValueError("rows must be ascending, each once, from 0")
-    fields = RecordFields.of(reader)
-    is_lines = reader.reader is None and file_format(uri) == "jsonl"
-    if is_lines:
-        blocks = line_blocks(uri, fields, block_bytes)
-    else:
-        blocks = table_blocks(uri, reader, fields, block_bytes, all_columns=True)
     done = 0
-    with contextlib.closing(blocks):
+    with contextlib.closing(read_blocks(uri, reader, block_bytes, all_columns=True)) as blocks:
         while done < len(rows) and (block := next(blocks, None)) is not None:
-            if is_lines:
+            if isinstance(block, LineBlock):
                 stop = int(np.searchsorted(rows, block.row + block.count))
                 if stop > done and block.skipped:
                     break
@@ -122,7 +116,7 @@ def read_pieces(
     ends: np.ndarray,
     block_bytes: int = 1 << 20,
 ) -> Iterator[Records]:
-    """Read the records of chosen pieces, each with the piece in the place of its text.
+    """Read the records of chosen pieces, each with the piece in place of its text.
 
     Parameters
     ----------
@@ -136,8 +130,8 @@ def read_pieces(
     Yields
     ------
     Lines or pa.RecordBatch
-        Together n records, in the order given. The other fields are as they were; JSON Lines are written anew,
-        as compact JSON.
+        Together n records, in the given order. The other fields are unchanged; JSON Lines are rewritten as compact
+        JSON.
 
     Raises
     ------
@@ -158,12 +152,14 @@ def read_pieces(
             pieces += cut
             parents += [parent] * len(cut)
         done += len(found)
-        put_in = _pieces_of_lines if isinstance(found, Lines) else _pieces_of_table
-        yield from put_in(found, fields.text[0], parents, pieces, block_bytes)
+        if isinstance(found, Lines):
+            yield from _pieces_of_lines(found, fields.text[0], parents, pieces, block_bytes)
+        else:
+            yield from _pieces_of_table(found, fields.text[0], parents, pieces, block_bytes)
 
 
 def cut_pieces(uri: str, row: int, text: str, begins: np.ndarray, ends: np.ndarray) -> list[str]:
-    """Return the pieces of a record's text that lie between these bytes; :class:`CorpusError` if it is too short."""
+    """Return the pieces of a record's text between these bytes; raise :class:`CorpusError` if it is too short."""
     encoded = text.encode()
     if len(ends) and ends.max() > len(encoded):
         raise CorpusError(
@@ -174,7 +170,7 @@ def cut_pieces(uri: str, row: int, text: str, begins: np.ndarray, ends: np.ndarr
 
 
 def texts_of(uri: str, fields: RecordFields, records: Records | list[bytes]) -> pa.Array:
-    """Return the text of every record, or of every line of JSON, as it was when it was counted."""
+    """Return the texts of records, or of lines of JSON, extracted as for counting."""
     if isinstance(records, pa.RecordBatch):
         batch = TableBlock(uri, fields, np.arange(len(records)), records).parse()
     else:
@@ -189,7 +185,7 @@ def refuse_other_texts(
 ) -> None:
     """Compare texts with what was counted.
 
-    Whether a file has changed is told by its size and time, which some tools keep: `rsync -t`, `cp -p`, archives.
+    A file counts as unchanged while its size and time are, but some tools keep both: `rsync -t`, `cp -p`, archives.
 
     Parameters
     ----------
@@ -199,7 +195,7 @@ def refuse_other_texts(
     texts : pa.Array of string or large_string, length n
         Of whole records, or pieces.
     content_hash : ndarray of uint64, shape (n,)
-        As the table of documents has them.
+        From the table of documents.
 
     Raises
     ------
@@ -223,21 +219,21 @@ def counted_texts(
     content_hash: np.ndarray,
     records: Iterable[Records],
 ) -> Iterator[Records]:
-    """Pass records on, and compare their texts with what was counted; see :func:`refuse_other_texts`.
+    """Pass records on and compare their texts with what was counted; see :func:`refuse_other_texts`.
 
     Parameters
     ----------
     uri, shard, rows, content_hash
         As there.
     reader : Reader
-        What the file was read with.
+        How the file was read.
     records : iterable of Records
         Together n records, or pieces of them.
 
     Yields
     ------
     Records
-        As given. Some may be looked at after they were yielded, so what is made of them counts only when all are.
+        As given. Some are checked after they were yielded, so use the result only after the last one.
     """
     fields = replace(RecordFields.of(reader), id=None, source=None)
     done = 0
@@ -248,7 +244,7 @@ def counted_texts(
         refuse_other_texts(uri, shard, rows[mine], texts_of(uri, fields, some), content_hash[mine])
         done = mine.stop
 
-    # A block has few of the records, and parsing a few takes about as long as parsing many.
+    # A block has few of the records, and parsing few takes about as long as parsing many.
     lines: list[bytes] = []
     n_bytes = 0
     for each in records:
@@ -286,7 +282,7 @@ def _pieces_of_lines(
 def _pieces_of_table(
     records: pa.RecordBatch, name: str, parents: list[int], pieces: list[str], block_bytes: int
 ) -> Iterator[pa.RecordBatch]:
-    """Repeat records with other texts, as many at a time as cannot be much longer than their block."""
+    """Repeat records with other texts, in batches that are not much longer than their block."""
     texts = pa.array(pieces, pa.large_string())
     records = replace_column(records, name, pa.nulls(len(records), pa.large_string()))
     step = max(_REPEATED * block_bytes // max(records.nbytes, 1), 1)

@@ -1,17 +1,17 @@
-"""Files of outputs that say where they are read that they are damaged.
+"""Files of outputs whose damage is noticed when they are read.
 
-What belongs here: how Parquet and Arrow IPC files are sealed when they are written, and checked when they are read.
-What does not: which files there are, and whose (``resources/store.py``).
+What belongs here: sealing Parquet and Arrow IPC files when they are written, and checking them when they are read.
+What does not: which files there are (``resources/store.py``).
 
-Both are what any reader of their format takes them for.
+Any reader of the format can read either.
 
-- Parquet: every page has the format's own CRC. It leaves out the pages' headers and the footer. The footer is sealed;
-  a damaged header that Arrow can read gives another number of rows than the footer's, and so an error.
-- Arrow IPC has no checksums. Every batch of the file is sealed, its header and its body, and the footer is.
+- Parquet: every page has the format's own CRC, which leaves out the pages' headers and the footer. The footer is
+  sealed; a damaged header that Arrow can still read gives another number of rows than the footer, which is an error.
+- Arrow IPC has no checksums. Every batch is sealed, header and body, and so is the footer.
 
-A seal is the hash of the bytes that it stands among, with zeros in its own place. It goes into the metadata that both
-formats have room for. That of a batch also hashes what the file was made of and the batch's number, so that a batch of
-another file, or from another place in this one, is not taken for it.
+A seal is the hash of the bytes around it, with zeros in its own place. It stands in the metadata that both formats
+have. The seal of a batch also hashes the file's fingerprint and the batch's number, so that a batch of another file,
+or from another place in this one, does not pass.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
@@ -29,20 +30,20 @@ import pyarrow.parquet as pq
 from dsir.featurizer.checksum import checksum
 
 _KEY = "dsir_seal"
-#: Begins a seal; the control character keeps it apart from names, which stand in the metadata as JSON.
+#: Begins a seal; names in the metadata are JSON, which has no such control character.
 _MARK = b"\x1fseal:"
 _DIGITS = 16
 _UNSEALED = _MARK + b"0" * _DIGITS
-#: What the files of a format end with, after four bytes with the size of the footer.
+#: How the files of a format end, after four bytes with the size of the footer.
 _PARQUET_END, _IPC_END = b"PAR1", b"ARROW1"
-#: What an IPC file begins with: its name, and two bytes so that eight are full.
+#: Bytes at the beginning of an IPC file: its name, padded to eight.
 _IPC_BEGIN = 8
-#: What a message begins with: a mark, and the size of its header.
+#: Bytes at the beginning of a message: a mark, and the size of its header.
 _MESSAGE_BEGIN = 8
 
 
 class DamagedFile(RuntimeError):
-    """A file of an output is not as it was written.
+    """A file of an output is damaged.
 
     Parameters
     ----------
@@ -68,19 +69,19 @@ def parquet_writer(path: Path, schema: pa.Schema, **options: object) -> Iterator
 
 
 class ParquetFile(pq.ParquetFile):
-    """A Parquet file whose every page is checked as it is read.
+    """A Parquet file whose pages are checked as they are read.
 
     Parameters
     ----------
     path : Path
     dictionaries : sequence of str
-        Columns of strings to be read as a dictionary and a number for each row.
+        Columns of strings to be read dictionary-encoded.
 
     Raises
     ------
     FileNotFoundError
     DamagedFile
-        Here, or where rows are read.
+        Here, or when rows are read.
     """
 
     def __init__(self, path: Path, dictionaries: Sequence[str] = ()) -> None:
@@ -88,7 +89,7 @@ class ParquetFile(pq.ParquetFile):
         with _damage_named(path):
             mapped = pa.memory_map(str(path))
             _check_footer(mapped, path, _PARQUET_END)
-            # Nothing to fetch ahead of a mapped file: that would copy it, in another thread.
+            # No read-ahead: it would copy the mapped file, in another thread.
             super().__init__(
                 mapped,
                 read_dictionary=list(dictionaries),
@@ -107,9 +108,9 @@ class ParquetFile(pq.ParquetFile):
     def _checked(self, read: Callable[..., pa.Table], n_rows: int, *arguments: object, **options: object):
         with _damage_named(self._path):
             table = read(*arguments, use_threads=False, **options)
-            for column in table.columns:  # the header of a dictionary may say that it is shorter
+            for column in table.columns:  # a damaged header may give a shorter dictionary
                 column.validate(full=pa.types.is_dictionary(column.type))
-        # A header that says that its page has fewer values is readable, and so is one of no data.
+        # A damaged header that gives fewer values, or no data, is readable.
         if len(table) != n_rows:
             raise DamagedFile(self._path, f"{len(table):,} rows where {n_rows:,} were written")
         return table
@@ -123,7 +124,7 @@ class BatchWriter:
     path : Path
     schema : pyarrow.Schema
     made_of : str
-        Fingerprint of what the file is made of; whoever reads it has to know.
+        Fingerprint of the file's inputs; a reader has to know it.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, made_of: str) -> None:
@@ -135,7 +136,7 @@ class BatchWriter:
     def __enter__(self) -> BatchWriter:
         with contextlib.ExitStack() as files:
             sink = files.enter_context(pa.OSFile(str(self._path), "wb"))
-            # Not compressed: with a count for every entry, lz4 saved a quarter, and doubled the time to read and weigh.
+            # Not compressed: lz4 saved a quarter when every entry had a count, and doubled the time to read and weigh.
             writer = pa.ipc.new_file(sink, self._schema, metadata={_KEY: _UNSEALED})
             self._writer = files.enter_context(writer)
             self._written = files.enter_context(pa.OSFile(str(self._path), "rb"))
@@ -143,8 +144,10 @@ class BatchWriter:
             self._open = files.pop_all()
         return self
 
-    def __exit__(self, kind: type | None, *error: object) -> None:
-        self._open.__exit__(kind, *error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
         if kind is None:
             _seal_footer(self._path, _IPC_END)
 
@@ -162,13 +165,13 @@ class BatchWriter:
 
 
 def read_batches(path: Path, made_of: str, check: Callable[[dict | None], None]) -> Iterator[pa.RecordBatch]:
-    """Yield the batches of a file of :class:`BatchWriter`, each checked before it is looked into.
+    """Yield the batches of a file of :class:`BatchWriter`, each checked before it is decoded.
 
     Parameters
     ----------
     path : Path
     made_of : str
-        As it was written.
+        As given when it was written.
     check : callable
         Takes the schema's metadata before the first batch is read.
 
@@ -177,7 +180,7 @@ def read_batches(path: Path, made_of: str, check: Callable[[dict | None], None])
     FileNotFoundError
     DamagedFile
     """
-    # Read, not mapped: a mapped file would count as memory of the process as far as it was read.
+    # Read, not mapped: the pages of a mapped file count as memory of the process.
     with pa.OSFile(str(path)) as source:
         with _damage_named(path):
             _check_footer(source, path, _IPC_END)
@@ -188,14 +191,14 @@ def read_batches(path: Path, made_of: str, check: Callable[[dict | None], None])
             pa.ipc.read_message(source)  # the schema, which the footer has too
         schema = file.schema
         for index in range(file.num_record_batches):
-            # No name of it is kept, so that its memory is free for the next one.
+            # Not bound to a name, so that its memory is free for the next one.
             yield _read_batch(source, path, schema, made_of, index)
 
 
 def _read_batch(
     source: pa.NativeFile, path: Path, schema: pa.Schema, made_of: str, index: int
 ) -> pa.RecordBatch:
-    # As few steps as can be: after a batch was weighed, the processor's cache holds nothing of the interpreter.
+    # As few steps as possible: weighing a batch has evicted the interpreter from the processor's cache.
     try:
         message = pa.ipc.read_message(source)
         found, digits, _ = _seal_of_batch(message, made_of, index)
@@ -207,13 +210,13 @@ def _read_batch(
 
 
 def _seal_of_batch(message: pa.ipc.Message, made_of: str, index: int) -> tuple[bytes, bytes, int]:
-    """Return the seal that a batch has, the one that it should have, and where in its header it is."""
-    words = np.frombuffer(message.body, np.uint64)  # a body is whole words, each at a place for words
+    """Return the seal of a batch, the one it should have, and its place in the header."""
+    words = np.frombuffer(message.body, np.uint64)  # a body is aligned, and whole words long
     return _seal(message.metadata.to_pybytes(), f"{made_of} {index} {checksum(words)}".encode())
 
 
 def _seal(data: bytes, about: bytes = b"") -> tuple[bytes, bytes, int]:
-    """Return the seal that bytes have, b"" where there is none, the one they should have, and where it stands."""
+    """Return the seal of some bytes (b"" if there is none), the one they should have, and its place."""
     at = data.rfind(_MARK) + len(_MARK)
     if at < len(_MARK):
         return b"", b"?", 0
@@ -234,7 +237,7 @@ def _seal_footer(path: Path, end: bytes) -> None:
 
 
 def _check_footer(file: pa.NativeFile, path: Path, end: bytes) -> None:
-    """Raise :class:`DamagedFile` if a file's footer is not as it was written: the size of it, and the end, too."""
+    """Raise :class:`DamagedFile` if a file's footer, its size or the end of the file is damaged."""
     size = file.size()
     footer = b""
     if size > len(end) + 4:
@@ -249,13 +252,13 @@ def _check_footer(file: pa.NativeFile, path: Path, end: bytes) -> None:
     file.seek(0)
 
 
-#: What Arrow says of bytes that it cannot read.
+#: What Arrow raises for bytes that it cannot read.
 _UNREADABLE = (OSError, ValueError, EOFError, pa.ArrowException)
 
 
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Turn what Arrow says of bytes that it cannot read into :class:`DamagedFile`; let the system's errors through."""
+    """Raise :class:`DamagedFile` for bytes that Arrow cannot read; pass the system's errors through."""
     try:
         yield
     except _UNREADABLE as error:

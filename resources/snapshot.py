@@ -1,7 +1,7 @@
 """An open pipeline together with its plan at one moment.
 
-What belongs here: holding the two together, since what is read of a home has to be what the plan says. What does not:
-opening the pipeline, and looking for its files (``resources/workspace.py``).
+What belongs here: holding the two together, since files are read as the plan describes them. What does not: opening the
+pipeline and finding its files (``resources/workspace.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is open, and what every output of it is to be made of; from :meth:`Workspace.snapshot`.
+    """An open pipeline and what each output is to be made of; from :meth:`Workspace.snapshot`.
 
     Attributes
     ----------
@@ -33,6 +33,12 @@ class Snapshot:
 
     workspace: Workspace
     plan: Plan
+
+    @classmethod
+    def known(cls, workspace: Workspace) -> tuple[Snapshot, dict[str, str]]:
+        """Return the snapshot for commands that only show, and what is absent; see :meth:`Workspace.known_plan`."""
+        plan, absent = workspace.known_plan()
+        return cls(workspace, plan), absent
 
     @property
     def settings(self) -> Settings:

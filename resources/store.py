@@ -1,14 +1,13 @@
 """The store: immutable files of bulk rows, one per output and partition, below DSIR_HOME.
 
-What belongs here: paths, schemas, writing to a temporary name and renaming, reading back with a check
-of the fingerprint. What does not: how damage is noticed (``resources/sealed.py``), small rows
-(``resources/catalog.py``), the corpus (``resources/corpus/``).
+What belongs here: paths, schemas, writing to a temporary name and renaming, checking fingerprints when reading. What
+does not: how damage is noticed (``resources/sealed.py``), small rows (``resources/catalog.py``), the corpus
+(``resources/corpus/``).
 
-Which kinds of files there are, and where, the records of the assets say (``assets/``).
+The records of the assets (``assets/``) declare the kinds of files and their places.
 
-Every file carries, in its schema's metadata, the fingerprint it was written under and the feature
-configuration behind it. A reader says which fingerprint it expects and is refused otherwise. A damaged file is
-refused in any case.
+Every file carries its fingerprint and its feature configuration in its schema's metadata. A reader says which
+fingerprint it expects; any other file is refused, and so is a damaged one.
 """
 
 from __future__ import annotations
@@ -33,34 +32,33 @@ import pyarrow.parquet as pq
 from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
 
-#: What a document is that is a piece of a record: the record's row in its file, and where the piece begins and ends
-#: in the UTF-8 bytes of its text. Null where the document is the whole record, the one at `row`.
+#: Columns of a document that is a piece of a record: the record's row in its file, and the bounds of the piece in the
+#: UTF-8 bytes of its text. Null if the document is the whole record at `row`.
 PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
 
-#: A string that many rows have: in memory as in the file, a number for each row, and every string once.
+#: A string that many rows share, dictionary-encoded in memory as in the file.
 REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 
 def schema_of(columns: dict[str, pa.DataType]) -> pa.Schema:
-    """Only what tells of a piece may be null. Parquet keeps and reads a bit for every value that may be."""
+    """Return a schema; only columns of `PIECE` may be null, as Parquet keeps a bit for every value that may be."""
     return pa.schema([pa.field(name, type_, nullable=name in PIECE) for name, type_ in columns.items()])
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of files that an asset's outputs have, in a folder of its own below DSIR_HOME.
+    """A kind of files of an asset's outputs, in a folder of its own below DSIR_HOME.
 
     Attributes
     ----------
     name : str
         Of the folder.
     schema : pyarrow.Schema or None
-        Of its rows; None where it is no table of Parquet.
+        Of its rows; None if it is not a Parquet table.
     pattern : str
-        Path of an output's file below the folder: ``{partition}``, ``{target}`` and ``{fingerprint}`` stand for the
-        output's.
+        Path of an output's file below the folder, with ``{partition}``, ``{target}`` and ``{fingerprint}``.
     read_by_others : bool
-        Whether other outputs are made from it.
+        Whether other outputs are made from its files.
     """
 
     name: str
@@ -74,33 +72,33 @@ class FileKind:
 
     @property
     def empty(self) -> str:
-        """Where the file without rows is, below DSIR_HOME: a view over a glob fails where nothing matches."""
+        """Path of the file without rows below DSIR_HOME: a view over a glob fails if nothing matches."""
         path = self.path(partition="~empty", target="~", fingerprint="~")
         return path if "{partition}" in self.pattern else f"{self.name}/~empty.parquet"
 
     @property
     def glob(self) -> str:
-        """What matches its files, and no file without rows, below its folder."""
+        """Pattern below its folder that matches its files, but not the one without rows."""
         return re.sub(r"{\w+}", "*", self.pattern.replace("{partition}", "[!~.]*"))
 
 
 def file_kinds() -> dict[str, FileKind]:
-    """Return the kinds of files that the assets of the graph have, by name."""
+    """Return the kinds of files of all assets in the graph, by name."""
     return {kind.name: kind for asset in graph() for kind in asset.files}
 
 
-#: Columns in which strings repeat are worth a dictionary.
+#: Columns whose strings repeat, which are worth a dictionary.
 _REPEATING = ["shard", "source", "target", "selection", "version", "reason"]
-#: Noise, that nothing makes smaller.
+#: Columns of noise, which do not compress.
 _NOISE = {"content_hash", "id_hash", "log_weight", "log_ratio", "key"}
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, object]:
-    """Return how `pyarrow.parquet.ParquetWriter` is to write a table of this schema.
+    """Return the options of `pyarrow.parquet.ParquetWriter` for a table of this schema.
 
-    Whole numbers take as few bits as the largest difference of their neighbors needs: that is as small as what zstd
-    leaves of them, and read four times as fast. Of strings, ids among them, lz4 leaves an eighth more than zstd, and
-    they are read in a quarter less time.
+    Whole numbers take as few bits as the largest difference between neighbors needs: as small as with zstd, and read
+    four times as fast. Strings, ids among them, are an eighth larger with lz4 than with zstd, and read in a quarter
+    less time.
     """
     whole = [field.name for field in schema if pa.types.is_signed_integer(field.type)]
     return {
@@ -112,17 +110,17 @@ def parquet_options(schema: pa.Schema) -> dict[str, object]:
 
 _METADATA_KEY = b"dsir"
 
-#: What the system says where there is no room: on the disk, or in its user's share of it.
+#: What the system says when the disk, or the user's quota, is full.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
-#: Folder, in each kind's, of files that are being written.
+#: Folder of unfinished files, in the folder of each kind.
 TEMPORARY = ".tmp"
-#: Age at which a file that is being written is taken for a killed process's.
+#: Age in seconds at which an unfinished file counts as a killed process's.
 LEFTOVER_SECONDS = 24 * 3600
 
 
 class StaleInput(RuntimeError):
-    """A file was written under another fingerprint than the reader expects."""
+    """A file is missing, or was written under another fingerprint than its reader expects."""
 
 
 class Store:
@@ -137,7 +135,7 @@ class Store:
     def __init__(self, home: Path) -> None:
         self.home = home
         if home.is_dir() and not os.access(home, os.W_OK):
-            return  # another user's, or on a read-only disk: what is there can be read
+            return  # another user's, or on a read-only disk: reading still works
         for kind in file_kinds().values():
             (home / kind.name).mkdir(parents=True, exist_ok=True)
             if kind.schema is not None and not _has_schema(home / kind.empty, kind.schema):
@@ -151,7 +149,7 @@ class Store:
         return self.home / where.path(partition=partition, target=target, fingerprint=fingerprint)
 
     def weights(self, shard: str, target: str) -> Path:
-        """Return where the log weights of a shard's documents under a target are, or will be."""
+        """Return where the log weights of a shard's documents for a target are, or will be."""
         return self.path("weights", shard, target)
 
     def selection_folder(self, selection: str, fingerprint: str) -> Path:
@@ -159,23 +157,27 @@ class Store:
         return self.path("selections", selection, fingerprint=fingerprint).parent
 
     def report(self, selection: str, fingerprint: str) -> Path:
-        """Return where the report of one evaluation of a selection is, or will be."""
+        """Return where the report of an evaluation is, or will be."""
         return self.path("evaluations", selection, fingerprint=fingerprint)
 
-    def is_there(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
-        """Whether a file of the lineage is there, and no other one in its place.
+    def aside(self, name: str) -> Path:
+        """Return where a damaged file goes; ``name`` is its path below the home folder."""
+        return self.home / "damaged" / name
 
-        A run that ends between writing a file and recording it leaves the lineage of the file before. So a file
-        that was not written when the lineage says is asked for its origin.
+    def is_there(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
+        """Return whether a file of the lineage is there, rather than another one in its place.
+
+        A run that ends between writing a file and recording it leaves the lineage of the previous file. So a file whose
+        modification time differs from the lineage's is checked for its origin.
 
         Parameters
         ----------
         name : str
             Path below the home folder.
         fingerprints : collection of str
-            Under which its output's files were written.
+            Those of the output's files.
         modified : int or None
-            When it was written, as the lineage has it: nanoseconds, by the file system's clock.
+            When it was written according to the lineage: nanoseconds by the file system's clock.
         """
         path = self.home / name
         try:
@@ -193,11 +195,11 @@ class Store:
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Give a temporary path (file or folder); rename it to ``path`` if the body succeeds.
+        """Yield a temporary path for a file or folder; rename it to ``path`` if the body succeeds.
 
-        Whatever fails, ``path`` is as it was and the temporary is gone.
+        If anything fails, ``path`` is unchanged and the temporary is gone.
         """
-        # Beside the kind's files, since a kind may be on a disk of its own, and deeper than any view looks.
+        # Beside the kind's files, as a kind may have a disk of its own, and deeper than any view looks.
         scratch = self.home / path.relative_to(self.home).parts[0] / TEMPORARY / uuid.uuid4().hex
         new, old = scratch / "new", scratch / "old"
         try:
@@ -208,7 +210,7 @@ class Store:
                 os.replace(path, old)
             os.replace(new, path)
         except OSError as error:
-            # A file that the body reads, or another that it writes, is named already.
+            # The error of any other file that the body reads or writes names that file already.
             if error.errno is not None and str(error.filename or scratch).startswith(str(scratch)):
                 message = f"{error.strerror or error}; nothing was changed"
                 if error.errno in DISK_FULL:
@@ -221,7 +223,7 @@ class Store:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _remove_leftovers(self, folder: Path) -> None:
-        """Remove what killed processes left, once no living one can be writing it any more."""
+        """Remove files that killed processes left, once they are too old to be still in progress."""
         for scratch in folder.glob("*"):
             with contextlib.suppress(OSError):
                 if time.time() - scratch.stat().st_mtime > LEFTOVER_SECONDS:
@@ -229,7 +231,7 @@ class Store:
 
     @contextlib.contextmanager
     def table_writer(self, path: Path, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
-        """Write a Parquet file of this kind in pieces; it appears at ``path`` when the body ends."""
+        """Write a Parquet file of this kind piece by piece; it appears at ``path`` when the body ends."""
         with self.replacing(path) as temporary, sealed_writer(temporary, kind, origin) as writer:
             yield writer
 
@@ -246,14 +248,14 @@ class Store:
         path : Path
         expected : Origin
         dictionaries : sequence of str
-            Columns of strings to be read as a dictionary and a number for each row.
+            Columns of strings to be read dictionary-encoded.
 
         Raises
         ------
         StaleInput
             The file is absent, or was written under another fingerprint.
         DamagedFile
-            It is not as it was written; here, or where its rows are read.
+            It is damaged; here, or when its rows are read.
         """
         try:
             file = ParquetFile(path, dictionaries)
@@ -263,26 +265,26 @@ class Store:
         return file
 
     def read_table(self, path: Path, expected: Origin, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a Parquet file, or some of its columns, after checking its origin; see :meth:`open_table`."""
+        """Read a Parquet file, or some of its columns; see :meth:`open_table`."""
         with self.open_table(path, expected) as file:
             return file.read(columns=columns)
 
     @contextlib.contextmanager
     def features_writer(self, path: Path, schema: pa.Schema, origin: Origin) -> Iterator[BatchWriter]:
-        """Write record batches of features; the file appears at ``path`` when the body ends."""
+        """Write batches of features; the file appears at ``path`` when the body ends."""
         schema = schema.with_metadata(origin.metadata())
         with self.replacing(path) as temporary, BatchWriter(temporary, schema, origin.fingerprint) as writer:
             yield writer
 
     def read_features(self, path: Path, expected: Origin) -> Iterator[pa.RecordBatch]:
-        """Yield the record batches of a features file after checking its origin; errors as :meth:`open_table`'s."""
+        """Yield the batches of a features file after checking its origin; raises like :meth:`open_table`."""
         if not path.exists():
             raise StaleInput(f"{path}: not there; materialize {expected.output} first")
         yield from read_batches(path, expected.fingerprint, partial(expected.check, path))
 
 
 class Origin:
-    """What a file says of its origin: output, fingerprint, feature configuration.
+    """Origin of a file, kept in its metadata: output, fingerprint, feature configuration.
 
     Parameters
     ----------
@@ -290,7 +292,7 @@ class Origin:
         ``asset[partition]``.
     fingerprint : str
     features : dict
-        The feature configuration that the rows depend on.
+        The feature configuration behind its rows.
     """
 
     def __init__(self, output: str, fingerprint: str, features: dict) -> None:
@@ -303,7 +305,7 @@ class Origin:
         return {_METADATA_KEY: json.dumps(vars(self), sort_keys=True).encode()}
 
     def check(self, path: Path, metadata: dict[bytes, bytes] | None) -> None:
-        """Raise :class:`StaleInput` if a file's metadata is not this origin; say what became of it."""
+        """Raise :class:`StaleInput` if a file's metadata has another origin; say what differs."""
         found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
         if found.get("fingerprint") == self.fingerprint:
             return
@@ -322,14 +324,14 @@ class Origin:
 
 @contextlib.contextmanager
 def sealed_writer(path: Path, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
-    """Write a Parquet file of this kind in pieces, in place: whoever calls it renames it, or a folder around it."""
+    """Write a Parquet file of this kind piece by piece, in place; the caller renames it, or the folder around it."""
     schema = columns_of(kind).with_metadata(origin.metadata())
     with parquet_writer(path, schema, **parquet_options(schema)) as writer:
         yield writer
 
 
 def _has_schema(path: Path, schema: pa.Schema) -> bool:
-    """Whether a Parquet file is there, can be read and has these columns."""
+    """Return whether a Parquet file is there, readable, and has this schema."""
     try:
         return pq.read_schema(path).equals(schema)
     except (OSError, ValueError, pa.ArrowException):
@@ -337,15 +339,15 @@ def _has_schema(path: Path, schema: pa.Schema) -> bool:
 
 
 def columns_of(kind: str) -> pa.Schema:
-    """Return the schema of a kind of files that is a table."""
+    """Return the schema of a kind of files; ValueError if its files are not tables."""
     schema = file_kinds()[kind].schema
     if schema is None:
-        raise ValueError(f"{kind}: its files are no tables")
+        raise ValueError(f"{kind}: its files are not tables")
     return schema
 
 
 def table(kind: str, columns: dict) -> pa.Table:
-    """Build a table of this kind; a single string fills its whole column, `PIECE` is null where it is not given."""
+    """Build a table of this kind; a single string fills its column, columns of `PIECE` are null by default."""
     schema = columns_of(kind)
     n_rows = max(len(value) for value in columns.values() if not isinstance(value, str))
     arrays = []

@@ -1,6 +1,6 @@
-"""A table whose columns know what their values are, and how it is written as markdown.
+"""Tables with typed columns, and their rendering as markdown.
 
-What belongs here: columns, and one value in words. What does not: a terminal (``dagster_project/terminal.py``), HTML
+What belongs here: columns, and a cell as text. What does not: the terminal (``dagster_project/terminal.py``), HTML
 (``assets/report/table.html``), which tables there are.
 """
 
@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from dsir_dagster.resources.borders import markdown, visible
 
-#: What a cell holds: a string, an int, a float; a value with the two ends of its interval, these ends alone, a value
-#: with what it varies by. None is an empty cell.
-Kind = Literal["text", "whole", "number", "share", "interval", "range", "spread"]
+#: What a cell holds: a string, an int, a float (number, signed, share), a value with both ends of its interval,
+#: the ends alone, a value with its spread. None is an empty cell.
+Kind = Literal["text", "whole", "number", "signed", "share", "interval", "range", "spread"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Column:
     kind : Kind
         Of its values.
     digits : int, optional
-        Behind the point. Without it a number has four significant ones, a share one, everything else three.
+        After the decimal point. Default: four significant digits for a number, one for a share, three otherwise.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether it is put right."""
+        """Whether it is right-aligned."""
         return self.kind != "text"
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """Write a cell: the value, and its interval, which is '' where there is none."""
+        """Write a cell: the value, and its interval or ''."""
         if cell is None:
             return "", ""
         if self.kind == "text":
@@ -53,20 +53,22 @@ class Column:
             if self.digits is not None:
                 return f"{cell:,.{self.digits}f}", ""
             return f"{cell:,.4g}" if abs(cell) < 1000 else f"{cell:,.0f}", ""
+        if self.kind == "signed":
+            return f"{cell:+,.{3 if self.digits is None else self.digits}f}", ""
         first, *rest = (f"{each:.{3 if self.digits is None else self.digits}f}" for each in cell)
         if self.kind == "interval":
             return first, " to ".join(rest)
         return f"{first} {'to' if self.kind == 'range' else '±'} {rest[0]}", ""
 
     def text(self, cell: Any) -> str:
-        """Write a cell on one line, as it is."""
+        """Write a cell on one line, without escaping."""
         value, interval = self.parts(cell)
         return f"{value} ({interval})" if interval else value
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, and rows with a cell for each of them.
+    """Columns, and rows with one cell per column.
 
     Attributes
     ----------
@@ -79,7 +81,7 @@ class Table:
 
     @property
     def markdown(self) -> str:
-        """As markdown; text stands in it as it is, whatever it is."""
+        """As markdown, with text escaped."""
         lines = [[column.name for column in self.columns]]
         lines += [
             [column.text(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows

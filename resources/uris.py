@@ -3,9 +3,9 @@
 What belongs here: rules about the text of a URI that the configuration and the readers share. What does not: opening
 one (``resources/corpus/files.py``).
 
-A local file is named by its path. Where the path is not printable Unicode (a newline, an escape sequence, bytes that
-are not UTF-8), it is named by a percent-encoded ``file://`` URI instead, which DuckDB, JSON, a log and a terminal can
-all hold: :func:`local_name`, undone by :func:`local_path`.
+A local file is named by its path. If the path is not printable Unicode (a newline, an escape sequence, bytes that are
+not UTF-8), a percent-encoded ``file://`` URI names it instead, which DuckDB, JSON, a log and a terminal can all hold:
+see :func:`local_name` and its inverse, :func:`local_path`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 from urllib.parse import quote, unquote_to_bytes
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-#: ``user:password@``; a password may hold a slash, but a host's port does not become one.
+#: ``user:password@``; a password may contain a slash, but a host's port is not one.
 _USER = re.compile(r"(://)(?:[^\s/@:]*:(?:[^\s/]*@|(?!\d+/)[^\s@]*@))")
 _HTTP_USER = re.compile(r"(https?://)[^\s/@]+@", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(
@@ -25,7 +25,7 @@ _SECRET_PARAMETER = re.compile(
     re.IGNORECASE,
 )
 _MASK = "***"
-_ONE_CHARACTER = re.compile(r"\[([*?\[])\]")  # what glob.escape makes of a magic character
+_ONE_CHARACTER = re.compile(r"\[([*?\[])\]")  # a magic character as glob.escape writes it
 _FILE = "file://"
 
 
@@ -53,12 +53,12 @@ def _mask(uri: str) -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """Return a URI of the configuration as it is.
+    """Return a URI of the configuration unchanged.
 
     Raises
     ------
     ValueError
-        There are credentials in it; the message says where they belong, and does not repeat them.
+        It contains credentials; the message says where they belong, and does not repeat them.
     """
     if masked(uri) != uri:
         raise ValueError(
@@ -72,8 +72,8 @@ def without_credentials(uri: str) -> str:
 def absolute_uri(uri: str, base: str | os.PathLike[str]) -> str:
     """Return ``uri`` unchanged if it has a scheme, else as an absolute path below ``base``.
 
-    Only what is written in ``uri`` is a pattern: magic characters of ``base`` and of the user's home are escaped,
-    as :func:`glob.escape` does.
+    Only ``uri`` may hold a pattern: magic characters in ``base`` and in the user's home are escaped, as
+    :func:`glob.escape` does.
     """
     if "://" in uri:
         return uri
@@ -84,19 +84,19 @@ def absolute_uri(uri: str, base: str | os.PathLike[str]) -> str:
 
 
 def split_pattern(path: str, magic: str = "*?[") -> tuple[str, str | None]:
-    """Split a pattern into the folder that all its matches are in, and the pattern below that.
+    """Split a pattern into the folder that contains all its matches, and the pattern below that folder.
 
     Parameters
     ----------
     path : str
-        As a file system takes it.
+        A path of a file system.
     magic : str
         Characters that begin a pattern.
 
     Returns
     -------
     tuple of str and (str or None)
-        The folder, or the whole path, with escaped characters as they are; None where there is no pattern.
+        The folder, or the whole path, unescaped; None if there is no pattern.
 
     Examples
     --------
@@ -113,10 +113,10 @@ def split_pattern(path: str, magic: str = "*?[") -> tuple[str, str | None]:
 
 
 def local_name(path: str) -> str:
-    """Return how a local file is named everywhere: by its path, or by a ``file://`` URI if it is not printable."""
+    """Return the name of a local file: its path, or a ``file://`` URI if the path is not printable."""
     return path if path.isprintable() else _FILE + quote(os.fsencode(path))
 
 
 def local_path(uri: str) -> str:
-    """Return the path of a file named by :func:`local_name`; any other URI as it is."""
+    """Return the path of a file named by :func:`local_name`; any other URI unchanged."""
     return os.fsdecode(unquote_to_bytes(uri.removeprefix(_FILE))) if uri.startswith(_FILE) else uri

@@ -1,3 +1,3 @@
--- The columns of a catalog that does not say what version it is.
+-- The columns of a catalog without a version.
 SELECT column_name FROM duckdb_columns()
 WHERE database_name = current_database() AND table_name IN ('lineage', 'shards');

@@ -1,2 +1,2 @@
--- Of a database of Dagster's, in SQLite: all versions but this one.
+-- A SQLite database of Dagster's: delete all versions but this one.
 DELETE FROM alembic_version WHERE version_num <> $version;

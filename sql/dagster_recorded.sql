@@ -1,2 +1,2 @@
--- Of a database of Dagster's, in SQLite: whether anything is in a table. SQLite cannot bind its name, $table.
+-- A SQLite database of Dagster's: whether a table has rows. SQLite cannot bind the table's name, $table.
 SELECT 1 FROM $table LIMIT 1;

@@ -1,2 +1,2 @@
--- Of a database of Dagster's, in SQLite.
+-- The tables of a SQLite database of Dagster's.
 SELECT name FROM sqlite_master WHERE type = 'table';

@@ -1,6 +1,6 @@
--- Documents whose text is also that of another one, all but the first of each text: the first by id, then by shard
--- and row, so that which one stays does not depend on how the pool is cut into shards. A row for each shard.
--- documents: rows of documents, as the store reads them: it checks them, DuckDB would not. No view, so that the
+-- Documents whose text another one has too, all but the first of each text: the first by id, then by shard and row,
+-- so that the choice does not depend on how the pool is cut into shards. A row for each shard.
+-- documents: rows of documents as read by the store, which checks them; DuckDB would not. Not a view, so that the
 -- catalog is free while a large pool is sorted.
 SELECT shard, list("row" ORDER BY "row") AS rows
 FROM (

@@ -60,13 +60,14 @@ WITH asked AS (
 SELECT 'old' AS side, o.* FROM older AS o UNION ALL SELECT 'new', n.* FROM newer AS n;
 
 -- selection_changes(selection, old, new): the documents that entered or left between two versions, and why.
--- Nothing where the files of one of them are gone. The same document on both sides is the same row of its shard,
+-- No rows if the files of one of them are gone. The same document on both sides is the same row of its shard,
 -- or, in a file that changed, the same id.
 --
 -- A key on the side where the document was not picked is NULL where it cannot be known any more: the view
--- `weights` has the newest weights only (those of a target that nothing moved are still the ones of then), and the noise is that of the other side if the seed is the same.
+-- `weights` has only the newest weights (still the same ones for a target that did not change), and the noise is that
+-- of the other side if the seed is the same.
 --
--- Where new weights were computed, who was displaced and who fell behind is told by ranks, since all weights move
+-- Where new weights were computed, ranks tell who was displaced and who fell behind, since all weights move
 -- together when the pool's distribution does: of the documents that were there on both sides, those of the old
 -- version that would have had no place in the new one, had they kept their order, are displaced. What is left,
 -- left because the order changed. Likewise for those that entered. Where the budget is a share of the eligible documents

@@ -1,4 +1,4 @@
--- From a file to what was made of it, and from a selected record back to its file. What belongs here:
+-- From a file to what was made from it, and from a selected record back to its file. What belongs here:
 -- following the inputs of the lineage. What does not: why a document was picked (macros_why.sql).
 --
 -- DuckDB puts the text of an argument where its name stands. So arguments stand only in a subquery `asked` without
@@ -12,7 +12,7 @@ CREATE OR REPLACE MACRO output_name(asset, partition) AS
 CREATE OR REPLACE MACRO is_file(file, wanted) AS
     file = wanted OR ends_with(file, '/' || wanted) OR (contains(wanted, '%') AND file LIKE wanted);
 
--- dependents(uri): the outputs that were made of this file, or of what was made of it, newest materializations.
+-- dependents(uri): the outputs that were made from this file, directly or not; newest materializations.
 -- Shards are known by where they are now and by where they were read; a target by where it was read.
 CREATE OR REPLACE MACRO dependents(uri) AS TABLE
 WITH RECURSIVE asked AS (
@@ -36,7 +36,7 @@ FROM outputs AS o SEMI JOIN affected AS a ON a.name = o.name
 ORDER BY o.sequence, o.asset, o.partition;
 
 -- chain(version, shard): how a selected record came to be, from its `_dsir` object alone: every output between
--- the selection and the shard's file, by fingerprint, so that old versions are answered for too. Step 1 is
+-- the selection and the shard's file, by fingerprint, so that it works for old versions too. Step 1 is
 -- the selection. Of the pool only this shard is followed; of an output that was materialized twice under one
 -- fingerprint the last run is shown.
 CREATE OR REPLACE MACRO chain(version, shard) AS TABLE

@@ -34,10 +34,10 @@ CASE coalesce(length, 'none')
 END;
 
 -- why(doc_id, selection): one row for every document of this id, every target and every epoch of the selection. `rank`
--- is that among the picks of `picked_for`; `margin` is key - threshold. What is not known is NULL: the views
+-- is the rank among the picks of `picked_for`; `margin` is key - threshold. What is unknown is NULL: the views
 -- `documents` and `weights` have what is newest, which may be newer than the selection while a run is under way or has
--- failed, and methods whose keys follow from more than log weights and noise keep these of picked documents only. How
--- keys follow is recorded with the selection (`KeyRule` in resources/settings/methods.py); versions of before have none.
+-- failed, and methods whose keys follow from more than log weights and noise keep keys of picked documents only. The
+-- rule is recorded with the selection (`KeyRule` in resources/settings/methods.py); older versions have none.
 CREATE OR REPLACE MACRO why(doc_id, selection) AS TABLE
 WITH asked AS (
     SELECT doc_id AS doc_id, selection AS selection

@@ -1,4 +1,4 @@
--- Versions of selections, each beside the picks that it is compared with, one row each, itself first: the means over its targets.
+-- Versions of selections, each followed by the picks it is compared with, one row each: the means over its targets.
 -- `pick` is NULL for the selection itself. The figures of `over_random` are those of a sample.
 SELECT
     e.selection,

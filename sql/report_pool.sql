@@ -1,4 +1,4 @@
--- What was read, and how fast: over the newest materialization of each of these shards.
+-- What was read and how fast, over the newest materialization of each of these shards.
 SELECT
     count(*)                                      AS shards,
     sum((metadata->>'documents')::BIGINT)         AS documents,

@@ -1,9 +1,9 @@
--- Tables of the catalog: small rows only. Bulk rows are Parquet files behind the views of views.sql. Whoever changes
--- a column raises `VERSION` in resources/catalog.py and says in upgrade_lineage.sql how old rows become new ones.
+-- Tables of the catalog: small rows only. Bulk rows are Parquet files behind the views of views.sql. To change a
+-- column, raise `VERSION` in resources/catalog.py and convert old rows in upgrade_lineage.sql.
 
 CREATE TABLE about (                -- one row
     version INTEGER NOT NULL,       -- of these tables
-    commits BIGINT NOT NULL,        -- transactions that were recorded so far
+    commits BIGINT NOT NULL,        -- transactions recorded so far
     views   VARCHAR NOT NULL        -- fingerprint of the text of views and macros, which are made again when it changes
 );
 
@@ -15,7 +15,7 @@ CREATE TABLE shards (
     modified DOUBLE NOT NULL,       -- seconds since the epoch, as the file system says
     stamp    VARCHAR NOT NULL,      -- SHA-256 of the file's bytes
     seen_at  TIMESTAMPTZ NOT NULL,  -- when the file was last read
-    vanished_at TIMESTAMPTZ         -- when it was first not found any more; NULL while it is there
+    vanished_at TIMESTAMPTZ         -- when it was first missing; NULL while it is there
 );
 
 CREATE TABLE lineage (
@@ -46,11 +46,11 @@ CREATE TABLE evaluations (
     value     DOUBLE
 );
 
--- Outputs whose input cannot be used as it is: what was tried last, until it is made.
+-- Outputs with unusable input: the last attempt, until one succeeds.
 CREATE TABLE failures (
     asset       VARCHAR NOT NULL,
     partition   VARCHAR NOT NULL,
-    fingerprint VARCHAR NOT NULL,   -- of what it was to be made of: with another one it has not been tried
+    fingerprint VARCHAR NOT NULL,   -- of its inputs: with others it has not been tried
     run_id      VARCHAR NOT NULL,   -- Dagster's
     failed_at   TIMESTAMPTZ NOT NULL,
     error       VARCHAR NOT NULL,

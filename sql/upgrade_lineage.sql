@@ -1,5 +1,5 @@
--- Rows of a catalog of version 1, which had no `about`: the newest was what was finished last, and of files in the
--- home the whole path was recorded, wherever the home is now.
+-- Rows of a catalog of version 1, which had no `about`: the newest row was the one finished last, and files in the home
+-- were recorded with their whole path at the time.
 SELECT
     row_number() OVER (ORDER BY finished_at, started_at) AS "sequence",
     * EXCLUDE (metadata),

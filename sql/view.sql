@@ -1,3 +1,3 @@
--- The rows of a kind of files that has no view in views.sql, as of an asset that was added. $view is its name; the rest
--- as there.
+-- The rows of a kind of files without a view in views.sql, such as an added asset's. $view is its name; the rest is as
+-- there.
 CREATE OR REPLACE VIEW $view AS FROM read_parquet($files || '/$view/*.parquet');

@@ -13,7 +13,7 @@
 CREATE OR REPLACE VIEW documents AS
 SELECT d.shard, d."row", d.record, d.begin_byte, d.end_byte, d.doc_id, d.source, d.n_tokens, d.n_ngrams, d.n_bytes,
        d.content_hash, d.most_frequent_word, d.informative_words, d.single_digits
--- By name: older files have fewer columns. They are read as NULL.
+-- By name: older files have fewer columns, which are read as NULL.
 FROM read_parquet($files || '/documents/*.parquet', union_by_name = true) AS d
 WHERE d.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
@@ -53,7 +53,7 @@ JOIN latest AS l
   ON l.asset = 'selections' AND l.partition = p.selection AND l.fingerprint = p.version;
 
 -- One row a version, however often it was materialized: of these, the last is shown. Versions are numbered
--- in the order in which they were first made. Lineage keeps a version when its files are not there any more.
+-- in the order in which they were first made. Lineage keeps a version after its files are gone.
 CREATE OR REPLACE VIEW selection_versions AS
 WITH made AS (
     SELECT l.*, l.inputs['configuration'] AS configuration,

@@ -1,4 +1,4 @@
--- The documents that a record was cut into: the first ones, those picked before others, and how many there are.
+-- The documents that a record was cut into: the first ones, picked ones before others, and their number.
 WITH pieces AS (
     SELECT d.doc_id, d.shard, d."row", d.n_tokens, min(s.rank) AS rank
     FROM documents AS d

@@ -84,6 +84,66 @@ def test_private_modules_of_dagster_are_named_in_one_file():
     assert [path for path, text in paths.items() if private in text] == [PRIVATE]
 
 
+def private_names(path: Path) -> set[str]:
+    """Return the private names of other modules of this project that a file imports or looks up in what it imports."""
+    ours = ("dsir", "dsir_dagster", "benchmarks", "demo", "tests")
+    found: set[str] = set()
+    imported_as: dict[str, str] = {}
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.asname or alias.name.split(".")[0], alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (f"{node.module}." if node.module else "")
+            names = [(alias.asname or alias.name, base + alias.name) for alias in node.names]
+        else:
+            continue
+        imported_as |= {name: of for name, of in names if of.startswith(".") or within(of, ours)}
+        found |= {of for _, of in names if of in imported_as.values() and is_private(of.rpartition(".")[2])}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=owner, attr=name):
+                pass
+            case ast.Call(args=[owner, ast.Constant(value=str(name)), *_]):  # setattr and the like
+                pass
+            case _:
+                continue
+        names = ast.unparse(owner).split(".")
+        if is_private(name) and names[0] in imported_as:
+            found.add(".".join([*names, name]))
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_module_uses_private_names_of_another(folder):
+    used = {str(path.relative_to(REPOSITORY)): private_names(path) for path in modules(folder)}
+    assert {path: names for path, names in used.items() if names} == {}
+
+
+def test_private_names_are_found(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "import json, dsir.cache\n"
+        "from dsir import features, noise as n\n"
+        "from dsir.matching import _match, match\n"
+        "from . import _near\n"
+        "n._draw(); features.Spec._of(); dsir.cache._folder(); json._x; match.__name__; self._own\n"
+        "monkeypatch.setattr(n, '_seed', 3)\n"
+    )
+    assert private_names(path) == {
+        "dsir.matching._match",
+        "._near",
+        "n._draw",
+        "n._seed",
+        "features.Spec._of",
+        "dsir.cache._folder",
+    }
+
+
 IMPORT = """
 import json, os, sys, importlib, warnings
 import dagster, numba, matplotlib, sklearn, scipy, duckdb, pyarrow  # what these do is theirs

@@ -1,12 +1,12 @@
-"""What a selection is compared with: picks of the same size by other methods, and what all of them consist of.
+"""What a selection is compared with: picks of the same size by other methods.
 
 What belongs here: which picks are compared, their documents, their n-gram totals. What does not: the picking
-(``assets/methods/``), what is measured of the picks (``assets/measuring/measures.py``).
+(``assets/methods/``), the measures (``assets/measuring/measures.py``).
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -17,17 +17,18 @@ from dsir.matching import NothingFits
 from dsir.noise import gumbel_noise
 from dsir.selection import Budget, TopK, positions_of
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
-from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard, rows_of_shards
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part, rows_in
+from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import Origin
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The documents of one pick, in order of position; one of several epochs is there as often as it was picked.
+    """The documents of one pick, in order of position, as often as they were picked.
 
     Attributes
     ----------
@@ -46,25 +47,25 @@ class Pick:
         return len(self.positions)
 
     def sample(self, ngrams: int) -> "Pick":
-        """Return documents of about so many n-grams, drawn by their content."""
+        """Return documents with about that many n-grams, drawn by content."""
         at = draw(self.n_ngrams, self.content_hash, ngrams)
         return Pick(self.positions[at], self.n_tokens[at], self.n_ngrams[at], self.content_hash[at])
 
 
 @dataclass
 class PoolSummary:
-    """What a look at all documents of the pool says of it.
+    """What one pass over all documents of the pool finds.
 
     Attributes
     ----------
     lengths : Counter of int
-        Documents by their number of tokens.
+        Documents by number of tokens.
     sources : Counter
         Documents by source.
     effective : dict of str to EffectiveSampleSize
-        Of the weights of the eligible documents, by target.
+        Of the eligible documents' weights, by target.
     leaked : dict of (str, str) to int
-        Documents whose content is known, by metric and target.
+        Documents whose content is a target's, by metric and target.
     """
 
     lengths: Counter[int] = field(default_factory=Counter)
@@ -95,7 +96,7 @@ def survey_pool(
     ----------
     candidates, budget
     random_seeds : int
-        So many random picks of this budget.
+        Number of random picks of this budget.
     known : dict of (str, str) to ndarray of uint64
         Sorted content hashes, by metric and target.
 
@@ -115,7 +116,7 @@ def survey_pool(
         for top, some in zip(random, offered, strict=True):
             top.add(some)
     ranked = [top.candidates() for top in random]
-    # One document at least, where the first is longer than the budget: there is nothing else to compare with.
+    # At least one document, even if longer than the budget: otherwise there is nothing to compare with.
     return pool, [positions_of(each[: max(budget.prefix(each), 1)]) for each in ranked]
 
 
@@ -141,12 +142,12 @@ class _PoolLook:
             counter.update(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
         for target in self.targets:
             pool.effective[target].add(documents.log_weights[target][documents.eligible])
-        for name, hashes in self.known.items():
-            pool.leaked[name] += int(contained(documents.content_hash, hashes).sum())
+        for metric, hashes in self.known.items():
+            pool.leaked[metric] += int(contained(documents.content_hash, hashes).sum())
         eligible = np.flatnonzero(documents.eligible)
         content_hash = documents.content_hash[eligible]
         for seed, top in enumerate(random):
-            key = gumbel_noise(content_hash, seed, "random")
+            key = gumbel_noise(content_hash, seed, RANDOM)
             above = np.flatnonzero(key >= top.floor)
             some = documents.candidates(eligible[above])
             some["key"] = key[above]
@@ -154,10 +155,13 @@ class _PoolLook:
         return pool
 
 
-def picks_by_other_methods(
-    candidates: Candidates, budget: Budget, methods: list[str]
-) -> dict[str, np.ndarray]:
-    """Pick under the same selection by other methods, one epoch, without corrections: positions, by method.
+def other_methods(snapshot: Snapshot, selection: Selection) -> list[str]:
+    """Return the methods that a selection is compared with, besides random picks."""
+    return [each for each in snapshot.settings.evaluation.compare if each != selection.method] + [TOP_K]
+
+
+def picks_by_other_methods(candidates: Candidates, budget: Budget) -> dict[str, np.ndarray]:
+    """Pick under the same selection by other methods, one epoch, without corrections: positions by method.
 
     Raises
     ------
@@ -166,7 +170,7 @@ def picks_by_other_methods(
     """
     plain = candidates.selection.model_copy(update={"options": MethodOptions(), "epochs": 1})
     picks = {}
-    for method in methods:
+    for method in other_methods(candidates.snapshot, candidates.selection):
         try:
             picks[method] = pick_positions(candidates, budget, plain.by(method))
         except ConfigError as error:
@@ -175,7 +179,7 @@ def picks_by_other_methods(
 
 
 def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray | None:
-    """Pick by the method of the selection with the next seed; None where the seed does not matter."""
+    """Pick by the selection's method with the next seed; None if the seed does not matter."""
     selection = candidates.selection
     if not selection.declared.noise:
         return None
@@ -184,18 +188,18 @@ def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray
 
 
 def pick_positions(candidates: Candidates, budget: Budget, selection: Selection) -> np.ndarray:
-    """Pick one epoch of another selection from the same pool; return positions, none where no document fits."""
+    """Pick one epoch of another selection from the same pool; return positions, none if no document fits."""
     other = Candidates(candidates.snapshot, selection)
     try:
         return positions_of(pick(other, budget).epochs[0])
     except ConfigError as error:
-        if isinstance(error.__cause__, NothingFits):  # other methods then pick nothing
+        if isinstance(error.__cause__, NothingFits):  # an error of one method, but an empty pick by others
             return np.zeros(0, np.int64)
         raise
 
 
 def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
-    """Look the documents of several picks up: positions, in any order, to picks."""
+    """Look up the documents of several picks, given their positions in any order."""
     wanted = distinct(np.concatenate(list(picks.values())))
     found = snapshot.compute.map(_look_up, rows_by_shard(snapshot.plan, wanted))
     table = pa.concat_tables(found)
@@ -224,20 +228,20 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
     -------
     ndarray of int64, shape (picks, buckets)
     """
-    per_pick = [rows_of_shards(snapshot.plan, each.positions) for each in picks]
-    shards = sorted({shard for rows in per_pick for shard in rows})
-    none = np.zeros(0, np.int64)
+    plan = snapshot.plan
     items = (
-        (shard, snapshot.plan.raw_counts(shard).origin, [rows.get(shard, none) for rows in per_pick])
-        for shard in shards
+        (shard, plan.raw_counts(shard).origin, [rows_in(index, each.positions) for each in picks])
+        for index, shard in enumerate(plan.counted)
     )
-    return sum(snapshot.compute.map(_totals_of_shard, items))
+    return reduce(np.add, snapshot.compute.map(_totals_of_shard, items))
 
 
 def _totals_of_shard(worker: Worker, item: tuple[str, Origin, list[np.ndarray]]) -> np.ndarray:
     """Add up the n-grams of the documents in these rows of a shard, of every pick; a row may be there several times."""
     shard, origin, picks = item
     totals = np.zeros((len(picks), worker.settings.features.buckets), dtype=np.int64)
+    if not any(map(len, picks)):
+        return totals
     with worker.store.open_table(worker.store.path("documents", shard), origin) as documents:
         rows = documents.read(columns=["row"])["row"].to_numpy()
     times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
@@ -250,3 +254,8 @@ def _totals_of_shard(worker: Worker, item: tuple[str, Origin, list[np.ndarray]])
             masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)
         done += batch.num_rows
     return totals
+
+
+def is_random(pick: str) -> bool:
+    """Tell whether a pick is one of the random ones, ``random 0`` and so on."""
+    return pick.startswith(f"{RANDOM} ")

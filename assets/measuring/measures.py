@@ -1,18 +1,18 @@
-"""The numbers of an evaluation: what is measured of which picks, and what it is called.
+"""The numbers of an evaluation: what is measured on which picks, and its name.
 
 What belongs here: the metrics, rows of the table ``evaluations``. What does not: the arithmetic
-(``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks themselves (``baselines.py``), models that are trained on them
-(``trained.py``), how the numbers are shown (``assets/evaluations.py``).
+(``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks themselves (``baselines.py``), models trained on them
+(``trained.py``), how Dagster shows the numbers (``shown.py``).
 
-Every number has a `pick`: `selection`, `pool`, `random` (the mean over the seeds), `top_k` or a method of
-``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Those marked ±
-also have `low` and `high`, a 95 % interval (:class:`dsir.evaluation.CrossEntropies` says of what); of random picks they
-have `sd`, the standard deviation over the seeds, as those marked "sd" have of every pick. Those marked * have a row for
-every target, and one for their mean under the target ''.
+Every number has a `pick`: `selection`, `pool`, `random` (the mean over seeds), `top_k` or a method of
+``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Metrics marked ±
+also have `low` and `high`, a 95 % interval (see :class:`dsir.evaluation.CrossEntropies`), except that random picks have
+`sd`, the standard deviation over seeds; metrics marked "sd" have that for every pick. Metrics marked * have a row for
+every target, and one for the mean under the target ''.
 
 ==================================  ==========================================================================
 ``kl_reduction`` * ±                KL(target‖pool) - KL(target‖pick), nats, over the selecting hash's buckets, on
-                                    held-out text; all picks cut to equal numbers of n-grams
+                                    held-out text; all picks cut to the same number of n-grams
 ``over_random`` * ±                 KL(target‖random) - KL(target‖pick) on a sample of ``evaluation.sample``
                                     n-grams, over the selecting hash's buckets
 ``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
@@ -21,20 +21,21 @@ every target, and one for their mean under the target ''.
                                     with ``evaluation.proxy``
 ``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
                                     learnt from the pick. Only with ``evaluation.downstream``
-``effective_sample_size`` *         of ``pool``: (Σw)² / Σw² of the eligible documents' weights
-``agreement``                       share of the selection's documents that are the pick's too; 1 of ``seed``
-                                    where there is no noise
+``effective_sample_size`` *         for ``pool``: (Σw)² / Σw² of the eligible documents' weights
+``agreement``                       share of the selection's documents that are also in the pick; 1 for ``seed``
+                                    if there is no noise
 ``tokens``                          of the documents
 ``mean_tokens``, ``median_tokens``  length of the documents
 ``p10_tokens``, ``p90_tokens``      quantiles of the length
 ``distinct_ngrams``                 different n-grams among 1,000 of the sample
-``duplicates``                      documents with the content of another one before them
-``in_target``, ``in_holdout`` *     documents whose content is one of the target's. Under the target '': of any
-``share``                           of ``pool`` and ``selection``: share of each source
+``duplicates``                      documents whose content an earlier one has
+``in_target``, ``in_holdout`` *     documents whose content is in the target. Under the target '': in any
+``share``                           for ``pool`` and ``selection``: share of each source
 ==================================  ==========================================================================
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -54,11 +55,12 @@ from dsir.features import featurize, hash_strings
 from dsir.importance import fit_threshold, log_weights
 from dsir.ngrams import Occurrences, number_ngrams
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
-from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, picked_totals
+from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
 from dsir_dagster.assets.measuring.trained import Figures
 from dsir_dagster.assets.picking.texts import map_target, pool_texts
 from dsir_dagster.resources.lineage import Metric
 from dsir_dagster.resources.settings import Target
+from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 
@@ -67,7 +69,7 @@ INDEPENDENT_BUCKETS = 40_009
 
 
 class Metrics:
-    """The numbers, in the order in which they were measured."""
+    """The numbers, in the order they were measured."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str, str, str, str], float] = {}
@@ -93,12 +95,12 @@ class Metrics:
             self.add(metric, pick, bound, target, statistic=end)
 
     def average(self) -> None:
-        """Add the mean over targets of every number so far, with its own interval, under the target ''."""
+        """Add the mean over targets of every number so far, with its interval, under the target ''."""
         values: dict[tuple[str, str, str], list[float]] = {}
         for (_, metric, pick, statistic, _), value in self._values.items():
             values.setdefault((metric, pick, statistic), []).append(value)
         for (metric, pick, statistic), of_targets in values.items():
-            self.add(metric, pick, np.mean(of_targets), statistic=statistic)
+            self.add(metric, pick, float(np.mean(of_targets)), statistic=statistic)
         drawn: dict[tuple[str, str], list[np.ndarray]] = {}
         for (_, metric, pick), replicates in self._replicates.items():
             drawn.setdefault((metric, pick), []).append(replicates)
@@ -109,19 +111,21 @@ class Metrics:
     def get(
         self, metric: str, pick: str = "selection", target: str = "", statistic: str = "value"
     ) -> float | None:
-        """Return a number; None where it was not measured."""
+        """Return a number; None if it was not measured."""
         return self._values.get((target, metric, pick, statistic, ""))
 
     def bounds(self, metric: str, pick: str, target: str = "") -> tuple[float, float, float]:
-        """Return a number with the ends of its interval, or, of random picks, two standard deviations around it."""
-        value, sd, low, high = (
-            self.get(metric, pick, target, each) for each in ("value", "sd", "low", "high")
-        )
-        return (value, low, high) if sd is None else (value, value - 2 * sd, value + 2 * sd)
+        """Return a measured number with its interval; for random picks, two standard deviations on either side."""
+
+        def at(statistic: str) -> float:
+            return self._values[target, metric, pick, statistic, ""]
+
+        value, sd = at("value"), self.get(metric, pick, target, "sd")
+        return (value, at("low"), at("high")) if sd is None else (value, value - 2 * sd, value + 2 * sd)
 
     @property
     def picks(self) -> list[str]:
-        """The picks that were measured: the selection, other methods' and random ones."""
+        """The measured picks: the selection, other methods' and random ones."""
         return [pick for _, metric, pick, *_ in self._values if metric == "mean_tokens" and pick != "pool"]
 
     @property
@@ -131,16 +135,16 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class TargetSample:
-    """A target as it is needed to measure a selection: content hashes of all, texts of some.
+class TargetTexts:
+    """What selections are measured on: the content hashes of a target's documents, and some of its texts.
 
     Attributes
     ----------
     target : Target
     train, holdout : ndarray of uint64
-        Content hashes, sorted, each once.
+        Content hashes, sorted, without duplicates.
     texts : list of str
-        A sample of the text that is measured on: of the holdout, where there is one.
+        A sample of the text measured on: of the holdout, if there is one.
     """
 
     target: Target
@@ -159,28 +163,28 @@ class TargetSample:
         return self.target.holdout or self.target.uri
 
 
-def read_target(snapshot: Snapshot, target: Target, ngrams: int) -> TargetSample:
-    """Read a target's files: the content of all documents, the text of about so many n-grams."""
+def read_target(snapshot: Snapshot, target: Target, ngrams: int) -> TargetTexts:
+    """Read a target's files: the content hashes of all documents, and texts with about that many n-grams."""
     counts, holdout = target_totals(snapshot, target.name)
     total = int((holdout if target.holdout else counts).sum())
     threshold = np.uint64(fit_threshold(total, ngrams)) if ngrams else None
     if target.holdout is None:
         train, texts = read_part(snapshot.workspace, target, target.uri, threshold)
-        return TargetSample(target, train, train[:0], texts)
+        return TargetTexts(target, train, train[:0], texts)
     train, _ = read_part(snapshot.workspace, target, target.uri, None)
-    return TargetSample(target, train, *read_part(snapshot.workspace, target, target.holdout, threshold))
+    return TargetTexts(target, train, *read_part(snapshot.workspace, target, target.holdout, threshold))
 
 
 def read_part(
     workspace: Workspace, target: Target, uri: str, threshold: np.uint64 | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the content hashes of a target's documents, sorted, each once; the texts up to a hash, at least one."""
+    """Return the distinct content hashes of a target's documents, sorted, and the texts up to a hash, at least one."""
 
     def look(texts: pa.Array) -> tuple[np.ndarray, list[str]]:
         content_hash = hash_strings(texts)
         if threshold is None or not len(texts):
             return content_hash, []
-        # The one with the smallest hash is kept in case that there is no other.
+        # The one with the smallest hash is kept in case there is no other.
         kept = content_hash <= max(threshold, content_hash.min())
         return content_hash, texts.filter(pa.array(kept)).to_pylist()
 
@@ -193,9 +197,9 @@ def read_part(
     return distinct(np.concatenate(hashes)), texts
 
 
-def known_contents(targets: list[TargetSample]) -> dict[tuple[str, str], np.ndarray]:
-    """Return sorted content hashes by the metric and the target that leakage is reported under."""
-    known = {}
+def known_contents(targets: list[TargetTexts]) -> dict[tuple[str, str], np.ndarray]:
+    """Return sorted content hashes by the metric and target that leakage is reported under."""
+    known: dict[tuple[str, str], np.ndarray] = {}
     for part in ("target", "holdout"):
         of_part = {each.name: each.train if part == "target" else each.holdout for each in targets}
         known |= {(f"in_{part}", name): hashes for name, hashes in of_part.items()}
@@ -204,7 +208,7 @@ def known_contents(targets: list[TargetSample]) -> dict[tuple[str, str], np.ndar
 
 
 def add_figures(figures: Figures, metrics: Metrics) -> None:
-    """Add the mean and the standard deviation over seeds of what models made of every pick."""
+    """Add the mean and standard deviation over seeds of what models scored on every pick."""
     for target, of_target in figures.items():
         for metric, of_metric in of_target.items():
             for pick, each in of_metric.items():
@@ -212,33 +216,27 @@ def add_figures(figures: Figures, metrics: Metrics) -> None:
                 metrics.add(metric, pick, each.std(ddof=min(1, len(each) - 1)), target, statistic="sd")
 
 
-def is_random(pick: str) -> bool:
-    """Tell whether a pick is one of the random ones, ``random 0`` and so on."""
-    return pick.startswith("random ")
-
-
-def by_pick(values: dict[str, float]) -> dict[str, float]:
-    """Put the mean of all random picks in the place of each."""
+def by_pick(values: Mapping[str, float]) -> dict[str, float]:
+    """Replace the random picks by their mean."""
     random = [value for pick, value in values.items() if is_random(pick)]
-    return {pick: value for pick, value in values.items() if not is_random(pick)} | {
-        "random": np.mean(random)
-    }
+    others = {pick: value for pick, value in values.items() if not is_random(pick)}
+    return others | {RANDOM: float(np.mean(random))}
 
 
 def compare(
     name: str, cross: CrossEntropies, picks: list[str], base: np.ndarray, target: str, metrics: Metrics
 ) -> None:
-    """Add the KL reduction of every pick: the cross-entropy with what it is compared with, less that with the pick.
+    """Add the KL reduction of every pick: the cross-entropy with the base, less that with the pick.
 
     Parameters
     ----------
     name : str
         Of the metric.
     cross : CrossEntropies
-        The distributions of the picks are its last ones, in their order.
+        Its last distributions are those of the picks, in order.
     picks : list of str
     base : ndarray of int
-        Which distributions the picks are compared with: one, or several to take the mean of.
+        Indices of the distributions to compare with: one, or several whose mean is taken.
     target : str
     metrics : Metrics
         Added to.
@@ -250,15 +248,15 @@ def compare(
         if not is_random(pick):
             metrics.add_interval(name, pick, reductions[i], drawn[:, i], target)
     random = reductions[[is_random(pick) for pick in picks]]
-    # Over random picks it is 0 but for rounding.
-    metrics.add(name, "random", round(random.mean(), 12) + 0.0, target)
-    metrics.add(name, "random", random.std(ddof=1), target, statistic="sd")
+    # With random picks as the base it is 0 up to rounding.
+    metrics.add(name, RANDOM, round(random.mean(), 12) + 0.0, target)
+    metrics.add(name, RANDOM, random.std(ddof=1), target, statistic="sd")
 
 
 def measure_buckets(
-    snapshot: Snapshot, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics
 ) -> None:
-    """Measure the KL reduction over the buckets that selected, on all of the held-out text."""
+    """Measure the KL reduction over the buckets that selected, on all held-out text."""
     smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
     totals = [raw_totals(snapshot), *picked_totals(snapshot, list(picks.values()))]
     q = np.array([distribution(each, smoothing) for each in totals])
@@ -267,7 +265,7 @@ def measure_buckets(
 
         def score(texts: pa.Array, log_q: np.ndarray = cross.log_q) -> tuple[np.ndarray, ...]:
             features = featurize(texts, spec)
-            # One by one: together they would be copied for every block.
+            # One by one, since together they would be copied for every block.
             scores = np.concatenate([log_weights(features, each[None, :]) for each in log_q])
             return features.content_hash, features.n_ngrams, scores
 
@@ -277,9 +275,9 @@ def measure_buckets(
 
 
 def measure_sample(
-    snapshot: Snapshot, targets: list[TargetSample], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics
 ) -> None:
-    """Measure samples of the picks and of the held-out text under three views of their n-grams; distinct n-grams."""
+    """Measure distinct n-grams, and samples of picks and held-out text under three views of their n-grams."""
     smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
     positions = reduce(np.union1d, [pick.positions for pick in picks.values()])
     texts = pool_texts(snapshot, positions)
@@ -313,7 +311,7 @@ def measure_sample(
 
 
 def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metrics: Metrics) -> None:
-    """Measure which share of the selection's documents the other picks have too."""
+    """Measure the share of the selection's documents that other picks have too."""
     mine = distinct(picks["selection"].positions)
     shares = {name: overlap(mine, pick.positions) for name, pick in picks.items() if name != "selection"}
     for name, share in by_pick(shares).items():
@@ -338,43 +336,42 @@ def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics)
 
 
 def total(counts: Counter[int]) -> int:
-    """Return the sum of numbers that are counted."""
+    """Return the sum of counted numbers."""
     return sum(number * count for number, count in counts.items())
 
 
 def quantile(counts: Counter[int], q: float) -> float:
-    """Return what ``np.quantile`` returns of numbers that are counted, bit for bit."""
+    """Return what ``np.quantile`` returns for counted numbers, bit for bit."""
     numbers = sorted(counts)
     ends = np.cumsum([counts[number] for number in numbers])
     at = q * (ends[-1] - 1)
     below = int(at)
-    # The two neighbours, and how far it is from the first to the second.
+    # The two neighbours; the quantile lies between them.
     first, second = np.searchsorted(ends, [below, min(below + 1, ends[-1] - 1)], side="right")
     return np.quantile([numbers[first], numbers[second]], at - below)
 
 
 def measure_contents(
-    picks: dict[str, Pick], pool: PoolSummary, targets: list[TargetSample], metrics: Metrics
+    picks: dict[str, Pick], pool: PoolSummary, targets: list[TargetTexts], metrics: Metrics
 ) -> None:
-    """Count duplicates, and documents that are the target's."""
+    """Count duplicates, and documents that are in the target."""
     contents = {}
     for name, pick in picks.items():
-        again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # in several epochs
+        again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # picked in several epochs
         contents[name] = pick.content_hash[~again]
     for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
         metrics.add("duplicates", name, value)
     for (metric, target), hashes in known_contents(targets).items():
         metrics.add(metric, "pool", pool.leaked[metric, target], target)
-        for pick, value in by_pick(
-            {pick: contained(each, hashes).sum() for pick, each in contents.items()}
-        ).items():
-            metrics.add(metric, pick, value, target)
+        found = {name: contained(each, hashes).sum() for name, each in contents.items()}
+        for name, value in by_pick(found).items():
+            metrics.add(metric, name, value, target)
 
 
 def measure_composition(
     sources: pa.ChunkedArray, pool: PoolSummary, metrics: Metrics
 ) -> list[tuple[str, float, float]]:
-    """Measure each source's share of the pool and of the selection; return them, largest in the selection first."""
+    """Measure the sources' shares of pool and selection; return them, largest in the selection first."""
     picked = Counter({item["values"]: item["counts"] for item in sources.value_counts().to_pylist()})
     composition = []
     for name, count in pool.sources.most_common():

@@ -1,13 +1,14 @@
-"""What models make of a selection that were trained on it, and on the picks it is compared with.
+"""How well models do that are trained on a selection, and on the picks it is compared with.
 
-What belongs here: which models are trained, and the texts that they are trained on. What does not: the models
-(``dsir/proxy.py``, ``dsir/downstream.py``), what the numbers are called (``assets/measuring/measures.py``).
+What belongs here: which models are trained, and on which texts. What does not: the models (``dsir/proxy.py``,
+``dsir/downstream.py``), the names of the numbers (``assets/measuring/measures.py``).
 
-They take minutes, so they are trained only where ``evaluation`` asks for them.
+Training takes minutes, so models are trained only if ``evaluation`` configures them.
 """
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import filterfalse
 
 import numpy as np
 
@@ -15,20 +16,21 @@ from dsir.downstream import DownstreamOptions, classify, learn_vectors
 from dsir.evaluation import distinct, draw
 from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
-from dsir_dagster.assets.measuring.baselines import Pick
+from dsir_dagster.assets.measuring.baselines import Pick, is_random
 from dsir_dagster.assets.picking.texts import pool_texts, read_labels
 from dsir_dagster.resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
+from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
 
-#: Tokens of held-out text that a loss is measured on, at most.
+#: The most tokens of held-out text to measure a loss on.
 TEST_TOKENS = 50_000
 
-#: Figures of every seed, by target, metric and pick; the random picks together are called ``random``.
+#: Figures by target, metric and pick, one a seed; the random picks together are called ``random``.
 Figures = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
 def training_texts(snapshot: Snapshot, picks: dict[str, Pick], tokens: int) -> dict[str, list[str]]:
-    """Read texts of every pick, of about so many tokens, drawn and put in order by their content."""
+    """Read texts of every pick with about that many tokens, drawn and ordered by content."""
     drawn = {}
     for name, pick in picks.items():
         at = draw(pick.n_tokens, pick.content_hash, tokens)
@@ -45,14 +47,14 @@ def proxy_losses(
     picks: dict[str, Pick],
     settings: ProxySettings,
 ) -> Figures:
-    """Train small language models on every pick; measure the loss on every target, nats a token.
+    """Train small language models on every pick; measure their loss on every target, in nats a token.
 
     Parameters
     ----------
     measured_on : dict of str to list of str
-        Texts of every target.
+        Texts by target.
     picks : dict of str to Pick
-        Those called ``random 0`` and so on take turns at the seeds.
+        The random ones take turns at the seeds.
 
     Raises
     ------
@@ -84,14 +86,14 @@ def downstream_f1(
     picks: dict[str, Pick],
     settings: DownstreamSettings,
 ) -> Figures:
-    """Learn word vectors from every pick; measure the F1 of a classifier on them on every target's held-out text.
+    """Learn word vectors from every pick; measure a classifier that uses them on every target's held-out text, as F1.
 
     Parameters
     ----------
     targets : list of Target
-        Those without a holdout, or without labels, are left out.
+        Those without a holdout or labels are left out.
     picks : dict of str to Pick
-        Those called ``random 0`` and so on take turns at the seeds.
+        The random ones take turns at the seeds.
 
     Raises
     ------
@@ -127,12 +129,12 @@ def _figures(
     key: str,
 ) -> Figures:
     """Measure every pick with every seed; the random ones take turns."""
-    random = [name for name in picks if name.startswith("random ")]
+    random = list(filter(is_random, picks))
     figures: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for name in [*(name for name in picks if name not in random), "random"]:
+    for name in [*filterfalse(is_random, picks), RANDOM]:
         for seed in range(seeds):
             try:
-                measured = measure(random[seed % len(random)] if name == "random" else name, seed)
+                measured = measure(random[seed % len(random)] if name == RANDOM else name, seed)
             except ValueError as error:
                 raise ConfigError(f"{key}: the selection or its target is too small: {error}") from error
             for target, metrics in measured.items():

@@ -1,12 +1,13 @@
 """The methods of selection, one module each: how a method ranks the documents of a pool.
 
-What belongs here: the interface of a method, and what all methods have in common: budgets, caps, epochs, targets. What
-does not: the order and the budget themselves (``dsir/selection.py``), near-duplicates
-(``assets/picking/near_duplicates.py``), what becomes of the picks (``assets/selections.py``).
+What belongs here: the methods, and what they have in common: budgets, caps, epochs, targets. What does not: the order
+and the budget themselves (``dsir/selection.py``), near-duplicates (``assets/picking/near_duplicates.py``), what becomes
+of the picks (``assets/selections.py``).
 
 A module has a function ``fit`` from candidates and a budget to a :class:`Ranking`, and declares the method with its
 options, traits and rule of keys (:class:`dsir_dagster.resources.settings.Method`). A new method is a module and a line
-in `METHODS`; no other place knows methods by name.
+in `METHODS`. Elsewhere only the default (``resources/settings/selection.py``) and the baselines
+(``resources/settings/evaluation.py``) are known by name.
 """
 
 import threading
@@ -34,7 +35,7 @@ from dsir_dagster.assets.picking.near_duplicates import NearDuplicates, pick_wit
 from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.settings import Method, Selection
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Method[Candidates, Ranking]] = {
     method.name: method
     for method in (
         resample.METHOD,
@@ -54,11 +55,11 @@ class Picked:
     Attributes
     ----------
     epochs : list of ndarray of dsir.selection.CANDIDATE
-        One for each epoch, in order of target and rank. ``target`` is an index into the selection's targets.
+        One an epoch, in order of target and rank. ``target`` is an index into the selection's targets.
     ranking : Ranking
         How they were ranked.
     near_duplicates_dropped : int
-        Documents that would have been picked, were they not nearly the same as a better-ranked one; of all epochs.
+        Documents of all epochs passed over as near-duplicates of a better-ranked one.
     """
 
     epochs: list[np.ndarray]
@@ -82,8 +83,9 @@ def pick(
         Told of the documents that were looked at.
     """
     selection = candidates.selection
-    near = NearDuplicates(candidates) if selection.near_duplicates else None
-    ranking = selection.declared.fit(candidates, budget)
+    threshold = selection.near_duplicates
+    near = NearDuplicates(candidates, threshold) if threshold else None
+    ranking = METHODS[selection.method].fit(candidates, budget)
     best = selection.overlap == "best"
     if selection.declared.joint:
         budgets = [budget]
@@ -114,7 +116,7 @@ def pick(
     else:
         epochs, dropped = [choose(each) for each in pools(reserve=0)], 0
     rows = [joined(picks) for picks in epochs]
-    if selection.declared.joint:  # all of its targets' picks are ranked together
+    if selection.declared.joint:  # its targets' picks are ranked together
         rows = [each.take(np.argsort(each["target"], kind="stable")) for each in rows]
     return Picked(rows, ranking, dropped)
 
@@ -174,13 +176,13 @@ class _Best:
                 log_weights = np.array([documents.log_weights[target][at] for target in targets])
                 some["key"], some["log_weight"] = key[at], log_weights.max(axis=0)
                 some["target"] = log_weights.argmax(axis=0) if joint else place
-                with adding:  # in whatever order: a top does not depend on it
+                with adding:  # in any order: a top does not depend on it
                     top.add(some)
         return len(eligible)
 
 
 def shares_of(candidates: Candidates) -> np.ndarray:
-    """Return each target's share: as configured, else in proportion to its n-grams."""
+    """Return the targets' shares: as configured, else in proportion to their n-grams."""
     selection = candidates.selection
     if selection.shares is not None:
         return np.array(selection.shares)

@@ -10,16 +10,8 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from dsir.classifier import (
-    Classifier,
-    ClassifierOptions,
-    fit_classifier,
-    logits,
-    pool_sample,
-)
-from dsir.classifier import (
-    keys as keys_under,
-)
+from dsir.classifier import Classifier, ClassifierOptions, fit_classifier, logits, pool_sample
+from dsir.classifier import keys as keys_under
 from dsir.features import Features, featurize
 from dsir.selection import Budget
 from dsir_dagster.assets.methods.ranking import Ranking
@@ -28,17 +20,17 @@ from dsir_dagster.assets.picking.texts import map_target
 from dsir_dagster.resources.settings import ConfigError, Method
 from dsir_dagster.resources.table import Column, Table
 
-#: The most documents of a target that a classifier is fitted on, and about as many of the pool: all are in memory.
+#: The most documents of a target to fit a classifier on, with about as many of the pool; all are in memory.
 LARGEST = 200_000
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
-    """Fit a classifier of each target against the pool, and rank by its log odds, with noise or without.
+    """Fit a classifier of each target against the pool, and rank by its log odds, with or without noise.
 
     Raises
     ------
     ConfigError
-        A target or the pool is too small to fit on and for a validation part.
+        A target or the pool is too small to fit on and validate.
     """
     selection = candidates.selection
     eligible = sum(candidates.each_block(_eligible, targets=[], columns=[]))
@@ -81,10 +73,10 @@ METHODS = (Method("classifier", fit), Method("classifier_top_k", fit, noise=Fals
 
 
 def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
-    """Fit the classifier of one target against a sample of so many eligible documents."""
+    """Fit the classifier of one target against a sample of the pool's ``eligible`` documents."""
     workspace = candidates.snapshot.workspace
     target, spec = workspace.settings.target(name), workspace.settings.features.spec()
-    counted = candidates.snapshot.plan.target_counts(name).found.metadata["documents"]
+    counted = candidates.snapshot.plan.target_counts(name).made.count("documents")
 
     def sampled_target(texts: pa.Array) -> Features:
         return pool_sample(featurize(texts, spec), counted, LARGEST)
@@ -100,8 +92,7 @@ def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
 
 
 def _sampled_pool(eligible: int, wanted: int, documents: Documents) -> Features:
-    batch = documents.batch.filter(pa.array(documents.eligible))
-    return pool_sample(Features.from_arrow(batch), eligible, wanted)
+    return pool_sample(documents.eligible_features, eligible, wanted)
 
 
 def _eligible(documents: Documents) -> int:

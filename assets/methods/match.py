@@ -1,4 +1,4 @@
-"""``method: match``: picks that are like the target as a whole.
+"""``method: match``: picks that resemble the target as a whole.
 
 What belongs here: running :mod:`dsir.matching` over the store. What does not: the method itself
 (``dsir/matching.py``).
@@ -10,7 +10,6 @@ from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
-import pyarrow as pa
 import pydantic
 
 from dsir.features import Features
@@ -32,7 +31,7 @@ class MatchOptions(ResampleOptions):
 
     objective: Literal["mean", "worst"] = pydantic.Field(
         "mean",
-        description="With several targets: come close to their mixture, or to the target that is worst off.",
+        description="With several targets: come close to their mixture, or to the target matched worst.",
     )
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = pydantic.Field(
         MatchingOptions.smoothing, description="Pseudo-counts a bucket of every distribution."
@@ -42,32 +41,21 @@ class MatchOptions(ResampleOptions):
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """Match the targets of a selection, and draw by the shares of the rounds.
 
-    What the rounds measure has near-duplicates in it; the pick that follows them drops these, where that is configured.
+    The rounds see near-duplicates, even if the pick that follows is configured to drop them.
 
     Raises
     ------
     ConfigError
-        A target is too small for a validation part, no temperature gives what is asked for, or no document fits.
+        A target is too small for a validation part, no temperature gives the requested evenness, or no document fits.
     """
     snapshot, selection = candidates.snapshot, candidates.selection
-    fitted, validation = [], []
     targets = sorted(selection.targets)  # sums of floats depend on the order
-    for target in targets:
-        counts, _ = target_totals(snapshot, target)
-        part = validation_totals(snapshot, target)
-        if not part.any() or not (counts - part).any():
-            raise ConfigError(
-                f"selection '{selection.name}': target '{target}' has too few documents for a validation part, a "
-                "fifth of them, which tells method match when to stop; add documents, or choose another method"
-            )
-        fitted.append(counts - part)
-        validation.append(part)
-    shares = [float(counts.sum()) for counts in fitted]
+    fitted, validation = split_totals(candidates, targets)
+    shares = np.array([float(counts.sum()) for counts in fitted])
     if selection.shares is not None:
         share = dict(zip(selection.targets, selection.shares, strict=True))
-        shares = [share[target] for target in targets]
+        shares = np.array([share[target] for target in targets])
 
-    fitted, validation, shares = np.array(fitted), np.array(validation), np.array(shares)
     raw = raw_totals(snapshot)
     [name] = draws_of(selection)
     configured = cast(MatchOptions, selection.options)
@@ -120,7 +108,7 @@ def _keys(
 
 
 def _log_ratios(theta: np.ndarray, options: MatchingOptions, documents: Documents) -> np.ndarray:
-    return round_keys(_eligible_features(documents), [theta], options)[0]
+    return round_keys(documents.eligible_features, [theta], options)[0]
 
 
 def _passes(
@@ -135,44 +123,54 @@ def _of_shard(function: Callable[[MatchingPart, float], Any], part: Part, floor:
 
 
 def _of_block(of_batch: Callable[[Features, np.ndarray], Any], documents: Documents) -> Any:
-    return of_batch(_eligible_features(documents), documents.candidates(np.flatnonzero(documents.eligible)))
-
-
-def _eligible_features(documents: Documents) -> Features:
-    eligible = documents.eligible
-    return Features.from_arrow(
-        documents.batch if eligible.all() else documents.batch.filter(pa.array(eligible))
-    )
+    return of_batch(documents.eligible_features, documents.candidates(np.flatnonzero(documents.eligible)))
 
 
 METHOD = Method("match", fit, options=MatchOptions, joint=True)
 
 
+def split_totals(candidates: Candidates, targets: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the totals of the targets' parts to fit on and to validate: two ndarrays of int64, (targets, buckets)."""
+    fitted, validation = [], []
+    for target in targets:
+        counts, _ = target_totals(candidates.snapshot, target)
+        part = validation_totals(candidates.snapshot, target)
+        if not part.any() or not (counts - part).any():
+            raise ConfigError(
+                f"selection '{candidates.selection.name}': target '{target}' has too few documents for a validation "
+                "part, a fifth of them, which tells method match when to stop; add documents, or choose another method"
+            )
+        fitted.append(counts - part)
+        validation.append(part)
+    return np.array(fitted), np.array(validation)
+
+
 def mean_tokens(candidates: Candidates, targets: list[str], shares: np.ndarray) -> tuple[float, float] | None:
-    """Return the mean tokens of a document of the targets, by their shares, and of the pool, where these are needed."""
+    """Return the mean tokens of the targets' documents, by share, and of the pool's; None if not needed."""
     correction = length_correction(candidates)
     if not correction.mean_tokens:
         return None
     of_targets = np.array([correction.mean_tokens[target] for target in targets])
-    # Shares are of n-grams, of which a longer document has more.
+    # Shares are of n-grams, of which longer documents have more.
     return float(1 / np.average(1 / of_targets, weights=shares)), correction.pool_mean_tokens
 
 
 def numbers(matching: Matching, options: MatchingOptions) -> dict[str, int | float | str]:
-    """Return how the rounds came to their end."""
+    """Return how the rounds ended."""
     best = matching.curve[matching.best]
-    return {
+    found: dict[str, int | float | str] = {
         "rounds": len(matching.curve),
         "rounds_kept": matching.best + 1,
         "converged": str(matching.converged).lower(),
         "kl_fit": best.kl_fit,
         "kl_validation": best.kl_validation,
         "gap": best.gap,
-    } | ({"temperature": options.temperature} if options.temperature else {})
+    }
+    return found | ({"temperature": options.temperature} if options.temperature else {})
 
 
 def tables(matching: Matching, targets: list[str]) -> dict[str, Table | plots.Plot]:
-    """Return the rounds as a plot and as a table; documents and tokens are a round's own, KL is that of the mean."""
+    """Return the rounds as a plot and a table: documents and tokens of the round itself, KL of the mean of rounds."""
     several = targets if len(targets) > 1 else []
     numbers = ("KL, fitted part", "KL, validation part", "gap", "step")
     columns = [Column("round", "whole"), *(Column(name, "number") for name in numbers)]

@@ -1,7 +1,7 @@
-"""``method: mixture``: the proportions of the pool's sources that come closest to the target, and documents in these.
+"""``method: mixture``: random documents in the proportions of the pool's sources that come closest to the target.
 
 What belongs here: running :mod:`dsir.mixture` over the store; from shares of n-grams to shares of the budget. What
-does not: the method itself (``dsir/mixture.py``). The weights are left beside the picks as ``mixture.csv``.
+does not: the method itself (``dsir/mixture.py``). The weights are written beside the picks as ``mixture.csv``.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, Method
 from dsir_dagster.resources.settings.types import Number
 from dsir_dagster.resources.table import Column, Table
 
-#: The most totals that are held in memory: sources, or parts, times buckets.
+#: The most totals held in memory: sources, or parts, times buckets.
 LARGEST = 1 << 27
 
 
@@ -34,7 +34,7 @@ class MixingOptions(MethodOptions):
     """Options of ``mixture``."""
 
     sources: Annotated[int, pydantic.Field(gt=0)] | None = pydantic.Field(
-        None, description="At most so many sources."
+        None, description="Largest number of sources."
     )
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = pydantic.Field(
         MixtureOptions.smoothing, description="Pseudo-counts a bucket of the target and of every source."
@@ -43,7 +43,7 @@ class MixingOptions(MethodOptions):
 
 @dataclass(frozen=True)
 class Sources:
-    """The eligible documents of a pool by source.
+    """A pool's eligible documents by source.
 
     Attributes
     ----------
@@ -65,14 +65,14 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     Raises
     ------
     ConfigError
-        There are too many sources, or their caps do not reach the budget.
+        There are too many sources, or their caps add up to less than the budget.
     """
     selection = candidates.selection
     [name] = selection.targets
     sources = count_sources(candidates)
     amounts = sources.documents if budget.tokens is None else sources.tokens
     n_ngrams = np.maximum(sources.totals.sum(axis=1), 1)
-    # Of the n-grams of the selection, no source can have more than it holds.
+    # No source can give the selection more n-grams than it has.
     selected = budget.amount * n_ngrams.sum() / max(amounts.sum(), 1)
     caps = np.minimum(n_ngrams / selected, 1.0)
     if isinstance(selection.source_caps, dict):
@@ -202,7 +202,7 @@ def target_parts(candidates: Candidates, name: str) -> np.ndarray:
 
 
 def weights_table(sources: Sources, mixture: SourceMixture) -> pa.Table:
-    """Return the weight of every source with its uncertainty, the largest first."""
+    """Return the sources' weights with their uncertainty, largest first."""
     table = pa.table(
         {
             "source": sources.names,
@@ -219,13 +219,13 @@ def weights_table(sources: Sources, mixture: SourceMixture) -> pa.Table:
     return table.sort_by([("weight", "descending"), ("source", "ascending")])
 
 
-def tables(sources: Sources, mixture: SourceMixture) -> dict[str, str]:
-    """Return the weights as a plot and as a table."""
+def tables(sources: Sources, mixture: SourceMixture) -> dict[str, Table | plots.Plot]:
+    """Return the weights as a plot and a table."""
     rows = weights_table(sources, mixture).slice(0, plots.ROWS)
     weight, lower, upper = (rows[name].to_numpy() for name in ("weight", "lower", "upper"))
     errors = np.maximum([weight - lower, upper - weight], 0)
     names = rows["source"].to_pylist()
-    groups = [
+    groups: list[plots.Bars] = [
         ("pool", plots.POOL, rows["pool_share"].to_numpy(), None),
         ("mixture, with 95 % interval", plots.SELECTION, weight, errors),
     ]

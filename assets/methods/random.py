@@ -1,4 +1,4 @@
-"""``method: random``: any documents, by their noise alone."""
+"""``method: random``: any documents, by noise alone."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from dsir_dagster.resources.settings import KeyRule, Method
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
-    """Rank by noise: sampling without replacement, every document as likely as any other."""
+    """Rank by noise: uniform sampling without replacement."""
     return Ranking(partial(_keys, candidates.selection.seed))
 
 

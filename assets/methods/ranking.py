@@ -1,7 +1,7 @@
-"""What a method returns, and what several of them need.
+"""What a method returns, and what several methods need.
 
-What belongs here: the interface between a method and ``assets.methods.pick``, names of noise, hashes of sources.
-What does not: any one method.
+What belongs here: the interface between a method and ``assets.methods.pick``, names of noise, caps per source. What
+does not: any one method.
 """
 
 import math
@@ -19,34 +19,33 @@ from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.table import Table
 
-#: Keys of documents for a target, from a stream of noise and the least key that counts; -inf below it is enough.
+#: Keys of documents for a target, given the name of the noise and a floor; see :attr:`Ranking.keys`.
 Keys = Callable[[Documents, str, str, float], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A method that is ready to rank documents.
+    """A method ready to rank documents.
 
     Attributes
     ----------
     keys : callable
-        Takes documents, a target (of a method for all targets together, their names joined by ``+``), the name of
-        the noise and a floor; returns the key of every document, ndarray of float64: the largest are picked. Instead of
-        a key below the floor it may return any other below it, and anything for a document that is not eligible.
-        Called from several threads, with documents in any order.
+        Takes documents, a target (for a joint method, the names of all targets joined by ``+``), the name of the noise
+        and a floor; returns the documents' keys, ndarray of float64: the largest are picked. A key below the floor may
+        be replaced by any other below it, and that of a document that is not eligible by anything. Called from several
+        threads, with documents in any order.
     columns : sequence of str
-        Of the documents, that ``keys`` reads beside those that every candidate has.
+        Columns of the documents that ``keys`` reads, besides those every candidate has.
     needs_features : bool
-        Whether the documents have to come with their cached features.
+        Whether the documents must come with their cached features.
     source_shares : mapping of str to float, optional
-        The share of the budget that is taken from each source; from others nothing. Where there is none, the
-        configured caps hold.
+        Each source's share of the budget; other sources get nothing. Default: the configured caps.
     numbers : mapping of str to int, float or str
         For the lineage and Dagster.
     tables : mapping of str to Table or Plot
         For Dagster.
     files : mapping of str to pyarrow.Table
-        To be left beside the picks, by name, as CSV.
+        To be written beside the picks, by name, as CSV.
     """
 
     keys: Keys
@@ -59,19 +58,19 @@ class Ranking:
 
 
 def draws_of(selection: Selection) -> list[str]:
-    """Return what is drawn for: each target, or all of them together."""
+    """Return what to draw for: each target, or all of them together."""
     if selection.declared.joint:
         return ["+".join(sorted(selection.targets))]
     return selection.targets
 
 
 def noise_stream(selection: Selection, draw: str, epoch: int = 1) -> str:
-    """Return the name of the noise of one draw, so that targets and epochs draw independently of each other."""
+    """Return the name of a draw's noise; targets and epochs draw independently of each other."""
     return f"{selection.name}/{draw}" + (f"#{epoch}" if epoch > 1 else "")
 
 
 def noise_keys(selection: Selection) -> dict[str, str]:
-    """Return the key of the noise of every target and epoch as hexadecimal digits, for `sql/macros_why.sql`."""
+    """Return the noise keys by target and epoch as hexadecimal digits, for `sql/macros_why.sql`."""
     keys = {}
     for epoch in range(1, selection.epochs + 1):
         for draw in draws_of(selection):
@@ -82,18 +81,17 @@ def noise_keys(selection: Selection) -> dict[str, str]:
 
 
 def source_hashes(names: Sequence[str]) -> dict[str, int]:
-    """Return the hash by which candidates name their source, of each name."""
+    """Return the hash by which candidates name their source, by name."""
     return dict(zip(names, map(int, hash_strings(pa.array(names, pa.string()))), strict=True))
 
 
 def caps_of(selection: Selection, source_shares: Mapping[str, float] | None, budget: Budget) -> Caps | None:
-    """Return the caps per source within a budget: of the shares that a method chose, else as configured."""
-    shares, others = source_shares, 0
+    """Return the caps per source within a budget: from the shares that a method chose, else as configured."""
+    shares = selection.source_caps if source_shares is None else source_shares
     if shares is None:
-        if selection.source_caps is None:
-            return None
-        if isinstance(selection.source_caps, float):
-            return Caps(others=math.ceil(selection.source_caps * budget.amount))
-        shares, others = selection.source_caps, None
+        return None
+    if isinstance(shares, float):
+        return Caps(others=math.ceil(shares * budget.amount))
     hashes = source_hashes(list(shares))
-    return Caps({h: math.ceil(shares[name] * budget.amount) for name, h in hashes.items()}, others)
+    caps = {h: math.ceil(shares[name] * budget.amount) for name, h in hashes.items()}
+    return Caps(caps, others=None if source_shares is None else 0)

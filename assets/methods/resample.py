@@ -1,6 +1,6 @@
 """``method: resample``: draw without replacement in proportion to the importance weights (paper, section 3).
 
-What belongs here: from log weights to keys: correction for length, temperature, noise. What does not: the arithmetic
+What belongs here: from log weights to keys: length correction, temperature, noise. What does not: the arithmetic
 (``dsir/importance.py``), the noise itself (``dsir/noise.py``).
 """
 
@@ -23,14 +23,14 @@ from dsir_dagster.resources.settings.types import Model, Number
 
 
 class SolvedTemperature(Model):
-    """The temperature at which the weights are as even as is asked for: exactly one of the two.
+    """The temperature at which the weights are as even as requested; give exactly one of the two.
 
     Attributes
     ----------
     effective_sample_size : float
         ``(Σw)² / Σw²`` of the eligible documents' weights, in documents.
     acceptance : float
-        Mean of the weights over the largest: the share that rejection sampling would accept.
+        Mean weight over largest weight: the share that rejection sampling would accept.
     """
 
     effective_sample_size: Annotated[Number, pydantic.Field(gt=1)] | None = None
@@ -48,15 +48,15 @@ def _kind_of_temperature(value: object) -> str:
 
 
 class LengthOptions(MethodOptions):
-    """Options of the methods that correct log weights for the length of the document."""
+    """Options of the methods that correct log weights for a document's length."""
 
     length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = pydantic.Field(
         None,
         description=(
-            "Correction for the length of the document: the log weight (of `match`, a round's sum of ratios) as it "
-            "is, divided by its n-grams, or by the square root of these; `poisson`: the log weight (of `match`, the "
-            "logarithm of the mean ratio) with the log ratio of Poisson distributions of its tokens added. Default: "
-            "none, of `match` per_ngram."
+            "Correction for a document's length: the log weight (for `match`, a round's sum of ratios) unchanged, "
+            "divided by the number of n-grams, or by its square root; `poisson`: the log weight (for `match`, the "
+            "logarithm of the mean ratio) plus the log ratio of Poisson distributions of the number of tokens. "
+            "Default: none; for `match`, per_ngram."
         ),
     )
 
@@ -74,8 +74,8 @@ class ResampleOptions(LengthOptions):
     ) = pydantic.Field(
         None,
         description=(
-            "What log weights are divided by before noise is added; default 1. Of `match`, what the logarithms of its "
-            "rounds' mean ratios are, solved on those of the first round; default no noise in the rounds."
+            "What log weights are divided by before noise is added; default 1. For `match`, what the logarithms of "
+            "its rounds' mean ratios are divided by, solved on the first round; default: no noise in the rounds."
         ),
     )
 
@@ -86,7 +86,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     Raises
     ------
     ConfigError
-        No temperature gives what is asked for.
+        No temperature gives the requested evenness.
     """
     selection = candidates.selection
     corrected = length_correction(candidates)
@@ -134,9 +134,9 @@ class LengthCorrection:
     length : str or None
         The option.
     mean_tokens : dict of str to float
-        Tokens of a document of each target, in the mean; where these are needed.
+        Mean tokens a document, by target; empty if not needed.
     pool_mean_tokens : float
-        The same of the eligible documents of the pool.
+        Mean tokens of the pool's eligible documents.
     """
 
     length: str | None
@@ -145,11 +145,11 @@ class LengthCorrection:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Which columns of the documents are needed for it."""
+        """Columns of the documents needed for it."""
         return () if self.length is None else ("n_ngrams",)
 
     def log_weights(self, documents: Documents, target: str) -> np.ndarray:
-        """Return the corrected log weight of every document: ndarray of float64."""
+        """Return the corrected log weights: ndarray of float64."""
         if self.length is None:
             return documents.log_weights[target]
         means = (self.mean_tokens[target], self.pool_mean_tokens) if self.mean_tokens else None
@@ -169,7 +169,7 @@ class LengthCorrection:
 
 
 def length_correction(candidates: Candidates) -> LengthCorrection:
-    """Return the correction that a selection asks for; one pass over the documents if it has to know their lengths."""
+    """Return a selection's correction; takes one pass over the documents if their mean length is needed."""
     selection = candidates.selection
     length = cast(LengthOptions, selection.options).length
     means: dict[str, float] = {}
@@ -179,8 +179,8 @@ def length_correction(candidates: Candidates) -> LengthCorrection:
             list(candidates.each_block(_lengths, targets=[], columns=[])), axis=0
         ).tolist()
         for target in selection.targets:
-            counted = candidates.snapshot.plan.target_counts(target).found.metadata
-            means[target] = counted["tokens"] / counted["documents"]
+            counted = candidates.snapshot.plan.target_counts(target).made
+            means[target] = counted.count("tokens") / counted.count("documents")
     return LengthCorrection(length, means, tokens / max(documents, 1))
 
 

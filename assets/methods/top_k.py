@@ -12,7 +12,7 @@ from dsir_dagster.resources.settings import KeyRule, Method
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
-    """Rank by log weight, corrected for length where the selection asks for it."""
+    """Rank by log weight, corrected for length if configured."""
     corrected = length_correction(candidates)
     return Ranking(partial(_keys, corrected), corrected.columns, numbers=corrected.numbers())
 

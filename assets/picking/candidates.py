@@ -1,8 +1,8 @@
 """Documents with their log weights and features, shard by shard over the pool.
 
-What belongs here: joining the documents, weights and features of a shard, and which documents a selection may pick at
-all. What does not: the picking itself (``dsir/selection.py``), its methods (``assets/methods/``), the quality
-filter's arithmetic (``dsir/quality.py``). Shared by ``selections`` and ``evaluations``.
+What belongs here: joining a shard's documents, weights and features; which documents a selection may pick. What does
+not: picking (``dsir/selection.py``), methods (``assets/methods/``), the quality filter's arithmetic
+(``dsir/quality.py``). Shared by ``selections`` and ``evaluations``.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +26,13 @@ from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import Origin, Store, columns_of
 
-G = TypeVar("G")
 R = TypeVar("R")
 T = TypeVar("T")
 
 #: Maps a function over the documents of a shard, block by block, in order and perhaps in threads.
 Part = Callable[[Callable[["Documents"], Any]], Iterator[Any]]
 
-#: What a document has to meet to be eligible, in this order; the names that metadata and messages give them.
+#: Criteria that a document must meet to be eligible, in this order, by their names in metadata and messages.
 CRITERIA = ("min_tokens", *(f"quality.{name}" for name in PAPER), "collapse_duplicates")
 
 
@@ -48,14 +47,13 @@ class Documents:
     key : str
         The shard's.
     table : pyarrow.Table
-        `COLUMNS`, or those of them that were asked for.
+        `COLUMNS`, or those requested.
     log_weights : dict of str to ndarray of float64
         By target.
     excluded_by : ndarray of int8
-        0 for a document that is eligible, else the place in `CRITERIA`, counted from 1, of the first criterion that
-        it does not meet.
+        0 for an eligible document, else the place in `CRITERIA`, counted from 1, of the first criterion it fails.
     batch : pyarrow.RecordBatch, optional
-        Their cached features, where these were asked for.
+        Their cached features, if requested.
     """
 
     shard: int
@@ -72,33 +70,40 @@ class Documents:
 
     @property
     def features(self) -> Features:
-        """Sparse counts of all of the documents."""
+        """Sparse counts of all documents."""
         return Features.from_arrow(self.batch)
 
     @property
+    def eligible_features(self) -> Features:
+        """Sparse counts of the eligible documents."""
+        assert self.batch is not None, "streamed with features"
+        every = self.eligible.all()
+        return Features.from_arrow(self.batch if every else self.batch.filter(pa.array(self.eligible)))
+
+    @property
     def n_tokens(self) -> np.ndarray:
-        """Tokens of each document: ndarray of int64."""
+        """Tokens a document: ndarray of int64."""
         return self.table["n_tokens"].to_numpy()
 
     @property
     def n_ngrams(self) -> np.ndarray:
-        """N-grams of each document: ndarray of int64."""
+        """N-grams a document: ndarray of int64."""
         return self.table["n_ngrams"].to_numpy()
 
     @property
     def content_hash(self) -> np.ndarray:
-        """Content hash of each document: ndarray of uint64."""
+        """Content hashes: ndarray of uint64."""
         return self.table["content_hash"].to_numpy()
 
     @property
     def source_hash(self) -> np.ndarray:
-        """Hash of the source of each document: ndarray of uint64."""
+        """Hashes of the documents' sources: ndarray of uint64."""
         return hash_strings(self.table["source"].combine_chunks())
 
     def candidates(self, at: np.ndarray) -> np.ndarray:
-        """Return the documents at these places, for a selection: ndarray of CANDIDATE, without keys and weights.
+        """Return the documents at these places: ndarray of CANDIDATE, without keys and weights.
 
-        Without the hash of their source too, where this was not read.
+        The hash of the source is filled in only if the source was read.
         """
         candidates = np.zeros(len(at), dtype=CANDIDATE)
         candidates["shard"] = self.shard
@@ -116,12 +121,18 @@ def read_log_weights(file: ParquetFile, group: int) -> np.ndarray:
 
 
 def picked_positions(plan: Plan, picks: pa.Table) -> np.ndarray:
-    """Return where the rows of ``picks.parquet`` are, as `dsir.selection.pack_position` does: ndarray of int64."""
+    """Return the positions of the rows of ``picks.parquet``, from `dsir.selection.pack_position`: ndarray of int64."""
     shards = pc.index_in(picks["shard"].cast(pa.string()), pa.array(plan.counted))
     return pack_position(shards.to_numpy(), picks["row"].to_numpy())
 
 
-#: Columns of `Documents.table` that every candidate has; all of them; those of the quality filter, where there is one.
+def rows_in(shard: int, positions: np.ndarray) -> np.ndarray:
+    """Return the rows of those positions, ascending, that are in a shard: ndarray of int64."""
+    first, last = np.searchsorted(positions, pack_position(np.array([shard, shard + 1]), 0))
+    return positions[first:last] - pack_position(shard, 0)
+
+
+#: Columns of `Documents.table`: those every candidate has, all, and those of the quality filter.
 CANDIDATE_COLUMNS = ("row", "id_hash", "n_tokens", "content_hash")
 COLUMNS = (*CANDIDATE_COLUMNS, "source", "n_ngrams")
 QUALITY_COLUMNS = ("most_frequent_word", "informative_words", "single_digits")
@@ -141,7 +152,7 @@ class Candidates:
 
     @cached_property
     def duplicates(self) -> dict[str, np.ndarray]:
-        """Rows, by shard, whose text is also that of a document before; empty where they may be picked."""
+        """Rows, by shard, whose text an earlier document has; empty if duplicates may be picked."""
         if not self.selection.collapse_duplicates:
             return {}
         columns = ["shard", "row", "doc_id", "content_hash"]
@@ -155,7 +166,7 @@ class Candidates:
         }
 
     def _rows_of_documents(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield columns of the documents of all shards."""
+        """Yield columns of all shards' documents."""
         store = self.snapshot.store
         for shard in self.snapshot.plan.counted:
             with store.open_table(
@@ -166,8 +177,8 @@ class Candidates:
 
     def each_shard(
         self,
-        function: Callable[[Part, G], R],
-        given: Callable[[], G] = lambda: None,
+        function: Callable[[Part, Any], R],
+        given: Callable[[], Any] = lambda: None,
         targets: list[str] | None = None,
         features: bool = False,
         columns: Sequence[str] = COLUMNS,
@@ -182,16 +193,16 @@ class Candidates:
         given : callable
             Called just before the function is; what it returns is all that the function knows of shards before.
         targets : list of str, optional
-            Whose log weights to read; those of the selection if not given.
+            Whose log weights to read. Default: the selection's.
         features : bool
             Whether to read the cached features; the blocks are smaller then.
         columns : sequence of str
-            Of the documents, to read; those that tell which documents are eligible are read in any case.
+            Columns of the documents to read, besides those that decide which documents are eligible.
 
         Raises
         ------
         StaleInput
-            The weights of a shard are absent or were computed from other inputs.
+            A shard's weights are missing or were computed from other inputs.
         """
         targets = self.selection.targets if targets is None else targets
         needed = {*columns, "n_tokens"}
@@ -261,12 +272,12 @@ class ShardDocuments:
 class _Look:
     """Reads the documents of a shard, and calls a function with them."""
 
-    function: Callable
+    function: Callable[[Part, Any], Any]
     selection: Selection
     columns: list[str]
     features: bool
 
-    def __call__(self, worker: Worker, item: tuple[ShardDocuments, object]) -> object:
+    def __call__(self, worker: Worker, item: tuple[ShardDocuments, Any]) -> Any:
         shard, given = item
         documents = self._read(worker.store, shard)
         # With features it is so much work that the threads share that of one shard.
@@ -308,7 +319,7 @@ class _Look:
 
 
 def _cut(documents: Documents, batches: Iterator[pa.RecordBatch]) -> Iterator[Documents]:
-    """Cut a row group into the next batches of features; it is whole batches of them."""
+    """Cut a row group into the next batches of features, which it is a whole number of."""
     done = 0
     while done < len(documents.table):
         batch = next(batches)

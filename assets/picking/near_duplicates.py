@@ -1,7 +1,7 @@
-"""Near-duplicates among what a selection picks: dropped, and replaced by the next in rank.
+"""Near-duplicates among the picks of a selection: dropped, and replaced by the next in rank.
 
-What belongs here: reading the texts of picks, and picking again without the near-duplicates among them. What does not:
-what near-duplicates are (``dsir/near_duplicates.py``), documents of equal text that are not eligible at all
+What belongs here: reading the texts of picks, and picking again without near-duplicates. What does not: what
+near-duplicates are (``dsir/near_duplicates.py``), documents of equal text, which are not even eligible
 (``assets/picking/candidates.py``).
 """
 
@@ -17,38 +17,39 @@ from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard, texts_
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.settings import ConfigError
 
-#: Tokens of the texts that are in memory at a time; those of one file are read together.
+#: Tokens of the texts held in memory at a time; those from one file are read together.
 TOKENS_AT_A_TIME = 1 << 24
 
 
 class NearDuplicates:
-    """Finds near-duplicates among documents of the pool, and keeps the sketches of those it has looked at.
+    """Finds near-duplicates among documents of the pool, and keeps the sketches of those it has seen.
 
-    Takes eight bytes of memory for each token, and 512 for each document, of all that was ever picked.
+    Takes eight bytes of memory a token and 512 a document for everything ever picked.
 
     Parameters
     ----------
     candidates : Candidates
-        Of a selection with a threshold for near-duplicates.
+    threshold : float
+        Jaccard similarity from which on documents are near-duplicates.
 
     Raises
     ------
     ConfigError
-        The library that it takes is not installed.
+        The library it needs is not installed.
     """
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: Candidates, threshold: float) -> None:
         if find_spec("rensa") is None:
             raise ConfigError(
                 f"selection '{candidates.selection.name}': near_duplicates needs rensa; install it with "
                 "`pip install -e .[near-duplicates]`, or leave near_duplicates out"
             )
-        self._candidates = candidates
+        self._snapshot, self._threshold = candidates.snapshot, threshold
         self._at: dict[int, int] = {}
         self._sketches = Sketches([], np.empty((0, DIGESTS), np.uint32))
 
     def find(self, ranked: np.ndarray) -> np.ndarray:
-        """Return which documents are nearly the same as a better one: ndarray of bool, shape (n,).
+        """Return which documents are near-duplicates of a better one: ndarray of bool, shape (n,).
 
         Parameters
         ----------
@@ -59,17 +60,16 @@ class NearDuplicates:
         self._read(ranked[[position not in self._at for position in at.tolist()]])
         places = [self._at[position] for position in at.tolist()]
         mine = Sketches([self._sketches.ngrams[i] for i in places], self._sketches.digests[places])
-        return near_duplicates(mine, self._candidates.selection.near_duplicates)
+        return near_duplicates(mine, self._threshold)
 
     def _read(self, documents: np.ndarray) -> None:
         documents = documents[np.argsort(positions_of(documents))]
-        snapshot = self._candidates.snapshot
         before = np.cumsum(documents["n_tokens"]) - documents["n_tokens"]
         part = before[np.searchsorted(documents["shard"], documents["shard"])] // TOKENS_AT_A_TIME
         digests = [self._sketches.digests]
         for each in np.split(positions_of(documents), np.flatnonzero(np.diff(part)) + 1):
             self._at.update(zip(each.tolist(), range(len(self._at), len(self._at) + len(each)), strict=True))
-            for read in snapshot.compute.map(_sketch, rows_by_shard(snapshot.plan, each)):
+            for read in self._snapshot.compute.map(_sketch, rows_by_shard(self._snapshot.plan, each)):
                 self._sketches.ngrams.extend(read.ngrams)
                 digests.append(read.digests)
         self._sketches = Sketches(self._sketches.ngrams, np.concatenate(digests))
@@ -87,28 +87,28 @@ def pick_without(
     in_order: Callable[[list[np.ndarray]], np.ndarray],
     budget: Budget,
 ) -> tuple[list[list[np.ndarray]], int]:
-    """Pick, drop the near-duplicates among the picks, and pick again without them until there are none.
+    """Pick, drop near-duplicates among the picks, and pick again without them until there are none.
 
-    For one target without caps, that is to walk down the ranking and to pass over what is nearly the same as a
-    document already picked.
+    For one target without caps, this walks down the ranking and passes over near-duplicates of documents already
+    picked.
 
     Parameters
     ----------
     near : NearDuplicates
     collect : callable
-        Takes a reserve, in the unit of the budget; returns for each epoch the ranked candidates of each target, enough
-        to pick from after so much of them was dropped.
+        Takes a reserve, in the unit of the budget; returns by epoch and target the ranked candidates, enough to pick
+        from after so much was dropped.
     choose : callable
-        From the candidates of each target to its picks.
+        From candidates by target to picks by target.
     in_order : callable
-        From the picks of each target to all of them, best first.
+        From picks by target to all of them, best first.
     budget : Budget
-        Of an epoch.
+        Of one epoch.
 
     Returns
     -------
     picks : list of list of ndarray of CANDIDATE
-        By epoch and target. Less than the budget only where the pool has no more.
+        By epoch and target. Less than the budget only if the pool has no more.
     dropped : int
         Documents.
     """

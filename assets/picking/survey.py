@@ -1,7 +1,7 @@
 """One look at the pool before anything is picked: how many documents are eligible, and what the budget is.
 
-What belongs here: counts of eligible documents, the budget that they allow, refusing what the pool cannot give. What
-does not: which documents are eligible (``candidates.py``).
+What belongs here: counts of eligible documents, the budget they allow, refusing what the pool cannot give. What does
+not: which documents are eligible (``candidates.py``).
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from dsir_dagster.resources.settings import ConfigError, Selection, Size
 
 @dataclass
 class PoolSurvey:
-    """What one look at the pool's documents says, before anything is picked; ``sources``, where caps name some."""
+    """What the pool holds, before anything is picked; ``sources`` only if caps name some."""
 
     documents: int = 0
     eligible: int = 0
@@ -39,7 +39,7 @@ class PoolSurvey:
 
 
 def survey(candidates: Candidates) -> PoolSurvey:
-    """Count the eligible documents, and the others by the first criterion that they do not meet."""
+    """Count the eligible documents, and the others by the first criterion they fail."""
     named = isinstance(candidates.selection.source_caps, dict)
     pool = PoolSurvey()
     for part in candidates.each_shard(
@@ -70,40 +70,40 @@ def _look(named: bool, documents: Documents) -> PoolSurvey:
 
 
 def budget_of(size: Size, pool: PoolSurvey, selection: str) -> tuple[Budget, str | None]:
-    """Return what is to be picked, and a note where the pool has less than was asked for.
+    """Return the budget, and a note if the pool has less than requested.
 
     Raises
     ------
     ConfigError
-        A fraction of the eligible documents that is less than one document.
+        The fraction of the eligible documents is less than one document.
     """
     if size.tokens is not None:
         if size.tokens >= pool.eligible_tokens:
             note = f"asked for {size.tokens:,} tokens, took all {pool.eligible_tokens:,} eligible ones"
             return Budget(tokens=pool.eligible_tokens), note
         return Budget(tokens=size.tokens), None
-    if size.documents is not None and size.documents > pool.eligible:
+    if size.fraction is not None:
+        documents = int(size.fraction * pool.eligible)
+        if documents == 0:
+            raise ConfigError(
+                f"selection '{selection}': a fraction of {size.fraction} of {pool.eligible:,} eligible "
+                "documents is no document; raise size.fraction or let more documents be eligible"
+            )
+        return Budget(documents=documents), None
+    assert size.documents is not None, "a size is one of the three"
+    if size.documents > pool.eligible:
         note = f"asked for {size.documents:,} documents, took all {pool.eligible:,} eligible ones"
         return Budget(documents=pool.eligible), note
-    documents = int(size.fraction * pool.eligible) if size.documents is None else size.documents
-    if documents == 0:
-        raise ConfigError(
-            f"selection '{selection}': a fraction of {size.fraction} of {pool.eligible:,} eligible "
-            "documents is no document; raise size.fraction or let more documents be eligible"
-        )
-    return Budget(documents=documents), None
+    return Budget(documents=size.documents), None
 
 
 def short_of(budget: Budget, found: Picked, pool: PoolSurvey, n_targets: int) -> str | None:
-    """Return a note where the pool has too few documents that are not near-duplicates, else None."""
+    """Return a note if the pool has too few documents that are not near-duplicates, else None."""
     unit, room = ("documents", 0) if budget.tokens is None else ("tokens", pool.longest * n_targets)
     least = min(int(budget.of(epoch).sum()) for epoch in found.epochs)
     if least + room >= budget.amount:
         return None
-    return (
-        f"picked {least:,} of {budget.amount:,} {unit}: what else may be picked is nearly the same as documents that "
-        "rank better"
-    )
+    return f"picked {least:,} of {budget.amount:,} {unit}: the rest are near-duplicates of better-ranked documents"
 
 
 def check_eligible(selection: Selection, pool: PoolSurvey) -> None:
@@ -112,7 +112,7 @@ def check_eligible(selection: Selection, pool: PoolSurvey) -> None:
     Raises
     ------
     ConfigError
-        Says by which criteria they are excluded.
+        Names the criteria that exclude them.
     """
     if not pool.documents:
         raise ConfigError(f"selection '{selection.name}': the counted shards hold no document")
@@ -131,7 +131,7 @@ def check_sources(selection: Selection, pool: PoolSurvey) -> None:
     Raises
     ------
     ConfigError
-        Names them, and some that there are.
+        Names them, and some that exist.
     """
     caps = selection.source_caps
     unknown = sorted(caps.keys() - pool.sources) if isinstance(caps, dict) else []

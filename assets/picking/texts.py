@@ -1,7 +1,7 @@
 """Texts of some documents of the pool, and of targets, read again from their files.
 
-What belongs here: from positions to texts. What does not: reading records (``resources/records.py``), what is done
-with the texts.
+What belongs here: from positions to texts. What does not: reading records (``resources/records.py``), what is done with
+the texts.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from dsir.selection import pack_position
+from dsir_dagster.assets.picking.candidates import rows_in
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields
@@ -50,24 +50,15 @@ class RowsOfShard:
     rows: np.ndarray
 
 
-def rows_of_shards(plan: Plan, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the rows of documents of the pool by shard, for shards that have some; positions are ascending."""
-    bounds = np.searchsorted(positions, pack_position(np.arange(len(plan.counted) + 1), 0))
-    return {
-        shard: positions[first:last] - pack_position(index, 0)
-        for index, (shard, first, last) in enumerate(zip(plan.counted, bounds[:-1], bounds[1:], strict=True))
-        if first < last
-    }
-
-
 def rows_by_shard(plan: Plan, positions: np.ndarray) -> Iterator[RowsOfShard]:
     """Yield documents of the pool by shard; positions, ascending, are those of `dsir.selection.pack_position`."""
-    for shard, rows in rows_of_shards(plan, positions).items():
-        yield RowsOfShard(plan.shards[shard], plan.raw_counts(shard).origin, rows)
+    for index, shard in enumerate(plan.counted):
+        if len(rows := rows_in(index, positions)):
+            yield RowsOfShard(plan.shards[shard], plan.raw_counts(shard).origin, rows)
 
 
 def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
-    """Read the texts of documents of the pool; of a piece, the piece.
+    """Read the texts of documents of the pool; for a piece, only the piece.
 
     Parameters
     ----------
@@ -78,12 +69,12 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
     Returns
     -------
     list of str, length n
-        In the same order. As many as fit into memory.
+        In the same order; all are held in memory.
 
     Raises
     ------
     CorpusError
-        A file is missing, damaged, has no such record or piece any more, or another text in its place.
+        A file is missing or damaged, or no longer has the record, the piece or its text.
     """
     shards = rows_by_shard(snapshot.plan, positions)
     return [text for texts in snapshot.compute.map(texts_of_shard, shards) for text in texts]
@@ -110,18 +101,18 @@ def texts_of_shard(worker: Worker, item: RowsOfShard) -> list[str]:
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
     fields = RecordFields.of(reader)
-    # A block has few of the records, and parsing a few takes about as long as parsing many.
+    # A block holds few of the records, and parsing few takes about as long as parsing many.
     lines: list[bytes] = []
     n_bytes = 0
     for records in read_records(uri, reader, rows):
-        if not isinstance(records, Lines):
+        if isinstance(records, Lines):
+            lines += records
+            n_bytes += int((records.ends - records.starts).sum())
+            if n_bytes >= PARSED_BYTES:
+                yield from texts_of(uri, fields, lines).to_pylist()
+                lines, n_bytes = [], 0
+        else:
             yield from texts_of(uri, fields, records).to_pylist()
-            continue
-        lines += records
-        n_bytes += int((records.ends - records.starts).sum())
-        if n_bytes >= PARSED_BYTES:
-            yield from texts_of(uri, fields, lines).to_pylist()
-            lines, n_bytes = [], 0
     if lines:
         yield from texts_of(uri, fields, lines).to_pylist()
 
@@ -129,7 +120,7 @@ def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
 def _pieces(
     uri: str, reader: Reader, records: np.ndarray, begins: np.ndarray, ends: np.ndarray
 ) -> Iterator[str]:
-    """Cut pieces, in the order of their records, out of the texts as these are read."""
+    """Cut pieces, in the order of their records, out of the texts as they are read."""
     rows, first = np.unique(records, return_index=True)
     bounds = zip(np.split(begins, first[1:]), np.split(ends, first[1:]), strict=True)
     for row, mine, text in zip(rows, bounds, _texts(uri, reader, rows), strict=True):
@@ -139,7 +130,7 @@ def _pieces(
 def map_target(
     workspace: Workspace, target: Target, uri: str, function: Callable[[pa.Array], R]
 ) -> Iterator[R]:
-    """Apply a function to the texts of a target's files, block by block, in threads; yield the results in order.
+    """Apply a function to the texts of a target's files, block by block in threads; yield the results in order.
 
     Parameters
     ----------
@@ -147,7 +138,7 @@ def map_target(
     uri : str
         ``target.uri`` or ``target.holdout``.
     function : callable
-        Takes an array of strings, of one block.
+        Takes the texts of one block, an array of strings.
     """
     return _map_blocks(workspace, target, uri, lambda batch: function(batch.texts))
 
@@ -163,7 +154,7 @@ def _map_blocks(
 
 
 def read_labels(workspace: Workspace, target: Target, uri: str, label: str) -> tuple[list[str], list[str]]:
-    """Read a target's texts with a field of theirs; nothing where no record has it.
+    """Read a target's texts and labels; nothing if no record has the field.
 
     Raises
     ------
@@ -174,6 +165,7 @@ def read_labels(workspace: Workspace, target: Target, uri: str, label: str) -> t
     texts: list[str] = []
     labels: list[str | None] = []
     for batch in _map_blocks(workspace, labelled, uri, lambda batch: batch):
+        assert batch.ids is not None, "the field is configured as the id"
         texts += batch.texts.to_pylist()
         labels += batch.ids.to_pylist()
     absent = labels.count(None)
@@ -184,4 +176,4 @@ def read_labels(workspace: Workspace, target: Target, uri: str, label: str) -> t
             f"evaluation.downstream.label: {absent:,} of {len(labels):,} records of target '{target.name}' have no "
             f"field {label!r}; label them or take them out"
         )
-    return texts, labels
+    return texts, [label for label in labels if label is not None]

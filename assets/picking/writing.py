@@ -1,4 +1,4 @@
-"""The picks of a selection as a table, and their original records as files.
+"""The picks of a selection as a table and their original records as files.
 
 What belongs here: from positions to rows and records. What does not: formats of records
 (``resources/record_writer.py``).
@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,18 +28,18 @@ def picks_table(
 ) -> pa.Table:
     """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
     rows = joined(epochs)
-    # Small numbers are sorted in one pass.
+    # NumPy sorts small integers in one pass.
     shards = rows["shard"].astype(np.min_scalar_type(len(snapshot.plan.counted)))
     order = np.argsort(shards, kind="stable")
     there, first = np.unique(shards[order], return_index=True)
     picked_rows = np.split(rows["row"][order], first[1:])
     chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
     columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
-
-    shards = [snapshot.plan.counted[index] for index in there]
-    origins = [snapshot.plan.raw_counts(shard).origin for shard in shards]
-    named_rows = zip(shards, origins, picked_rows, strict=True)
-    ids = list(snapshot.compute.map(partial(_look_up, columns), named_rows))
+    keys = [snapshot.plan.counted[index] for index in there]
+    items = (
+        (key, snapshot.plan.raw_counts(key).origin, mine) for key, mine in zip(keys, picked_rows, strict=True)
+    )
+    ids = list(snapshot.compute.map(partial(_look_up, columns), items))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
@@ -74,19 +75,23 @@ def _look_up(columns: list[str], worker: Worker, item: tuple[str, Origin, np.nda
 
 
 def write_records(
-    snapshot: Snapshot, picks: pa.Table, content_hash: np.ndarray, folder: Path, output: str
+    snapshot: Snapshot,
+    picks: pa.Table,
+    content_hash: np.ndarray,
+    folder: Path,
+    output: Literal["jsonl", "jsonl.zst", "parquet"],
 ) -> list[Part]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
-    Of a piece: its record, with the piece in the place of the text.
+    For a piece: its record, with the piece in place of the text.
 
     Raises
     ------
     CorpusError
-        A file is missing, damaged, or a text in it is not the one that was counted.
+        A file is missing or damaged, or a text in it is not the one that was counted.
     """
     epochs, rows = picks["epoch"].to_numpy(), picks["row"].to_numpy()
-    shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the counted ones, which are sorted
+    shards = picks["shard"].combine_chunks().indices.to_numpy()  # into the sorted list of counted shards
     order = np.lexsort((rows, shards, epochs))
     ordered = picks.take(pa.array(order))
     whole = picks["record"].null_count == len(picks)

@@ -1,4 +1,4 @@
-"""The report of a selection: one HTML file that needs nothing else, beside the rows of ``evaluations``.
+"""The report of a selection: one self-contained HTML file beside the rows of ``evaluations``.
 
 What belongs here: writing it. What does not: what is measured (``assets/evaluations.py``).
 """
@@ -6,7 +6,7 @@ What belongs here: writing it. What does not: what is measured (``assets/evaluat
 from dsir_dagster.assets.materialize import Result
 from dsir_dagster.assets.measuring.measures import Metrics
 from dsir_dagster.assets.report.documents import look_at_pool, read_documents
-from dsir_dagster.assets.report.page import LENGTHS, LOG_WEIGHTS, lengths_plot, page_of, weights_plot
+from dsir_dagster.assets.report.page import Page
 from dsir_dagster.assets.report.rendering import template
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import KeyRule, Selection
@@ -16,7 +16,7 @@ from dsir_dagster.resources.snapshot import Snapshot
 def add_report(
     snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result, metrics: Metrics
 ) -> None:
-    """Write the report of a selection, and add it to what its evaluation left behind.
+    """Write the report of a selection, and add it to the result of its evaluation.
 
     Parameters
     ----------
@@ -26,22 +26,20 @@ def add_report(
     output : Output
         Its evaluation.
     result : Result
-        What it left behind; the file, its path and the plots of log weights and lengths are added.
+        Of the evaluation; the file, its path and the plots of log weights and lengths are added.
     metrics : Metrics
         What was measured.
     """
     folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
     picks = snapshot.store.read_table(folder / "picks.parquet", source.origin)
     path = snapshot.store.report(selection.name, output.fingerprint)
-    look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.found.metadata))
+    look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.made.metadata))
     read_documents(snapshot, [*look.selected, *look.next.documents, *look.typical.documents])
-    drawn = {LOG_WEIGHTS: weights_plot(selection, picks, look), LENGTHS: lengths_plot(picks, look)}
-    page = template().render(
-        page_of(snapshot, selection, source, output, result, metrics, picks, look, drawn)
-    )
-    result.tables = drawn | result.tables
+    page = Page(snapshot, selection, source, output, result, metrics, picks, look)
+    text = template().render(page.values())
+    result.tables = {**page.plots_of_pool, **result.tables}
     with snapshot.store.replacing(path) as temporary:
-        # What UTF-8 has no bytes for, as in the name of a file that is not UTF-8, is written as an escape.
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+        # What UTF-8 cannot encode, as in a file name that is not UTF-8, is written as an escape.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     result.files.append(path)
     result.metadata["report"] = str(path.relative_to(snapshot.home))

@@ -1,7 +1,7 @@
-"""Which documents a report shows, and what one look at the pool gives for its plots.
+"""Which documents a report shows, and the counts behind its plots, from one look at the pool.
 
-What belongs here: picked documents, those that come next and typical ones, with their verdicts, texts and n-grams. What
-does not: what the page says of them (``page.py``).
+What belongs here: picked documents, the next ones and typical ones, with their verdicts, texts and n-grams. What does
+not: what the page says about them (``page.py``).
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from dsir.explain import Contribution, explain
 from dsir.noise import gumbel_noise
 from dsir.selection import Budget, pack_position
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.methods import noise_stream
-from dsir_dagster.assets.methods.ranking import Keys
+from dsir_dagster.assets.methods import METHODS
+from dsir_dagster.assets.methods.ranking import Keys, noise_stream
 from dsir_dagster.assets.picking.candidates import (
     COLUMNS,
     CRITERIA,
@@ -32,9 +32,9 @@ from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.snapshot import Snapshot
 
-#: Documents that are shown of those picked; of the others, so many that come next and so many typical ones.
+#: Documents shown: picked ones, the next ones, and typical ones of the rest.
 PICKED, NEXT, TYPICAL = 10, 6, 4
-#: N-grams shown for a document, and as many against it; characters of its text that they are looked for in.
+#: N-grams shown for a document, and as many against it; characters of its text to look for them in.
 NGRAMS, EXPLAINED = 6, 100_000
 
 
@@ -52,7 +52,7 @@ class Shown:
     verdict : str
     text : str
     contributions : list of Contribution
-        The largest first.
+        Largest first.
     """
 
     position: int
@@ -69,12 +69,12 @@ class Shown:
 
     @property
     def speaks_for(self) -> list[Contribution]:
-        """N-grams that raise its log weight most."""
+        """The n-grams that raise its log weight most."""
         return [each for each in self.contributions[:NGRAMS] if each.nats > 0]
 
     @property
     def speaks_against(self) -> list[Contribution]:
-        """N-grams that lower its log weight most."""
+        """The n-grams that lower its log weight most."""
         return [each for each in self.contributions[: -NGRAMS - 1 : -1] if each.nats < 0]
 
 
@@ -86,10 +86,10 @@ class Leading:
         self.found: list[tuple[float, Shown]] = []
 
     def add(self, score: np.ndarray, show: Callable[[int], Shown]) -> None:
-        """Offer documents: ndarray of float64, -inf of those that are none; and what makes one of its place."""
+        """Offer documents: ndarray of float64, -inf to leave one out; and a callable from place to document."""
         floor = self.found[-1][0] if len(self.found) == self.n else -np.inf
         above = np.flatnonzero(score > floor)
-        if len(above) > self.n:  # most blocks have none or a few
+        if len(above) > self.n:  # rare: most blocks have none or a few
             least = np.partition(score[above], -self.n)[-self.n]
             above = above[score[above] >= least]
         best = above[np.argsort(-score[above], kind="stable")][: self.n]
@@ -106,13 +106,13 @@ class Leading:
 
     @property
     def documents(self) -> list[Shown]:
-        """The documents, the largest score first."""
+        """The documents, largest score first."""
         return [document for _, document in self.found]
 
 
 @dataclass
 class Look:
-    """What one look at the pool gives for the page: documents, and the counts that its plots are drawn from."""
+    """What one look at the pool gives for the page: documents, and the counts behind its plots."""
 
     selected: list[Shown]
     next: Leading
@@ -136,7 +136,7 @@ class Look:
 
 
 def spread(plan: Plan, selection: Selection, picks: pa.Table) -> list[Shown]:
-    """Return picked documents from the first to the last of the first epoch's ranking, evenly spread, by target."""
+    """Return picked documents evenly spread over the first epoch's rankings, from first to last."""
     index = {shard: i for i, shard in enumerate(plan.counted)}
     thresholds, counts = thresholds_of(picks), {}
     for target in selection.targets:
@@ -150,12 +150,13 @@ def spread(plan: Plan, selection: Selection, picks: pa.Table) -> list[Shown]:
         verdict += f", above the threshold by {margin:,.2f}" if margin else ": the threshold"
         position = int(pack_position(index[row["shard"]], row["row"]))
         names = ("shard", "row", "doc_id", "source", "n_tokens", "target", "log_weight")
-        shown.append(Shown(position, *(row[name] for name in names), verdict))
+        fields = {name: row[name] for name in names}
+        shown.append(Shown(position=position, verdict=verdict, **fields))
     return shown
 
 
 def of_target(picks: pa.Table, target: str) -> pa.ChunkedArray:
-    """Tell which picks are of the first epoch and of a target."""
+    """Tell which picks belong to the first epoch and a target."""
     return pc.and_(pc.equal(picks["epoch"], 1), pc.equal(picks["target"], target))
 
 
@@ -166,9 +167,9 @@ def thresholds_of(picks: pa.Table) -> dict[str, float]:
 
 
 def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table, rule: KeyRule) -> Look:
-    """Look at all documents once: those that come next, some typical of what was left, log weights and lengths."""
+    """Look at all documents once: the next ones, typical ones of the rest, log weights and lengths."""
     candidates = Candidates(snapshot, selection)
-    keys = selection.declared.fit(candidates, Budget(documents=1)).keys if rule.decides else None
+    keys = METHODS[selection.method].fit(candidates, Budget(documents=1)).keys if rule.decides else None
     chosen = distinct(picked_positions(snapshot.plan, picks))
     look = Look.of(selection)
     look.selected = spread(snapshot.plan, selection, picks)
@@ -208,13 +209,13 @@ class _ShardLook:
 
 @dataclass
 class Ranked:
-    """A block of documents beside the picks: how far each is above the threshold of the target that it suits best.
+    """A block of documents, ranked by how far they are above the threshold of their best target.
 
     Attributes
     ----------
     documents, selection, thresholds
     keyed : bool
-        A score is the key less the threshold. If not, it is the log weight, since the rule of keys does not decide.
+        Whether a score is the key less the threshold; if keys do not decide, it is the log weight.
     positions : ndarray of int64, shape (n_documents,)
         From :func:`dsir.selection.pack_position`.
     weights : ndarray of float64, shape (n_targets, n_documents)
@@ -242,7 +243,7 @@ class Ranked:
         keys: Keys | None,
         thresholds: dict[str, float],
     ) -> "Ranked":
-        """Rank a block by its keys, or by its log weights where there are none."""
+        """Rank a block by its keys, or by its log weights if it has none."""
         scores = weights = np.array([documents.log_weights[target] for target in selection.targets])
         if keys is not None:
             scores = np.array(
@@ -257,7 +258,7 @@ class Ranked:
         return cls(documents, selection, thresholds, keys is not None, positions, weights, best, score)
 
     def shown(self, at: int) -> Shown:
-        """Return what the page shows of the document in a place of the block."""
+        """Return what the page shows of the document at a place in the block."""
         row = self.documents.table.slice(at, 1).to_pylist()[0]
         target = self.selection.targets[self.best[at]]
         weight, score = float(self.weights[self.best[at], at]), self.score[at]
@@ -271,19 +272,13 @@ class Ranked:
                 verdict += f"; {passed_over(self.selection)}"
             else:
                 verdict += f", below the threshold by {-score:,.2f}"
-        names = ("row", "doc_id", "source", "n_tokens")
-        return Shown(
-            int(self.positions[at]),
-            self.documents.key,
-            *(row[name] for name in names),
-            target,
-            weight,
-            verdict,
-        )
+        fields = {name: row[name] for name in ("row", "doc_id", "source", "n_tokens")}
+        position, shard = int(self.positions[at]), self.documents.key
+        return Shown(position, shard, target=target, log_weight=weight, verdict=verdict, **fields)
 
 
 def passed_over(selection: Selection) -> str:
-    """Say why a document may be left out whose key is above the threshold; as ``sql/macros_why.sql`` does."""
+    """Say why a document with a key above the threshold was left out, as ``sql/macros_why.sql`` does."""
     reasons = []
     if selection.near_duplicates:
         reasons.append("a better-ranked document is nearly the same")
@@ -293,7 +288,7 @@ def passed_over(selection: Selection) -> str:
 
 
 def read_documents(snapshot: Snapshot, shown: list[Shown]) -> None:
-    """Read the texts again, and explain them."""
+    """Read the texts again and explain them."""
     targets, ratios = read_log_ratios(snapshot)
     spec = snapshot.settings.features.spec()
     positions = np.unique([each.position for each in shown]).astype(np.int64)
@@ -304,7 +299,7 @@ def read_documents(snapshot: Snapshot, shown: list[Shown]) -> None:
 
 
 def length_bin(n_tokens: np.ndarray) -> np.ndarray:
-    """Return the bin of :func:`dsir_dagster.resources.plots.lengths` that each length is in."""
+    """Return the bins of :func:`dsir_dagster.resources.plots.lengths` that the lengths are in."""
     return np.minimum(np.floor(4 * np.log2(np.maximum(n_tokens, 1)) + 1e-9), plots.LENGTHS - 1).astype(
         np.int64
     )

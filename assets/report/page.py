@@ -6,7 +6,9 @@ drawn (``resources/plots.py``).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,105 +22,106 @@ from dsir_dagster.assets.report.documents import Look, length_bin
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import KeyRule, Selection
+from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
-#: Characters of a text that are shown at once, and after a click.
+#: Characters of a text shown at once, and after a click.
 EXCERPT, EXCERPT_LONG = 320, 6_000
-#: What the plots of the pool beside the picks are called in Dagster's metadata.
+#: Names of the plots of the pool beside the picks in Dagster's metadata.
 LOG_WEIGHTS, LENGTHS = "log weights, plot", "lengths, plot"
-#: Files that are listed.
+#: Most files listed.
 FILES = 1_000
 
 
-def page_of(
-    snapshot: Snapshot,
-    selection: Selection,
-    source: Output,
-    output: Output,
-    result: Result,
-    metrics: Metrics,
-    picks: pa.Table,
-    look: Look,
-    drawn: dict[str, plots.Plot],
-) -> dict[str, object]:
-    """Return what the template shows."""
-    made = source.found.metadata
-    # What this page shows in a place of its own, and whatever else there is.
-    placed = ("methods side by side", "composition, plot", "composition", "all metrics")
-    parts = [
-        (key.removesuffix(", plot"), shown, numbers_behind(key, selection.targets, metrics))
-        for key, shown in result.tables.items()
-        if key not in placed
-    ]
-    return {
-        "selection": selection,
-        "made": made,
-        "all_tokens": int(pc.sum(picks["n_tokens"]).as_py()),
-        "metadata": result.metadata,
-        "notes": [each["note"] for each in (made, result.metadata) if "note" in each],
-        "value": lambda metric, pick="selection", statistic="value": metrics.get(
-            metric, pick, statistic=statistic
-        ),
-        "methods": result.tables["methods side by side"],
-        "parts": parts,
-        "composition_plot": result.tables["composition, plot"],
-        "composition": result.tables["composition"],
-        "all_metrics": result.tables["all metrics"],
-        "all_targets": len(selection.targets) > 1,
-        "weights_plot": drawn[LOG_WEIGHTS],
-        "weights_table": bars_table(drawn[LOG_WEIGHTS], selection.targets),
-        "lengths_plot": drawn[LENGTHS],
-        "lengths_table": lengths_table(metrics),
-        "selected": look.selected,
-        "next": look.next.documents,
-        "typical": look.typical.documents,
-        "keyed": KeyRule.of(made).decides,
-        "excerpt": EXCERPT,
-        "excerpt_long": EXCERPT_LONG,
-        "numbers": {
-            key: value
-            for key, value in made.items()
-            if key not in ("noise_keys", "key_rule", "folder", "note", "seconds", "files", "bytes_written")
-        },
-        "configuration": configuration(snapshot.workspace, selection),
-        "lineage": list(lineage(snapshot.plan, selection, source)),
-        "output": output,
-        "source": source,
-        "files": [snapshot.plan.shards[shard] for shard in snapshot.plan.counted[:FILES]],
-        "n_files": len(snapshot.plan.counted),
-        "versions": {
-            **snapshot.plan.graph.versions,
-            "kernel": snapshot.plan.raw_counts(snapshot.plan.counted[0]).inputs["kernel"],
-        },
-        "folder": snapshot.home / made["folder"],
-    }
+@dataclass(frozen=True)
+class Page:
+    """What a report is made from: the parameters of `add_report`, the rows of ``picks.parquet``, a look at the pool."""
 
+    snapshot: Snapshot
+    selection: Selection
+    source: Output
+    output: Output
+    result: Result
+    metrics: Metrics
+    picks: pa.Table
+    look: Look
 
-def weights_plot(selection: Selection, picks: pa.Table, look: Look) -> plots.Plot:
-    """Plot the log weights of the eligible documents and of those picked."""
-    by_target = []
-    for target in selection.targets:
-        mine = picks.filter(pc.equal(picks["target"], target)).sort_by([("key", "descending")])
-        rows = np.zeros(len(mine), dtype=CANDIDATE)
-        rows["log_weight"], rows["key"] = mine["log_weight"].to_numpy(), mine["key"].to_numpy()
-        by_target.append(rows)
-    return plots.log_weights(selection.targets, look.histograms, by_target, selection.keys_are_log_weights)
+    @cached_property
+    def plots_of_pool(self) -> dict[str, plots.Plot]:
+        """Log weights and lengths of the pool's documents and of those picked."""
+        picks, selection, by_target = self.picks, self.selection, []
+        for target in selection.targets:
+            mine = picks.filter(pc.equal(picks["target"], target)).sort_by([("key", "descending")])
+            rows = np.zeros(len(mine), dtype=CANDIDATE)
+            rows["log_weight"], rows["key"] = mine["log_weight"].to_numpy(), mine["key"].to_numpy()
+            by_target.append(rows)
+        lengths = np.bincount(length_bin(picks["n_tokens"].to_numpy()), minlength=plots.LENGTHS)
+        return {
+            LOG_WEIGHTS: plots.log_weights(
+                selection.targets, self.look.histograms, by_target, selection.keys_are_log_weights
+            ),
+            LENGTHS: plots.lengths(self.look.lengths, lengths),
+        }
 
-
-def lengths_plot(picks: pa.Table, look: Look) -> plots.Plot:
-    """Plot the lengths of the pool's documents and of those picked."""
-    picked = np.bincount(length_bin(picks["n_tokens"].to_numpy()), minlength=plots.LENGTHS)
-    return plots.lengths(look.lengths, picked)
+    def values(self) -> dict[str, object]:
+        """Return what the template shows."""
+        plan, targets, metrics = self.snapshot.plan, self.selection.targets, self.metrics
+        made, measured, tables = self.source.made.metadata, self.result.metadata, self.result.tables
+        # Tables with a place of their own on the page; the others follow each other.
+        placed = ("methods side by side", "composition, plot", "composition", "all metrics")
+        own = ("noise_keys", "key_rule", "folder", "note", "seconds", "files", "bytes_written")
+        return {
+            "selection": self.selection,
+            "made": made,
+            "all_tokens": int(pc.sum(self.picks["n_tokens"]).as_py()),
+            "metadata": measured,
+            "notes": [each["note"] for each in (made, measured) if "note" in each],
+            "value": lambda metric, pick="selection", statistic="value": metrics.get(
+                metric, pick, statistic=statistic
+            ),
+            "methods": tables["methods side by side"],
+            "parts": [
+                (key.removesuffix(", plot"), shown, numbers_behind(key, targets, metrics))
+                for key, shown in tables.items()
+                if key not in placed
+            ],
+            "composition_plot": tables["composition, plot"],
+            "composition": tables["composition"],
+            "all_metrics": tables["all metrics"],
+            "all_targets": len(targets) > 1,
+            "weights_plot": self.plots_of_pool[LOG_WEIGHTS],
+            "weights_table": bars_table(self.plots_of_pool[LOG_WEIGHTS], targets),
+            "lengths_plot": self.plots_of_pool[LENGTHS],
+            "lengths_table": lengths_table(metrics),
+            "selected": self.look.selected,
+            "next": self.look.next.documents,
+            "typical": self.look.typical.documents,
+            "keyed": KeyRule.of(made).decides,
+            "excerpt": EXCERPT,
+            "excerpt_long": EXCERPT_LONG,
+            "numbers": {key: value for key, value in made.items() if key not in own},
+            "configuration": configuration(self.snapshot.workspace, self.selection),
+            "lineage": list(lineage(plan, self.selection, self.source)),
+            "output": self.output,
+            "source": self.source,
+            "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
+            "n_files": len(plan.counted),
+            "versions": {**plan.graph.versions, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
+            "folder": self.snapshot.home / str(made["folder"]),
+        }
 
 
 def bars_table(plot: plots.Plot, targets: list[str]) -> Table:
-    """Return the numbers behind a plot of log weights, as they are drawn."""
+    """Return the numbers behind a plot of log weights, as drawn."""
+    from matplotlib.patches import StepPatch
+
     rows = []
     for ax, target in zip(plot.figure.axes, targets, strict=False):
-        eligible, picked = (patch.get_data() for patch in ax.patches)
-        for low, n, m in zip(eligible.edges, eligible.values, picked.values, strict=False):
+        drawn = (each.get_data() for each in ax.patches if isinstance(each, StepPatch))
+        (eligible, edges, _), (picked, *_) = drawn
+        for low, n, m in zip(edges, eligible, picked, strict=False):
             if n or m:
                 rows.append((target, int(low), int(n), int(m)))
     numbers = ("log weight from, nats", "eligible", "picked")
@@ -144,7 +147,7 @@ def lengths_table(metrics: Metrics) -> Table:
 
 
 def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | None:
-    """Return a table of the numbers that a plot shows: a row for every group of bars, a column for every pick."""
+    """Return the numbers behind a plot of picks, by group of bars and pick; None for other plots and tables."""
     views = ("over_random", "over_random_independent_hash", "over_random_unhashed")
     rows = {
         "KL reduction, plot": [(target, target, "kl_reduction") for target in targets],
@@ -154,16 +157,14 @@ def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | N
         return None
 
     def cell(target: str, metric: str, pick: str) -> tuple[float, ...] | None:
-        value, low, high, sd = (
-            metrics.get(metric, pick, target, each) for each in ("value", "low", "high", "sd")
-        )
-        if sd is not None:
-            return value, 2 * sd
-        return None if value is None else (value, low, high)
+        value, sd = (metrics.get(metric, pick, target, each) for each in ("value", "sd"))
+        if value is None:
+            return None
+        return metrics.bounds(metric, pick, target) if sd is None else (value, 2 * sd)
 
     cells = [(name, *(cell(target, metric, pick) for pick in metrics.picks)) for name, target, metric in rows]
     columns = [
-        Column(pick.replace("_", "-"), "spread" if pick == "random" else "interval", 4)
+        Column(pick.replace("_", "-"), "spread" if pick == RANDOM else "interval", 4)
         for pick in metrics.picks
     ]
     return Table([Column("nats"), *columns], cells)
@@ -187,22 +188,22 @@ def configuration(workspace: Workspace, selection: Selection) -> str:
 
 
 def lineage(plan: Plan, selection: Selection, source: Output) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the outputs that the selection was made of: name, fingerprint, Dagster run, when; shards by run."""
+    """Yield the outputs that the selection was made of: name, fingerprint, Dagster run, time; shards by run."""
 
     def row(output: Output) -> tuple[str, str, str, str]:
-        found = output.found
-        return output.name, found.fingerprint, found.run_id, when(found.finished_at)
+        made = output.made
+        return output.name, made.fingerprint, made.run_id, when(made.finished_at)
 
     yield row(source)
     for outputs in (map(plan.weights, plan.counted), map(plan.raw_counts, plan.counted)):
         runs: dict[str, list[Output]] = {}
         for output in outputs:
-            runs.setdefault(output.found.run_id, []).append(output)
+            runs.setdefault(output.made.run_id, []).append(output)
         for run_id, of_run in runs.items():
             if len(of_run) == 1:
                 yield row(of_run[0])
             else:
-                last = max(each.found.finished_at for each in of_run)
+                last = max(each.made.finished_at for each in of_run)
                 yield f"{of_run[0].asset}, {len(of_run):,} shards", "", run_id, when(last)
         if of_run[0].asset == "weights":
             yield row(plan.importance_estimator)

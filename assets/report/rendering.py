@@ -3,8 +3,8 @@
 What belongs here: from values to HTML. What does not: which values (``page.py``), how the page looks (``report.html``,
 ``table.html``).
 
-The page is a template of Jinja2, which escapes whatever is put into it. Plots stand in it as SVG, whose colors are
-those of the page, light or dark.
+The page is a Jinja2 template, which escapes whatever is put into it. Plots are SVG in the colors of the page, light or
+dark.
 """
 
 import io
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment, Template
     from markupsafe import Markup
 
-#: What the page keeps though it does not print: the ends of a text's lines, joiners and spaces that scripts are
-#: written with. Marks that turn the order of letters act within their element alone.
+#: Characters the page keeps though they do not print: line ends, and joiners and spaces that scripts need. Marks that
+#: change the direction of text act only within their element.
 LETTERS = "\n\t\r\xa0\xad\u200b\u200c\u200d\u200e\u200f\u202f\u3000\ufeff"
-#: Colors of a plot, and those of the page that stand for them.
+#: Colors of a plot, and those of the page that replace them.
 COLORS = {
     plots.INK: "currentColor",
     plots.POOL: "var(--pool)",
@@ -34,19 +34,19 @@ COLORS = {
 
 
 def svg(plot: plots.Plot) -> "Markup":
-    """Draw a plot as SVG whose colors and letters are those of the page, with its notes below."""
+    """Draw a plot as SVG in the colors and font of the page, with its notes below."""
     import matplotlib
     from markupsafe import Markup, escape
 
     file = io.StringIO()
-    # As text, so that it can be read, searched, and is no larger than it has to be; the same bytes every time.
+    # Text stays text: readable, searchable and small. The salt makes the bytes the same every time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.alt}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         plot.figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     drawn = file.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    # Ids are only told apart within one plot.
+    # Ids are unique only within one plot.
     prefix = re.sub(r"\W", "-", plot.alt)
     drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", drawn)
     for theirs, ours in COLORS.items():
@@ -63,7 +63,7 @@ def template() -> "Template":
 
 @cache
 def templates() -> "Environment":
-    """Return what templates are read and filled in with."""
+    """Return the environment that loads and renders templates."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -2,7 +2,7 @@
 
 The paper's methods (random, heuristic classification and its top-k, DSIR with unigrams and with bigrams, top-k) and
 matching select from the pool, in pieces of 128 words, with the training split of each target; everything is measured on
-the test split. What is measured is kept as it is done, so a command that was stopped goes on where it was.
+the test split. Finished figures are kept, so a command that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.paper import plots, summary
-from benchmarks.paper.corpus import DATA, Corpus
+from benchmarks.paper.corpus import DATA, StudyCorpus
 from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, ablated
 from benchmarks.paper.study import Study
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.resources.engine import available_cores
 
 MEASURES = ("f1", "proxy", "ablations")
-#: Columns of the tables; a narrower terminal would cut figures in two.
+#: Width of the tables; a narrower terminal would wrap figures.
 WIDTH = 120
 NO_TORCH = "no proxy language models: PyTorch is not installed (the extra `paper`; `make paper` installs it)"
 
@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         measures.remove("proxy")
 
     with ThreadPoolExecutor(arguments.processes) as threads:
-        corpus = Corpus(arguments.data, arguments.targets, threads.map)
-        study = Study(corpus, arguments.output, arguments.tokens, threads.map, Progress(console))
+        corpus = StudyCorpus(arguments.data, arguments.targets, threads.map)
+        study = Study(corpus, arguments.output, arguments.tokens, threads.map, ProgressPrinter(console))
         methods = {name: METHODS[name] for name in METHODS if name in arguments.methods}
         table = [(name, settings, target) for target in corpus.targets for name, settings in methods.items()]
         wanted = [(settings, target) for _, settings, target in table]
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         study.select_all(wanted)
         study.measure_kl(wanted)
         labelled = [each for each in table if each[2].labelled]
-        # One process: this one. Others are spawned, since a fork would carry along the threads of Arrow.
+        # One process is this one. Others are spawned: a fork would inherit Arrow's threads.
         if arguments.processes == 1:
             workers = nullcontext(threads)
         else:
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[summary.Table]:
+def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[summary.StudyTable]:
     """Write tables, figures and plots into a folder; return the tables."""
     tables = [summary.kl_table(rows)]
     if any(row.f1 for row in rows):
@@ -132,15 +132,15 @@ def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[s
     return tables
 
 
-class Progress:
-    """Prints what was done and how long the step will take."""
+class ProgressPrinter:
+    """Prints what is done and how long the step will take."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started = time.monotonic()
 
     def __call__(self, line: str, done: int, total: int) -> None:
-        """Called before the first of a step with 0, and after each."""
+        """Print; called with 0 before a step starts, and after each item."""
         now = time.monotonic()
         if done == 0:
             self._started = now

@@ -1,9 +1,9 @@
-"""What has been measured: one line of JSON a cell, appended as it is done.
+"""Results: one line of JSON per cell, appended when it is done.
 
-What belongs here: remembering results by what shaped them. What does not: what is measured.
+What belongs here: storing results by what shaped them. What does not: measuring.
 
-A cell is a mapping of everything that shapes a result: the digests of the files that went in, the options, the
-version of the code. Its fingerprint is the key, so a result is found again only if none of that changed.
+A cell is a mapping of everything that shapes a result: digests of the input files, options, the version of the code.
+Its fingerprint is the key, so a result is found again only if none of that changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def fingerprint(cell: dict) -> str:
-    """Return the hash of a mapping of strings, numbers, lists and mappings; the order of its keys is of no matter."""
+    """Return the hash of a mapping of strings, numbers, lists and mappings, whatever the order of keys."""
     return hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -25,7 +25,7 @@ class Cells:
     Parameters
     ----------
     path : Path
-        Made when the first result is added. A last line that a killed process left unfinished is passed over.
+        Created with the first result. An unfinished last line, left by a killed process, is skipped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,10 +47,10 @@ class Cells:
         return self._results.get(fingerprint(cell))
 
     def add(self, cell: dict, result: dict, seconds: float) -> None:
-        """Keep a result, in the file when this returns. ``cell["measure"]`` says what kind of a cell it is."""
+        """Store a result; it is in the file when this returns. ``cell["measure"]`` says what was measured."""
         record = {"cell": cell, "result": result, "seconds": round(seconds, 3)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Begin with a new line where a killed process left an unfinished one.
+        # Start a new line if a killed process left an unfinished one.
         unfinished = False
         if self.path.exists() and self.path.stat().st_size:
             with open(self.path, "rb") as file:

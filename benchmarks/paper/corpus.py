@@ -1,4 +1,4 @@
-"""The pool and the targets that the methods are compared on: ../shared/data.
+"""The pool and the targets of the comparison: ../shared/data.
 
 What belongs here: reading, cutting, counting. What does not: picking, measuring.
 """
@@ -20,7 +20,7 @@ from dsir.features import Features, FeatureSpec, featurize
 
 DATA = REPOSITORY.parent / "shared" / "data"
 
-#: Words of a document of the pool, as in the paper.
+#: Words per document of the pool, as in the paper.
 WORDS = 128
 
 _BATCH = 4_000
@@ -29,7 +29,7 @@ Mapper = Callable[[Callable, Iterable], Iterable]
 
 
 def digest_of(paths: Iterable[Path]) -> str:
-    """Return the hash of files' names and bytes."""
+    """Return the hash of the names and bytes of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode())
@@ -52,15 +52,15 @@ def totals_of(batches: Iterable[Features], buckets: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """One split of a target.
 
     Attributes
     ----------
     texts, labels : list
-        Of each document; the label is None where it has none.
+        One per document; a label may be None.
     digest : str
-        Of the file.
+        Digest of the file.
     """
 
     texts: list[str]
@@ -68,7 +68,7 @@ class Part:
     digest: str
 
     @classmethod
-    def read(cls, path: Path) -> Part:
+    def read(cls, path: Path) -> Split:
         """Read a file of JSON Lines."""
         records = list(read_records(path))
         labels = [record.get("label") for record in records]
@@ -81,26 +81,26 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A target: ``train`` is selected with, ``test`` is measured with."""
+class StudyTarget:
+    """A target: ``train`` to select with, ``test`` to measure with."""
 
     name: str
-    train: Part
-    test: Part
+    train: Split
+    test: Split
 
     @property
     def labelled(self) -> bool:
-        """Whether it has labels to classify by."""
+        """Whether it has labels for a classifier."""
         return any(self.test.labels)
 
 
-class Corpus:
-    """The pool, in pieces, and the targets. The pool's text is read when it is first needed.
+class StudyCorpus:
+    """The pool, in pieces, and the targets. The pool's text is read on first use.
 
     Parameters
     ----------
     root : Path
-        Has ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``.
+        Contains ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``.
     names : list of str
         Some of the targets; empty for all.
     mapper : callable
@@ -109,7 +109,7 @@ class Corpus:
     Raises
     ------
     SystemExit
-        A target is not there.
+        A target is missing.
     """
 
     def __init__(self, root: Path, names: list[str], mapper: Mapper = map) -> None:
@@ -123,9 +123,9 @@ class Corpus:
         self._counted: tuple[FeatureSpec, list[Features], np.ndarray] | None = None
         self.digest = f"{digest_of(self._files)}/{WORDS}"
         self.targets = [
-            Target(
+            StudyTarget(
                 name,
-                *(Part.read(root / "targets" / name / f"{each}.jsonl.zst") for each in ("train", "test")),
+                *(Split.read(root / "targets" / name / f"{each}.jsonl.zst") for each in ("train", "test")),
             )
             for name in (names or known)
         ]
@@ -137,7 +137,7 @@ class Corpus:
         return cut(pa.array(texts, pa.large_string()), WORDS).texts
 
     def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:
-        """Return the pool's features and their totals; those of one specification are kept at a time."""
+        """Return the pool's features and their totals; only the last specification is kept."""
         if self._counted is None or self._counted[0] != spec:
             self._counted = None
             batches = count(self.pool, spec, self._mapper)

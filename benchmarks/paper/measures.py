@@ -1,9 +1,9 @@
-"""What selections are measured by: KL to held-out target text, a classifier's F1, a language model's loss.
+"""The measures of selections: KL to held-out target text, a classifier's F1, a language model's loss.
 
-What belongs here: one number of one selection and one target, and what shaped it. What does not: the measures
-themselves (``dsir``), which cells there are, what is made of them.
+What belongs here: one number for one selection and one target, and what shaped it. What does not: the measures
+themselves (``dsir``), which cells there are, their evaluation.
 
-All functions are called in processes of their own or in threads, and depend on their arguments alone.
+All functions run in other processes or threads, and depend on their arguments alone.
 """
 
 from __future__ import annotations
@@ -14,38 +14,38 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.paper.corpus import Mapper, Target, count, totals_of
+from benchmarks.paper.corpus import Mapper, StudyTarget, count, totals_of
 from dsir import downstream, proxy
 from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import KERNEL_VERSION, FeatureSpec
 
-#: Another hash than the one that selects, and more buckets.
+#: Not the hash that selects, and more buckets.
 INDEPENDENT = FeatureSpec(buckets=40_009, hash="sha256")
-#: N-grams that are measured, for each token of the budget: fewer than any selection has, so that all are alike.
+#: N-grams to measure per token of the budget: fewer than any selection has, so all are measured alike.
 NGRAMS = 1.85
 
 #: Targets whose F1 is the mean of all decisions, as in the paper (section 5); that of the others is the labels' mean.
 MICRO = ("chemprot", "rct_pmc")
 
-#: Tokens that a language model is trained on, and that its loss is measured on at most.
+#: Tokens to train a language model on, and the most to measure its loss on.
 TRAIN_TOKENS, TEST_TOKENS = 1_000_000, 100_000
 
 
-def kl_version(tokens: int, target: Target) -> dict:
-    """Return what shapes :func:`kl` beside the texts."""
+def kl_version(tokens: int, target: StudyTarget) -> dict:
+    """Return what shapes :func:`kl` besides the texts."""
     return {"spec": asdict(INDEPENDENT), "smoothing": SMOOTHING, "ngrams": int(NGRAMS * tokens)} | {
         "kernel": KERNEL_VERSION
     }
 
 
-def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map) -> list[dict]:
-    """KL(test‖selection) in nats, for the test of every target; of a selection in an order that means nothing.
+def kl(texts: pa.Array, targets: list[StudyTarget], tokens: int, mapper: Mapper = map) -> list[dict]:
+    """KL(test‖selection) in nats for the test split of every target; the selection is in arbitrary order.
 
     Parameters
     ----------
     texts : pyarrow.Array of large_string
-        As many of the first are measured as have ``NGRAMS`` times the budget in n-grams.
-    targets : list of Target
+        Measured up to ``NGRAMS`` times the budget in n-grams.
+    targets : list of StudyTarget
     tokens : int
         The budget.
     mapper : callable
@@ -54,7 +54,7 @@ def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map
     Returns
     -------
     list of dict
-        ``kl`` and ``ngrams``, of the selection, that were measured.
+        ``kl``, and the ``ngrams`` of the selection that were measured.
     """
     left = int(NGRAMS * tokens)
     totals = np.zeros((1, INDEPENDENT.buckets), dtype=np.int64)
@@ -73,20 +73,20 @@ def kl(texts: pa.Array, targets: list[Target], tokens: int, mapper: Mapper = map
     return out
 
 
-def proxy_version(tokens: int, target: Target) -> dict:
-    """Return what shapes :func:`proxy_losses` beside the texts and the seed."""
+def proxy_version(tokens: int, target: StudyTarget) -> dict:
+    """Return what shapes :func:`proxy_losses` besides the texts and the seed."""
     version = {"options": asdict(proxy.ProxyOptions()), "version": proxy.VERSION}
     return version | {"train_tokens": TRAIN_TOKENS, "test_tokens": TEST_TOKENS}
 
 
-def proxy_losses(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
-    """Loss of a language model trained on a selection, on every target's test, in nats per token."""
+def proxy_losses(texts: list[str], targets: list[StudyTarget], seed: int) -> list[dict]:
+    """Loss of a language model trained on a selection, on the test split of every target, in nats per token."""
     model = proxy.train_proxy(proxy.word_ids(texts, TRAIN_TOKENS), seed)
     return [{"proxy": model.loss(proxy.word_ids(target.test.texts, TEST_TOKENS))} for target in targets]
 
 
-def f1_version(tokens: int, target: Target) -> dict:
-    """Return what shapes :func:`f1_scores` beside the texts and the seed."""
+def f1_version(tokens: int, target: StudyTarget) -> dict:
+    """Return what shapes :func:`f1_scores` besides the texts and the seed."""
     options = asdict(downstream.DownstreamOptions())
     average = "micro" if target.name in MICRO else "macro"
     return {
@@ -97,7 +97,7 @@ def f1_version(tokens: int, target: Target) -> dict:
     }
 
 
-def f1_scores(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
+def f1_scores(texts: list[str], targets: list[StudyTarget], seed: int) -> list[dict]:
     """F1 of a classifier on features learnt from a selection, for every target."""
     vectors = downstream.learn_vectors(texts, seed)
     out = []
@@ -110,11 +110,11 @@ def f1_scores(texts: list[str], targets: list[Target], seed: int) -> list[dict]:
     return out
 
 
-#: Per measure: what shapes it, and the function that runs in a process of its own.
+#: Per measure: what shapes it, and the function, which runs in another process.
 VERSIONS = {"kl": kl_version, "proxy": proxy_version, "f1": f1_version}
 FUNCTIONS = {"proxy": proxy_losses, "f1": f1_scores}
 
 
 def digest_of_rows(rows: np.ndarray) -> str:
-    """Return the name of a selection: the hash of the positions, int64[n], in their order."""
+    """Return the name of a selection: the hash of its positions, int64[n], in their order."""
     return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()[:32]

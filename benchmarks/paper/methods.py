@@ -1,7 +1,7 @@
-"""The methods that are compared, and the variants of the ablations.
+"""The methods to compare, and the variants of the ablations.
 
 What belongs here: from a method's settings and a target to the picked pieces of the pool. What does not: the methods
-themselves (``dsir``), what is made of the picks.
+themselves (``dsir``), measuring the picks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import dsir
-from benchmarks.paper.corpus import Corpus, Mapper, Target, count, totals_of
+from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
@@ -23,7 +23,7 @@ from dsir.selection import CANDIDATE, Budget, TopK
 
 
 @dataclass(frozen=True)
-class Settings:
+class MethodSettings:
     """How to select.
 
     Attributes
@@ -33,7 +33,7 @@ class Settings:
     ngrams, buckets : int
         What is counted.
     smoothing : float
-        Pseudo-counts a bucket of the target; for ``match``, of every distribution.
+        Pseudo-counts per bucket of the target; for ``match``, of every distribution.
     temperature : float
         The key of ``resample`` is log weight / temperature + Gumbel noise, that of a round of ``match`` log score +
         temperature * Gumbel noise. The other methods have none.
@@ -62,15 +62,15 @@ class Settings:
         return asdict(self)
 
 
-#: What the tables show, in order; `random` is what the others are compared with.
+#: The methods of the tables, in order; the others are compared with `random`.
 METHODS = {
-    "random": Settings("random"),
-    "classifier": Settings("classifier"),
-    "classifier top-k": Settings("classifier top-k"),
-    "top-k": Settings("top_k"),
-    "resample, unigrams": Settings("resample", ngrams=1, temperature=1.0),
-    "resample": Settings("resample", temperature=1.0),
-    "match": Settings(
+    "random": MethodSettings("random"),
+    "classifier": MethodSettings("classifier"),
+    "classifier top-k": MethodSettings("classifier top-k"),
+    "top-k": MethodSettings("top_k"),
+    "resample, unigrams": MethodSettings("resample", ngrams=1, temperature=1.0),
+    "resample": MethodSettings("resample", temperature=1.0),
+    "match": MethodSettings(
         "match",
         buckets=65_536,
         smoothing=MatchingOptions.smoothing,
@@ -79,13 +79,13 @@ METHODS = {
     ),
 }
 
-#: The baseline of KL reduction: the mean of so many random selections.
+#: The baseline of KL reduction: the mean of this many random selections.
 RANDOM = [replace(METHODS["random"], seed=seed) for seed in range(3)]
 
 _OWN = {"resample": METHODS["resample"], "top_k": METHODS["top-k"], "match": METHODS["match"]}
 
 
-def _vary(what: str, field: str, values: dict[str, tuple]) -> list[tuple[str, str, Settings]]:
+def _vary(what: str, field: str, values: dict[str, tuple]) -> list[tuple[str, str, MethodSettings]]:
     return [
         (
             what,
@@ -97,7 +97,7 @@ def _vary(what: str, field: str, values: dict[str, tuple]) -> list[tuple[str, st
     ]
 
 
-#: One thing changed at a time: (what, value, settings). The method's own settings stand among them.
+#: One setting changed at a time: (what, value, settings), the method's own settings included.
 ABLATIONS = [
     *_vary("buckets", "buckets", {"resample": (1_000, 10_000, 100_000), "match": (1_000, 10_000, 65_536)}),
     *_vary("longest n-gram", "ngrams", {method: (1, 2, 3) for method in ("resample", "match")}),
@@ -107,13 +107,13 @@ ABLATIONS = [
 ]
 
 
-def ablated(targets: list[Target]) -> list[Target]:
+def ablated(targets: list[StudyTarget]) -> list[StudyTarget]:
     """Return the targets that variants are tried on: every third, since `match` takes a quarter of a minute each."""
     return targets[::3]
 
 
 def code_version() -> str:
-    """Return the hash of the modules that selections are made by."""
+    """Return the hash of the modules that make selections."""
     digest = hashlib.sha256()
     folder = Path(dsir.__file__).parent
     names = "chunking classifier features importance matching noise selection".split()
@@ -124,16 +124,16 @@ def code_version() -> str:
 
 
 def select(
-    settings: Settings, corpus: Corpus, target: Target, tokens: int, mapper: Mapper = map
+    settings: MethodSettings, corpus: StudyCorpus, target: StudyTarget, tokens: int, mapper: Mapper = map
 ) -> np.ndarray:
-    """Return the positions of the picked pieces, in an order that means nothing: int64[n].
+    """Return the positions of the picked pieces in arbitrary order: int64[n].
 
     Parameters
     ----------
-    settings : Settings
-    corpus : Corpus
-    target : Target
-        Its training split is selected with.
+    settings : MethodSettings
+    corpus : StudyCorpus
+    target : StudyTarget
+        Its training split is used.
     tokens : int
         Budget.
     mapper : callable
@@ -150,7 +150,7 @@ def select(
 
 
 def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper):
-    """What every batch of the pool is ranked by."""
+    """Return the keys that rank the pool, batch by batch."""
     everything = totals_of(target, settings.buckets)
     if settings.method == "match":
         validation = np.zeros_like(everything)
@@ -187,7 +187,7 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
 
 
 def _best(pool: list[Features], budget: Budget, found: list[np.ndarray]) -> np.ndarray:
-    """The positions of the documents of the largest keys up to a budget."""
+    """Return the positions of the documents with the largest keys, up to a budget."""
     top, first = TopK(budget), 0
     for batch, each in zip(pool, found, strict=True):
         candidates = np.zeros(len(batch), dtype=CANDIDATE)

@@ -30,7 +30,7 @@ def _bare(ax) -> None:
 
 
 def by_target(rows: list[Row], path: Path) -> None:
-    """KL reduction, and F1 and proxy loss less those of random selections, of every method on every target."""
+    """Plot KL reduction, and F1 and proxy loss relative to random selections, of every method on every target."""
     style = _style(list(dict.fromkeys(row.method for row in rows)))
     targets = list(dict.fromkeys(row.target for row in rows))[::-1]
     panels = [("kl_reduction", "KL reduction, nats (higher is better)")]
@@ -70,7 +70,7 @@ def by_target(rows: list[Row], path: Path) -> None:
 
 
 def correlations(rows: list[Row], path: Path) -> bool:
-    """KL reduction against F1 and against proxy loss, over methods and within targets; False if there is neither."""
+    """Plot KL reduction against F1 and proxy loss, over methods and within targets; return False without either."""
     measures = [
         (name, label)
         for name, label in (("f1", "downstream F1"), ("proxy", "proxy loss, nats per token"))
@@ -112,7 +112,7 @@ def correlations(rows: list[Row], path: Path) -> bool:
 
 
 def ablations(rows: list[dict], path: Path) -> None:
-    """Mean KL reduction of the variants; hollow marks are the method's own settings."""
+    """Plot the mean KL reduction of the variants; hollow marks are the method's own settings."""
     kinds = list(dict.fromkeys(row["what"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     colours = {name: _COLOURS[3 + i % 4] for i, name in enumerate(methods)}

@@ -1,7 +1,7 @@
 """All cells: methods x targets x measures x seeds, each computed once.
 
-What belongs here: which cells there are, in what order, in how many threads and processes. What does not: how a
-selection is made (``methods``) or measured (``measures``).
+What belongs here: which cells there are, their order, threads and processes. What does not: making a selection
+(``methods``) or measuring it (``measures``).
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import numpy as np
 
 from benchmarks.paper import measures
 from benchmarks.paper.cells import Cells
-from benchmarks.paper.corpus import Corpus, Mapper, Target
-from benchmarks.paper.methods import METHODS, Settings, code_version, select
+from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget
+from benchmarks.paper.methods import METHODS, MethodSettings, code_version, select
 
 
 @dataclass
 class Job:
-    """A computation that gives the results of one or more cells.
+    """A computation of one or more cells.
 
     Attributes
     ----------
     name : str
-        To show.
+        For display.
     picks : str
-        The selection that it is about.
+        The selection to measure.
     cells : list of dict
     function : callable
-        Takes the selection's texts and ``arguments``, returns the results of the cells, in order.
+        Takes the selection's texts and ``arguments``; returns the results of the cells, in order.
     arguments : tuple
     """
 
@@ -48,20 +48,20 @@ class Study:
 
     Parameters
     ----------
-    corpus : Corpus
+    corpus : StudyCorpus
     folder : Path
-        Has ``cells.jsonl`` and the picks.
+        Holds ``cells.jsonl`` and the picks.
     tokens : int
         Budget of every selection.
     mapper : callable
         Like `map`, perhaps in several threads.
     report : callable
-        Called with a line about what was done, the number of what is done and of all.
+        Called with a line about what was done, the number of finished items, and the total.
     """
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: StudyCorpus,
         folder: Path,
         tokens: int,
         mapper: Mapper = map,
@@ -77,8 +77,8 @@ class Study:
 
     # --- selections ----------------------------------------------------------------------------------
 
-    def select_all(self, wanted: list[tuple[Settings, Target]]) -> None:
-        """Make the selections that have not been made."""
+    def select_all(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
+        """Make the missing selections."""
         missing = []
         for settings, target in wanted:
             cell = self._picks_cell(settings, target)
@@ -87,7 +87,7 @@ class Study:
                 c for c, *_ in missing
             ]:
                 missing.append((cell, settings, target))
-        # Of one specification after the other, so that the pool is counted once for each.
+        # One specification after the other, so that the pool is counted once for each.
         missing.sort(key=lambda each: (each[1].ngrams != 2, each[1].buckets != 10_000, str(each[1].spec)))
         self.report("", 0, len(missing))
         for done, (cell, settings, target) in enumerate(missing, 1):
@@ -103,22 +103,22 @@ class Study:
             self.cells.add(cell, {"picks": name, "documents": len(rows)}, time.monotonic() - started)
             self.report(f"selected: {_name(settings)}, {target.name}", done, len(missing))
 
-    def picks(self, settings: Settings, target: Target) -> str:
-        """Return the name of a selection that has been made."""
+    def picks(self, settings: MethodSettings, target: StudyTarget) -> str:
+        """Return the name of an existing selection."""
         return self.cells.get(self._picks_cell(settings, target))["picks"]
 
-    def documents(self, settings: Settings, target: Target) -> int:
+    def documents(self, settings: MethodSettings, target: StudyTarget) -> int:
         """Return the number of its documents."""
         return self.cells.get(self._picks_cell(settings, target))["documents"]
 
     def texts(self, picks: str):
-        """Return the texts of a selection, in an order that means nothing: pyarrow.Array of large_string."""
+        """Return the texts of a selection in arbitrary order: pyarrow.Array of large_string."""
         return self.corpus.pool.take(np.load(self._path(picks)))
 
     def _path(self, picks: str) -> Path:
         return self.folder / "picks" / f"{picks}.npy"
 
-    def _picks_cell(self, settings: Settings, target: Target) -> dict:
+    def _picks_cell(self, settings: MethodSettings, target: StudyTarget) -> dict:
         return {
             "measure": "picks",
             "pool": self.corpus.digest,
@@ -130,7 +130,7 @@ class Study:
 
     # --- measures ------------------------------------------------------------------------------------
 
-    def cell(self, measure: str, picks: str, target: Target, seed: int | None = None) -> dict:
+    def cell(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> dict:
         """Return everything that shapes one number."""
         return {
             "measure": measure,
@@ -142,14 +142,14 @@ class Study:
             **measures.VERSIONS[measure](self.tokens, target),
         }
 
-    def value(self, measure: str, picks: str, target: Target, seed: int | None = None) -> float | None:
-        """Return one number, None where it has not been measured."""
+    def value(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> float | None:
+        """Return one number, or None if it has not been measured."""
         found = self.cells.get(self.cell(measure, picks, target, seed))
         return None if found is None else found[measure]
 
-    def measure_kl(self, wanted: list[tuple[Settings, Target]]) -> None:
-        """Measure the KL divergences that have not been measured."""
-        by_picks: dict[str, list[Target]] = {}
+    def measure_kl(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
+        """Measure the missing KL divergences."""
+        by_picks: dict[str, list[StudyTarget]] = {}
         for settings, target in wanted:
             picks = self.picks(settings, target)
             targets = by_picks.setdefault(picks, [])
@@ -165,14 +165,16 @@ class Study:
                 self.cells.add(self.cell("kl", picks, target), result, seconds)
             self.report(f"KL: {_about(targets)}", done, len(missing))
 
-    def jobs(self, measure: str, wanted: list[tuple[str, Settings, Target]], seeds: int) -> list[Job]:
-        """Return what is to be computed, all selections with one seed before the next.
+    def jobs(
+        self, measure: str, wanted: list[tuple[str, MethodSettings, StudyTarget]], seeds: int
+    ) -> list[Job]:
+        """Return what is left to compute, all selections with one seed before the next.
 
-        A selection that serves several targets (``random``) is one job a seed.
+        A selection for several targets (``random``) is one job per seed.
         """
         jobs: list[Job] = []
         for seed in range(seeds):
-            by_picks: dict[str, tuple[str, list[Target]]] = {}
+            by_picks: dict[str, tuple[str, list[StudyTarget]]] = {}
             for name, settings, target in wanted:
                 picks = self.picks(settings, target)
                 if self.value(measure, picks, target, seed) is None:
@@ -193,12 +195,12 @@ class Study:
         return jobs
 
     def run(self, jobs: list[Job], executor: Executor, workers: int) -> None:
-        """Compute jobs, as many at a time as there are workers; each is kept as it is done."""
+        """Compute jobs, one per worker at a time; each result is stored when it is done."""
         waiting = iter(jobs)
         running: dict[Future, tuple[Job, float]] = {}
 
         def submit() -> None:
-            # Not all at once: every job holds the texts of a selection.
+            # Not all at once: every job holds a selection's texts.
             if (job := next(waiting, None)) is not None:
                 texts = self.texts(job.picks).to_pylist()
                 running[executor.submit(job.function, texts, *job.arguments)] = job, time.monotonic()
@@ -218,12 +220,12 @@ class Study:
                 self.report(job.name, done, len(jobs))
 
 
-def _about(targets: list[Target]) -> str:
+def _about(targets: list[StudyTarget]) -> str:
     return targets[0].name if len(targets) == 1 else f"{len(targets)} targets"
 
 
-def _name(settings: Settings) -> str:
-    """The method, and what is not as usual."""
+def _name(settings: MethodSettings) -> str:
+    """Return the method with its unusual settings."""
     usual = next(each for each in METHODS.values() if each.method == settings.method and each.ngrams == 2)
     changed = {key: value for key, value in settings.cell().items() if value != getattr(usual, key)}
     return " ".join([settings.method, *(f"{key}={value}" for key, value in changed.items())])

@@ -1,4 +1,4 @@
-"""What the cells say: rows of figures, correlations, tables for the terminal and for a file.
+"""Summary of the cells: rows of figures, correlations, tables for the terminal and for a file.
 
 What belongs here: arithmetic on measured figures, and their layout. What does not: measuring, plots.
 """
@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.paper.corpus import Target
-from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, Settings, ablated
+from benchmarks.paper.corpus import StudyTarget
+from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, MethodSettings, ablated
 from benchmarks.paper.study import Study
 
 F1 = "Downstream F1 of a classifier on features learnt from 1 M tokens of the selection"
@@ -34,9 +34,9 @@ class Row:
     documents : int
         Selected.
     kl_reduction : float
-        KL(test‖random) - KL(test‖selection) in nats, the first being the mean of the random selections.
+        KL(test‖random) - KL(test‖selection) in nats; the first term is the mean over the random selections.
     f1, proxy : tuple of float
-        Of each seed; empty where it was not measured. Proxy: nats per token.
+        One per seed; empty if not measured. Proxy: nats per token.
     """
 
     method: str
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class StudyTable:
     """A table with a title above and notes below."""
 
     title: str
@@ -74,14 +74,14 @@ class Table:
         return "\n\n".join([f"### {self.title}", table, *self.notes])
 
 
-def reduction(study: Study, settings: Settings, target: Target) -> float:
+def reduction(study: Study, settings: MethodSettings, target: StudyTarget) -> float:
     """KL reduction over the random selections, in nats."""
     by_chance = np.mean([study.value("kl", study.picks(each, target), target) for each in RANDOM])
     return float(by_chance - study.value("kl", study.picks(settings, target), target))
 
 
-def rows_of(study: Study, methods: dict[str, Settings], seeds: int) -> list[Row]:
-    """Collect the figures of every method on every target."""
+def rows_of(study: Study, methods: dict[str, MethodSettings], seeds: int) -> list[Row]:
+    """Return the figures of every method on every target."""
     rows = []
     for target in study.corpus.targets:
         for name, settings in methods.items():
@@ -100,7 +100,7 @@ def rows_of(study: Study, methods: dict[str, Settings], seeds: int) -> list[Row]
 
 
 def spread(values: Iterable[float]) -> float:
-    """Standard deviation over seeds; 0 of one."""
+    """Standard deviation over seeds; 0 for one seed."""
     values = list(values)
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
@@ -134,8 +134,8 @@ def _pearson(points: np.ndarray) -> float:
     return float(np.corrcoef(points.T)[0, 1])
 
 
-def kl_table(rows: list[Row]) -> Table:
-    """KL reductions, and how `match` stands to `resample`."""
+def kl_table(rows: list[Row]) -> StudyTable:
+    """KL reductions, and how `match` compares with `resample`."""
     methods = [name for name in dict.fromkeys(row.method for row in rows) if name != "random"]
     by = {(row.method, row.target): row for row in rows}
     targets = list(dict.fromkeys(row.target for row in rows))
@@ -153,10 +153,10 @@ def kl_table(rows: list[Row]) -> Table:
                 f"match is lower on {', '.join(lower) or 'none'}."
             )
     title = "KL reduction over random selections, nats, on held-out target text under an independent hash"
-    return Table(title, ["target", *methods], lines, notes)
+    return StudyTable(title, ["target", *methods], lines, notes)
 
 
-def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> Table:
+def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> StudyTable:
     """A measure with several seeds, as mean ± standard deviation; what `match` adds to `resample` below."""
     rows = [row for row in rows if getattr(row, measure)]
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -186,7 +186,7 @@ def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> Table
         notes.append(
             f"match is worse than resample by more than that spread on {', '.join(worse) or 'none'}."
         )
-    return Table(title, ["target", *methods], lines, notes)
+    return StudyTable(title, ["target", *methods], lines, notes)
 
 
 def _shown(values: tuple[float, ...] | None) -> str:
@@ -200,8 +200,8 @@ def _seeds(values: Iterable[tuple[float, ...]]) -> str:
     return f"{' or '.join(map(str, numbers))} seed{'' if numbers == [1] else 's'}"
 
 
-def correlation_table(rows: list[Row]) -> Table:
-    """How KL reduction goes with what the selections are for."""
+def correlation_table(rows: list[Row]) -> StudyTable:
+    """How KL reduction correlates with the use of the selections."""
     lines = []
     for measure, name in (("f1", "downstream F1"), ("proxy", "proxy loss")):
         if any(getattr(row, measure) for row in rows):
@@ -213,7 +213,7 @@ def correlation_table(rows: list[Row]) -> Table:
         "RoBERTa models over eight targets. Over methods and targets: a point is a method on a target. Within targets: "
         "the same, less the target's mean over the methods in both coordinates. For the loss, lower is better."
     ]
-    return Table(
+    return StudyTable(
         "Correlation of KL reduction with what the selections are for",
         ["with", "over methods", "over methods and targets", "within targets"],
         lines,
@@ -222,13 +222,14 @@ def correlation_table(rows: list[Row]) -> Table:
 
 
 def ablation_rows(study: Study) -> list[dict]:
-    """Mean KL reduction of every variant over some of the targets, beside that of the method as it is.
+    """Return the mean KL reduction of every variant over some of the targets, the unchanged methods included.
 
     Returns
     -------
     list of dict
-        ``what``, ``value``, ``method``, ``kl_reduction`` (mean, nats), ``better`` (on how many targets it is higher
-        than that of the method's own settings), ``targets`` (their names), ``own`` (it is the method's own settings).
+        ``what``, ``value``, ``method``, ``kl_reduction`` (mean, nats), ``better`` (number of targets on which it is
+        higher than with the method's own settings), ``targets`` (their names), ``own`` (whether these are the method's
+        own settings).
     """
     own = {settings.method: settings for settings in METHODS.values() if settings.ngrams == 2}
     targets = ablated(study.corpus.targets)
@@ -251,14 +252,14 @@ def ablation_rows(study: Study) -> list[dict]:
 
 
 def in_order(value: str) -> tuple[int, float]:
-    """Return what values of a setting are sorted by: numbers by size, corrections for length by strength."""
+    """Return the sort key of a setting's value: numbers by size, length corrections by strength."""
     corrections = ("none", "sqrt", "per_ngram")
     if value in corrections:
         return 1, float(corrections.index(value))
     return 0, float(value.replace(",", ""))
 
 
-def ablation_table(rows: list[dict]) -> Table:
+def ablation_table(rows: list[dict]) -> StudyTable:
     """The variants."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     kinds = list(dict.fromkeys(row["what"] for row in rows))
@@ -274,4 +275,4 @@ def ablation_table(rows: list[dict]) -> Table:
         f"One setting changed at a time. Mean KL reduction over {', '.join(rows[0]['targets'])}, measured as above; in "
         "parentheses, on how many targets it is higher than with the method's own settings."
     ]
-    return Table("Ablations", ["setting", "value", *methods], lines, notes)
+    return StudyTable("Ablations", ["setting", "value", *methods], lines, notes)

@@ -1,10 +1,10 @@
-"""``dsir doctor``: before anything heavy, what is likely to go wrong, with the number that says so and what to do.
+"""``dsir doctor``: before a heavy run, what is likely to go wrong, the number that shows it, and what to do.
 
-What belongs here: which checks there are, in which order. What does not: what is read (``samples``), from where on a
-number is a warning (``checks``), what a terminal shows (``printing``), the arithmetic (``dsir/doctor.py``).
+What belongs here: the checks and their order. What does not: reading (``samples``), when a number is a warning
+(``checks``), layout (``printing``), the arithmetic (``dsir/doctor.py``).
 
-Nothing has to be computed before, and nothing is written but for the folders of an empty home. Where every file of the
-pool is counted, lengths, duplicates and leakage are those of the whole pool; else those of the sample.
+Nothing needs to be computed first, and nothing is written except the folders of a new home. If every file of the pool
+is counted, lengths, duplicates and leakage are those of the whole pool; otherwise those of a sample.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dsir_dagster.resources.workspace import Workspace
 
 
 def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Curve]]:
-    """Look for what is likely to go wrong.
+    """Look for likely trouble.
 
     Returns
     -------
     list of Finding
-        In the order in which they are best read.
+        In reading order.
     list of Curve
-        Of every target that has documents.
+        One for each target with enough documents.
 
     Raises
     ------

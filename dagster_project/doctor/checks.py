@@ -1,7 +1,7 @@
-"""The checks of ``dsir doctor``: numbers, from where on each is a warning, and what to do then.
+"""The checks of ``dsir doctor``: numbers, when each is a warning, and what to do then.
 
-What belongs here: judging what was read, and saying so. What does not: reading (``samples``), arithmetic that has a
-meaning of its own (``dsir/doctor.py``), layout (``printing``).
+What belongs here: judging what was read, in words. What does not: reading (``samples``), arithmetic with a meaning of
+its own (``dsir/doctor.py``), layout (``printing``).
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
 from dsir.ngrams import number_ngrams
-from dsir_dagster.doctor.samples import Pool, Sample, TargetSample, ngram_totals
+from dsir_dagster.doctor.samples import PoolDocuments, Sample, TargetSample, ngram_totals
 from dsir_dagster.resources.corpus import fields_of_file
 from dsir_dagster.resources.settings import Selection, Settings
 
-#: N-grams of the pool's sample, and of each target, that are told apart.
+#: N-grams of the pool's sample and a target together, to look for collisions in.
 DISTINCT_NGRAMS = 400_000
-#: Characters of each source and target that letters and words are looked at in.
+#: Characters of each source and target, to look for words in.
 CHARACTERS = 100_000
 
-#: From where on a number is a warning.
-STILL_FALLING = 0.10  # what the last doubling of a target brought, of the way from the pool to the target
-ON_EMPTY_BUCKETS = 0.01  # n-grams of the pool in buckets that are empty in the target
-CROWDED = 2 / 3  # n-grams of the target that are a minority in their bucket
+#: Above these, a number is a warning.
+STILL_FALLING = 0.10  # gain of a target's last doubling, as a share of the way from the pool to the target
+ON_EMPTY_BUCKETS = 0.01  # share of the pool's n-grams in buckets that the target leaves empty
+CROWDED = 2 / 3  # share of the target's n-grams that are a minority in their bucket
 UNUSABLE_ROWS = 0.01
 EMPTY_TEXTS = 0.01
 DUPLICATES = 0.05
 TOO_SHORT = 0.5
-TOO_FEW = 20  # documents of a target
-NO_SPACES = 0.1  # letters of scripts without spaces between words
-LONG_WORDS = 12  # characters of a word, in the mean
+TOO_FEW = 20  # below this many documents of a target
+NO_SPACES = 0.1  # share of letters from scripts without spaces between words
+LONG_WORDS = 12  # mean characters per word
 
-#: Numbers of buckets that are advised.
+#: Numbers of buckets to advise.
 BUCKETS = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
@@ -54,9 +54,9 @@ class Finding:
     warning : bool
     says : str
     advice : str
-        What to do; '' where there is nothing to do.
+        What to do; '' for nothing.
     number : str
-        What is judged, where ``says`` is too long for it.
+        What is judged, for a table.
     """
 
     check: str
@@ -69,7 +69,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve of a target, and how far the held-out text is from the pool: nats."""
+    """A learning curve of a target, and the distance of held-out text from the pool in nats."""
 
     target: str
     points: list[Point]
@@ -77,13 +77,13 @@ class Curve:
 
     @property
     def last_doubling(self) -> float:
-        """What the last doubling brought, as a share of the way from the pool to the target; infinite on no way."""
+        """Gain of the last doubling, as a share of the way from the pool to the target; infinite if there is no way."""
         gained, way = self.points[-2].kl - self.points[-1].kl, self.pool - self.points[-1].kl
         return gained / way if way > 0 else np.inf
 
 
 def check_fields(about: str, samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Look for files and rows that cannot be used, and for fields that are missing or empty."""
+    """Look for unusable files and rows, and for missing or empty fields."""
     warned = False
     for sample in samples:
         for says, advice in _bad_fields(sample):
@@ -98,10 +98,10 @@ def check_fields(about: str, samples: Sequence[Sample]) -> Iterator[Finding]:
 
 
 def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with a sample, and what to do."""
+    """Yield what is wrong with a sample, and what to do about it."""
     reader = sample.reader
     for message in sample.errors[:3]:
-        yield message, "this file will take no part until it can be read"
+        yield message, "this file is left out until it can be read"
     if not sample.rows and not sample.errors:
         yield "no rows", "look at its files"
     if len(sample.rejected) > UNUSABLE_ROWS * sample.rows:
@@ -126,16 +126,16 @@ def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
     ):
         if missing:
             says = f"{missing:,} of {sample.rows:,} rows have no `{getattr(reader, name)}`, the field of the {name}"
-            says += ", or none that can be written as a text"
-            yield says, f"they are called by {instead}; name another field, or none"
+            says += ", or none that can be written as text"
+            yield says, f"{instead} stand in for it; name another field, or none"
 
 
 def check_words(settings: Settings, samples: Sequence[Sample]) -> Iterator[Finding]:
-    """Look for text that the tokenizer does not cut into words."""
+    """Look for text that the tokenizer fails to cut into words."""
     tokenizer = settings.features.tokenizer
     if tokenizer not in ("wordpunct", "whitespace"):
         return
-    advice = "name a tokenizer of such a language: `features.tokenizer: package.module:function`"
+    advice = "name a tokenizer for this language: `features.tokenizer: package.module:function`"
     warned, longest = False, 0.0
     for sample in samples:
         text = "\n".join(sample.some(CHARACTERS // 5))[: 4 * CHARACTERS]
@@ -143,21 +143,21 @@ def check_words(settings: Settings, samples: Sequence[Sample]) -> Iterator[Findi
         words = [len(word) for word in text.split() if word.isalpha()]
         mean = float(np.mean(words)) if words else 0.0
         if share > NO_SPACES:
-            says = f"{share:.0%} of the letters are of scripts without spaces between words, {tokenizer} needs spaces"
+            says = f"{share:.0%} of the letters are of scripts without spaces between words; {tokenizer} needs spaces"
         elif mean > LONG_WORDS:
-            says = f"a word has {mean:.1f} letters in the mean: is it cut at spaces?"
+            says = f"words have {mean:.1f} letters on average: are there spaces between them?"
         else:
             longest = max(longest, mean)
             continue
         warned = True
         yield Finding("words", sample.name, True, says, advice)
     if not warned:
-        says = f"in no source or target a word has more than {longest:.1f} letters in the mean"
+        says = f"words have at most {longest:.1f} letters on average in any source or target"
         yield Finding("words", "pool and targets", False, says)
 
 
-def check_lengths(selections: Sequence[Selection], pool: Pool) -> Iterator[Finding]:
-    """Compare the documents' lengths with every selection's ``min_tokens``."""
+def check_lengths(selections: Sequence[Selection], pool: PoolDocuments) -> Iterator[Finding]:
+    """Compare document lengths with the ``min_tokens`` of each selection."""
     median = int(pool.n_tokens[np.searchsorted(np.cumsum(pool.of_length), (pool.documents + 1) // 2)])
     for selection in selections:
         short = int(pool.of_length[pool.n_tokens < selection.min_tokens].sum())
@@ -167,54 +167,54 @@ def check_lengths(selections: Sequence[Selection], pool: Pool) -> Iterator[Findi
         yield Finding("length", selection.name, share > TOO_SHORT, says, advice if share > TOO_SHORT else "")
 
 
-def check_duplicates(pool: Pool, collapsed: bool) -> Iterator[Finding]:
-    """Count documents whose text another one has."""
+def check_duplicates(pool: PoolDocuments, collapsed: bool) -> Iterator[Finding]:
+    """Count documents that repeat the text of another."""
     again = pool.documents - pool.texts
     share = again / pool.documents
     warning = share > DUPLICATES and not collapsed
-    advice = "`collapse_duplicates: true` in a selection leaves one of each" if warning else ""
-    says = f"{again:,} of {pool.documents:,} {pool.called} have the text of another one ({share:.1%})"
+    advice = "`collapse_duplicates: true` in a selection keeps one of each" if warning else ""
+    says = f"{again:,} of {pool.documents:,} {pool.called} repeat the text of another ({share:.1%})"
     yield Finding("duplicates", "pool", warning, says, advice)
 
 
-def check_leakage(target: TargetSample, pool: Pool) -> Iterator[Finding]:
-    """Look for documents of a target, and of its holdout, in the pool, and for those of the one in the other."""
+def check_leakage(target: TargetSample, pool: PoolDocuments) -> Iterator[Finding]:
+    """Look for documents of a target or its holdout in the pool, and for holdout documents in the target."""
     train = distinct(target.train.hashes)
     holdout = distinct(target.holdout.hashes) if target.holdout else train[:0]
     both = int(contained(holdout, train).sum())
     if both:
         says = f"{both:,} of {len(holdout):,} held-out texts are in the target too"
-        advice = "take them out of the holdout: what was fitted on cannot measure"
+        advice = "take them out of the holdout: text that was fitted on measures nothing"
         yield Finding("leakage", target.name, True, says, advice, f"{both:,}")
     found, of_pool = pool.find(np.union1d(train, holdout)), f"{pool.documents:,} {pool.called}"
     for what, hashes, advice in (
-        ("target", train, "they will be picked first; take them out of the pool if you have them anyway"),
-        ("holdout", holdout, "take them out of the pool or of the holdout, or evaluations are too good"),
+        ("target", train, "they will be picked first; take them out of the pool if you keep them anyway"),
+        ("holdout", holdout, "take them out of the pool or the holdout, or evaluations will look too good"),
     ):
         mine = [found[content] for content in found.keys() & set(hashes.tolist())]
         if mine:
             such = next((f", such as {doc_id!r}" for _, doc_id in sorted(mine) if doc_id), "")
             documents = sum(n for n, _ in mine)
-            says = f"{documents:,} of {of_pool} have the text of one of its {what}{such}"
+            says = f"{documents:,} of {of_pool} repeat a text of its {what}{such}"
             yield Finding("leakage", target.name, True, says, advice, f"{documents:,}")
     if not both and not found:
         says = f"none of its {len(train):,} texts is among {of_pool}"
         if target.holdout:
-            says += f", nor of the {len(holdout):,} held out, and none of these in the target"
+            says += f", nor any of the {len(holdout):,} held-out ones, none of which is in the target"
         yield Finding("leakage", target.name, False, says, number="0")
 
 
 def check_number(target: TargetSample) -> Iterator[Finding]:
-    """Look for targets of so few documents that nothing can be said of them, a learning curve included."""
+    """Look for targets with too few documents even for a learning curve."""
     documents = len(target.train.n_tokens)
     if documents < TOO_FEW:
-        says = f"{documents:,} documents are too few to fit a distribution on, and to judge a selection by"
+        says = f"{documents:,} documents are too few to fit a distribution or to judge a selection"
         advice = "add documents: thousands are usual, hundreds can do"
         yield Finding("size of the target", target.name, True, says, advice, f"{documents:,} documents")
 
 
 def curve_of(settings: Settings, target: TargetSample, raw: np.ndarray) -> Curve | None:
-    """Fit growing parts of a target; None where there are fewer than two documents to fit on, or none to measure on."""
+    """Fit growing parts of a target; None with fewer than two points, or without held-out n-grams."""
     smoothing = settings.evaluation.smoothing
     fitted, others = target.split()
     totals = ngram_totals(others, len(raw))
@@ -226,42 +226,44 @@ def curve_of(settings: Settings, target: TargetSample, raw: np.ndarray) -> Curve
 
 
 def check_size(curve: Curve) -> Finding:
-    """Judge a target's size by the end of its learning curve."""
+    """Judge the size of a target by the end of its learning curve."""
     last, before = curve.points[-1], curve.points[-2]
     documents = f"{last.documents:,} documents"
     if curve.last_doubling == np.inf:
         says = f"held-out text is {last.kl:.3f} nats from its {documents}, {curve.pool:.3f} from the pool: no farther"
-        advice = "the target is too small, or is no other text than the pool: add documents"
+        advice = "the target is too small, or its text is no different from the pool's: add documents"
         return Finding("size of the target", curve.target, True, says, advice, "no way")
     warning = curve.last_doubling > STILL_FALLING
     says = (
         f"from {before.documents:,} to {documents}, KL(held out‖fit) fell by {before.kl - last.kl:.3f} to "
         f"{last.kl:.3f} nats: {curve.last_doubling:.0%} of the way from the pool ({curve.pool:.3f}) to the target"
     )
-    advice = "the curve still falls: more documents would give another, better fit; or count fewer `features.buckets`"
+    advice = (
+        "the curve still falls: more documents would give a better fit; or count in fewer `features.buckets`"
+    )
     number = f"{curve.last_doubling:.0%}"
     return Finding("size of the target", curve.target, warning, says, advice if warning else "", number)
 
 
 def check_empty_buckets(settings: Settings, target: TargetSample, raw: np.ndarray) -> Finding:
-    """Look for buckets of which the target says nothing."""
+    """Look for buckets that the target leaves empty."""
     counts = ngram_totals(target.train.features, len(raw))
     empty = counts == 0
     share = raw[empty].sum() / raw.sum()
     warning = bool(share > ON_EMPTY_BUCKETS and settings.estimator.target_smoothing == 0)
     says = (
         f"{np.count_nonzero(empty):,} of {len(counts):,} buckets have none of its {counts.sum():,} n-grams; "
-        f"{share:.1%} of the pool's n-grams are in these"
+        f"{share:.1%} of the pool's n-grams fall there"
     )
     advice = (
-        "to resample and top_k each of them costs a document about ten nats (match smooths by itself): set "
-        "`estimator.target_smoothing` (0.5, say), lower `features.buckets`, or add documents"
+        "with resample and top_k, each costs a document about ten nats (match does its own smoothing): set "
+        "`estimator.target_smoothing` (say 0.5), lower `features.buckets`, or add documents"
     )
     return Finding("empty buckets", target.name, warning, says, advice if warning else "", f"{share:.1%}")
 
 
 def check_collisions(settings: Settings, target: TargetSample, pool: list[Sample]) -> Finding:
-    """Look for n-grams that others crowd out of their bucket."""
+    """Look for n-grams that others crowd out of their buckets."""
     features = settings.features
     mine = target.train.some(DISTINCT_NGRAMS // 2)
     texts = [text for each in pool for text in each.some(DISTINCT_NGRAMS // len(pool))]
@@ -270,7 +272,7 @@ def check_collisions(settings: Settings, target: TargetSample, pool: list[Sample
     share = crowded_out(ngrams, documents, features.buckets)
     n_target = sum(int(each.counts.sum()) for each in target.train.features)
     says = (
-        f"{len(ngrams.hashes):,} different n-grams in a sample of {len(ngrams.number):,} for {features.buckets:,} "
+        f"{len(ngrams.hashes):,} distinct n-grams in a sample of {len(ngrams.number):,} for {features.buckets:,} "
         f"buckets; {share:.0%} of the target's are a minority in theirs"
     )
     if share <= CROWDED:
@@ -279,14 +281,14 @@ def check_collisions(settings: Settings, target: TargetSample, pool: list[Sample
     fitting = [n for n, of_n in shares.items() if of_n <= CROWDED * 0.8] or list(shares)[-1:]
     advice = f"the target has too few n-grams ({n_target:,}) to fill more buckets: add documents first"
     if fitting:
-        advice = f"`features.buckets: {fitting[0]}` would make it {shares[fitting[0]]:.0%}"
+        advice = f"`features.buckets: {fitting[0]}` would bring it to {shares[fitting[0]]:.0%}"
     return Finding("collisions", target.name, True, says, advice, f"{share:.0%}")
 
 
 def check_likeness(
     settings: Settings, target: TargetSample, raw: np.ndarray, pool: list[Sample]
 ) -> Iterator[Finding]:
-    """Look for documents of the pool that are as much like the target as its own are."""
+    """Look for documents of the pool that are as much like the target as its own documents."""
     fitted, others = target.split()
     counts = ngram_totals(fitted, len(raw))
     if not counts.sum():
@@ -304,10 +306,8 @@ def check_likeness(
     like = int(np.count_nonzero(of_pool >= bar))
     says = (
         f"{like:,} of {len(of_pool):,} sampled documents are as much like it as nine in ten of its own held-out ones "
-        f"({bar:+.2f} nats an n-gram; the pool's best hundredth: {np.quantile(of_pool, 0.99):+.2f})"
+        f"({bar:+.2f} nats per n-gram; the pool's best hundredth: {np.quantile(of_pool, 0.99):+.2f})"
     )
-    advice = (
-        "the pool may hold nothing like the target: a selection takes the least unlike; look at its documents"
-    )
+    advice = "the pool may have nothing like the target; a selection then takes the least different: look at its picks"
     number = f"{like:,} of {len(of_pool):,}"
     yield Finding("likeness of the pool", target.name, not like, says, "" if like else advice, number)

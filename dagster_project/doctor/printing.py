@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Column, Table
-
 from dsir_dagster.doctor.checks import Curve, Finding
-from dsir_dagster.terminal import Terminal, Text, header
+from dsir_dagster.resources.borders import several
+from dsir_dagster.resources.table import Column, Table
+from dsir_dagster.terminal import Terminal, Text, grid
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
-#: Checks of targets, and the columns that their numbers are in.
+#: Checks of targets, and the headers of their numbers.
 OF_TARGETS = {
     "leakage": "leaked\ntexts",
     "size of the target": "last doubling,\nof the way",
@@ -25,61 +25,68 @@ OF_TARGETS = {
 
 
 def print_doctor(findings: list[Finding], curves: list[Curve], console: Terminal) -> None:
-    """Print the warnings with advice, what is well in the pool, and every number of the targets."""
+    """Print the warnings with advice, the checks of the pool that passed, and all numbers of the targets."""
     warnings = [each for each in findings if each.warning]
     for each in warnings:
-        title = (f"{each.check}, {each.about}", "bold")
-        console.print(Text.assemble(("! ", "bold yellow"), title, f": {each.says}"), soft_wrap=True)
+        mark, title = ("! ", "bold yellow"), (f"{each.check}, {each.about}", "bold")
+        console.print(Text.assemble(mark, title, f": {each.says}"), soft_wrap=True)
         console.print(Text(f"  → {each.advice}", style="yellow"), soft_wrap=True)
     if warnings:
         console.print()
     for each in findings:
         if not each.warning and each.check not in OF_TARGETS:
-            mark, title = ("✓ ", "green"), f"{each.check}, {each.about}"
-            console.print(Text.assemble(mark, title, f": {each.says}"), soft_wrap=True)
+            text = f"{each.check}, {each.about}: {each.says}"
+            console.print(Text.assemble(("✓ ", "green"), text), soft_wrap=True)
     of_targets = [each for each in findings if each.check in OF_TARGETS]
     if of_targets:
         console.print()
-        table = _table("target", *OF_TARGETS.values())
-        for target in dict.fromkeys(each.about for each in of_targets):
-            cells = []
-            for check in OF_TARGETS:
-                mine = [each for each in of_targets if (each.about, each.check) == (target, check)]
-                style = "yellow" if any(each.warning for each in mine) else "green"
-                mark = "! " if style == "yellow" else ""
-                cells.append(Text(mark + ", ".join(each.number for each in mine), style=style))
-            table.add_row(Text(target), *cells)
-        console.print(table)
+        console.print(grid(_numbers(of_targets)))
     if curves:
         console.print()
         says = "  KL(held out‖fit) in nats, on parts of the target, each twice the last"
         console.print(Text.assemble(("Learning curves", "bold"), says))
-        table = _table("target", "documents", "", "KL", "of the pool")
-        for curve in curves:
-            kls = [point.kl for point in curve.points]
-            table.add_row(
-                Text(curve.target),
-                f"{curve.points[0].documents:,} … {curve.points[-1].documents:,}",
-                sparkline(kls),
-                " ".join(f"{kl:.3f}" for kl in kls),
-                f"{curve.pool:.3f}",
-            )
-        console.print(table)
+        console.print(grid(_curves(curves)))
     console.print()
     if warnings:
         well = len(findings) - len(warnings)
-        plural = "s" if len(warnings) > 1 else ""
-        console.print(Text(f"{len(warnings)} warning{plural}; {well} checks are well", style="yellow"))
+        console.print(f"{several(len(warnings), 'warning')}; {several(well, 'check')} passed", style="yellow")
     else:
-        console.print(Text(f"all {len(findings)} checks are well", style="green"))
+        console.print(f"all {len(findings)} checks passed", style="green")
 
 
-def _table(*headers: str) -> Table:
-    columns = (Column(header(each), no_wrap=True) for each in headers)
-    return Table(*columns, box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+def _numbers(findings: list[Finding]) -> Table:
+    """Return a row per target and a column per check."""
+    cells: dict[str, dict[str, list[Finding]]] = {}
+    for each in findings:
+        cells.setdefault(each.about, {}).setdefault(each.check, []).append(each)
+    rows = [(target, *(_number(of.get(check, [])) for check in OF_TARGETS)) for target, of in cells.items()]
+    return Table([Column(name) for name in ("target", *OF_TARGETS.values())], rows)
+
+
+def _number(findings: list[Finding]) -> Text:
+    text = ", ".join(each.number for each in findings)
+    return Text(f"! {text}", "yellow") if any(each.warning for each in findings) else Text(text, "green")
+
+
+def _curves(curves: list[Curve]) -> Table:
+    columns = [
+        Column("target"),
+        Column("documents"),
+        Column(""),
+        Column("KL"),
+        Column("of the pool", "number", 3),
+    ]
+    rows = []
+    for curve in curves:
+        kls = [point.kl for point in curve.points]
+        documents = f"{curve.points[0].documents:,} … {curve.points[-1].documents:,}"
+        rows.append(
+            (curve.target, documents, sparkline(kls), " ".join(f"{kl:.3f}" for kl in kls), curve.pool)
+        )
+    return Table(columns, rows)
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Draw numbers as blocks of eight heights: the largest is the highest, 0 would be none."""
+    """Draw numbers as blocks of eight heights, in proportion to the largest."""
     top = max(values)
     return "".join(BLOCKS[min(int(8 * value / top), 7)] if top > 0 else BLOCKS[0] for value in values)

@@ -1,7 +1,7 @@
-"""What ``dsir doctor`` looks at: a bounded sample of the pool, the targets, and counted documents where there are any.
+"""What ``dsir doctor`` looks at: a bounded sample of the pool, the targets, and counted documents if there are any.
 
-What belongs here: how much is read of which file, and what is kept of it. What does not: files and formats
-(``resources/corpus/``), questions to counted documents (``sql/doctor_*.sql``), judging.
+What belongs here: how much of which file is read, and what is kept. What does not: files and formats
+(``resources/corpus/``), queries on counted documents (``sql/doctor_*.sql``), judging.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from dsir.evaluation import contained, distinct
 from dsir.features import Features, featurize
 from dsir.matching import in_validation
 from dsir_dagster.resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
+from dsir_dagster.resources.discovery import kept_stamp
 from dsir_dagster.resources.plan import Plan, ShardFile
 from dsir_dagster.resources.settings import RawSource, Target
 from dsir_dagster.resources.workspace import Workspace
 
-#: Files of the pool that are looked into, at least one of each source, and bytes of text of each.
+#: Files of the pool to look into, with at least one per source, and bytes of text to read per file.
 FILES, FILE_BYTES = 64, 1 << 17
-#: Bytes of text that are read of a target and of its holdout, of a sane target all; and bytes a block.
+#: Bytes of text to read of a target, and of its holdout (a sane target is smaller); and bytes per block.
 TARGET_BYTES, BLOCK_BYTES = 64 << 20, 1 << 20
 
 
 @dataclass
 class Sample:
-    """What was read of a source, of a target or of its holdout.
+    """What was read of a source, a target or a holdout.
 
     Attributes
     ----------
     name : str
     reader : RawSource or Target
     files : int
-        Files that were read, of ``of_files``.
+        Files read, of ``of_files``.
     whole : bool
-        Whether this is all there is.
+        Whether nothing was left out.
     features : list of Features
-        In batches; texts likewise.
+        One per batch; likewise ``texts``.
     rows, without_id, without_source : int
     rejected : list of (str, Rejected)
-        With the file's URI.
+        URI of the file, and the row.
     errors : list of str
-        Files that cannot be read.
+        One per file that cannot be read.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Sample:
     errors: list[str] = field(default_factory=list)
 
     def add(self, uri: str, batch: TextBatch, features: Features) -> None:
-        """Take a block into account."""
+        """Add a block."""
         self.texts.append(batch.texts)
         self.features.append(features)
         self.rows += len(batch.rows) + len(batch.rejected)
@@ -82,7 +83,7 @@ class Sample:
         return np.concatenate([np.empty(0, np.int64), *(each.n_tokens for each in self.features)])
 
     def some(self, ngrams: int) -> list[str]:
-        """Return texts of about so many n-grams, from all over the sample."""
+        """Return texts with about this many n-grams, evenly spread over the sample."""
         total = sum(int(each.counts.sum()) for each in self.features)
         texts = [text for batch in self.texts for text in batch.to_pylist()]
         return texts[:: max(-(-total // max(ngrams, 1)), 1)]
@@ -90,14 +91,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class TargetSample:
-    """What was read of a target: the documents that are fitted on, and others to hold against them."""
+    """What was read of a target: documents to fit on, and held-out ones to measure with."""
 
     name: str
     train: Sample
     holdout: Sample | None
 
     def split(self) -> tuple[list[Features], list[Features]]:
-        """Return documents to fit on, and others: a fifth, where there is no holdout."""
+        """Return documents to fit on, and held-out ones: a fifth, if there is no holdout."""
         if self.holdout:
             return self.train.features, self.holdout.features
         fitted, others = [], []
@@ -109,19 +110,19 @@ class TargetSample:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Documents of the pool, all that are counted or those of the sample.
+class PoolDocuments:
+    """Documents of the pool: all counted ones, or those of the sample.
 
     Attributes
     ----------
     called : str
-        What they are: "documents of the pool" or "sampled documents".
+        "documents of the pool" or "sampled documents".
     documents, texts : int
-        How many, and how many different.
+        Number of documents, and of distinct texts.
     n_tokens, of_length : ndarray of int64
-        Different lengths, ascending, and how many documents have each.
+        Distinct lengths, ascending, and the number of documents of each.
     find : callable
-        Takes content hashes; returns of those that are there how many documents have them, and one's id.
+        Takes content hashes; maps those found to the number of documents with that content, and the id of one.
     """
 
     called: str
@@ -133,7 +134,7 @@ class Pool:
 
 
 def ngram_totals(features: Iterable[Features], buckets: int) -> np.ndarray:
-    """N-gram totals: ndarray of int64, shape (buckets,)."""
+    """Return n-gram totals: ndarray of int64, shape (buckets,)."""
     totals = np.zeros(buckets, dtype=np.int64)
     for each in features:
         each.add_totals(totals)
@@ -141,7 +142,7 @@ def ngram_totals(features: Iterable[Features], buckets: int) -> np.ndarray:
 
 
 def sample_source(workspace: Workspace, source: RawSource, shards: list[Shard]) -> Sample:
-    """Read the beginnings of some files of a source, evenly spread over all of them."""
+    """Read the beginnings of some files of a source, evenly spread."""
     n = min(len(shards), max(1, FILES // len(workspace.settings.raw)))
     chosen = [shards[i].uri for i in np.linspace(0, len(shards) - 1, n).astype(int)]
     sample = Sample(source.name, source, n, len(shards), whole=False)
@@ -150,7 +151,7 @@ def sample_source(workspace: Workspace, source: RawSource, shards: list[Shard]) 
 
 
 def sample_target(workspace: Workspace, target: Target) -> TargetSample:
-    """Read the files of a target and of its holdout, or the beginning of very large ones."""
+    """Read a target and its holdout, or the beginning of a very large one."""
 
     def read(pattern: str) -> Sample:
         files = expand(pattern, workspace.home)
@@ -190,8 +191,8 @@ def _read(
             sample.errors.append(str(error))
 
 
-def sampled_pool(samples: list[Sample]) -> Pool:
-    """Return the sample's documents as a pool."""
+def sampled_pool(samples: list[Sample]) -> PoolDocuments:
+    """Return the sampled documents of the pool."""
     hashes = np.concatenate([each.hashes for each in samples])
     n_tokens = np.concatenate([each.n_tokens for each in samples])
 
@@ -200,17 +201,17 @@ def sampled_pool(samples: list[Sample]) -> Pool:
         return {content: (n, "") for content, n in found.items()}
 
     lengths, of_length = np.unique(n_tokens, return_counts=True)
-    return Pool("sampled documents", len(hashes), len(distinct(hashes)), lengths, of_length, find)
+    return PoolDocuments("sampled documents", len(hashes), len(distinct(hashes)), lengths, of_length, find)
 
 
-def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
-    """Return the pool, if the counts of every file are there and fresh; no file is read to find out."""
-    # A file that was renamed is still the shard that it was.
+def counted_pool(workspace: Workspace, shards: list[Shard]) -> PoolDocuments | None:
+    """Return the counted documents of the pool, or None unless every file has fresh counts; reads no pool file."""
+    # A renamed file remains the same shard.
     rows = {(row["source"], row["uri"]): row for row in workspace.catalog.query("known_shards").to_pylist()}
     files = []
     for shard in shards:
         row = rows.get((shard.source, shard.uri))
-        stamp = workspace.kept_stamp(shard, row)
+        stamp = kept_stamp(shard, row)
         if row is None or stamp is None:
             return None
         files.append(ShardFile(row["shard"], shard.source, shard.uri, shard.size, shard.modified, stamp))
@@ -226,4 +227,6 @@ def counted_pool(workspace: Workspace, shards: list[Shard]) -> Pool | None:
         return {row["content_hash"]: (row["documents"], row["doc_id"]) for row in found.to_pylist()}
 
     n_tokens, of_length = lengths["n_tokens"].to_numpy(), lengths["documents"].to_numpy()
-    return Pool("documents of the pool", contents["documents"], contents["texts"], n_tokens, of_length, find)
+    return PoolDocuments(
+        "documents of the pool", contents["documents"], contents["texts"], n_tokens, of_length, find
+    )

@@ -1,8 +1,8 @@
 """The compiled featurizer: UTF-8 in, sparse counts of hashed n-grams and counts of words out.
 
-Belongs here: code compiled by Numba that runs over every byte of a pool, the tables it reads, and the form in which
-features are stored. Does not belong here: its public face (``dsir.features``), anything that estimates or selects; what
-it counts for the quality filter is judged in ``dsir.quality``.
+What belongs here: code compiled by Numba that runs over every byte of a pool, the tables it reads, and the form in
+which features are stored. What does not: its public face (``dsir.features``), anything that estimates or selects;
+what it counts for the quality filter is judged in ``dsir.quality``.
 
 ==================  ===================================================================
 ``kernel``          the entry point: the loop over documents and over the words of each

@@ -1,12 +1,12 @@
-"""A checksum that is nearly free where bytes are in the processor's cache already.
+"""A checksum that is nearly free for bytes already in the processor's cache.
 
-Belongs here: the arithmetic. Does not belong here: where the bytes come from, what is done where they differ.
+What belongs here: the arithmetic. What does not: where the bytes come from, what happens if they differ.
 """
 
 import numpy as np
 from numba import njit
 
-_BLOCK = 128  # words, whose sum takes the processor's widest additions
+_BLOCK = 128  # words, summed with the processor's widest additions
 _ODD = np.uint64(0x9E3779B185EBCA87)
 _SHIFT = np.uint64(32)
 
@@ -14,10 +14,10 @@ _SHIFT = np.uint64(32)
 def checksum(words: np.ndarray) -> int:
     """64 bits that change with every flipped bit.
 
-    Sums of 1,024 bytes each, taken up one after the other by a bijection: damage that lies in one such block is noticed
-    for certain if it changes the block's sum, as a single flipped bit does. Blocks that are swapped, zeros in the
-    place of bytes and lost ends are noticed but for one chance in 2**64. Not noticed: words that are swapped within a
-    block, and changes in it that cancel each other out. No protection from someone who means to deceive.
+    Sums of blocks of 1,024 bytes, combined one after the other by a bijection: damage within one block is always
+    detected if it changes the block's sum, as a single flipped bit does. Swapped blocks, zeroed bytes and lost ends go
+    undetected with a probability of 2**-64. Not detected: words swapped within a block, and changes in it that cancel
+    out. It is no protection against deliberate changes.
 
     Parameters
     ----------

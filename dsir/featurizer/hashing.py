@@ -1,8 +1,8 @@
 """Non-cryptographic hashing: word and n-gram hashes, XXH64.
 
-Belongs here: pure functions from bytes or integers to integers, in numba, each specified well enough
-to be written again in another language. Does not belong here: SHA-256 (`sha256`), finding words (`words`), counting
-(`kernel`), the noise that is made of hashes (`dsir.noise`).
+What belongs here: pure functions from bytes or integers to integers, in numba, each specified well enough to be
+written again in another language. What does not: SHA-256 (`sha256`), finding words (`words`), counting (`kernel`),
+the noise that is made of hashes (`dsir.noise`).
 
 The ``fast`` n-gram hash
 ------------------------

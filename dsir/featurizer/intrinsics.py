@@ -1,7 +1,6 @@
-"""What compiled code needs and Numba does not offer: unaligned loads, bit counts, vectors, calls without
-reference counts.
+"""What compiled code needs and Numba lacks: unaligned loads, bit counts, vectors, calls without reference counts.
 
-Belongs here: instructions. Does not belong here: anything that knows what the bytes mean.
+What belongs here: instructions. What does not: anything that knows what the bytes mean.
 """
 
 from collections.abc import Callable
@@ -12,16 +11,16 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 
-_INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # the second is no part of Numba's types
+_INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing from Numba's types
 
-#: Compiles a function that other compiled functions call, and that allocates nothing and returns no array.
-#: Without NRT, Numba's runtime, array arguments are borrowed instead of counted: counting is an atomic
-#: increment and decrement of every array a function touches, ten times the work of the functions here.
-#: Only entry points are cached on disk, and the code of these with them.
+#: Compiles a function called by other compiled functions that allocates nothing and returns no array. Without NRT,
+#: Numba's runtime, array arguments are borrowed instead of counted: counting is an atomic increment and decrement for
+#: every array a function touches, ten times the work of the functions here. Only entry points are cached on disk,
+#: including the code of these functions.
 inner: Callable[[Callable], Callable] = njit(**_INNER)
-#: The same for floating point: a division by zero is no exception, so that a loop around it can take vectors.
+#: The same for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
 inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
-#: `numba.extending.intrinsic`, whose own type does not say that callers leave out the typing context.
+#: `numba.extending.intrinsic`, whose annotation does not show that callers omit the typing context.
 intrinsic: Callable[[Callable], Callable[..., Any]] = numba.extending.intrinsic
 
 
@@ -78,12 +77,12 @@ def prefetch(typingctx, array, i):
 
 @intrinsic
 def four_sums(typingctx, values, at, times, n):
-    """Sums of ``times[i] * values[at[i]]`` over every fourth i below `n`, from 0, 1, 2 and 3 on: four float64.
+    """Sums of ``times[i] * values[at[i]]`` over every fourth i below `n`, starting at 0, 1, 2 and 3: four float64.
 
     `values` is float64; `at` and `times` are unsigned. The caller checks the bounds; `n` is a multiple of four.
 
-    As vectors, since turning a whole number into a float64 otherwise takes longer than all else: four at a time take
-    as long as one.
+    Vectorized, since converting integers to float64 otherwise takes longer than everything else; four take as long as
+    one.
     """
     i64, double = ir.IntType(64), ir.DoubleType()
     four = ir.VectorType(double, 4)

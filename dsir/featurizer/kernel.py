@@ -1,8 +1,8 @@
 """The compiled entry point of the featurizer: documents in, sparse n-gram counts out, and counts of words.
 
-Belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. Does
-not belong here: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`,
-`sha256`), the counters (`sparse`), what is counted for the quality filter (`word_counts`).
+What belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. What does
+not: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`, `sha256`), the
+counters (`sparse`), what is counted for the quality filter (`word_counts`).
 """
 
 import zlib
@@ -169,9 +169,8 @@ def _entry_point(source_stamp):
 def _stamp() -> int:
     """Checksum of the sources in this folder, which hold all that is compiled into the entry point.
 
-    Numba recompiles a cached function if the file it is written in changes, but not if a file changes whose
-    functions it calls. The value of a closure's variable is part of the cache's key, so this one is a closure
-    over the checksum of them all.
+    Numba recompiles a cached function if its own file changes, but not if the file of a function it calls does. The
+    value of a closure's variable is part of the cache's key, so the entry point is a closure over this checksum.
     """
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 

@@ -1,22 +1,21 @@
 """SHA-256 buckets of n-grams, remembering those already hashed.
 
-Belongs here: the memo and the queue of n-grams waiting to be hashed together. Does not belong here: SHA-256
-itself (`sha256`), sparse counts (`kernel`).
+What belongs here: the memo and the queue of n-grams waiting to be hashed together. What does not: SHA-256 itself
+(`sha256`), sparse counts (`kernel`).
 
-Most n-grams of a text occur again and again, so buckets are kept in two direct-mapped tables, of words and
-of longer n-grams. The memo is exact, whatever the text: a word is compared by its bytes, an n-gram by two
-integers that identify its parts.
+Most n-grams of a text recur, so buckets are kept in two direct-mapped tables, of words and of longer n-grams. The memo
+is exact for any text: words are compared by their bytes, n-grams by two integers that identify their parts.
 
-- Every entry, when it is written, gets a *serial number* that no earlier entry had.
-- A word of at most `MAX_WORD` bytes is found by comparing all its bytes and its length. Longer words are
-  hashed anew each time and have serial number 0, which is never looked up.
-- An n-gram is found by comparing the pair (serial number of its first n - 1 words, serial number of its
-  last word). A serial number stands for one word sequence only, so equal pairs are equal n-grams. The converse
-  does not hold (an entry that was overwritten comes back under a new number), which costs a hash, no error.
+- Every entry, when written, gets a *serial number* that no earlier entry had.
+- A word of at most `MAX_WORD` bytes is found by comparing all its bytes and its length. Longer words are hashed anew
+  each time and have serial number 0, which is never looked up.
+- An n-gram is found by comparing the pair (serial number of its first n - 1 words, serial number of its last word). A
+  serial number identifies one word sequence, so equal pairs are equal n-grams. The converse does not hold (an
+  overwritten entry returns under a new number), which costs a hash but is no error.
 - Before the 32-bit numbers run out, the tables are emptied and numbering starts again.
 
-What is not found is queued, hashed `sha256.LANES` at a time, and only then counted; until then its
-entry holds its place in the queue, where further occurrences are added up.
+What is not found is queued, hashed `sha256.LANES` at a time, and only then counted; until then its entry holds its
+place in the queue, where further occurrences are added up.
 """
 
 from collections import namedtuple

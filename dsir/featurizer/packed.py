@@ -1,11 +1,10 @@
-"""Features as they are cached: in Arrow, with a count only where an n-gram's bucket occurs more than once.
+"""Features as cached: in Arrow, with counts only for buckets that occur more than once.
 
-Belongs here: how counts are packed, their Arrow form. Does not belong here: where they come from
-(`dsir.features`), files.
+What belongs here: how counts are packed, their Arrow form. What does not: where they come from (`dsir.features`),
+files.
 
-Three of four entries of a document occur once. These stand first, and need neither a byte for their count nor, where
-they are weighed, a product: a quarter less to store and to read than a count for every entry, and weighed in four
-fifths of the time.
+Three of four entries of a document occur once. These come first and need neither a byte for their count nor a product
+when weighed: a quarter less to store and read than with a count for every entry, weighed in four fifths of the time.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ class PackedFeatures:
     offsets : int64[n + 1]
         The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
     buckets : uint16[nnz] or uint32[nnz]
-        Unique within a document: first those that occur once, then the others, ascending each.
+        Unique within a document: first those that occur once, then the others, both ascending.
     repeat_offsets : int64[n + 1]
-        The same of `repeats`.
+        The same for `repeats`.
     repeats : uint8[r]
-        Counts of the document's last entries, those that occur more than once; but 0 for those above 255.
+        Counts of the document's last entries, those that occur more than once; 0 for counts above 255.
     large_at : int64[m]
-        The places in `repeats` of these, ascending; mostly none.
+        The places of these zeros in `repeats`, ascending; usually none.
     large_counts : uint32[m]
         Their counts.
     n_tokens : int64[n]
     content_hash : uint64[n]
-        As those of `dsir.features.Features`.
+        As in `dsir.features.Features`.
     """
 
     offsets: np.ndarray
@@ -75,7 +74,7 @@ class PackedFeatures:
         return cls(offsets, ordered, repeat_offsets, repeats, large_at, large_counts, n_tokens, content_hash)
 
     def counts(self) -> np.ndarray:
-        """Counts of all entries, in the order of `buckets`: uint32[nnz], or uint8[nnz] where none is above 255."""
+        """Counts of all entries, in the order of `buckets`: uint32[nnz], or uint8[nnz] if none is above 255."""
         counts = np.ones(len(self.buckets), np.uint32 if len(self.large_at) else np.uint8)
         _unpack(self.offsets, self.repeat_offsets, self.repeats, self.large_at, self.large_counts, counts)
         return counts
@@ -103,13 +102,13 @@ class PackedFeatures:
     def from_arrow(cls, batch: pa.RecordBatch) -> PackedFeatures:
         """Features from the record batch of `to_arrow`, or a slice of it.
 
-        Nothing is copied but the offsets, if the batch is a slice; counts are not looked at.
+        Nothing is copied except, for a slice, the offsets; counts are not read.
 
         Raises
         ------
         ValueError
-            If the batch has other columns or nulls, a document more repeats than buckets, or a large count stands for
-            none of the document's zeros.
+            If the batch has other columns or nulls, a document has more repeats than buckets, or a large count belongs
+            to none of the document's zeros.
         """
         if not any(batch.schema.equals(schema) for schema in _SCHEMAS.values()):
             found, *expected = map(_in_words, (batch.schema, *_SCHEMAS.values()))
@@ -158,7 +157,7 @@ def _pack(
         mine, times, out = buckets[first:last], counts[first:last], ordered[first:last]
         at = spare = np.uint64(0)
         for i in range(times.size):
-            # To both places, and one of them is kept: one entry in four is repeated, too often to foresee.
+            # Write to both places and keep one: with one entry in four repeated, branches are hard to predict.
             out[at] = spare_buckets[spare] = mine[i]
             spare_counts[spare] = times[i]
             once = np.uint64(times[i] == 1)
@@ -186,9 +185,9 @@ _WRONG = {
 
 @njit(cache=True, nogil=True)
 def _place_large(offsets, repeat_offsets, repeats, large_offsets, at, large_at):
-    """Fill `large_at` from places within documents; return what is wrong, 0 if nothing is.
+    """Fill `large_at` from places within documents; return an error code, 0 if there is none.
 
-    Compiled, since every block goes through it before it is weighed.
+    Compiled, since every block passes through it before it is weighed.
     """
     for document in range(offsets.size - 1):
         first, end = repeat_offsets[document], repeat_offsets[document + 1]
@@ -229,7 +228,7 @@ def _schema(bucket: pa.DataType) -> pa.Schema:
     )
 
 
-#: What features are in Arrow, by the type of their buckets.
+#: Arrow schemas of features, by the type of their buckets.
 _SCHEMAS = {str(bucket): _schema(bucket) for bucket in (pa.uint16(), pa.uint32())}
 
 

@@ -1,7 +1,7 @@
 """SHA-256 of many short messages at once (FIPS 180-4), and digests reduced to buckets.
 
-Belongs here: the compression function, padding, the remainder of a 256-bit integer. Does not belong here:
-what is hashed and which digests are remembered (`memo`).
+What belongs here: the compression function, padding, the remainder of a 256-bit integer. What does not: what is
+hashed and which digests are remembered (`memo`).
 
 Messages are hashed `LANES` at a time, one in each lane of a vector. The compression function is written out
 as LLVM vector instructions, which every target's back end maps to the registers it has (one AVX-512

@@ -1,6 +1,6 @@
 """Counts of one document over all buckets, and their emission in ascending order of bucket.
 
-Belongs here: the counters and the bitmaps of the buckets in use. Does not belong here: where counts come from.
+What belongs here: the counters and the bitmaps of the buckets in use. What does not: where counts come from.
 """
 
 from collections import namedtuple

@@ -1,7 +1,7 @@
 """Character classes and lowercase mappings of the running Python, one entry a code point.
 
-Belongs here: what `re` and `str` say about single code points, as arrays for the kernel. Does not belong
-here: walking over text (`words`).
+What belongs here: what `re` and `str` say about single code points, as arrays for the kernel. What does not: walking
+over text (`words`).
 
 An entry is a uint32: the lowercase code point in bits 0 .. 20, the class in bits 21 .. 22. The classes are
 those of the regular expression ``\\w+|[^\\w\\s]+`` (NLTK 3.8.1's ``WordPunctTokenizer``, the reference's

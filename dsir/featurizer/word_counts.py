@@ -1,6 +1,6 @@
-"""What the quality filter needs to know of a document's words, counted from their hashes.
+"""What the quality filter needs to know about a document's words, counted from their hashes.
 
-Belongs here: the lists of words and their compiled counting. Does not belong here: finding and hashing words (`words`,
+What belongs here: the lists of words and their compiled counting. What does not: finding and hashing words (`words`,
 `kernel`), the criteria on the counts (`dsir.quality`).
 
 A word is uninformative if it is one of NLTK's 179 English stopwords or a single character of `string.punctuation`. A
@@ -15,8 +15,8 @@ import numpy as np
 from dsir.featurizer.hashing import K1, hash_word_bytes
 from dsir.featurizer.intrinsics import inner
 
-#: NLTK's English stopwords as they were in 2023. Those that were added later all have an apostrophe, so the
-#: tokenizer ``wordpunct`` finds none of them.
+#: NLTK's English stopwords as of 2023. Those added later all have an apostrophe, so the tokenizer ``wordpunct`` finds
+#: none of them.
 STOPWORDS = frozenset(
     """
     i me my myself we our ours ourselves you you're you've you'll you'd your yours yourself yourselves he him his
@@ -36,7 +36,7 @@ DIGITS = frozenset(string.digits)
 
 @dataclass(frozen=True, eq=False)
 class WordCounts:
-    """What the criteria need to know of n documents, beside the number of their words.
+    """What the criteria need to know about n documents, besides the number of their words.
 
     Attributes
     ----------
@@ -55,12 +55,12 @@ class WordCounts:
 
 _PLACE_BITS = 12
 _PLACE_SHIFT = np.uint64(64 - _PLACE_BITS)
-_DIGIT = 1 << 32  # a word's class is added up: digits above this bit, stopwords and punctuation below
+_DIGIT = 1 << 32  # classes of words are added up: digits from this bit on, stopwords and punctuation below
 _1 = np.uint32(1)
 
 
 def _perfect_hash() -> tuple[np.uint64, np.ndarray, np.ndarray, np.ndarray]:
-    """Make the table of the words that have a class.
+    """Make the table of words that have a class.
 
     Returns
     -------
@@ -92,7 +92,7 @@ _FACTOR, _NUMBERS, _HASHES, _CLASSES = _perfect_hash()
 
 @inner
 def count_classes(hashes, n):
-    """Count words with a class among ``hashes[:n]``: how many are informative, how many are single digits."""
+    """Count how many of ``hashes[:n]`` are informative words, and how many are single digits."""
     total = 0
     for i in range(n):
         number = _NUMBERS[(hashes[i] * _FACTOR) >> _PLACE_SHIFT]
@@ -102,7 +102,7 @@ def count_classes(hashes, n):
 
 @inner
 def room_for_counters(n):
-    """How many counters `count_most_frequent` uses for n words: a power of two."""
+    """Number of counters that `count_most_frequent` uses for n words: a power of two."""
     size = 64
     while size < 2 * n:
         size *= 2
@@ -113,9 +113,9 @@ def room_for_counters(n):
 def count_most_frequent(hashes, n, counters):
     """Count the occurrences of the most frequent word among ``hashes[:n]``; overwrites them.
 
-    Words are counted in counters that several of them may share. The largest is an upper bound, and nearly
-    always reached by the first word that is counted there, which one pass of comparisons tells. Otherwise, the
-    words whose counter exceeds the best count so far are counted again, under other bits of their hashes.
+    Several words may share a counter. The largest counter is an upper bound, nearly always reached by the first word
+    counted there, which one pass of comparisons verifies. Otherwise, the words whose counter exceeds the best count so
+    far are counted again, under other bits of their hashes.
 
     Parameters
     ----------

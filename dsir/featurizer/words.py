@@ -1,7 +1,7 @@
 """Finding and lowercasing the words of a document: UTF-8 in, lowercased UTF-8 and word bounds out.
 
-Belongs here: the state machine over bytes and code points, in numba. Does not belong here: what the classes
-are (`unicode_tables`), hashing words, counting.
+What belongs here: the state machine over bytes and code points, in numba. What does not: what the classes are
+(`unicode_tables`), hashing words, counting.
 
 ASCII is done 64 bytes at a time: one comparison of vectors yields a 64-bit mask of the word characters and
 one of the whitespace, and words begin and end where a mask differs from itself shifted by one (the technique
@@ -199,7 +199,7 @@ def _special_pairs(typingctx, data, i):
 
 @njit(cache=True, nogil=True)
 def needs_str_lower(data, starts, ends):
-    """Which documents hold U+0130 or U+03A3, whose lowercase is not a matter of one code point.
+    """Which documents contain U+0130 or U+03A3, whose lowercase depends on more than the code point.
 
     Parameters
     ----------

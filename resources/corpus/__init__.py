@@ -1,9 +1,9 @@
-"""Corpus files: find the shards, read their texts, and say of every bad record why it is bad.
+"""Corpus files: finding shards, reading their texts, and giving the reason for every bad record.
 
-What belongs here: file formats, compression, file systems, the selection of fields, the refusal of bad
-input. What does not: tokens and counts (``dsir``), the catalog and the feature store, threads. Reading
-has two stages so that callers can thread the second: :func:`read_blocks` is sequential and cheap,
-:meth:`Block.parse` is pure and may run in any thread, in any order.
+What belongs here: file formats, compression, file systems, the choice of fields, refusing bad input. What does not:
+tokens and counts (``dsir``), the catalog and the feature store, threads. Reading has two stages so that callers can
+thread the second: :func:`read_blocks` is sequential and cheap, :meth:`Block.parse` is pure and may run in any thread,
+in any order.
 
 Modules: ``files`` (file systems, shards, errors), ``signatures`` (what first bytes say), ``fields`` (what is taken
 from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC,
@@ -13,7 +13,7 @@ CSV), ``custom`` (custom readers), ``jsontext`` (records as JSON text).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -55,12 +55,13 @@ __all__ = [
 ]
 
 
-def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterator[Block]:
+def read_blocks(
+    uri: str, reader: Reader, block_bytes: int = 1 << 22, all_columns: bool = False
+) -> Generator[Block]:
     """Read a file in blocks of about ``block_bytes``, in order.
 
-    Decompresses and cuts at record boundaries; texts are extracted by :meth:`Block.parse`. Rows, texts
-    and rejections do not depend on ``block_bytes``. At most one block is held, or one record where that
-    is longer.
+    Decompresses and cuts at record boundaries; :meth:`Block.parse` extracts the texts. Rows, texts and rejections do
+    not depend on ``block_bytes``. At most one block is held, or one record if that is longer.
 
     Parameters
     ----------
@@ -69,7 +70,9 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
     reader : Reader, RawSource or Target
         Names the fields, and the custom reader if there is one.
     block_bytes : int
-        Decompressed bytes a block.
+        Decompressed bytes of a block.
+    all_columns : bool
+        Read columns that no field needs as well.
 
     Yields
     ------
@@ -79,13 +82,9 @@ def read_blocks(uri: str, reader: Reader, block_bytes: int = 1 << 22) -> Iterato
     Raises
     ------
     CorpusError
-        The file is missing, cut off, damaged, of an unknown format, or lacks a column. It may come
-        after blocks were yielded; nothing of the file is to be used then.
+        The file is missing, cut off, damaged, of an unknown format, or lacks a column. If that shows after some blocks
+        were yielded, they must not be used.
     """
-    return _blocks(uri, reader, block_bytes)
-
-
-def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = False) -> Iterator[Block]:
     fields = RecordFields.of(reader)
     if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
@@ -93,9 +92,10 @@ def _blocks(uri: str, reader: Reader, block_bytes: int, all_columns: bool = Fals
 
 
 def fields_of_file(uri: str, reader: Reader) -> list[str]:
-    """Return the fields that a file's first records have, dotted where they are nested; none of damaged records."""
+    """Return the fields of a file's first records, dotted if nested; damaged records have none."""
     names: dict[str, None] = {}
-    for block in islice(_blocks(uri, reader, 1 << 16, all_columns=True), 1):
+    for block in islice(read_blocks(uri, reader, 1 << 16, all_columns=True), 1):
+        records: Iterable[object]
         if isinstance(block, LineBlock):
             records = map(_as_record, block.data[: 1 << 20].splitlines()[:20])
         else:
@@ -120,16 +120,16 @@ def _as_record(line: bytes) -> object:
 def no_usable_row(
     uri: str, reader: Reader, reasons: Counter[str], called: str | None = None
 ) -> CorpusError | None:
-    """Return what is to be raised for a file none of whose rows can be used; None for one without records.
+    """Return the error for a file without a usable row; None for a file without records.
 
     Parameters
     ----------
     uri : str
     reader : Reader, RawSource or Target
     reasons : Counter of str
-        Of the rows that cannot be used.
+        Why rows cannot be used.
     called : str, optional
-        What the file is to be called, where there are several: the pattern.
+        What to call the file; the pattern, if it stands for several files.
     """
     reasons = Counter({reason: n for reason, n in reasons.items() if reason != BLANK_LINE})
     if not reasons:

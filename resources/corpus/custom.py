@@ -1,7 +1,7 @@
-"""Custom readers: finding the function that the configuration names, and taking what it yields.
+"""Custom readers: finding the function that the configuration names, and checking what it yields.
 
-What belongs here: where such a module is looked for, and blaming the reader for what it does. What does not: what
-becomes of the record batches (``tables``).
+What belongs here: where such a module is looked for, and errors that blame the reader. What does not: what becomes of
+the record batches (``tables``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def custom_batches(uri: str, reader: str, folder: Path | None) -> Iterator[pa.Re
     Parameters
     ----------
     uri : str
-        As in the catalog; the reader gets a path that it can open.
+        As in the catalog; the reader gets the path behind it.
     reader : str
         ``package.module:function``.
     folder : Path or None
@@ -55,11 +55,10 @@ def custom_batches(uri: str, reader: str, folder: Path | None) -> Iterator[pa.Re
 
 
 def find_reader(uri: str, reader: str, folder: Path | None) -> Callable[[str], Iterable[pa.RecordBatch]]:
-    """Return the function ``package.module:function``: of a module in ``folder``, else of an installed one.
+    """Return the function ``package.module:function`` of a module in ``folder``, else of an installed one.
 
-    A module in the folder is imported as part of a package made for that folder, so that it hides no other module of
-    its name, here or in another pipeline of this process. What it imports from beside it is found after everything
-    that is installed.
+    A module in the folder is imported as part of a package made for that folder, so that it hides no module of the same
+    name, here or in another pipeline of this process. Its imports find installed modules before those beside it.
     """
     module, _, name = reader.partition(":")
     try:
@@ -74,7 +73,7 @@ def find_reader(uri: str, reader: str, folder: Path | None) -> Callable[[str], I
 
 
 def _beside(module: str, folder: Path) -> ModuleType | None:
-    """Import a module from a folder; None if there is none of this name."""
+    """Import a module from a folder; None if the folder has no such module."""
     package = "beside_" + hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     if package not in sys.modules:
         made = ModuleType(package)

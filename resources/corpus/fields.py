@@ -1,8 +1,7 @@
-"""What is taken from a record: text, id and origin; and what a parsed block looks like.
+"""Fields of a record: text, id and origin; and the form of a parsed block.
 
-What belongs here: the meaning of ``text``, ``id`` and ``source`` in the configuration, for a record as a
-Python dictionary and for Arrow columns, and the reasons for which records are refused. What does not:
-file formats.
+What belongs here: the meaning of ``text``, ``id`` and ``source`` in the configuration, for Python dictionaries and for
+Arrow columns, and the reasons to refuse a record. What does not: file formats.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Rejected:
-    """A record that is not used: its 0-based row, one clause why, and its first 200 characters."""
+    """A refused record: its 0-based row, the reason in one clause, and its first 200 characters."""
 
     row: int
     reason: str
@@ -46,12 +45,11 @@ class TextBatch:
     Attributes
     ----------
     rows : ndarray of int64, shape (n,)
-        0-based row in the file: the line number for JSON Lines (blank lines count), the record number
-        for the other formats.
+        0-based row in the file: the line number for JSON Lines (blank lines count), the record number otherwise.
     texts : pa.Array of string or large_string, length n
         No nulls, valid UTF-8.
     ids : pa.Array of string, length n, or None
-        None where no id field is configured; null where a record has none, or none with a sensible text.
+        None if no id field is configured; null if a record has no usable id.
     sources : pa.Array of string, length n, or None
         Likewise.
     rejected : list of Rejected
@@ -59,8 +57,7 @@ class TextBatch:
     n_bytes : int
         UTF-8 bytes of the texts.
     pieces : Pieces or None
-        Where the texts are pieces of those of the records: which. Several have the row and the id of the same
-        record then.
+        If the texts are pieces of the records' texts: which. Several then share the row and the id of a record.
     """
 
     rows: np.ndarray
@@ -72,7 +69,7 @@ class TextBatch:
     pieces: Pieces | None = None
 
     def cut(self, n_words: int) -> TextBatch:
-        """Cut the texts into pieces of so many words, as :func:`dsir.chunking.cut` does."""
+        """Cut the texts into pieces of ``n_words`` words with :func:`dsir.chunking.cut`."""
         pieces = cut(self.texts, n_words)
         at = pa.array(pieces.parents)
         ids, sources = (column if column is None else column.take(at) for column in (self.ids, self.sources))
@@ -88,14 +85,14 @@ class BadRecord(ValueError):
 class RecordFields:
     """Which fields of a record are needed.
 
-    A dotted path goes through objects, lists of objects (to the field of each element) and texts that are JSON.
+    A dotted path leads through objects, lists of objects (to the field of each element) and texts that are JSON.
 
     Attributes
     ----------
     text : tuple of str
-        Names or dotted paths; the texts are joined by a newline, as are those of a list.
+        Names or dotted paths; their texts are joined by newlines, and so are the elements of a list.
     id, source : str or None
-        Names or dotted paths. Neither ever costs a record: what has no sensible text is None.
+        Names or dotted paths. A record without a usable value is kept, with None.
     """
 
     text: tuple[str, ...]
@@ -104,13 +101,13 @@ class RecordFields:
 
     @classmethod
     def of(cls, reader: Reader) -> RecordFields:
-        """Take the fields from the configuration of a source or a target."""
+        """Return the fields that a source or a target configures."""
         text = (reader.text,) if isinstance(reader.text, str) else tuple(reader.text)
         return cls(text, reader.id, getattr(reader, "source", None))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All fields, each once."""
+        """All fields, without duplicates."""
         return tuple(dict.fromkeys([*self.text, *(name for name in (self.id, self.source) if name)]))
 
     def extract(self, record: dict[str, Any]) -> tuple[str, str | None, str | None]:
@@ -146,7 +143,7 @@ class RecordFields:
         return text
 
     def no_text(self, values: Sequence[Any]) -> str:
-        """Say that no text is there."""
+        """Return the reason for a record without text."""
         if len(self.text) > 1:
             return "none of the fields " + ", ".join(f"'{name}'" for name in self.text)
         [name], [value] = self.text, values
@@ -155,14 +152,14 @@ class RecordFields:
         return f"field '{name}' is " + ("null" if value is None else "a list without a text")
 
     def texts_of(self, columns: Sequence[Located | None], n: int) -> tuple[pa.Array, dict[int, str]]:
-        """Take the texts of ``n`` records from the columns of the text fields; None for a field without a column.
+        """Return the texts of ``n`` records from the columns of the text fields (None for a field without a column).
 
         Returns
         -------
         pa.Array of string or large_string, length n
-            Null where a record has no text; not checked for valid UTF-8.
+            Null if a record has no text; not checked for valid UTF-8.
         dict of int to str
-            Why, for those that are null.
+            The reason for each null.
         """
         found = [column for column in columns if column is not None]
         plain = [None if column.rest else as_strings(column.array) for column in found]
@@ -182,13 +179,13 @@ class RecordFields:
         return pa.array(texts, pa.large_string()), reasons
 
     def _join(self, columns: list[pa.Array]) -> pa.Array:
-        """Join text columns by newlines; null where every part is null."""
+        """Join text columns by newlines; null if every part is null."""
         if len(columns) == 1:
             return columns[0]
         type_ = pa.large_string() if any(c.type == pa.large_string() for c in columns) else pa.string()
         columns = [column.cast(type_) for column in columns]
         given = pc.is_valid(pc.coalesce(*columns))
-        # pyarrow 26 drops rows that are null in every column from the result: there are none after this
+        # pyarrow 26 drops rows that are null in every column from the result; this leaves none
         columns[0] = pc.if_else(given, columns[0], pa.scalar("", type_))
         joined = pc.binary_join_element_wise(*columns, pa.scalar("\n", type_), null_handling="skip")
         return pc.if_else(given, joined, pa.scalar(None, type_))
@@ -196,17 +193,17 @@ class RecordFields:
 
 @dataclass(frozen=True)
 class Located:
-    """Where the values of a field are: below a column, ``rest`` of its path further down, through lists or JSON."""
+    """The place of a field's values: a column, and the ``rest`` of the path below it, through lists or JSON."""
 
     array: pa.Array
     rest: tuple[str, ...] = ()
 
     def values(self) -> list:
-        """Return the values as :func:`lookup` would find them in the record; None where there is none."""
+        """Return the values that :func:`lookup` would find in the records; None if there is none."""
         return _below(self.array, self.rest)
 
     def names(self) -> pa.Array:
-        """Return the values as ids or sources, as :func:`name_of` does: a string column."""
+        """Return the values as ids or sources, by the rules of :func:`name_of`: a string column."""
         if self.rest:
             names = None
         elif pa.types.is_integer(self.array.type) or pa.types.is_boolean(self.array.type):
@@ -225,10 +222,10 @@ class Located:
 
 
 def name_of(value: Any) -> str | None:
-    """Return an id or a source as text; None where it has no sensible one.
+    """Return an id or a source as text; None if it has no usable one.
 
-    Numbers and booleans are written as in JSON, whole numbers without a fraction: pandas makes a float of every
-    integer in a column where one is missing.
+    Numbers and booleans are written as in JSON, whole numbers without a fraction: pandas turns all integers of a column
+    with a missing value into floats.
     """
     if isinstance(value, bytes):
         try:
@@ -251,7 +248,7 @@ def name_of(value: Any) -> str | None:
 
 
 def whole_numbers(column: pa.Array) -> pa.Array | None:
-    """Return floats as text without a fraction; None if one has a fraction, is not finite, or may not be exact."""
+    """Return floats as text without a fraction; None if one has a fraction, is not finite, or may be inexact."""
     try:
         whole = column.cast(pa.float64()).cast(pa.int64())
     except pa.ArrowInvalid:
@@ -261,7 +258,7 @@ def whole_numbers(column: pa.Array) -> pa.Array | None:
 
 
 def as_strings(column: pa.Array) -> pa.Array | None:
-    """Return a column of any type of string or bytes, or of nulls, as (large_)string; None of another type.
+    """Return a column of strings, bytes or nulls, of whatever type, as (large_)string; None for any other type.
 
     Bytes are not checked to be UTF-8.
     """
@@ -280,7 +277,7 @@ def as_strings(column: pa.Array) -> pa.Array | None:
 
 
 def without_views(array: pa.Array) -> pa.Array:
-    """Return a column without view types, at any depth: several of Arrow's kernels do not take them."""
+    """Return a column without view types at any depth, which several of Arrow's kernels do not take."""
     type_ = array.type
     if not _has_views(type_):
         return array
@@ -322,13 +319,13 @@ def _no_view(type_: pa.DataType) -> pa.DataType:
 
 
 def is_list(type_: pa.DataType) -> bool:
-    """Tell whether a column's values are lists, of whatever layout."""
+    """Return whether a column's values are lists, of whatever layout."""
     kinds = ("list", "large_list", "list_view", "large_list_view", "fixed_size_list")
     return any(getattr(pa.types, f"is_{kind}")(type_) for kind in kinds)
 
 
 def _offsets(lists: pa.Array) -> np.ndarray:
-    """Return where each list's elements begin and end among all of the flattened column's: int64[n + 1]."""
+    """Return the bounds of each list's elements in the flattened column: int64[n + 1]."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
@@ -376,7 +373,7 @@ def _present(value: Any) -> Any:
 
 
 def lookup(record: dict[str, Any], name: str) -> Any:
-    """Return the value of a dotted path, else of the top-level key that is spelled like it."""
+    """Return the value at a dotted path, else that of the top-level key spelled like it."""
     value = _descend(record, name.split("."))
     if (value is _MISSING or value is None) and "." in name:
         literal = record.get(name, _MISSING)
@@ -385,7 +382,7 @@ def lookup(record: dict[str, Any], name: str) -> Any:
 
 
 def _descend(value: Any, path: Sequence[str]) -> Any:
-    """Follow a path through objects, the elements of lists, and JSON that is written as a text."""
+    """Follow a path through objects, elements of lists, and texts that are JSON."""
     for depth, part in enumerate(path):
         if isinstance(value, str):
             value = _parsed(value)
@@ -397,7 +394,7 @@ def _descend(value: Any, path: Sequence[str]) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """Return the object or list that a text is the JSON of, else None."""
+    """Return the object or list that a text encodes as JSON, else None."""
     if text.lstrip(" \t\r\n")[:1] in ("{", "["):
         try:
             return json.loads(text)
@@ -407,7 +404,7 @@ def _parsed(text: str) -> Any:
 
 
 def put(record: dict[str, Any], name: str, value: Any) -> None:
-    """Put a value in the place where :func:`lookup` finds one; a list is one element then."""
+    """Put a value where :func:`lookup` finds one; a list gets one element."""
     path = name.split(".")
     found = _descend(record, path)
     if found is _MISSING or found is None:
@@ -428,7 +425,7 @@ def _replaced(node: Any, path: Sequence[str], value: Any) -> Any:
 
 
 def field_names(record: Any, limit: int = 20) -> list[str]:
-    """Return the fields that a record has, as they are written in the configuration: dotted below objects."""
+    """Return the fields of a record as the configuration names them: dotted below objects."""
     names: list[str] = []
     for name, value in record.items() if isinstance(record, dict) else ():
         if isinstance(value, list):
@@ -437,16 +434,16 @@ def field_names(record: Any, limit: int = 20) -> list[str]:
     return names[:limit]
 
 
-def excerpt(content: bytes | str) -> str:
+def excerpt(content: bytes | memoryview | str) -> str:
     """Return the first 200 characters, printable."""
-    if isinstance(content, bytes | bytearray | memoryview):
+    if not isinstance(content, str):
         content = bytes(content[: 4 * EXCERPT_CHARACTERS]).decode("utf-8", "replace")
     content = content[:EXCERPT_CHARACTERS]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in content)
 
 
 def is_utf8(array: pa.Array) -> bool:
-    """Tell whether a string column is valid UTF-8 throughout."""
+    """Return whether a string column is valid UTF-8 throughout."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -468,7 +465,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _texts(name: str, value: Any) -> Iterator[str]:
-    """Yield the texts that a value is made of: itself, or the elements of a list."""
+    """Yield the texts of a value: itself, or the elements of a list."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bytes):
@@ -489,4 +486,5 @@ def _type_name(value: Any) -> str:
         return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return {str: "a string", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)

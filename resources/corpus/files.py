@@ -1,7 +1,7 @@
 """Files and file systems: shards of a source, their keys and stamps, opening and decompressing.
 
-What belongs here: everything that is the same for all formats. What does not: what is inside a file
-(``lines``, ``tables``).
+What belongs here: everything that is the same for all formats. What does not: the content of files (``lines``,
+``tables``).
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.signatures import HEAD, compression, container, encoding
 from dsir_dagster.resources.uris import local_name, local_path, masked, split_pattern
 
 if TYPE_CHECKING:
     from dsir_dagster.resources.settings import RawSource
 
-CODECS = (".gz", ".gzip", ".zst", ".zstd")  # which of them it is, the first bytes say
+CODECS = (".gz", ".gzip", ".zst", ".zstd")  # the first bytes decide which of them it is
 FORMATS = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
@@ -57,12 +58,10 @@ _CUT_OFF = (
     "the compressed stream ends early; the file was cut off or is still being written: nothing of it is used, get the "
     "whole file"
 )
-#: What zlib says through Arrow, and the standard library, where another gzip member was to begin.
-_NO_MEMBER = ("incorrect header check", "unknown compression method", "Not a gzipped file")
-_PADDING = bytes(4)  # at the end of gzip the length of the text stands, which is zero for none
+_PADDING = bytes(4)  # gzip ends with the length of the text, which is zero only for an empty one
 _MAX_KEY = 200  # a key becomes a file name; leaves room for suffixes within 255 bytes
 _MODIFIED_KEYS = ("mtime", "modified", "LastModified", "last_modified", "Last-Modified", "updated")
-#: What a store gives as the identity of an object's content, the surest first.
+#: Keys under which stores give the identity of an object's content, the surest first.
 _TAG_KEYS = (
     "ETag",
     "etag",
@@ -73,12 +72,12 @@ _TAG_KEYS = (
     "sha",
     "version_id",
     "VersionId",
+    "generation",
 )
-_TAG_KEYS += ("generation",)
 
 
 class CorpusError(ValueError):
-    """A corpus file cannot be used; the message names it, what was expected and what to do, and holds no secret."""
+    """A corpus file cannot be used; the message names it, what was expected and what to do, but no secret."""
 
     def __init__(self, message: str) -> None:
         super().__init__(masked(message))
@@ -95,9 +94,9 @@ class FileInfo:
     size : int
         Bytes on the file system.
     modified : float
-        Seconds since the epoch; 0.0 where the file system has none.
+        Seconds since the epoch; 0.0 if the file system does not tell.
     tag : str or None
-        What the file system gives to tell one content from another (``ETag …``); None for local files.
+        The file system's identifier of the content (``ETag …``); None for local files.
     """
 
     uri: str
@@ -125,14 +124,14 @@ class Shard(FileInfo):
 def discover(source: RawSource, leave_out: Path | None = None) -> list[Shard]:
     """Find the shards of a source.
 
-    Names that start with ``.`` or ``_`` or end with ``.tmp`` are left out, as are folders of such names.
+    Files and folders whose names start with ``.`` or ``_`` or end with ``.tmp`` are left out.
 
     Parameters
     ----------
     source : RawSource
         Its ``uri`` is a path or fsspec URI, with glob characters (``**`` too).
     leave_out : Path, optional
-        A folder whose files are no corpus: DSIR_HOME.
+        A folder whose files are not part of the corpus: DSIR_HOME.
 
     Returns
     -------
@@ -146,7 +145,7 @@ def discover(source: RawSource, leave_out: Path | None = None) -> list[Shard]:
     """
     shards: dict[str, Shard] = {}
     for relative, info in _find(source.uri, f"the source '{source.name}'", leave_out):
-        key = _shard_key(source.name, relative)
+        key = shard_key(source.name, relative)
         if key in shards:
             raise CorpusError(
                 f"{shards[key].uri} and {info.uri}: both files have the shard key '{key}'; rename or remove "
@@ -173,7 +172,7 @@ def expand(uri: str, leave_out: Path | None = None) -> list[FileInfo]:
 
 
 def file_exists(uri: str) -> bool:
-    """Return whether there is a file; True where that cannot be found out."""
+    """Return whether there is a file; True if there is no telling."""
     try:
         filesystem, path = file_system(uri)
         return filesystem.exists(path)
@@ -182,7 +181,7 @@ def file_exists(uri: str) -> bool:
 
 
 def content_stamp(uri: str) -> str:
-    """Return the SHA-256 of the file's bytes, as 64 hexadecimal digits; streams.
+    """Return the SHA-256 of a file's bytes in 64 hexadecimal digits, without holding the file in memory.
 
     Raises
     ------
@@ -197,7 +196,7 @@ def content_stamp(uri: str) -> str:
 
 
 def file_format(uri: str) -> str:
-    """Return the format that a file's suffix stands for: ``jsonl``, ``csv``, ``tsv``, ``parquet`` or ``ipc``.
+    """Return the format for a file's suffix: ``jsonl``, ``csv``, ``tsv``, ``parquet`` or ``ipc``.
 
     Raises
     ------
@@ -216,10 +215,10 @@ def file_format(uri: str) -> str:
 
 @contextlib.contextmanager
 def corpus_errors(uri: str) -> Iterator[None]:
-    """Turn what file systems, codecs and Arrow raise into a :class:`CorpusError` that names the file.
+    """Turn errors of file systems, codecs and Arrow into a :class:`CorpusError` that names the file.
 
-    Stores raise what they like (botocore's and aiohttp's errors are no OSErrors), so of a file that is not local
-    every exception counts as one of its store.
+    Stores raise anything (botocore's and aiohttp's errors are not OSErrors), so every exception about a remote file
+    counts as one of its store.
     """
     try:
         yield
@@ -229,26 +228,24 @@ def corpus_errors(uri: str) -> Iterator[None]:
         raise CorpusError(f"{uri}: no such file; check the uri, or materialize again if it moved") from error
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{uri}: begins as {error.encoding}, and is not: {error.reason}; nothing of it is used, write it as UTF-8"
+            f"{uri}: begins as {error.encoding}, but is not: {error.reason}; nothing of it is used, write it as UTF-8"
         ) from error
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        # Of the mark that begins another gzip member, one byte may be there.
-        if "Truncated compressed stream" in text or isinstance(error, EOFError) or "(b'\\x1f')" in text:
+        if wording.CUT_OFF(error) or isinstance(error, EOFError):
             raise CorpusError(f"{uri}: {_CUT_OFF}") from error
-        if any(words in text for words in _NO_MEMBER):
+        if wording.NO_GZIP_MEMBER(error):
             name = base_name(uri)
             raise CorpusError(
                 f"{uri}: after the end of a gzip stream there is something that is neither gzip nor zeros: nothing of "
                 f"it is used, get the file again, or drop what follows: `gzip -dc {name} | gzip > new-{name}`"
             ) from error
-        if "requires too much memory" in text:
+        if wording.LARGE_WINDOW(error):
             name = base_name(uri)
             raise CorpusError(
                 f"{uri}: compressed with a zstd window of more than 128 MiB (zstd --long), as much as is held to "
                 f"decode a file; compress it again: `zstd -dc --long=31 {name} | zstd -o new-{name}`"
             ) from error
-        raise CorpusError(f"{uri}: cannot be read: {text}; {_AGAIN}") from error
+        raise CorpusError(f"{uri}: cannot be read: {wording.one_line(error)}; {_AGAIN}") from error
     except Exception as error:
         if "://" not in uri or uri.startswith("file://"):
             raise
@@ -260,7 +257,7 @@ def corpus_errors(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_binary(uri: str) -> Iterator[pa.NativeFile]:
-    """Open a file for random access, local ones without a Python object in between."""
+    """Open a file for random access; a local one without a Python object in between."""
     filesystem, path = file_system(uri)
     with contextlib.ExitStack() as stack:
         if isinstance(filesystem, LocalFileSystem):
@@ -276,15 +273,15 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
 
 @contextlib.contextmanager
 def open_text(uri: str) -> Iterator[pa.NativeFile]:
-    """Open a file of text and decompress it while reading, as UTF-8; concatenated frames are one stream.
+    """Open a text file as UTF-8, decompressed while it is read; concatenated frames are one stream.
 
-    The first bytes decide what it is compressed with and how it is encoded, whatever its name says. UTF-16 and UTF-32
-    are told by their byte order mark, or by the zeros between ASCII; a byte order mark of UTF-8 is left.
+    Compression and encoding follow from the first bytes, whatever the file's name. UTF-16 and UTF-32 are recognized by
+    their byte order mark, or by the zeros between ASCII; a byte order mark of UTF-8 is kept.
 
     Raises
     ------
     CorpusError
-        The first bytes are those of something else.
+        By its first bytes, the file is not text.
     """
     with open_binary(uri) as raw:
         head = raw.read(HEAD)
@@ -293,18 +290,20 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
             raw.seek(max(raw.size() - len(_PADDING), 0))
             padded = raw.read() == _PADDING
             raw.seek(0)
-        else:  # some stores only read on
+        else:  # some stores cannot seek
             raw = pa.PythonFile(_PutBack(head, raw), mode="r")
         codec = compression(head)
         if codec is not None:
             packed, head = head, b""
-            with contextlib.suppress(OSError, EOFError, zlib.error):  # damage shows where the whole is read
+            with contextlib.suppress(
+                OSError, EOFError, zlib.error
+            ):  # damage shows when the whole file is read
                 head = _decompressed(pa.BufferReader(packed), codec).read(64)
         if (found := container(head)) is not None:
             inside = f"compressed with {codec}, and within it " if codec else ""
             raise CorpusError(
-                f"{uri}: by its first bytes this is {inside}{found}, and its suffix says otherwise; rename it, or "
-                "write it as its suffix says"
+                f"{uri}: by its first bytes this is {inside}{found}, but its suffix says otherwise; rename it, or "
+                "write it in the format of its suffix"
             )
         stream = raw if codec is None else _decompressed(raw, codec, padded)
         if (encoded := encoding(head)) is not None:
@@ -313,14 +312,14 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
 
 
 def _decompressed(raw: pa.NativeFile, codec: str, padded: bool = False) -> pa.NativeFile:
-    """Decompress a stream; one that may be padded with zeros, as tapes and archives do, as gzip(1) does."""
+    """Decompress a stream; like gzip(1), accept zeros after its end, with which tapes and archives pad."""
     if codec == "gzip" and padded:
         return pa.PythonFile(gzip.GzipFile(fileobj=raw), mode="r")
     return pa.CompressedInputStream(raw, codec)
 
 
 class _PutBack(io.RawIOBase):
-    """A stream with the bytes that were read of it put back."""
+    """A stream with its first bytes put back."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head, self._rest = io.BytesIO(head), rest
@@ -333,13 +332,13 @@ class _PutBack(io.RawIOBase):
 
 
 def base_name(uri: str) -> str:
-    """Return a file's name, quoted for a shell command that is shown."""
+    """Return a file's name, quoted for a shell command in a message."""
     path = uri.split("::")[0].split("?")[0] if "://" in uri else uri
     return shlex.quote(path.rpartition("/")[2])
 
 
 def cat(uri: str) -> str:
-    """Return a shell command that writes a file's text, to be shown in a message."""
+    """Return a shell command for a message that prints a file's text."""
     name = base_name(uri)
     suffix = name.rstrip("'").rpartition(".")[2].lower()
     return {"gz": "gzip -dc", "gzip": "gzip -dc", "zst": "zstd -dc", "zstd": "zstd -dc"}.get(
@@ -348,7 +347,7 @@ def cat(uri: str) -> str:
 
 
 def _split_suffix(path: str) -> tuple[str, str | None]:
-    """Split a path into the part before the known suffixes and the format."""
+    """Split a path into the part before its known suffixes, and the format."""
     stem = path
     for suffix in CODECS:
         if path.lower().endswith(suffix):
@@ -360,7 +359,7 @@ def _split_suffix(path: str) -> tuple[str, str | None]:
 
 
 def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a file and its path in it."""
+    """Return a file's file system, and its path there."""
     return _file_system(local_path(uri))
 
 
@@ -378,7 +377,7 @@ def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileI
     """List files with their path below the pattern's fixed folder."""
     with corpus_errors(uri):
         filesystem, path = _listed_anew(uri)
-        # A question mark in a URL begins its query.
+        # In a URL, a question mark begins the query.
         folder, pattern = split_pattern(path, "*[" if uri.startswith(("http://", "https://")) else "*?[")
     shown = local_name(uri if pattern else folder) if isinstance(filesystem, LocalFileSystem) else uri
     with corpus_errors(shown):
@@ -402,7 +401,7 @@ def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileI
         else:
             size = int(info.get("size") or 0)
             files.append(
-                (relative, FileInfo(_full_uri(uri, filesystem, path), size, _modified(info), _tag(info)))
+                (relative, FileInfo(_full_uri(uri, filesystem, path), size, modified_of(info), tag_of(info)))
             )
     if not files:
         what = "no file matches this pattern" if pattern else "this is a folder; expected a file or a pattern"
@@ -415,9 +414,9 @@ def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileI
 
 
 def _listed_anew(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a pattern without what it remembers of earlier listings."""
+    """Return the file system of a pattern, with its cache of listings dropped."""
     filesystem, path = _file_system(uri)
-    if isinstance(filesystem, AbstractArchiveFileSystem):  # holds the archive open as it was
+    if isinstance(filesystem, AbstractArchiveFileSystem):  # keeps the old archive open
         type(filesystem).clear_instance_cache()
         filesystem, path = _file_system(uri)
     filesystem.invalidate_cache()
@@ -427,7 +426,7 @@ def _listed_anew(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def _matches(
     uri: str, filesystem: fsspec.AbstractFileSystem, folder: str, pattern: str
 ) -> dict[str, dict[str, object]]:
-    """Return the files below a folder that match; ``glob`` itself takes no folder whose name is a pattern."""
+    """Return the matching files below a folder; fsspec's ``glob`` takes the folder's own name for a pattern."""
     try:
         match = re.compile(glob_translate(pattern)).match
     except ValueError as error:
@@ -438,7 +437,7 @@ def _matches(
 
 
 def _below(leave_out: Path | None, filesystem: fsspec.AbstractFileSystem, folder: str) -> Path | None:
-    """Return the folder to be left out, resolved, where it is in ``folder``; one in it is named on purpose."""
+    """Return ``leave_out``, resolved, if it is within ``folder``; a pattern within it is meant to read it."""
     if leave_out is None or not isinstance(filesystem, LocalFileSystem):
         return None
     home, top = leave_out.resolve(), Path(folder).resolve()
@@ -456,15 +455,12 @@ def _full_uri(pattern: str, filesystem: fsspec.AbstractFileSystem, path: str) ->
     return "::".join(segments)
 
 
-def _modified(info: dict) -> float:
-    """Return when a file was modified; the time of creation, which some have instead, says nothing of that."""
+def modified_of(info: dict) -> float:
+    """Return when a file was modified; 0.0 if only its creation time is known, which proves nothing."""
     for key in _MODIFIED_KEYS:
         value = info.get(key)
         if isinstance(value, str):
-            for parse in (datetime.fromisoformat, parsedate_to_datetime):
-                with contextlib.suppress(ValueError):
-                    value = parse(value)
-                    break
+            value = _time(value)
         if isinstance(value, datetime):
             return value.timestamp()
         if isinstance(value, int | float):
@@ -472,8 +468,15 @@ def _modified(info: dict) -> float:
     return 0.0
 
 
-def _tag(info: dict) -> str | None:
-    """Return what tells an object's content from another; a weak ETag does not."""
+def _time(text: str) -> datetime | None:
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        with contextlib.suppress(ValueError):
+            return parse(text)
+    return None
+
+
+def tag_of(info: dict) -> str | None:
+    """Return the identifier of an object's content; a weak ETag is none."""
     for key in _TAG_KEYS:
         value = info.get(key)
         if isinstance(value, str | int) and value and not str(value).startswith("W/"):
@@ -481,8 +484,8 @@ def _tag(info: dict) -> str | None:
     return None
 
 
-def _shard_key(source: str, relative: str) -> str:
-    """Build a shard key that Dagster accepts; a hash keeps changed names apart and stable."""
+def shard_key(source: str, relative: str) -> str:
+    """Return a shard key that Dagster accepts; a hash keeps rewritten names distinct and stable."""
     tail = _split_suffix(relative)[0].replace("/", ".")
     if _KEY.fullmatch(tail) and len(source) + len(tail) < _MAX_KEY:
         return f"{source}.{tail}"

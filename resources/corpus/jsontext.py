@@ -1,7 +1,7 @@
 """Records as JSON text.
 
-What belongs here: the one way in which this project reads and writes JSON outside of the fast path, and
-how Arrow values look in JSON. What does not: files.
+What belongs here: how this project reads and writes JSON outside of the fast path, and how Arrow values look in JSON.
+What does not: files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNPARSED_FIELD = "_json"
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
-    """Parse a JSON object; what Python cannot parse (``Inf``, too deep) becomes a text under ``_json``."""
+    """Parse a JSON object; one that Python cannot parse (``Inf``, too deep) becomes a text under ``_json``."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -37,8 +37,8 @@ def dump_json(value: Any) -> bytes:
 def json_values(array: pa.Array) -> list:
     """Turn a column into values for JSON.
 
-    Dates and times become ISO 8601, durations integers of their unit, bytes base64, floats that are not
-    finite null, maps lists of pairs, decimals strings; what is not UTF-8 in a string is replaced.
+    Dates and times become ISO 8601, durations integers of their unit, bytes base64, NaN and infinity null, maps lists
+    of pairs, decimals strings; bytes of a string that are not UTF-8 are replaced.
     """
     type_ = array.type
     if isinstance(array, pa.ExtensionArray):
@@ -77,7 +77,7 @@ def json_values(array: pa.Array) -> list:
 
 
 def json_lines(batch: pa.RecordBatch, leave_out: str) -> Iterator[bytes]:
-    """Write records with columns as JSON objects, without the column ``leave_out``."""
+    """Write the records of a batch as JSON objects, without the column ``leave_out``."""
     names = [name for name in batch.schema.names if name != leave_out]
     columns = [json_values(batch.column(name)) for name in names]
     for values in zip(*columns, strict=True) if names else [()] * len(batch):

@@ -1,10 +1,10 @@
-"""JSON that does not stand one value to a line: an array of records, objects over several lines.
+"""JSON with other layouts than one value a line: an array of records, objects over several lines.
 
-What belongs here: telling such a file by its beginning, and rewriting its bytes so that every value stands on a line
-of its own, block by block. What does not: lines (``lines``), the meaning of a value (``fields``).
+What belongs here: recognizing such a file by its beginning, and rewriting its bytes so that every value has a line of
+its own, block by block. What does not: lines (``lines``), the meaning of a value (``fields``).
 
-Rows of such a file are numbered by value, from 0. A value is not parsed here, only strings and brackets are followed,
-so a bad one is a bad line, and the next one is found. Where brackets or quotes do not add up, the end of no value is
+Rows of such a file are numbered by value, from 0. Values are not parsed here: only strings and brackets are tracked, so
+a bad value becomes a bad line and the next one is found. If brackets or quotes are unbalanced, no value's end is
 certain, and the file is refused.
 """
 
@@ -29,14 +29,14 @@ _AROUND_NEWLINE = re.compile(rb"[ \t\r]*\n[ \t\r]*")
 
 
 def layout(head: bytes) -> Layout:
-    """Tell by its beginning how a file of JSON is laid out.
+    """Return the layout of a JSON file, by its beginning.
 
     Returns
     -------
     {"lines", "array", "values"}
-        An array begins with a bracket; where it is closed on its line and others follow, it is a bad line among
-        lines. Values over several lines, as pretty-printed ones, begin with an object that its first line does not
-        end, and that the second goes on with: where that begins an object of its own, the first is a bad line.
+        An array begins with a bracket; if its first line is complete and others follow, it is a bad line among lines.
+        Values over several lines (pretty-printed ones) begin with an object that the second line continues; if the
+        second line begins an object of its own, the first is a bad line.
     """
     first, _, others = head.lstrip(_BLANK).partition(b"\n")
     first, others = first.rstrip(_BLANK), others.lstrip(_BLANK)
@@ -52,31 +52,30 @@ def layout(head: bytes) -> Layout:
 
 
 def one_a_line(uri: str, chunks: Iterator[bytes], array: bool) -> Iterator[bytes]:
-    """Rewrite JSON so that every value stands on a line.
+    """Rewrite JSON so that every value has a line of its own.
 
     Parameters
     ----------
     uri : str
-        For the message of errors.
+        For error messages.
     chunks : iterator of bytes
         The file, in blocks of any size.
     array : bool
-        The values are the elements of one array; otherwise they follow each other.
+        Whether the values are the elements of one array, rather than a sequence.
 
     Yields
     ------
     bytes
-        Blocks of about the same size. White space between values is left out, newlines within them become spaces;
-        one in a string, where JSON allows none, becomes a zero, which no reader of JSON takes either.
+        Blocks of about the same size. White space between values is dropped, newlines within them become spaces. A
+        newline in a string, which JSON forbids, becomes a zero, which JSON forbids as well.
 
     Raises
     ------
     CorpusError
-        The end of the file is within a value, there are more brackets closed than opened, or something follows the
-        array.
+        The file ends within a value, closes more brackets than it opens, or goes on after the array.
     """
     depth, inside, escaped, ended = 0, False, False, False
-    begin, blanks = True, b""  # at the beginning of a value; white space that may stand before a newline
+    begin, blanks = True, b""  # at the beginning of a value; white space that a newline may follow
     done = 0
     for chunk in chunks:
         if ended:
@@ -135,19 +134,19 @@ def _nothing_follows(uri: str, rest: bytes) -> None:
 
 
 def _strings(octets: np.ndarray, inside: bool, escaped: bool) -> tuple[np.ndarray, bool]:
-    """Mark the bytes within strings; tell whether the byte that follows is escaped.
+    """Mark the bytes within strings; return whether the byte after these is escaped.
 
     Parameters
     ----------
     octets : ndarray of uint8, shape (n,)
         n > 0.
     inside, escaped : bool
-        Whether the first byte follows one within a string, and a backslash that escapes it.
+        Whether the first byte is within a string, and whether it is escaped.
 
     Returns
     -------
     ndarray of bool, shape (n,)
-        Opening quotes are marked, closing ones are not.
+        Opening quotes are marked, closing ones not.
     bool
     """
     quotes = octets == _QUOTE

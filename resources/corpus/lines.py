@@ -1,28 +1,28 @@
 """JSON Lines: cutting a stream into blocks of whole lines, and parsing a block.
 
-What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), JSON that is laid out
-otherwise (``layout`` brings it into lines), formats with columns (``tables``).
+What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), other layouts of JSON
+(``layout`` turns them into lines), formats with columns (``tables``).
 
-A block is parsed by Arrow if every line demonstrably held one good record, else line by line with the
-standard library, which gives every bad line its reason. Both ways give the same result: a line that only
-Arrow accepts (``Inf``, integers of more than 4,300 digits, nesting deeper than Python's recursion limit)
-is accepted on its own as well.
+Arrow parses a block if every line demonstrably holds one good record; otherwise the standard library parses it line by
+line and gives every bad line its reason. Both give the same result: a line that only Arrow accepts (``Inf``, integers
+of more than 4,300 digits, nesting deeper than Python's recursion limit) is accepted on its own as well.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     BadRecord,
@@ -45,7 +45,6 @@ BLANK_LINE = "blank line"
 SEVERAL = "several JSON values on one line, expected one object (`jq -c .` writes each on a line of its own)"
 
 _BOM = b"\xef\xbb\xbf"
-_NUMBER = re.compile(r"Column\(/(.+)\) changed from string to number")
 _NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
 
 
@@ -62,12 +61,11 @@ class LineBlock:
     count : int
         Number of lines.
     data : bytes
-        The lines; the last one of a file may lack its newline. For a line that was too long to be held:
-        its beginning.
+        The lines; the last one of a file may lack its newline. For a line that was too long to hold, its beginning.
     skipped : bool
-        The block stands for one line that was too long.
+        Whether the block stands for one line that was too long.
     alone : bool
-        There is no other line in the file.
+        Whether this is the only line of the file.
     """
 
     uri: str
@@ -94,10 +92,10 @@ class LineBlock:
         Raises
         ------
         CorpusError
-            The file is a single value that is no record, but holds records.
+            The file is a single value that is not a record but holds records.
         """
         if self.skipped:
-            return _parse_lines([(self.row, None)], self.fields, excerpt(self.data))
+            return parse_lines([(self.row, None)], self.fields, excerpt(self.data))
         starts, ends = self.bounds()
         columns = None
         if int((ends - starts).max()) <= MAX_LINE_BYTES:
@@ -105,7 +103,7 @@ class LineBlock:
         if columns is None:
             view = memoryview(self.data)
             bounds = zip(starts.tolist(), ends.tolist(), strict=True)
-            batch = _parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
+            batch = parse_lines(((self.row + i, view[s:e]) for i, (s, e) in enumerate(bounds)), self.fields)
             if self.alone and batch.rejected:
                 self._refuse_whole(batch.rejected[0].reason)
             return batch
@@ -114,7 +112,7 @@ class LineBlock:
         return TextBatch(rows, texts, ids, sources, [], text_bytes(texts))
 
     def _refuse_whole(self, reason: str) -> None:
-        """Refuse a file whose one value holds records, with the command that writes one a line."""
+        """Refuse a file whose single value holds records, with the command that writes them one a line."""
         if reason == SEVERAL:
             within, select = "several JSON values on one line", "."
         else:
@@ -129,7 +127,7 @@ class LineBlock:
         )
 
 
-def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[LineBlock]:
+def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[LineBlock]:
     """Decompress a file and cut it into blocks of whole lines, of one JSON value each.
 
     Parameters
@@ -139,7 +137,7 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[Li
     fields : RecordFields
         Passed on to the blocks.
     block_bytes : int
-        Bytes read at a time. A block is longer where a line is, up to ``MAX_LINE_BYTES``.
+        Bytes to read at a time. A block with a longer line is longer, up to ``MAX_LINE_BYTES``.
 
     Raises
     ------
@@ -162,7 +160,7 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Iterator[Li
 
 
 def _chunks(uri: str, stream: pa.NativeFile, block_bytes: int) -> Iterator[bytes]:
-    """Read a file so that every value is on a line; how it is laid out does not depend on ``block_bytes``."""
+    """Read a file as one value a line; ``block_bytes`` has no influence on which layout is recognized."""
     parts, held = [], 0
     while held < HEAD and (part := stream.read(max(HEAD - held, block_bytes))):
         parts.append(part)
@@ -179,7 +177,7 @@ def _chunks(uri: str, stream: pa.NativeFile, block_bytes: int) -> Iterator[bytes
 
 
 def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield bytes that end at a newline or the end of the stream, and whether the line was skipped."""
+    """Yield bytes that end at a newline or at the end of the stream, and whether they begin a skipped line."""
     pending: list[bytes] = []  # the beginning of a line, without a newline
     held = 0
     skipping = False
@@ -206,11 +204,11 @@ def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
 def _arrow_columns(
     data: bytes, starts: np.ndarray, ends: np.ndarray, fields: RecordFields
 ) -> tuple[pa.Array, pa.Array | None, pa.Array | None] | None:
-    """Parse lines with Arrow; None if it is not certain that each line is one good record.
+    """Parse lines with Arrow; None unless each line certainly is one good record.
 
-    A line that starts with ``{`` and ends with ``}`` starts and ends outside of any object: at its end
-    only ``,``, ``]`` or ``}`` could continue an open one. So each line holds at least one object, and if
-    there are as many objects as lines, each holds one.
+    A line that starts with ``{`` and ends with ``}`` starts and ends outside of any object: only ``,``, ``]`` or ``}``
+    could continue an open one at its end. So each line holds at least one object, and if there are as many objects as
+    lines, each holds one.
     """
     octets = np.frombuffer(data, np.uint8)
     last = octets[ends - 1]
@@ -222,7 +220,7 @@ def _arrow_columns(
     if not is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))):
         return None
     options = pa.json.ReadOptions(use_threads=False, block_size=min(len(data) + 16, 2**31 - 1))
-    numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings is what is tried first
+    numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings are tried first
     while (schema := _schema(fields, tuple(numbers.items()))) is not None:
         try:
             table = pa.json.read_json(
@@ -233,7 +231,7 @@ def _arrow_columns(
                 ),
             )
         except pa.ArrowInvalid as error:
-            if not _are_numbers(str(error), fields, numbers):
+            if not _are_numbers(error, fields, numbers):
                 return None  # a bad line, or ids of several types
             continue
         if table.num_rows != len(ends):
@@ -251,14 +249,14 @@ def _arrow_columns(
     return None
 
 
-def _are_numbers(error: str, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
-    """Learn from Arrow's error which fields hold numbers; False where it says nothing of the kind."""
-    if found := _NUMBER.search(error):
+def _are_numbers(error: pa.ArrowInvalid, fields: RecordFields, numbers: dict[str, pa.DataType]) -> bool:
+    """Learn from Arrow's error which fields hold numbers; False if it does not tell."""
+    if found := wording.NUMBER_FOR_STRING.match(error):
         name = found[1].replace("/", ".")
         if name in (fields.id, fields.source) and name not in (*fields.text, *numbers):
             numbers[name] = pa.int64()
             return True
-    elif "Failed to convert JSON to int64" in error and pa.int64() in numbers.values():
+    elif wording.NO_INTEGER(error) and pa.int64() in numbers.values():
         numbers.update(dict.fromkeys(numbers, pa.float64()))
         return True
     return False
@@ -266,12 +264,12 @@ def _are_numbers(error: str, fields: RecordFields, numbers: dict[str, pa.DataTyp
 
 @functools.cache
 def _schema(fields: RecordFields, numbers: tuple[tuple[str, pa.DataType], ...]) -> pa.Schema | None:
-    """Return the types to parse the fields as; None if fields contradict each other."""
-    types, tree = dict(numbers), {}
+    """Return the schema to parse the fields with; None if they contradict each other."""
+    types, tree = dict(numbers), dict[str, Any]()
     for name in fields.names:
         type_ = types.get(name, pa.string())
         *parents, leaf = name.split(".")
-        node: dict = tree
+        node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
@@ -292,7 +290,7 @@ def _struct(tree: dict) -> list[pa.Field]:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    """Take a field that was parsed by :func:`_schema`."""
+    """Return the column of a field, parsed with :func:`_schema`."""
     top, *parts = name.split(".")
     column = table.column(top).combine_chunks()
     if not parts:
@@ -300,8 +298,10 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     return pc.coalesce(pc.struct_field(column, parts), table.column(name).combine_chunks())
 
 
-def _parse_lines(lines, fields: RecordFields, skipped_excerpt: str = "") -> TextBatch:
-    """Parse ``(row, line without newline)`` one by one; a line of None was too long to be held."""
+def parse_lines(
+    lines: Iterable[tuple[int, bytes | memoryview | None]], fields: RecordFields, skipped_excerpt: str = ""
+) -> TextBatch:
+    """Parse pairs of row and line (without its newline) one by one; a line of None was too long to hold."""
     rows: list[int] = []
     found: list[tuple[str, str | None, str | None]] = []
     rejected: list[Rejected] = []
@@ -334,19 +334,22 @@ def _parse_line(line: bytes, fields: RecordFields) -> tuple[str, str | None, str
     except UnicodeDecodeError:
         raise BadRecord(INVALID_UTF8) from None
     except (ValueError, RecursionError) as error:
-        if getattr(error, "msg", "") == "Extra data" and error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
-            raise BadRecord(SEVERAL) from None
+        if isinstance(error, json.JSONDecodeError) and wording.SEVERAL_JSON_VALUES(error):
+            if error.doc.lstrip()[0] == "{" == error.doc[error.pos]:
+                raise BadRecord(SEVERAL) from None
         columns = _arrow_columns(line, np.array([0]), np.array([len(line)]), fields)
         if columns is None:
             raise BadRecord("not JSON") from None
-        return tuple(column[0].as_py() if column is not None else None for column in columns)
+        texts, *others = columns
+        id_, source = (column if column is None else column[0].as_py() for column in others)
+        return texts[0].as_py(), id_, source
     if not isinstance(record, dict):
         raise BadRecord("not a JSON object")
     return fields.extract(record)
 
 
 def _list_of_objects(line: bytes) -> str | None:
-    """Return the key of an object under which there is a list of objects."""
+    """Return the key of an object that has a list of objects."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the first bytes of a file say about it: compression, container, encoding of text.
+"""What a file's first bytes say about it: compression, container, encoding of text.
 
 What belongs here: constants that formats begin with. What does not: reading the rest.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 
-#: So many bytes of a file are looked at: with them, the first block of a zstd frame is whole.
+#: Bytes of a file to look at; enough for the whole first block of a zstd frame.
 HEAD = 1 << 18
 
 _CODECS = {
     "gzip": re.compile(rb"\x1f(\x8b|\Z)"),
-    # or a skippable frame, with which pzstd begins; of a file that was cut off in its first bytes, these
+    # or a skippable frame, with which pzstd begins; or the first bytes of a mark, where the file is cut off
     "zstd": re.compile(rb"\x28(\Z|\xb5(\Z|\x2f(\Z|\xfd)))|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),
 }
 PARQUET, ARROW = "a Parquet file", "an Arrow IPC file"
@@ -47,13 +47,13 @@ def compression(head: bytes) -> str | None:
 
 
 def container(head: bytes) -> str | None:
-    """Name the format that is no text, with its article; None where nothing says so."""
+    """Name a format other than text, with its article; None if the bytes are no known one."""
     codec = compression(head)
     return _first(_CONTAINERS, head) or (codec and f"a {codec} file")
 
 
 def encoding(head: bytes) -> str | None:
-    """Return the encoding of a text that is not UTF-8, by its byte order mark or its zeros; None for UTF-8."""
+    """Return the encoding of a text by its byte order mark or its zeros; None for UTF-8."""
     return _first(_ENCODINGS, head)
 
 

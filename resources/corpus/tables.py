@@ -1,7 +1,7 @@
-"""Formats with columns: Parquet, Arrow IPC, CSV, and what custom readers yield.
+"""Formats with columns: Parquet, Arrow IPC, CSV, and the batches of custom readers.
 
-What belongs here: turning such files into record batches with row numbers, and a batch into texts. What
-does not: JSON Lines (``lines``), the meaning of fields (``fields``), finding a custom reader (``custom``).
+What belongs here: turning such files into record batches with row numbers, and a batch into texts. What does not: JSON
+Lines (``lines``), the meaning of fields (``fields``), finding a custom reader (``custom``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.custom import custom_batches
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
@@ -71,9 +72,9 @@ class TableBlock:
     batch : pa.RecordBatch
         n rows, with at least the columns that the fields need.
     rejected : list of Rejected
-        Records of this stretch that could not be put into columns.
+        Records between them that do not fit the columns.
     one_text : bool
-        A record is one text (CSV): one that is not UTF-8 in any column is refused.
+        Whether a record is one text (CSV), and is refused if any of its columns is not UTF-8.
     """
 
     uri: str
@@ -131,21 +132,21 @@ class TableBlock:
 
 def table_blocks(
     uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool = False
-) -> Iterator[TableBlock]:
+) -> Generator[TableBlock]:
     """Read a file with columns.
 
     Parameters
     ----------
     uri : str
-        A Parquet, Arrow IPC or CSV file, or whatever the custom reader takes.
+        A Parquet, Arrow IPC or CSV file, or any file that the custom reader takes.
     reader : Reader, RawSource or Target
         Names the custom reader, if there is one.
     fields : RecordFields
         The columns that are needed.
     block_bytes : int
-        Approximate bytes a block.
+        Approximate bytes of a block.
     all_columns : bool
-        Read columns that are not needed as well.
+        Read columns that no field needs as well.
 
     Raises
     ------
@@ -231,7 +232,7 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
 
 
 def _expect(uri: str, stream: pa.NativeFile, kind: str) -> None:
-    """Refuse a file that is recognized as something else; one that is nothing known is left to its reader."""
+    """Refuse a file that is recognized as something else; leave an unknown one to its reader."""
     head = stream.read(64)
     stream.seek(0)
     found = "JSON text" if head.lstrip()[:1] in (b"{", b"[") else container(head)
@@ -243,7 +244,7 @@ def _expect(uri: str, stream: pa.NativeFile, kind: str) -> None:
 
 
 def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchStreamReader:
-    """Open an IPC stream; one that was cut between two batches shows only in its missing end marker."""
+    """Open an IPC stream; check its end marker, since nothing else shows that it was cut between two batches."""
     size = stream.size()
     stream.seek(max(size - len(_END_OF_STREAM), 0))
     if stream.read() != _END_OF_STREAM:
@@ -253,9 +254,9 @@ def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchS
 
 
 def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
-    """Read CSV as text columns that are not checked yet, in larger blocks where a record does not fit.
+    """Read CSV as text columns, not checked yet; use larger blocks if a record does not fit.
 
-    Rows of the wrong length are numbered by Arrow: 1 is the header, blank lines do not count.
+    Arrow numbers rows of the wrong length: 1 is the header, blank lines do not count.
     """
     delivered = 0
     while True:
@@ -269,8 +270,8 @@ def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarra
                     yield rows, batch, rejected
             return
         except pa.ArrowInvalid as error:
-            header = "cannot infer number of columns" in str(error)
-            if not header and "straddling" not in str(error):
+            header = wording.HEADER_BEYOND_BLOCK(error)
+            if not header and not wording.RECORD_BEYOND_BLOCK(error):
                 raise
             if header and _fits(uri, block_bytes):
                 return  # a header and no record
@@ -283,7 +284,7 @@ def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarra
 
 
 def _fits(uri: str, block_bytes: int) -> bool:
-    """Tell whether the whole file is not longer than a block."""
+    """Return whether the whole file fits into a block."""
     with open_text(uri) as stream:
         size = 0
         while size <= block_bytes and (chunk := stream.read(block_bytes + 1 - size)):
@@ -293,10 +294,10 @@ def _fits(uri: str, block_bytes: int) -> bool:
 
 @contextlib.contextmanager
 def _native_text(uri: str) -> Iterator[pa.NativeFile]:
-    """Open a file of text without Python behind it, copied to a temporary file where there is.
+    """Open a text file as a native stream; one that Python code reads is copied to a temporary file first.
 
-    pyarrow 26 reads CSV ahead in a thread of its pool; where that is in Python code when the reader ends, by an error
-    or early, the thread waits for itself for ever, and after eight of them so does every reader.
+    pyarrow 26 reads CSV ahead in a thread of its pool. If that thread is in Python code when the reader ends early or
+    by an error, it waits for itself forever, and after eight such threads every reader does.
     """
     with open_text(uri) as stream:
         local = isinstance(file_system(uri)[0], LocalFileSystem)
@@ -332,7 +333,7 @@ def _csv_blocks(
                 convert_options=pa.csv.ConvertOptions(default_column_type=pa.binary()),
             )
         except pa.ArrowInvalid as error:
-            if str(error) == "Empty CSV file":
+            if wording.EMPTY_CSV(error):
                 return
             raise
         row = 0
@@ -354,15 +355,15 @@ def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:
-    """Return the top-level columns that the fields are taken from."""
+    """Return the top-level columns of the fields."""
     roots = (_path(schema, name) for name in fields.names)
     return list(dict.fromkeys(path[0] for path in roots if path))
 
 
 def _path(schema: pa.Schema, name: str) -> list[str] | None:
-    """Return the steps to a field: nested if there is such a path, else a column spelled like it.
+    """Return the path to a field: nested if there is such a path, else a column spelled like it.
 
-    Else, where a step on the way is a text, the path below it: the text may be JSON.
+    Failing both, a path through a text column is accepted: the text may be JSON.
     """
     path = name.split(".")
     node: pa.Schema | pa.DataType = schema
@@ -382,7 +383,7 @@ def _path(schema: pa.Schema, name: str) -> list[str] | None:
 
 
 def _of_elements(type_: pa.DataType) -> pa.DataType:
-    """Return the type of a list's elements, or of those of the lists in it; another type as it is."""
+    """Return the innermost element type of a list; any other type unchanged."""
     while is_list(type_):
         type_ = type_.value_type
     return type_
@@ -397,7 +398,7 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 def _column(batch: pa.RecordBatch, name: str) -> Located | None:
-    """Find a field; None where there is no column for it."""
+    """Find a field; None if there is no column for it."""
     path = _path(batch.schema, name)
     if path is None:
         return None
@@ -419,7 +420,7 @@ def _without_views(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.RecordBatch:
-    """Put another column in the place of the one that a field is taken from; a list is one element then."""
+    """Replace the column of a field; a list gets one element."""
 
     def replaced(node: pa.Array, path: list[str]) -> pa.Array:
         if not path:
@@ -438,21 +439,24 @@ def replace_column(batch: pa.RecordBatch, name: str, column: pa.Array) -> pa.Rec
     def nested(path: list[str]) -> pa.Array:
         return pa.StructArray.from_arrays([nested(path[1:])], names=path[:1]) if path else column
 
-    top, *path = _path(batch.schema, name)
+    found = _path(batch.schema, name)
+    if found is None:
+        raise ValueError(f"there is no column for the field '{name}'")
+    top, *path = found
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     columns[top] = replaced(columns[top], path)
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
 def _put_in(text: str | None, path: list[str], value: str | None) -> str | None:
-    """Put a value into a text that is JSON; a text that is not stays."""
+    """Put a value into a text of JSON; leave any other text unchanged."""
     record = {"": text}
     put(record, ".".join(["", *path]), value or "")
     return record[""]
 
 
 def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
-    """Refuse a file whose columns are not what the configuration expects."""
+    """Refuse a file without the columns that the configuration expects."""
     twice = {name for name in schema.names if schema.names.count(name) > 1}
     if twice:
         raise CorpusError(f"{uri}: columns named twice: {', '.join(sorted(twice))}; rename one of each")
@@ -485,7 +489,7 @@ def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
 
 
 def _other_delimiter(uri: str, schema: pa.Schema) -> str | None:
-    """Say what a file of CSV with a single column seems to be delimited by, and how to convert it."""
+    """Name the likely delimiter of a CSV file with a single column, and the command to convert it."""
     header = schema.names[0] if len(schema.names) == 1 else ""
     found = next((c for c in ";\t|," if c in header), None)
     if found is None or file_format(uri) not in _DELIMITERS:

@@ -1,10 +1,10 @@
 """The configuration file: its schema, its defaults and its error messages.
 
-What belongs here: the whole file, and how it is read; its sections are in ``pool``, ``selection``, ``evaluation``. What
-does not: reading the data that the file names (``resources/corpus/``), the paths of outputs (``resources/store.py``).
+What belongs here: reading the whole file; its sections are in ``pool``, ``selection`` and ``evaluation``. What does
+not: reading the data that the file names (``resources/corpus/``), the paths of outputs (``resources/store.py``).
 
-One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with
-the path of the key. Relative URIs are relative to the folder of the file.
+One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with the path of the
+key. Relative URIs are relative to the folder of the file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated
 
 import pydantic
 import yaml
+from pydantic_core import ErrorDetails
 
 from dsir_dagster.resources.settings.compute import ComputeSettings
 from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
@@ -156,12 +157,12 @@ def load_settings(path: str | Path) -> Settings:
     )
 
 
-#: Values that a configuration may have, what aliases stand for counted each time.
+#: Most values of a configuration; those behind an alias count each time.
 MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, but a key that is written twice is an error rather than the last of them, and aliases do not multiply."""
+    """YAML that refuses a key written twice, and aliases that multiply."""
 
     def construct_document(self, node: yaml.Node) -> object:
         values = _values_in(node, {})
@@ -175,7 +176,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        merge = "tag:yaml.org,2002:merge"  # `<<` may stand beside keys that it brings
+        merge = "tag:yaml.org,2002:merge"  # `<<` may bring keys that are written beside it
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value if key.tag != merge]
         for key in keys:
             if keys.count(key) > 1:
@@ -186,7 +187,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _values_in(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
-    """Count the values of a node; RecursionError where an alias is within what it stands for."""
+    """Count the values of a node; RecursionError if an alias contains itself."""
     if node not in known:
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
@@ -194,7 +195,7 @@ def _values_in(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
     return known[node]
 
 
-def _key(item: dict, content: object) -> str:
+def _key(item: ErrorDetails, content: object) -> str:
     """Write an error's location as ``selections[0].size``, without the names of a union's alternatives."""
     text = ""
     missing = len(item["loc"]) - 1 if item["type"] == "missing" else None
@@ -208,8 +209,8 @@ def _key(item: dict, content: object) -> str:
     return text or "(top level)"
 
 
-def _reason(item: dict) -> str:
-    """Write a pydantic error for someone who has not read pydantic's manual."""
+def _reason(item: ErrorDetails) -> str:
+    """Word a pydantic error for someone who does not know pydantic."""
     if item["type"] == "extra_forbidden":
         return "unknown key; check the spelling against the README's configuration reference"
     if item["type"] == "missing":

@@ -14,16 +14,20 @@ from dsir.evaluation import SMOOTHING
 from dsir_dagster.resources.settings.methods import MethodName
 from dsir_dagster.resources.settings.types import Model, Number
 
+#: The baselines: methods that every selection is compared with. Random picks show what the pool gives without
+#: selecting, and their spread over seeds how much of a difference is chance; top_k uses the same weights without noise.
+RANDOM, TOP_K = "random", "top_k"
+
 
 class ProxySettings(Model):
-    """Small language models trained on each pick; needs PyTorch (the extra `paper`), and minutes.
+    """Small language models trained on each pick; needs PyTorch (the extra `paper`) and takes minutes.
 
     Attributes
     ----------
     seeds : int
-        Models a pick.
+        Models for each pick.
     tokens : int
-        Tokens that each is trained on.
+        Tokens to train each on.
     """
 
     seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
@@ -31,16 +35,16 @@ class ProxySettings(Model):
 
 
 class DownstreamSettings(Model):
-    """Classifiers of labelled targets, on word vectors learnt from each pick.
+    """Classifiers of labelled targets, on word vectors learned from each pick.
 
     Attributes
     ----------
     label : str
         Field of the targets' records that holds the label (a string or an integer).
     seeds : int
-        Classifiers a pick.
+        Classifiers for each pick.
     tokens : int
-        Tokens that word vectors are learnt from.
+        Tokens to learn word vectors from.
     """
 
     label: str
@@ -54,14 +58,14 @@ class EvaluationSettings(Model):
     Attributes
     ----------
     compare : list of str
-        Methods whose picks of the same size a selection is compared with, beside top_k and random.
+        Methods to compare a selection with, at the same size, beside top_k and random.
     random_seeds : int
-        Number of random selections of equal size that the selection is compared with.
+        Number of random selections of equal size to compare a selection with.
     smoothing : float
-        Pseudo-count a bucket of every distribution in a KL divergence.
+        Pseudo-count per bucket of every distribution in a KL divergence.
     sample : int
-        N-grams of each pick, and of the held-out text, that are read again and measured under a hash that selected
-        nothing, without a hash, and for distinct n-grams; 0 for none.
+        N-grams of each pick, and of the held-out text, to read again and measure under a hash that selected nothing,
+        without a hash, and for distinct n-grams; 0 for none.
     proxy : ProxySettings, optional
         Train language models on the selection and on what it is compared with.
     downstream : DownstreamSettings, optional
@@ -78,7 +82,7 @@ class EvaluationSettings(Model):
     @pydantic.field_validator("compare")
     @classmethod
     def _each_once(cls, methods: list[str]) -> list[str]:
-        if always := sorted({"top_k", "random"}.intersection(methods)):
+        if always := sorted({RANDOM, TOP_K}.intersection(methods)):
             raise ValueError(f"{' and '.join(always)} is compared with anyway; leave it out")
         if len(set(methods)) < len(methods):
             raise ValueError("a method is named twice")

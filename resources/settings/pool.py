@@ -1,4 +1,4 @@
-"""What there is: the sources of the raw pool, the targets, how their text is counted and fitted.
+"""The sources of the raw pool, the targets, how their text is counted and fitted.
 
 What belongs here: the sections ``raw``, ``targets``, ``features`` and ``estimator``. What does not: reading the files
 (``resources/corpus/``).
@@ -25,12 +25,12 @@ class Reader(Model):
     Attributes
     ----------
     text : str or list of str
-        Field that holds the text: a name, a dotted path into nested records, or a list of these,
-        whose texts are joined by a newline, as are those of a list. A path goes through objects, lists of
-        objects and texts that are JSON.
+        Field that holds the text: a name, a dotted path into nested records, or several of these, whose texts are
+        joined by newlines, as are the elements of a list. A path leads through objects, lists of objects and texts that
+        are JSON.
     id : str, optional
-        Field that holds the document's id: a string, or a number or boolean, which becomes one. Without it
-        a document is called ``<shard>:<row>``.
+        Field that holds the document's id: a string, or a number or boolean, which becomes one. Without it, the id is
+        ``<shard>:<row>``.
     max_quarantined : float
         Share of the rows of a shard, or of the target, that may be quarantined before a run fails.
     reader : str, optional
@@ -46,11 +46,11 @@ class Reader(Model):
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the configuration; None where it was not read from a file."""
+        """The folder of the configuration; None if that was not read from a file."""
         return self._folder
 
     def beside(self, folder: Path) -> None:
-        """Say where the configuration is."""
+        """Set the folder of the configuration."""
         self._folder = folder
 
 
@@ -67,8 +67,8 @@ class RawSource(Reader):
         Field that names the origin of a record (The Pile: ``meta.pile_set_name``). Without it the
         origin is the name of the source.
     chunk_words : int, optional
-        Cut every text into pieces of so many words (:mod:`dsir.chunking`); each piece is a document of its
-        own, called ``<id of the record>#<number of the piece>``.
+        Cut every text into pieces of this many words (:mod:`dsir.chunking`); each piece is a document of its own with
+        the id ``<id of the record>#<number of the piece>``.
     """
 
     name: Name
@@ -87,7 +87,7 @@ class RawSource(Reader):
 
 
 class Target(Reader):
-    """A set of documents that the selection should be distributed like.
+    """A set of documents whose distribution a selection should have.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ class Target(Reader):
     uri : str
         Path or fsspec URI, with glob characters.
     holdout : str, optional
-        Path or URI of documents of the same distribution that are never fitted on; evaluations
-        measure against them. Without it the target itself is used, and the evaluation says so.
+        Path or URI of documents of the same distribution that are never fitted on; evaluations measure against them.
+        Without it, they use the target itself and say so.
     """
 
     name: Name
@@ -119,7 +119,7 @@ class FeatureSettings(Model):
         return self
 
     def spec(self) -> FeatureSpec:
-        """Return the same values as the specification that ``dsir`` takes."""
+        """Return these values as the specification that ``dsir`` takes."""
         return FeatureSpec(**self.model_dump())
 
 
@@ -130,13 +130,13 @@ class FitSize(Model):
 
 
 class PinnedFit(Model):
-    """Fit the raw distribution once, on the shards that are counted then, and keep it under a name.
+    """Fit the raw distribution once, on the shards counted so far, and keep it under a name.
 
     Attributes
     ----------
     pinned : str
-        Name of this version of the raw distribution. A name that was used before stands for the
-        distribution that was fitted then; a new name fits a new one.
+        Name of this version of the raw distribution. A known name stands for its distribution; a new name fits a new
+        one.
     max_drift : float
         KL(pool‖pinned distribution) in nats above which the check `pool_has_not_drifted` warns.
     """
@@ -151,7 +151,7 @@ def _kind_of_fit(value: object) -> str:
     return "number of n-grams" if isinstance(value, FitSize | dict) else "whole pool"
 
 
-#: Which alternative is meant is decided first, so that an error speaks of that one alone.
+#: The alternative is decided first, so that an error is about that one alone.
 Fit = Annotated[
     Annotated[Literal["all"], pydantic.Tag("whole pool")]
     | Annotated[FitSize, pydantic.Tag("number of n-grams")]
@@ -166,9 +166,9 @@ class EstimatorSettings(Model):
     Attributes
     ----------
     target_smoothing : float
-        Laplace smoothing of the target distribution, in n-grams a bucket.
+        Laplace smoothing of the target distribution, in n-grams per bucket.
     fit : "all", {ngrams: N} or {pinned: NAME}
-        N-grams of the pool that the raw distribution is fitted on.
+        N-grams of the pool to fit the raw distribution on.
     """
 
     target_smoothing: Annotated[Number, pydantic.Field(ge=0)] = 0.0
@@ -176,5 +176,5 @@ class EstimatorSettings(Model):
 
     @property
     def pinned(self) -> str | None:
-        """Name of the raw distribution that the estimator is pinned to; None where it is not."""
+        """Name of the raw distribution that the estimator is pinned to, if it is."""
         return self.fit.pinned if isinstance(self.fit, PinnedFit) else None

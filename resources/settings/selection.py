@@ -1,7 +1,7 @@
-"""What is wanted: one selection, with its method, its size and its options.
+"""A selection: its method, its size and its options.
 
-What belongs here: the entries of the section ``selections``. What does not: the methods and the options that only some
-of them take (``assets/methods/``).
+What belongs here: the entries of the section ``selections``. What does not: the methods and their own options
+(``assets/methods/``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Size(Model):
     fraction : float
         Share of the eligible documents, in (0, 1].
     tokens : int
-        Budget of tokens; documents are taken in order of their key until it is reached.
+        Budget of tokens; documents are taken in order of their keys until it is reached.
     """
 
     documents: Annotated[int, pydantic.Field(gt=0)] | None = None
@@ -63,7 +63,7 @@ def _ascending(bounds: tuple[float | None, float | None]) -> tuple[float | None,
     return bounds
 
 
-#: Lower and upper bound, both exclusive; null where there is none. A YAML list of two.
+#: Lower and upper bound, both exclusive; null for none. A YAML list of two.
 Bounds = Annotated[
     tuple[Number | None, Number | None],
     pydantic.BeforeValidator(_two),
@@ -73,7 +73,7 @@ Bounds = Annotated[
 
 
 class Quality(Model):
-    """Bounds of the quality filter (:mod:`dsir.quality`); the paper's where none are given.
+    """Bounds of the quality filter (:mod:`dsir.quality`); the paper's by default.
 
     Attributes
     ----------
@@ -106,52 +106,51 @@ def _kind_of_caps(value: object) -> str:
 
 
 Share = Annotated[Number, pydantic.Field(gt=0, le=1)]
-#: Options that take a key in a dump only where they are not at their default, since they came later than the others.
+#: Options added later: a dump has them only if they are not at their default.
 LATER = ("quality", "collapse_duplicates", "near_duplicates", "source_caps", "overlap", "epochs")
 
 
 class Selection(Model):
-    """One selection: what to pick, how much, by which method.
+    """A selection: what to pick, how much, by which method.
 
-    Where an option is not given, a dump has no such key, so that a selection without it keeps the fingerprint
-    that it had before the option existed.
+    A dump leaves out later options at their default, so a selection without them keeps the fingerprint that it had
+    before they existed.
 
     Attributes
     ----------
     name : str
         Name of the selection; a partition of ``selections`` and ``evaluations``.
     targets : list of str
-        Names of targets. With several, each gets its share, and nothing is picked twice.
+        Names of targets. Of several, each gets its share, and nothing is picked twice.
     shares : list of float, optional
-        Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in
-        the reference.
+        Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in the reference.
     method : str
-        ``assets/methods/`` has a module for each.
+        One of those in ``assets/methods/``.
     size : Size
-        Documents, fraction or tokens; of each epoch.
+        Documents, fraction or tokens, for each epoch.
     min_tokens : int
         Documents with fewer tokens are not eligible.
     quality : Quality, optional
-        Documents outside of these bounds are not eligible. In the file ``true`` (the paper's bounds), ``false``
-        or a mapping.
+        Documents outside of these bounds are not eligible. In the file: ``true`` (the paper's bounds), ``false`` or a
+        mapping.
     collapse_duplicates : bool
-        Of documents of equal text only one is eligible: the first by id, then by shard and row.
+        Of documents with equal texts, only the first by id, shard and row is eligible.
     near_duplicates : float, optional
-        Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked; needs
-        the extra `near-duplicates`.
+        Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked. Needs the
+        extra `near-duplicates`.
     source_caps : float or dict of str to float, optional
-        The largest share of the budget that the documents of each source, or of the named ones, may take.
+        The largest share of the budget for each source, or for the named ones.
     overlap : {"first", "best"}
-        Of several targets that want a document, the first one listed gets it (as in the reference), or the one that
-        ranks it best (so that their order does not matter).
+        Which of several targets gets a document: the first one listed (as in the reference), or the one that ranks it
+        best (so that their order does not matter).
     epochs : int
-        So many selections of this size, each drawn afresh.
+        Number of selections of this size, each drawn afresh.
     seed : int
         Seed of the noise.
     output : {"jsonl", "jsonl.zst", "parquet", "none"}
-        Format of the chosen records; with none, only the picks are written, which name them.
+        Format of the chosen records; with none, only the picks are written, which name the records.
     options : MethodOptions
-        Of the method alone. In the file, and in a dump, they stand beside the others.
+        Options of the method alone. In the file and in a dump, they stand beside the others.
     """
 
     name: Name
@@ -179,7 +178,7 @@ class Selection(Model):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _options_apart(cls, values: object) -> object:
-        """Put what is no common option below ``options``: unknown keys too, which these refuse."""
+        """Move all but the common options below ``options``, which refuse unknown keys."""
         if not isinstance(values, dict):
             return values
         common = {key: value for key, value in values.items() if key in cls.model_fields and key != "options"}
@@ -188,7 +187,7 @@ class Selection(Model):
     @pydantic.field_validator("options", mode="plain")
     @classmethod
     def _of_the_method(cls, values: dict[str, object], info: pydantic.ValidationInfo) -> MethodOptions:
-        if "method" not in info.data:  # it has an error of its own
+        if "method" not in info.data:  # the field `method` reports its own error
             return MethodOptions.model_validate({k: v for k, v in values.items() if not defaults_of(k)})
         method = methods()[info.data["method"]]
         others = sorted(key for key in values if key not in method.takes and defaults_of(key))
@@ -215,22 +214,22 @@ class Selection(Model):
 
     @property
     def declared(self) -> Method:
-        """What its method declares."""
+        """The declaration of its method."""
         return methods()[self.method]
 
     @property
     def keys_are_log_weights(self) -> bool:
-        """Whether documents are ranked by log weight, with or without noise, and nothing else."""
+        """Whether documents are ranked by nothing but log weight, with or without noise."""
         temperature, length = (getattr(self.options, name, None) for name in ("temperature", "length"))
         return self.declared.keys.log_weight and temperature in (None, 1) and length in (None, "none")
 
     def by(self, method: str) -> Selection:
-        """Return the same selection by another method, with what options mean the same to both.
+        """Return the same selection by another method, with the options that mean the same to both.
 
         Raises
         ------
         ConfigError
-            The method cannot pick what this selection is.
+            The method cannot make such a selection.
         """
         mine, other = self.declared, methods()[method]
         fields = (mine.options.model_fields, other.options.model_fields)

@@ -1,4 +1,4 @@
-"""What the sections of the configuration have in common: their base, names, numbers, the error.
+"""What the sections of the configuration share: their base, names, numbers, the error.
 
 What belongs here: types that several sections use. What does not: any section.
 """
@@ -19,7 +19,7 @@ def _not_bool(value: object) -> object:
     return value
 
 
-#: A finite number; as text too, since YAML takes ``1e-3`` for a text.
+#: A finite number, also as text, which is how YAML reads ``1e-3``.
 Number = Annotated[
     float, pydantic.BeforeValidator(_not_bool), pydantic.Field(strict=False, allow_inf_nan=False)
 ]
@@ -30,6 +30,6 @@ class ConfigError(ValueError):
 
 
 class Model(pydantic.BaseModel):
-    """Base of all sections: frozen, no unknown keys, no silent conversion of types."""
+    """Base of all sections: frozen, without unknown keys or silent type conversions."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -6,8 +6,8 @@ All of it is here; the test puts it into the graph.
 import numpy as np
 import pyarrow as pa
 
-from dsir_dagster.assets.materialize import Result, RunOptions, bring_up_to_date
-from dsir_dagster.resources.graph import Asset, Inputs, Partitions
+from dsir_dagster.assets.materialize import Result, bring_up_to_date
+from dsir_dagster.resources.graph import Asset, Inputs, Partitions, RunOptions
 from dsir_dagster.resources.store import FileKind
 
 LENGTHS_FILES = FileKind(

@@ -165,12 +165,12 @@ def test_a_method_that_is_declared_is_known_everywhere(pipeline, monkeypatch, ru
     if rule.decides:
         assert all((key >= threshold - 1e-9) == (rank is not None) for key, threshold, _, rank, _ in rows)
         assert all("below the threshold" in verdict for *_, verdict in left)
-        assert "whose key is the largest below the threshold" in page
+        assert "with the largest keys below the threshold" in page
     else:
         assert {(key, noise, verdict) for key, _, noise, _, verdict in left} == {
             (None, None, f"not picked; {others}")
         }
-        assert "has keys of its own, which are kept of picked documents only" in page
+        assert "has keys of its own, which are kept only for picked documents" in page
     [(compared,)] = pipeline.rows(
         "SELECT count(*) FROM evaluations WHERE selection = 'usual' AND metric = 'kl_reduction' AND pick = 'half'"
     )

@@ -168,7 +168,7 @@ def test_a_pool_without_enough_different_documents_gives_what_it_has_and_says_so
     found = metadata(ran, "too-many")
     assert found["documents"] == 120 and found["near_duplicates_dropped"] == 200
     assert found["note"] == (
-        "picked 120 of 320 documents: what else may be picked is nearly the same as documents that rank better"
+        "picked 120 of 320 documents: the rest are near-duplicates of better-ranked documents"
     )
 
 

@@ -127,7 +127,7 @@ def test_a_lost_file_is_fitted_again_from_the_same_shards_and_else_refused(pinne
     file.unlink()
     pinned.write("pool/law.jsonl", sentences("law", 20, seed=10))
     errors = pinned.errors()
-    assert "v1.parquet, and it cannot be fitted again, since 1 shards are not as they were" in errors[0]
+    assert "v1.parquet, and it cannot be fitted again, since 1 shards have changed" in errors[0]
     assert "raw_counts[pool.law]" in errors[0]
 
 

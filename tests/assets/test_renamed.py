@@ -3,8 +3,9 @@
 What belongs here: names and places of the pool's files. What does not: content that changed (``test_pipeline.py``).
 """
 
+from dsir_dagster.resources.discovery import renamed
 from dsir_dagster.resources.plan import ShardFile
-from dsir_dagster.resources.workspace import Workspace, renamed
+from dsir_dagster.resources.workspace import Workspace
 from tests.pipeline import sentences
 
 
@@ -16,7 +17,7 @@ def test_a_renamed_file_is_the_same_shard_and_nothing_is_computed_again(done):
     pool, picks = done.data / "pool", done.picks()
     for _ in range(2):
         (pool / "medicine.jsonl").rename(pool / "renamed.jsonl")
-        assert due(done) == [] and done.workspace().vanished() == []
+        assert due(done) == [] and done.workspace().discovery.vanished() == []
         assert done.rows("SELECT uri FROM shards WHERE shard = 'pool.medicine'") == [
             (str(pool / "renamed.jsonl"),)
         ]
@@ -49,9 +50,9 @@ def test_a_copy_of_a_file_is_another_shard(done):
 def test_a_file_that_vanished_and_comes_back_under_another_name_is_the_shard_again(done):
     content = (done.data / "pool/law.jsonl").read_bytes()
     (done.data / "pool/law.jsonl").unlink()
-    assert done.workspace().plan() and done.workspace().vanished() == ["pool.law"]
+    assert done.workspace().plan() and done.workspace().discovery.vanished() == ["pool.law"]
     done.write_bytes("pool/tort.jsonl", content)
-    assert due(done) == [] and done.workspace().vanished() == []
+    assert due(done) == [] and done.workspace().discovery.vanished() == []
 
 
 def test_a_pool_that_moves_and_a_file_that_is_renamed_on_the_way(done):
@@ -68,7 +69,9 @@ def test_files_of_another_configuration_with_the_same_source_neither_vanish_nor_
     other.write_text(text)
     shards = sorted(Workspace(other, done.home).plan().shards)
     assert shards == ["pool.mine"]
-    assert done.workspace().vanished() == [] and Workspace(other, done.home).vanished() == []
+    assert (
+        done.workspace().discovery.vanished() == [] and Workspace(other, done.home).discovery.vanished() == []
+    )
     assert done.rows("SELECT count(DISTINCT shard) FROM documents") == [(3,)]
     assert due(done) == []
 

@@ -218,7 +218,7 @@ def many(tmp_path_factory):
 @pytest.mark.parametrize("name", ["two", "capped", "matched", "mixed"])
 def test_every_method_has_a_page_that_says_what_is_known(many, name):
     text = page_of(many, name).text
-    assert ("kept of picked documents only" in text) == (name in ("matched", "mixed"))
+    assert ("kept only for picked documents" in text) == (name in ("matched", "mixed"))
     following = text.split("Left out: the next ones")[1].split("Left out: typical ones")[0]
     assert following.count(" tokens · ") == 6
     if name == "two":

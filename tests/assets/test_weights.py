@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir_dagster.assets import weights
+from dsir_dagster.resources.verification import verify_files
 from tests.pipeline import sentences
 
 NEW = {"name": "law", "uri": "data/law.jsonl"}
@@ -57,7 +58,7 @@ def test_a_new_target_leaves_the_others_log_weights_and_does_not_weigh_them_agai
     assert unchanged(pipeline, "medicine") == written
     assert log_weights(pipeline, "medicine") == before
     assert len(log_weights(pipeline, "law")) == len(before)
-    assert pipeline.workspace().verify().damages == []
+    assert verify_files(pipeline.workspace()).damages == []
     one_by_one = files(pipeline)
     assert len(one_by_one) == 6
     weigh_all_again(pipeline)
@@ -97,7 +98,7 @@ def test_a_target_that_goes_costs_no_weighing(weighed):
     assert not numbers
     assert log_weights(pipeline, "medicine") == before and not log_weights(pipeline, "law")
     assert {name.split("/")[0] for name in files(pipeline)} == {"target=medicine"}
-    assert pipeline.errors() == [] and pipeline.workspace().verify().damages == []
+    assert pipeline.errors() == [] and verify_files(pipeline.workspace()).damages == []
 
 
 def test_a_new_shard_moves_the_pool_so_that_all_is_weighed_again(weighed):
@@ -136,7 +137,7 @@ def test_a_damaged_file_that_stays_beside_a_new_target_does_not_count_as_what_wa
     pipeline.config["targets"].append(NEW)
     pipeline.run()
     assert numbers == [1, 1, 1]
-    assert [each.file for each in pipeline.workspace().verify().damages] == [
+    assert [each.file for each in verify_files(pipeline.workspace()).damages] == [
         "weights/target=medicine/pool.law.parquet"
     ]
     assert pipeline.errors() == []

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.cells import Cells, fingerprint
-from benchmarks.paper.corpus import Corpus
-from benchmarks.paper.methods import METHODS, Settings, select
-from benchmarks.paper.summary import Row, Table, correlation, seeds_table
+from benchmarks.paper.corpus import StudyCorpus
+from benchmarks.paper.methods import METHODS, MethodSettings, select
+from benchmarks.paper.summary import Row, StudyTable, correlation, seeds_table
 
 WORDS = {
     "birds": "robin wren finch heron swift".split(),
@@ -96,17 +96,17 @@ def test_data_that_are_not_there_are_named(data, tmp_path, capsys):
     assert main(["--data", str(tmp_path)]) == 1
     assert str(tmp_path) in capsys.readouterr().out.replace("\n", "")
     with pytest.raises(SystemExit, match=r"no target art in .*; there are nature"):
-        Corpus(data, ["art"])
+        StudyCorpus(data, ["art"])
 
 
 # --- selections --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "settings", [*METHODS.values(), Settings("resample", temperature=5.0, length="sqrt")]
+    "settings", [*METHODS.values(), MethodSettings("resample", temperature=5.0, length="sqrt")]
 )
 def test_every_method_obeys_the_budget_and_all_but_random_find_the_target(data, settings):
-    corpus = Corpus(data, [])
+    corpus = StudyCorpus(data, [])
     rows = select(settings, corpus, corpus.targets[0], 6000)
     tokens = sum(len(text.split()) for text in corpus.pool.take(rows).to_pylist())
     assert 6000 - 60 < tokens <= 6000
@@ -117,7 +117,7 @@ def test_every_method_obeys_the_budget_and_all_but_random_find_the_target(data, 
         if settings.method == "random"
         else of_the_target > 0.9
     )
-    assert np.array_equal(rows, select(settings, Corpus(data, []), corpus.targets[0], 6000))
+    assert np.array_equal(rows, select(settings, StudyCorpus(data, []), corpus.targets[0], 6000))
 
 
 # --- cells -------------------------------------------------------------------------------------------
@@ -178,5 +178,5 @@ def test_where_match_is_worse_than_resample_beyond_the_seeds_is_said():
 
 
 def test_a_table_as_markdown():
-    table = Table("A title", ["name", "x"], [["a|b", "1"]], ["A note."])
+    table = StudyTable("A title", ["name", "x"], [["a|b", "1"]], ["A note."])
     assert table.markdown() == "### A title\n\n| name | x |\n| --- | ---: |\n| a\\|b | 1 |\n\nA note."

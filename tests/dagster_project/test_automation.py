@@ -1,8 +1,8 @@
-"""Finding shards, and refreshing what is due, without anyone asking."""
+"""Finding shards and refreshing what is due, unattended."""
 
 import os
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 import pytest
@@ -27,7 +27,7 @@ def tick(pipeline, sensor="discover_shards", cursor=None):
 
 
 class Automation:
-    """The sensor `refresh_when_due` as the daemon runs it: with its cursor, and what it asks for executed."""
+    """The sensor `refresh_when_due` as the daemon runs it: it keeps the cursor and executes the requests."""
 
     def __init__(self, pipeline):
         self.pipeline = pipeline
@@ -35,7 +35,7 @@ class Automation:
         self.message = ""
 
     def tick(self):
-        """Tick; run what is asked for. Return the number of runs."""
+        """Tick; execute the requested runs. Return their number."""
         result = tick(self.pipeline, "refresh_when_due", self.cursor)
         self.cursor = result.cursor or self.cursor
         self.message = result.skip_message or ""
@@ -45,7 +45,7 @@ class Automation:
         return len(result.run_requests)
 
     def settle(self):
-        """Make all files look as if nobody had touched them for a minute."""
+        """Make all files look untouched for a minute."""
         for file in (self.pipeline.data / "pool").iterdir():
             os.utime(file, (time.time() - 60, time.time() - 60))
 
@@ -140,7 +140,7 @@ def test_automation_tries_a_bad_file_again_only_when_it_changed(pipeline):
     automation.settle()
     assert automation.tick() == 1
     assert automation.tick() == 0 and automation.message.startswith(
-        "due: 1 output; a refresh was started for that before"
+        "due: 1 output; a refresh was already started for that"
     )
     pipeline.write_bytes("pool/bad.parquet", b"not Parquet either")
     automation.settle()
@@ -155,7 +155,7 @@ def test_automation_waits_for_runs_in_progress_and_forgets_those_that_were_kille
     other = pipeline.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     assert automation.tick() == 0 and "waiting for the runs in progress" in automation.message
     pipeline.instance.report_run_canceled(other)
-    with pipeline.workspace().exclusive(print):
+    with pipeline.workspace().lock.exclusive(print):
         assert automation.tick() == 0 and "waiting for the runs in progress" in automation.message
     killed = pipeline.instance.create_run_for_job(
         job, status=dg.DagsterRunStatus.STARTED, tags={"dsir/home": str(pipeline.home)}
@@ -169,11 +169,11 @@ def test_a_refresh_that_was_terminated_is_not_started_again_for_the_same(pipelin
     automation = Automation(pipeline)
     automation.settle()
     run, _ = pipeline.refresh()
-    (pipeline.home / "importance_estimator/log_ratios.parquet").unlink()  # as if it had ended before that
+    (pipeline.home / "importance_estimator/log_ratios.parquet").unlink()  # as if it had ended earlier
     pipeline.instance.report_run_canceled(run)
     stopped = pipeline.instance.get_run_by_id(run.run_id)
     assert automation.tick() == 0
-    assert f"run {stopped.run_id} was started for this, and was terminated" in automation.message
+    assert f"run {stopped.run_id} was started for this and was terminated" in automation.message
     pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
     automation.settle()
     assert automation.tick() == 1 and len(pipeline.picks()) == 20
@@ -190,17 +190,19 @@ def test_automation_leaves_a_selection_as_the_launchpad_configured_it(done):
     assert automation.tick() == 1 and len(done.picks()) == 20
 
 
-def test_sensors_schedule_and_a_run_by_hand_do_no_work_twice(pipeline):
+def test_sensors_schedule_and_a_run_by_hand_do_no_work_twice(pipeline, tmp_path):
+    pipeline.instance = dg.DagsterInstance.local_temp(
+        str(tmp_path)
+    )  # one in memory is not for several threads
     pipeline.write_pool()
     automation = Automation(pipeline)
     automation.settle()
     tick(pipeline)
-    at_once = [threading.Thread(target=pipeline.refresh) for _ in range(2)]  # the schedule, a person
-    at_once.append(threading.Thread(target=automation.tick))
-    for thread in at_once:
-        thread.start()
-    for thread in at_once:
-        thread.join()
+    with ThreadPoolExecutor(3) as threads:
+        # The schedule, a person, the sensor.
+        at_once = [threads.submit(work) for work in (pipeline.refresh, pipeline.refresh, automation.tick)]
+    for each in at_once:
+        each.result()
     tick(pipeline)
     assert automation.tick() == 0
     made = pipeline.rows("SELECT asset, partition, count(*) FROM lineage GROUP BY ALL")

@@ -1,4 +1,4 @@
-"""``dsir doctor`` finds what is planted, says how much of it there is, and is quiet about a sane pool."""
+"""``dsir doctor`` finds planted trouble, says how much there is, and is quiet about a sane pool."""
 
 import random
 
@@ -12,7 +12,7 @@ VOCABULARY = [f"{a}{b}" for a in ("lo", "mi", "ra", "te", "su", "ka") for b in (
 
 
 def documents(domain, n, seed, length=60):
-    """Make documents of one vocabulary, whose frequencies are the domain's."""
+    """Make documents of one vocabulary with the frequencies of a domain."""
     words = VOCABULARY[:]
     random.Random(domain).shuffle(words)
     chance, weights = random.Random(f"{domain} {seed}"), [1 / (i + 2) for i in range(len(words))]
@@ -68,7 +68,7 @@ def test_a_small_target_is_told_by_its_learning_curve(sane):
 def test_a_target_of_three_documents_is_too_small_to_judge(sane):
     sane.write("medicine.jsonl", documents("medicine", 3, 1))
     finding = warnings(sane)["size of the target"]
-    assert finding.says == "3 documents are too few to fit a distribution on, and to judge a selection by"
+    assert finding.says == "3 documents are too few to fit a distribution or to judge a selection"
     assert examine(sane.workspace())[1] == []
 
 
@@ -97,7 +97,7 @@ def test_too_few_buckets_are_told_with_what_more_would_give(sane):
     sane.config["features"]["buckets"] = 20
     finding = warnings(sane)["collisions"]
     assert "for 20 buckets" in finding.says
-    assert "`features.buckets: 10000` would make it" in finding.advice
+    assert "`features.buckets: 10000` would bring it to" in finding.advice
 
 
 def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
@@ -112,9 +112,9 @@ def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
 
     assert found() == [
         "3 of 63 held-out texts are in the target too",
-        "2 of 182 sampled documents have the text of one of its holdout",
+        "2 of 182 sampled documents repeat a text of its holdout",
     ]
-    # Beyond the sample, which sees the beginning of a file only.
+    # Beyond the sample, which sees only the beginning of a file.
     late = [*documents("law", 400, 7), *({**each, "id": f"late-{each['id']}"} for each in target[10:11])]
     sane.write("pool/late.jsonl", late)
     assert sane.run()["raw_counts"].errors == []
@@ -122,7 +122,7 @@ def test_leaks_are_found_in_the_sample_and_named_once_the_pool_is_counted(sane):
     assert both == "3 of 63 held-out texts are in the target too"
     assert (
         of_target
-        == "1 of 583 documents of the pool have the text of one of its target, such as 'late-medicine-1-10'"
+        == "1 of 583 documents of the pool repeat a text of its target, such as 'late-medicine-1-10'"
     )
     assert of_holdout.startswith("2 of 583 documents of the pool") and "'copy-medicine-2-" in of_holdout
 
@@ -185,7 +185,7 @@ def test_a_pool_that_has_nothing_like_the_target_is_told(sane):
 def test_the_command_prints_warnings_with_advice_and_ends_well(sane, capsys):
     arguments = ["--config", str(sane.config_path), "--home", str(sane.home)]
     assert cli.main(["doctor", *arguments]) == 0
-    assert "checks are well" in capsys.readouterr().out
+    assert "checks passed" in capsys.readouterr().out
     sane.config["selections"][0]["min_tokens"] = 100
     assert cli.main(["doctor", "--config", str(sane.config_path), "--home", str(sane.home)]) == 0
     printed = capsys.readouterr().out

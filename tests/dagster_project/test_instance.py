@@ -1,4 +1,4 @@
-"""A DAGSTER_HOME: made once however many begin at once, whole or not there after a kill, mended where it is neither."""
+"""A DAGSTER_HOME: created once by any number of processes, complete or absent after a kill, repaired otherwise."""
 
 import os
 import random
@@ -33,7 +33,7 @@ with open_instance(Path(sys.argv[1])) as instance:
 
 
 def opener(home, name, code=OPEN):
-    """Start a process that opens the instance of a home when it is given a line."""
+    """Start a process that opens the instance of a home when it receives a line."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
         [sys.executable, "-c", code, str(home), name],
@@ -46,7 +46,7 @@ def opener(home, name, code=OPEN):
 
 @pytest.fixture(autouse=True)
 def no_dagster_home(monkeypatch):
-    """Each home has an instance of its own, and no test leaves DAGSTER_HOME behind."""
+    """Each home has its own instance, and no test leaves DAGSTER_HOME behind."""
     monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.delenv("DAGSTER_HOME")
 
@@ -102,7 +102,7 @@ def test_a_kill_while_a_home_is_made(tmp_path, monkeypatch):
         time.sleep(chance.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        with open_instance(home, pytest.fail) as instance:  # nothing is waited for, nothing to be mended
+        with open_instance(home, pytest.fail) as instance:  # nothing to wait for, nothing to repair
             instance.add_dynamic_partitions("shards", ["a"])
             assert "a" in instance.get_dynamic_partitions("shards")
 
@@ -118,7 +118,7 @@ DagsterSqliteStorage(sys.argv[1] + "/dagster")
 
 @pytest.mark.slow
 def test_a_kill_while_dagster_itself_makes_a_home(tmp_path, monkeypatch):
-    """As of the first `dg dev`: what it left is mended, and each mended database is told of in a line."""
+    """As after a killed first `dg dev`: what it left is repaired, with a line for each repaired database."""
     monkeypatch.setattr("dsir_dagster.instance.BEING_MADE_SECONDS", 0)
     chance, said = random.Random(6), []
     for round_ in range(12):
@@ -141,7 +141,7 @@ def test_a_kill_while_dagster_itself_makes_a_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A DAGSTER_HOME with something recorded in it, left alone for a while."""
+    """A DAGSTER_HOME with records, untouched for a while."""
     with open_instance(tmp_path) as instance:
         instance.add_dynamic_partitions("shards", ["a"])
         instance.add_run(dg.DagsterRun(job_name="job"))
@@ -203,7 +203,7 @@ def test_versions_that_are_not_this_dagsters_are_named_and_nothing_is_touched(fo
 
 
 def test_what_dagster_itself_is_about_to_make_is_waited_for(tmp_path, monkeypatch):
-    """As where `dg dev` is first: a database of this moment, without a table yet."""
+    """As when `dg dev` comes first: a database created just now, still without tables."""
     folder = tmp_path / "dagster"
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     (folder / "history").mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_settings_that_someone_changed_are_left_as_they_are(folder):
         assert len(instance.get_runs()) == 1 and instance.get_dynamic_partitions("shards") == ["a"]
     assert "max_concurrent_runs: 9" in settings.read_text() and "storage" not in settings.read_text()
     settings.write_text(settings.read_text().replace("dsir_dagster.", "dagster_project."))
-    found = r"dagster\.yaml: dagster_project\.launcher is dsir_dagster\.launcher now; correct the line"
+    found = r"dagster\.yaml: dagster_project\.launcher is now dsir_dagster\.launcher; correct the line"
     with pytest.raises(ConfigError, match=found):
         open_instance(folder.parent, pytest.fail)
 
@@ -278,7 +278,7 @@ def test_settings_that_are_not_dagsters_are_named(tmp_path, monkeypatch, setting
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text(settings)
     with pytest.raises(
-        ConfigError, match=r"dagster\.yaml: .*; correct it, or take it away: a new one is written"
+        ConfigError, match=r"dagster\.yaml: .*; correct it, or remove it to get a new one"
     ) as found:
         open_instance(tmp_path)
     assert "\n" not in str(found.value)

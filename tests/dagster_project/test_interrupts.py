@@ -1,4 +1,4 @@
-"""A person who says stop is obeyed: Ctrl-C and SIGTERM during `dsir run`."""
+"""Ctrl-C and SIGTERM stop `dsir run`."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 @pytest.fixture
 def slow(pipeline):
-    """Forty shards whose files take half a second each, and more of them than are counted when it is stopped."""
+    """Forty shards whose files take half a second each: more than are counted before the stop."""
     pipeline.config["raw"][0]["reader"] = "tests.e2e.readers:slow_jsonl"
     for i in range(40):
         pipeline.write(f"pool/part-{i:02d}.jsonl", sentences("medicine", 3, seed=i))
@@ -35,7 +35,7 @@ def start(pipeline):
     return subprocess.Popen(
         [sys.executable, "-m", "dsir_dagster", *arguments],
         env=environment,
-        # A shell's background job, which the tests may be, ignores Ctrl-C, and so would whatever it starts.
+        # The tests may be a shell's background job, which ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -67,10 +67,10 @@ def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, m
     said, errors = process.communicate(timeout=30)
     assert time.monotonic() - asked < 10
     assert process.returncode == code, said + errors
-    assert errors.strip() == "stopped; what was done stays, and `dsir run` goes on from there"
+    assert errors.strip() == "stopped; finished outputs stay, and `dsir run` goes on from there"
     assert "Traceback" not in said + errors and "✓" not in said
     assert slow.rows("SELECT DISTINCT asset FROM lineage") == [("raw_counts",)]
-    assert not list(slow.home.glob("*/.tmp/*"))  # what was half written is gone
+    assert not list(slow.home.glob("*/.tmp/*"))  # half-written files are gone
     with dg.DagsterInstance.from_config(str(slow.home / "dagster")) as instance:
         [run] = instance.get_runs()
         assert run.status == dg.DagsterRunStatus.CANCELED
@@ -81,20 +81,20 @@ def test_the_second_signal_ends_it_at_once(slow):
     slow.config["raw"][0]["reader"] = "tests.e2e.readers:stuck_after_some"
     process = start(slow)
     wait_for_some(slow, process)
-    time.sleep(4.0)  # it is in the middle of a file that does not come
+    time.sleep(4.0)  # it waits in the middle of a file that hangs
     process.send_signal(signal.SIGINT)
     time.sleep(1.0)
-    assert process.poll() is None  # it waits for the reader, a while
+    assert process.poll() is None  # it waits a while for the reader
     process.send_signal(signal.SIGINT)
     asked = time.monotonic()
     process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - asked < 2
-    assert counted(slow) == 6  # all that was done, though others were under way
+    assert counted(slow) == 6  # everything finished, though others were in progress
     assert slow.workspace().hold(print)  # the home is free
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler of its own for a signal."""
+    """Whether a process handles a signal."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return bool(int(status["SigCgt"], 16) >> (number - 1) & 1)
 
@@ -105,7 +105,7 @@ def catches(pid: int, number: int) -> bool:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_the_command_loads_is_one_word(pipeline, number, code):
     process = start(pipeline)
-    while not catches(process.pid, signal.SIGTERM):  # from then on it loads, for a second or more
+    while not catches(process.pid, signal.SIGTERM):  # from here it loads, for a second or more
         time.sleep(0.005)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)

@@ -74,7 +74,7 @@ def test_a_vanished_partition_of_a_backfill_fails_alone(done):
         raise_on_error=False,
     )
     assert message(result).startswith("1 of 3 outputs of raw_counts failed; the other 2 are materialized")
-    assert "raw_counts[pool.law]: no file of the pool has this shard key any more" in message(result)
+    assert "raw_counts[pool.law]: no file of the pool has this shard key any longer" in message(result)
     made = (
         "SELECT partition FROM lineage WHERE asset = 'raw_counts' GROUP BY ALL HAVING count(*) = 2 ORDER BY 1"
     )

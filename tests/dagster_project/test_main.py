@@ -1,4 +1,4 @@
-"""The command as a process: what it prints arrives whole, its exit code too, and it ends without a word more."""
+"""The command as a process: its output and exit code arrive, and it ends without further output."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def test_failed_partitions_are_the_exit_code(pipeline):
     ("chosen", "used"), [({}, "jemalloc"), ({"ARROW_DEFAULT_MEMORY_POOL": "system"}, "system")]
 )
 def test_memory_of_arrow(chosen, used):
-    """The project's choice holds in every process that opens a pipeline, and the user's goes before it."""
+    """The project's choice holds in every process that opens a pipeline; the user's takes precedence."""
     others = {key: value for key, value in os.environ.items() if key != "ARROW_DEFAULT_MEMORY_POOL"}
     code = (
         "import pyarrow; from dsir_dagster.resources.engine import Engine; Engine(); "

@@ -1,4 +1,4 @@
-"""`dsir prune`: what no configuration refers to is shown, and removed only when told to."""
+"""`dsir prune`: what no configuration refers to is shown, and removed only on request."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.pipeline import sentences
 
 @pytest.fixture
 def dsir(done, monkeypatch):
-    """Call the command line on the pipeline, with as many configurations as are given."""
+    """Call the command line on the pipeline, with one or more configurations."""
     monkeypatch.setenv("DAGSTER_HOME", str(done.home / "dagster"))
 
     def call(*arguments, configs=None):
@@ -60,7 +60,7 @@ def test_a_vanished_shard_and_an_old_version_stay_until_told_to_go(done, dsir, c
     assert dsir("verify") == 0
     assert not any(stage.due for stage in done.run().values())
     assert len(done.picks()) == 20
-    # History stays; and the shard, back again, is counted again.
+    # History stays; once the shard is back, it is counted again.
     assert done.rows("SELECT count(*) FROM lineage WHERE pruned_at IS NOT NULL") == [(4,)]
     done.write("pool/law.jsonl", sentences("law", 40, seed=1))
     assert [output.name for output in done.run()["raw_counts"].due] == ["raw_counts[pool.law]"]

@@ -1,4 +1,4 @@
-"""The commands that read: whatever is not there, may not be written or has a hostile name, they show what there is."""
+"""The commands that read: with absent files, a read-only home or hostile names, they show what there is."""
 
 import io
 import json
@@ -49,11 +49,11 @@ def first_picked(pipeline):
     return pipeline.picks()[0][2]
 
 
-# --- a home that must not be written to -----------------------------------------------------------------------------
+# --- a read-only home -----------------------------------------------------------------------------------------------
 
 
 def test_a_home_on_a_read_only_disk(done, tmp_path):
-    """Every command that reads works, though nothing can be locked, recorded or made; those that write say so."""
+    """Commands that read work though nothing can be locked or written; commands that write say so."""
     mounted = f"mount --bind {tmp_path} {tmp_path} && mount -o remount,bind,ro {tmp_path} && exec " + '"$@"'
     unshare = ["unshare", "-rm", "sh", "-c", mounted, "sh"]
     if (
@@ -91,7 +91,7 @@ def test_a_home_on_a_read_only_disk(done, tmp_path):
         assert len(each.splitlines()) == 1 and "name another folder" in each and home in each
 
 
-# --- files that are not there ---------------------------------------------------------------------------------------
+# --- absent files ---------------------------------------------------------------------------------------------------
 
 
 def test_a_source_that_is_absent_as_a_whole_is_shown_as_it_was(done, dsir):
@@ -134,10 +134,10 @@ def test_one_shard_that_vanished_is_no_absent_source(done, dsir):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A pipeline that ran over hostile sources, ids and names of files."""
+    """A pipeline that ran over hostile sources, ids and file names."""
     pipeline = SmallPipeline(tmp_path_factory.mktemp("hostile"))
     pipeline.config["raw"][0]["source"] = "domain"
-    names = [name for name in HOSTILE if "\udcff" not in name]  # JSON has no such text
+    names = [name for name in HOSTILE if "\udcff" not in name]  # JSON cannot hold it
     for seed, domain in enumerate(("medicine", "law")):
         records = sentences(domain, 2 * len(names), seed=seed)
         for i, record in enumerate(records):
@@ -208,7 +208,7 @@ def test_the_id_of_a_record_that_was_cut_lists_its_pieces(pipeline, dsir):
 
 
 def test_a_run_where_the_terminal_has_no_check_mark(done, dsir, monkeypatch):
-    """As with PYTHONIOENCODING=ascii: marks are ASCII, other characters escapes, and the run goes on to its end."""
+    """As with PYTHONIOENCODING=ascii: marks become ASCII, other characters escapes, and the run goes on."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     code, _, err = dsir(done, "run")
@@ -223,14 +223,14 @@ def test_a_disk_that_is_full_for_dagsters_history(pipeline, dsir, monkeypatch):
     assert dsir(pipeline, "init")[0] == 0
 
     def full(connection, record):
-        connection.execute("PRAGMA max_page_count = 1")  # or what it has
+        connection.execute("PRAGMA max_page_count = 1")  # or as many as it has
 
     sa.event.listen(sa.Engine, "connect", full)
     try:
         code, _, err = dsir(pipeline, "run")
     finally:
         sa.event.remove(sa.Engine, "connect", full)
-    *of_dagster, line = err.splitlines()  # which tells of a record that it could not keep, too
+    *of_dagster, line = err.splitlines()  # it also reports a record that it could not keep
     assert code == 1 and "database or disk is full; what is done stays: make room and start again" in line
     assert str(pipeline.home / "dagster") in line and "Traceback" not in err
     assert not of_dagster or of_dagster[0].startswith("Exception while writing logger call to event log")
@@ -254,7 +254,7 @@ def test_a_configuration_nested_without_end(pipeline, capsys, text):
 
 
 def test_a_step_that_runs_out_of_memory_says_so(pipeline, monkeypatch):
-    """Its own words are none: the name of the partition would stand alone."""
+    """The error has no text of its own: the name of the partition would stand alone."""
 
     def fails(*_):
         raise MemoryError
@@ -278,14 +278,14 @@ def test_an_interrupt_is_one_line(done, dsir, monkeypatch):
 
 
 def shares(out):
-    """Return the sources and shares of the composition that a report shows."""
+    """Return the sources and shares of a report's composition."""
     rows = out.split("Where the documents come from")[1].split("Files")[0].splitlines()[2:]
     return {row.split()[0]: row.split()[2] for row in rows if row}
 
 
 @pytest.fixture
 def two(pipeline, tmp_path):
-    """A configuration that ran, and another one of the same home whose selection has the same name."""
+    """Two configurations of one home with a selection of the same name; the second one ran."""
     pipeline.write_pool()
     pipeline.config["raw"][0]["source"] = "domain"
     other = SmallPipeline(tmp_path / "other")
@@ -314,9 +314,9 @@ def test_report_shows_only_its_own_configurations_versions(two, dsir):
     assert other.errors() == []
     _, out, _ = dsir(other, "report")
     assert shares(out)["law"] == "100.0%"
-    # Mine again: not the newest, and what was measured of it was replaced, so nothing of the other's is shown for it.
+    # Mine again: not the newest, and its evaluation was replaced by the other's, which is not shown for it.
     _, out, _ = dsir(pipeline, "report")
-    assert "configured otherwise was made since" in out and "Where the documents come from" not in out
+    assert "with another configuration was made since" in out and "Where the documents come from" not in out
     [mine] = pipeline.rows(
         "SELECT (metadata->>'tokens')::BIGINT FROM lineage WHERE asset = 'selections' "
         "AND (metadata->>'documents')::BIGINT = 20"
@@ -330,7 +330,7 @@ def test_report_marks_what_is_stale_and_shows_an_override_with_its_own_compositi
     assert done.materialize("selections", partition="picked", documents=7).success
     _, out, _ = dsir(done, "report")
     assert "picked was overridden in the launchpad, `dsir run` goes back: changed: configuration (size" in out
-    assert "Where the documents come from" not in out  # what was measured is of the version before
+    assert "Where the documents come from" not in out  # the evaluation is of the version before
     assert done.materialize("evaluations", partition="picked").success
     _, out, _ = dsir(done, "report")
     assert "overridden in the launchpad" in out and "Where the documents come from" in out

@@ -1,4 +1,4 @@
-"""A refresh is one Dagster run with a step for each asset: what it does, what stops it, what Dagster then shows."""
+"""A refresh is one Dagster run with a step per asset: what it does, what stops it, what Dagster shows after it."""
 
 from dataclasses import replace
 
@@ -77,7 +77,7 @@ def test_a_bad_file_fails_its_step_and_those_after_it_go_on_without_it(pipeline)
         "pool.bad": "FAILED",
         "pool.law": "MATERIALIZED",
     }
-    # Retry from failure begins there, and does what follows from it.
+    # Retry from failure starts there, and goes on downstream.
     again, _ = KnownExecutionState.build_resume_retry_reexecution(pipeline.instance, run)
     assert {key.removeprefix("refresh_") for key in again} == set(GRAPH.versions) - {"target_counts"}
 
@@ -116,12 +116,12 @@ def test_after_a_refresh_dagster_calls_nothing_unsynced(pipeline):
     pipeline.write_pool()
     pipeline.write("law.jsonl", sentences("law", 30, seed=5))
     assert pipeline.errors() == [] and unsynced(pipeline) == {}
-    # Another target: every shard is weighed again, the selection stays.
+    # A new target: every shard is weighed again, the selection stays.
     pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
     stages = pipeline.run()
     assert not stages["selections"].due and stages["weights"].due
     assert unsynced(pipeline) == {}
-    # Another shard.
+    # A new shard.
     pipeline.write("pool/more.jsonl", sentences("medicine", 5, 9))
     assert pipeline.errors() == [] and unsynced(pipeline) == {}
 
@@ -149,7 +149,7 @@ def test_what_is_fresh_keeps_its_plots_and_tables(done):
         of_partition = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=["picked"])
         [record] = done.instance.fetch_materializations(of_partition, limit=1).records
         metadata = record.asset_materialization.metadata.items()
-        # Paths are those of now: this home was copied.
+        # Paths have changed: this home was copied.
         return record.storage_id, {k: v for k, v in metadata if not isinstance(v, dg.PathMetadataValue)}
 
     for asset in ("selections", "evaluations"):
@@ -189,9 +189,9 @@ def test_a_selection_that_is_not_what_it_says_is_not_evaluated(pipeline, monkeyp
 def test_two_refreshes_at_once_in_one_home_wait_for_each_other(pipeline):
     pipeline.write_pool()
     holder = pipeline.workspace()
-    assert holder.hold(print) and not holder.hold(print)
-    assert pipeline.workspace().busy()
-    holder.release()
-    assert not pipeline.workspace().busy()
+    assert holder.lock.hold(print) and not holder.lock.hold(print)
+    assert pipeline.workspace().lock.busy()
+    holder.lock.release()
+    assert not pipeline.workspace().lock.busy()
     list(run_refresh(pipeline.workspace(), pipeline.instance, {"console": silent}))
-    assert not pipeline.workspace().busy()  # the run let go of it
+    assert not pipeline.workspace().lock.busy()  # the run released it

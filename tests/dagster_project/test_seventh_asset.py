@@ -1,4 +1,4 @@
-"""A new asset is one module and one entry: it is then in definitions, `status`, `run`, `verify`, `prune`, SQL."""
+"""A new asset takes one module and one entry, and appears in definitions, `status`, `run`, `verify`, `prune`, SQL."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from tests.assets.lengths import LENGTHS
 
 @pytest.fixture
 def seven(pipeline, monkeypatch):
-    """A pipeline with the lengths of documents as a seventh asset."""
+    """A pipeline with document lengths as a seventh asset."""
     monkeypatch.setitem(GRAPH.assets, LENGTHS.name, LENGTHS)
     pipeline.write_pool()
     return pipeline
@@ -37,7 +37,7 @@ def test_a_seventh_asset_takes_part_in_everything(seven, capsys, monkeypatch):
     assert seven.rows("SELECT count(*) FROM lengths") == seven.rows("SELECT count(*) FROM documents")
     assert not any(stage.due for stage in seven.run().values())
 
-    # A new version of its code makes it alone stale.
+    # A new version of its code makes only this asset stale.
     monkeypatch.setitem(GRAPH.assets, "lengths", replace(LENGTHS, version="2"))
     assert {name for name, stage in seven.run().items() if stage.due} == {"lengths"}
 

@@ -1,4 +1,4 @@
-"""Dagster's records in our storage: all of them there, for others to read, and nobody else's databases touched."""
+"""Dagster's records in our storage: complete, readable by others, without touching other databases."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
 
 def test_dagsters_own_storage_reads_all_in_another_process_meanwhile(instance, tmp_path):
     assert fifty.execute_in_process(instance=instance).success
-    assert list(tmp_path.rglob("index.db-wal"))  # they are still open here
+    assert list(tmp_path.rglob("index.db-wal"))  # still open here
     read = subprocess.run([sys.executable, "-c", READ, tmp_path], capture_output=True, text=True, check=True)
     assert read.stdout.split() == ["1", "50"]
 
@@ -57,7 +57,7 @@ def test_dagsters_own_storage_reads_all_in_another_process_meanwhile(instance, t
 def test_nothing_stays_open_at_the_end(tmp_path):
     with opened(str(tmp_path)) as instance:
         assert fifty.execute_in_process(instance=instance).success
-    # SQLite writes the log back and removes it where nobody holds the database.
+    # SQLite writes the log back and removes it once nobody holds the database.
     assert not list(tmp_path.rglob("*.db-wal"))
 
 
@@ -78,13 +78,13 @@ def test_a_database_is_opened_once_and_its_statements_compiled_once(instance, mo
     monkeypatch.setattr(sa, "create_engine", noted)
     assert fifty.execute_in_process(instance=instance).success
     assert len(compiled) > 100
-    # With and without a partition, of the run's database and of the index.
+    # With and without a partition, from the run's database and from the index.
     assert len(set(map(id, compiled))) < 10
     assert len(opened) <= 4
 
 
 def test_a_database_of_others_is_opened_as_they_ask(instance, tmp_path):
-    """As a reader of the user's own may do, in the same process."""
+    """As a user's own reader may do in the same process."""
     assert fifty.execute_in_process(instance=instance).success
     engine = sa.create_engine(f"sqlite:///{tmp_path}/theirs.db")
     with engine.connect() as connection:
@@ -112,7 +112,7 @@ with opened(sys.argv[1]) as instance:
 
 
 def test_who_watches_a_run_of_another_process_sees_its_events_before_it_ends(instance, tmp_path):
-    """As the page of a run does."""
+    """As a run's page does."""
     seen = Queue()
     instance.watch_event_logs("run", None, lambda entry, _: seen.put(entry.message))
     command = [sys.executable, "-c", WRITE, str(tmp_path)]

@@ -1,4 +1,4 @@
-"""The terminal: data is data there, and a stream that lacks a character is no reason to end."""
+"""The terminal shows data as data, and prints on streams that lack a character."""
 
 import io
 import sys
@@ -7,7 +7,9 @@ import pytest
 import rich.text
 from rich.table import Table
 
-from dsir_dagster.terminal import Terminal, Text, lines, write_anything
+from dsir_dagster.resources import table as typed
+from dsir_dagster.resources.table import Column
+from dsir_dagster.terminal import Terminal, Text, grid, lines, write_anything
 from tests.resources.test_borders import HOSTILE
 
 
@@ -25,7 +27,7 @@ def shown(*objects, width=200, **options):
 def test_nothing_reaches_the_terminal_but_what_prints(made, text):
     printed = shown(made(text))
     assert printed.replace("\n", "").isprintable()
-    if made is not rich.text.Text:  # whose line ends are its own
+    if made is not rich.text.Text:  # its line ends are deliberate
         assert len(printed.splitlines()) == (2 if isinstance(made(text), Table) else 1)
     assert (not printed.startswith("✓") and "\n✓" not in printed) or made is rich.text.Text
 
@@ -43,6 +45,15 @@ def test_markup_is_text():
 def test_columns_are_as_wide_as_what_is_shown():
     rows = shown(table("\x1b[31mred\x1b[0m"), width=80).splitlines()
     assert rows[1].count(r"\x1b[31mred\x1b[0m") == 2
+
+
+def test_a_table_wraps_its_text_and_keeps_its_numbers_whole():
+    columns = [Column("what"), Column("nats\nof it", "signed", 2), Column("state")]
+    rows = [("word " * 20, 1234.5, Text("fresh", "green")), (None, -0.25, "stale\n")]
+    printed = shown(grid(typed.Table(columns, rows)), width=40).splitlines()
+    assert printed[0].split() == ["nats"] and printed[1].split() == ["what", "of", "it", "state"]
+    assert sum(line.count("word") for line in printed) == 20 and not any("…" in line for line in printed)
+    assert "+1,234.50  fresh" in printed[2] and r"-0.25  stale\n" in printed[-1]
 
 
 def test_later_lines_of_a_message_are_indented():

@@ -3,7 +3,7 @@
 import pytest
 
 from dsir_dagster import cli
-from dsir_dagster.resources.workspace import made_from
+from dsir_dagster.resources.verification import made_from, verify_files
 from tests.pipeline import materialization, sentences
 
 
@@ -39,7 +39,7 @@ FOLLOWERS = {
 
 
 def files(pipeline) -> dict[str, bytes]:
-    """Return what all files of outputs hold; reports have the time in them."""
+    """Return the content of all output files except reports, which contain the time."""
     there = (p for kind in STAMPED for p in (pipeline.home / kind).rglob("*") if p.is_file())
     return {str(path.relative_to(pipeline.home)): path.read_bytes() for path in there}
 
@@ -121,8 +121,8 @@ def test_a_distribution_that_was_pinned_on_damaged_counts_is_fitted_again(pipeli
     content = pinned.read_bytes()
     path = pipeline.home / "raw_counts/pool.law.parquet"
     path.write_bytes(path.read_bytes()[:-1])
-    pinned.write_bytes(pinned.read_bytes())  # whatever its time is
-    verified = pipeline.workspace().verify()
+    pinned.write_bytes(pinned.read_bytes())  # whatever its time
+    verified = verify_files(pipeline.workspace())
     assert ("raw_distribution", "first") in verified.followers
     assert not pinned.exists() and pipeline.workspace().plan().raw_distribution.state == "missing"
     assert pipeline.errors() == []
@@ -134,7 +134,7 @@ def test_a_selection_from_weights_that_stayed_when_a_target_came_follows_them(do
     assert done.errors() == []
     path = done.home / "weights/target=medicine/pool.code.parquet"
     path.write_bytes(path.read_bytes()[:-1])
-    assert done.workspace().verify().followers == [("evaluations", "picked"), ("selections", "picked")]
+    assert verify_files(done.workspace()).followers == [("evaluations", "picked"), ("selections", "picked")]
 
 
 def test_what_was_made_from_another_version_of_an_output_is_left_alone():
@@ -171,6 +171,6 @@ def test_a_home_that_was_moved_with_a_damaged_file_is_repaired_like_any(done):
     done.home = home
     for path in sorted((home / "documents").glob("*.parquet")):
         path.write_bytes(path.read_bytes()[:-20])
-    assert len(done.workspace().verify().damages) == 3
+    assert len(verify_files(done.workspace()).damages) == 3
     assert done.errors() == []
     assert done.picks() == picks

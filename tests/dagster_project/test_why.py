@@ -1,4 +1,4 @@
-"""``dsir why`` tells a document's way into a selection, or past it."""
+"""``dsir why`` explains how a document got into a selection, or did not."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from tests.pipeline import SmallPipeline, sentences
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A pipeline that ran, with one document that is too short; the tests here only ask it."""
+    """A pipeline that ran, with one document that is too short; read-only."""
     pipeline = SmallPipeline(tmp_path_factory.mktemp("done"))
     pipeline.write_pool()
     pipeline.write("pool/short.jsonl", sentences("medicine", 1, 9, length=10))
@@ -21,7 +21,7 @@ def done(tmp_path_factory):
 
 @pytest.fixture
 def why(done, capsys, monkeypatch):
-    """Ask ``dsir why``; return its exit code and what it printed."""
+    """Run ``dsir why``; return its exit code and output."""
 
     def ask(doc_id, selection="picked"):
         arguments = ["--config", str(done.config_path), "--home", str(done.home)]

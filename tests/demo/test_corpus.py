@@ -1,7 +1,7 @@
-"""The demo's corpus builder, on a package folder of a few kilobytes that the test makes itself.
+"""The demo's corpus builder, on a generated package folder of a few kilobytes.
 
-Here: what the demo's selection relies on (disjoint splits, bounded passages, same inputs same bytes,
-nothing built twice). Not here: the real packages, which nothing in the tests downloads.
+Here: what the demo's selection relies on (disjoint splits, bounded passages, same inputs same bytes, nothing built
+twice). Not here: the real packages, which no test downloads.
 """
 
 import gzip
@@ -22,14 +22,14 @@ WORDS = "the kidney shows many small cysts of varying size with reduced function
 
 
 def sentence(seed: int, words: int = 30) -> str:
-    """Distinct filler text, the same in each run."""
+    """Return distinct filler text, the same in every run."""
     picks = (hashlib.sha256(f"{seed} {n}".encode()).digest()[0] % len(WORDS) for n in range(words))
     return f"Entry {seed} says " + " ".join(WORDS[pick] for pick in picks) + "."
 
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder laid out like the installed packages, with little in it."""
+    """A small folder laid out like the installed packages."""
     root = tmp_path / "packages"
     for service in ("alpha", "beta", "gamma", "delta", "omega"):
         folder = root / "botocore" / "data" / service / "2020-01-01"
@@ -75,7 +75,7 @@ def packages(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stdlib(tmp_path: Path) -> Path:
-    """A standard library of two modules, one far longer than a passage, and a test that must stay out."""
+    """A standard library of two modules, one far longer than a passage, and a test to leave out."""
     root = tmp_path / "stdlib"
     (root / "test").mkdir(parents=True)
     (root / "long.py").write_text("\n\n".join(f"def f{n}():\n    '''{sentence(n, 60)}'''" for n in range(90)))
@@ -85,7 +85,7 @@ def stdlib(tmp_path: Path) -> Path:
 
 
 def records(path: Path) -> list[dict]:
-    """All records of a shard, whatever its format."""
+    """Return all records of a shard of any format."""
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     if path.suffix == ".gz":
@@ -96,7 +96,7 @@ def records(path: Path) -> list[dict]:
 
 
 def digests(out: Path) -> dict[str, str]:
-    """Digest of every file below a folder."""
+    """Return the digest of every file below a folder."""
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
@@ -137,7 +137,7 @@ def test_pool_train_and_test_share_no_term_and_no_parent(packages, stdlib, tmp_p
     terms = [term for split in splits.values() for record in split for term in record["terms"].split()]
     assert (
         155 < len(terms) == len(set(terms)) <= 160
-    )  # of 160, once each; too few for a document are left out
+    )  # of 160, once each; leftovers too few for a document are dropped
     assert not {"HP:0", "HP:9"} & set(terms)  # undefined, obsolete
 
 

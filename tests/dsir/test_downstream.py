@@ -69,7 +69,7 @@ def test_macro_f1_is_the_mean_of_the_labels_and_micro_that_of_the_documents():
 
 
 def test_input_that_cannot_be_used_is_refused():
-    with pytest.raises(ValueError, match="2 documents: expected at least 2, and 2 words that stand in 2"):
+    with pytest.raises(ValueError, match="2 documents: expected at least 2, and 2 words that occur in 2"):
         learn_vectors(["a b c", "d e f"], 0)
     vectors = learn_vectors(TRAIN[0], 0)
     with pytest.raises(ValueError, match="train: 1 labels of 2 texts"):

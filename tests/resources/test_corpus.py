@@ -26,6 +26,7 @@ from dsir_dagster.resources.corpus import (
     tables,
 )
 from dsir_dagster.resources.corpus.fields import RecordFields
+from dsir_dagster.resources.corpus.files import shard_key
 from dsir_dagster.resources.corpus.lines import LineBlock
 from dsir_dagster.resources.settings import RawSource, Reader, Target
 
@@ -96,11 +97,9 @@ def test_discover_keys_sorted_and_hidden_files_left_out(tmp_path):
 
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=300))
 def test_shard_keys_are_accepted_by_dagster(name):
-    from dsir_dagster.resources.corpus.files import _shard_key
-
-    key = _shard_key("pool", name)
+    key = shard_key("pool", name)
     assert re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key) and len(key) <= 200
-    assert key == _shard_key("pool", name)
+    assert key == shard_key("pool", name)
 
 
 def test_discover_single_file_and_fixed_folder(tmp_path):
@@ -332,7 +331,7 @@ def parse(content: bytes, fields=FIELDS, fast=True):
     else:
         starts, ends = block.bounds()
         pairs = zip(starts.tolist(), ends.tolist(), strict=True)
-        batch = lines._parse_lines(((i, content[s:e]) for i, (s, e) in enumerate(pairs)), fields)
+        batch = lines.parse_lines(((i, content[s:e]) for i, (s, e) in enumerate(pairs)), fields)
     columns = [c if c is None else c.to_pylist() for c in (batch.texts, batch.ids, batch.sources)]
     return batch.rows.tolist(), *columns, batch.rejected, batch.n_bytes
 
@@ -431,7 +430,7 @@ def test_blocks_do_not_matter(tmp_path_factory, content, block_bytes, final):
 
 
 def test_the_fast_path_is_taken(monkeypatch):
-    monkeypatch.setattr(lines, "_parse_lines", None)
+    monkeypatch.setattr(lines, "parse_lines", None)
     content = b'{"text":"a","id":3}\r\n{"text":"b","id":4,"m":{"s":"x"}}\n{"m":{"t":"c"}}'
     assert parse(content)[:4] == ([0, 1, 2], ["a", "b", "c"], ["3", "4", None], [None, "x", None])
 
@@ -518,7 +517,7 @@ def test_a_csv_is_texts_an_empty_one_is_no_id(tmp_path):
 
 
 def test_numbers_are_read_fast(monkeypatch):
-    monkeypatch.setattr(lines, "_parse_lines", None)
+    monkeypatch.setattr(lines, "parse_lines", None)
     for ids, expected in (
         ([b"null", b"1", b"2"], [None, "1", "2"]),
         ([b"null", b"1.0", b"2"], [None, "1", "2"]),

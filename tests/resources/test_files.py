@@ -18,6 +18,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dsir_dagster.resources.corpus import CorpusError, content_stamp, discover, expand
+from dsir_dagster.resources.corpus.files import modified_of, tag_of
 from dsir_dagster.resources.settings import RawSource, Reader
 from tests.pipeline import sentences
 from tests.resources.test_corpus import TEXT, read, source, zstd
@@ -122,7 +123,7 @@ def test_other_encodings_of_unicode_are_decoded(tmp_path, encoding, compress, bl
 
 def test_an_encoding_that_is_begun_and_not_kept_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(LINES.decode().encode("utf-16") + b"x")
-    with pytest.raises(CorpusError, match=r"a\.jsonl: begins as utf-16.*, and is not: .*UTF-8"):
+    with pytest.raises(CorpusError, match=r"a\.jsonl: begins as utf-16.*, but is not: .*UTF-8"):
         read(tmp_path / "a.jsonl")
 
 
@@ -175,7 +176,7 @@ def test_a_folder_with_brackets_is_no_pattern(pipeline, pattern):
     pipeline.write("pool/part.jsonl", sentences("law", 40, seed=1))
     pipeline.config["raw"][0]["uri"] = f"data/{pattern}"
     workspace = pipeline.workspace()
-    [shard] = workspace.discover()
+    [shard] = workspace.discovery.shards()
     assert shard.uri == str(folder / "data/pool/part.jsonl") and shard.shard in (
         "pool.part",
         "pool.pool.part",
@@ -189,7 +190,7 @@ def test_a_missing_file_in_a_folder_with_brackets_is_named_as_it_is(pipeline):
     pipeline.folder = folder
     pipeline.config["raw"][0]["uri"] = "gone.jsonl"
     with pytest.raises(CorpusError, match=re.escape(f"{folder}/gone.jsonl: no such file")):
-        pipeline.workspace().discover()
+        pipeline.workspace().discovery.shards()
 
 
 def test_what_lies_in_the_home_is_left_out(pipeline):
@@ -314,11 +315,11 @@ def test_a_store_without_times_is_seen_to_change_in_a_process_that_lives_on(
     pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
     put(store, "a.jsonl", [{"id": "1", "text": "first"}])
     workspace = pipeline.workspace()
-    before = {file.shard: file.stamp for file in workspace.discover()}
-    assert {file.shard: file.stamp for file in workspace.discover()} == before
+    before = {file.shard: file.stamp for file in workspace.discovery.shards()}
+    assert {file.shard: file.stamp for file in workspace.discovery.shards()} == before
     put(store, "a.jsonl", [{"id": "1", "text": "other"}])  # the same size
     put(store, "b.jsonl", [{"id": "2", "text": "new"}])
-    after = {file.shard: file.stamp for file in workspace.discover()}
+    after = {file.shard: file.stamp for file in workspace.discovery.shards()}
     assert set(after) == {"pool.a", "pool.b"} and after["pool.a"] != before["pool.a"]
     stored = pipeline.rows("SELECT shard, stamp FROM shards ORDER BY ALL")
     assert stored == sorted(after.items())
@@ -328,25 +329,23 @@ def test_a_tag_saves_reading_the_file_for_its_stamp(pipeline, store):
     pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
     put(store, "a.jsonl", [{"id": "1", "text": "first"}])
     Store.broken.add("/pool/a.jsonl")
-    [file] = pipeline.workspace().discover()
+    [file] = pipeline.workspace().discovery.shards()
     assert file.stamp.startswith("ETag ")
 
 
 @pytest.mark.parametrize("tag", ['W/"weak"', "", None])
 def test_what_is_no_tag_is_none(tag):
-    from dsir_dagster.resources.corpus.files import _modified, _tag
-
-    assert _tag({"ETag": tag}) is None
-    assert _tag({"ETag": tag, "generation": 7}) == "generation 7"
-    assert _modified({"created": 5.0}) == 0.0
-    assert _modified({"Last-Modified": "Mon, 30 Nov 2026 01:00:00 GMT"}) == 1796000400.0
+    assert tag_of({"ETag": tag}) is None
+    assert tag_of({"ETag": tag, "generation": 7}) == "generation 7"
+    assert modified_of({"created": 5.0}) == 0.0
+    assert modified_of({"Last-Modified": "Mon, 30 Nov 2026 01:00:00 GMT"}) == 1796000400.0
 
 
 def test_an_exception_of_a_store_fails_its_own_partition_and_no_other(pipeline, store):
     pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
     for name in ("law", "medicine"):
         put(store, f"{name}.jsonl", sentences(name, 40, seed=1))
-    pipeline.workspace().discover()
+    pipeline.workspace().discovery.shards()
     Store.broken.add("/pool/law.jsonl")
     stages = pipeline.run()
     [message] = stages["raw_counts"].errors

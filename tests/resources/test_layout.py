@@ -123,7 +123,7 @@ def test_memory_is_bounded_by_the_block(tmp_path):
 
 
 def test_the_elements_of_an_array_take_the_fast_path(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "_parse_lines", None)
+    monkeypatch.setattr(lines, "parse_lines", None)
     path = tmp_path / "a.json"
     path.write_text(json.dumps([{"text": "a"}, {"text": "b"}], indent=2))
     assert read(path)[1] == ["a", "b"]

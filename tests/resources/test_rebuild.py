@@ -23,6 +23,7 @@ from dsir_dagster import cli
 from dsir_dagster.resources import catalog as catalog_module
 from dsir_dagster.resources.catalog import VERSION, Catalog
 from dsir_dagster.resources.database import CatalogDamaged
+from dsir_dagster.resources.verification import rebuild_catalog
 from tests.pipeline import sentences
 from tests.resources.test_catalog import START, lineage
 
@@ -66,7 +67,7 @@ def test_a_damaged_catalog_is_said_to_be_so_and_made_again_with_nothing_recomput
     assert str(path) in message and "dsir verify --rebuild" in message
     assert call(done, "verify", "--rebuild") == 0
     text = capsys.readouterr().out
-    assert "was made again" in text and ("there was no copy" in text) == (copy == "without a copy")
+    assert "was rebuilt" in text and ("there was no copy" in text) == (copy == "without a copy")
     assert (done.home / "damaged/catalog.duckdb").exists() == (how != "gone")
     assert call(done, "status") == 0
     assert "everything is fresh" in capsys.readouterr().out
@@ -85,7 +86,7 @@ def test_both_versions_of_a_selection_and_the_newest_evaluation_are_taken_from_l
     before = [done.rows(question) for question in (compared, versions, EVALUATIONS)]
     for name in ("catalog.duckdb", "catalog.backup.duckdb"):
         (done.home / name).unlink()
-    done.workspace().rebuild()
+    rebuild_catalog(done.workspace())
     assert [done.rows(question) for question in (compared, versions, EVALUATIONS)] == before
     assert not any(stage.due for stage in done.run().values())
 
@@ -98,7 +99,7 @@ def test_changes_are_named_though_the_weights_behind_an_old_version_are_not_know
     assert before
     for name in ("catalog.duckdb", "catalog.backup.duckdb"):
         (done.home / name).unlink()
-    done.workspace().rebuild()
+    rebuild_catalog(done.workspace())
     assert done.rows(moved) == before
     reasons = {row[0] for row in done.rows("SELECT why FROM selection_changes('picked')")}
     assert "not known: how its shard was weighed is not in the catalog any more" in reasons
@@ -110,7 +111,7 @@ def test_an_output_whose_file_is_not_what_was_written_is_not_taken_from_its_line
     file = done.home / "weights/target=medicine/pool.law.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     (done.home / "lineage/raw_counts/pool.code.json").write_text("{ no JSON")
-    rebuilt = done.workspace().rebuild()
+    rebuilt = rebuild_catalog(done.workspace())
     assert rebuilt.rejected == [str(done.home / "lineage/weights/pool.law.json")]
     assert not {("weights", "pool.law"), ("raw_counts", "pool.code")} & done.workspace().latest().keys()
     due = [output.name for stage in done.run().values() for output in stage.due]
@@ -125,15 +126,15 @@ def test_shards_that_vanished_stay_vanished_in_a_catalog_made_of_stamps_alone(do
     (done.data / "pool/law.jsonl").unlink()
     for name in ("catalog.duckdb", "catalog.backup.duckdb"):
         (done.home / name).unlink()
-    done.workspace().rebuild()
+    rebuild_catalog(done.workspace())
     assert done.rows("SELECT shard FROM shards WHERE vanished_at IS NOT NULL") == [("pool.law",)]
-    assert done.workspace().vanished() == ["pool.law"]
+    assert done.workspace().discovery.vanished() == ["pool.law"]
 
 
 def test_a_catalog_that_can_be_read_is_made_again_with_its_whole_history(done):
     history = "SELECT * FROM lineage ORDER BY ALL"
     before = done.rows(history)
-    rebuilt = done.workspace().rebuild()
+    rebuilt = rebuild_catalog(done.workspace())
     assert (rebuilt.source, rebuilt.kept, rebuilt.added) == (done.home / "catalog.duckdb", len(before), 0)
     assert done.rows(history) == before and not (done.home / "damaged").exists()
 
@@ -171,7 +172,7 @@ def test_an_older_file_in_the_place_of_the_catalog_is_noticed(tmp_path):
         lambda: catalog.record([lineage(partition="third")]),
         Catalog(tmp_path).latest,
     ):
-        with pytest.raises(CatalogDamaged, match="1 of 2 transactions"):
+        with pytest.raises(CatalogDamaged, match="1 of 2 recorded transactions"):
             attempt()
     catalog.rebuild(lambda outputs: [True] * len(outputs))
     assert {partition for _, partition in catalog.latest()} == {"first", "second"}
@@ -234,7 +235,7 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
     }
     (done.home / "catalog.duckdb").unlink()
     (done.home / "catalog.backup.duckdb").unlink()
-    done.workspace().rebuild()
+    rebuild_catalog(done.workspace())
     assert not any(stage.due for stage in done.run().values())
     assert (done.picks(), done.rows(EVALUATIONS)) == (picks, measured)
 

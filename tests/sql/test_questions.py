@@ -589,7 +589,7 @@ def test_a_version_whose_files_are_gone_is_told_of_and_not_compared(copy):
     compared = {row["side"]: row["number"] for row in ask(copy, "FROM compared_versions('picked')")}
     assert compared == {"old": NEW_SHARD, "new": TARGET}
     with pytest.raises(
-        ConfigError, match=rf"no files of version '5' any more.*{versions[VANISHED]}, made .*, pruned"
+        ConfigError, match=rf"the files of version '5'.*{versions[VANISHED]}, made .*, pruned"
     ):
         shown(copy, old="5")
     with pytest.raises(ConfigError, match=rf"{versions[CHANGED_FILE]}, made [-0-9: ]*, files gone"):
@@ -622,14 +622,14 @@ def test_the_command_says_so_where_there_is_nothing_to_show(history, copy):
         "DELETE FROM lineage WHERE asset = 'selections' AND fingerprint <> ?",
         picks(copy, 3)[0]["version"],
     )
-    assert "nothing to compare: of selection 'picked' there is version 1 (" in shown(copy)
+    assert "nothing to compare: selection 'picked' has version 1 (" in shown(copy)
 
 
 @pytest.mark.parametrize(
     ("selection", "old", "words"),
     [
         ("nothing", None, "no selection 'nothing' was made; there are: both, picked, top"),
-        ("picked", "9", "no version '9'; there is version 1 .*, version 6"),
+        ("picked", "9", "no version '9'; it has version 1 .*, version 6"),
     ],
 )
 def test_the_command_refuses_an_unknown_name_with_what_there_is(history, selection, old, words):

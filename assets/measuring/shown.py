@@ -1,0 +1,165 @@
+"""How Dagster and the lineage show the numbers of an evaluation.
+
+What belongs here: which numbers are shown singly, notes on them, tables and plots. What does not: the numbers
+(``measures.py``), the report (``assets/report/``), how plots are drawn (``resources/plots.py``).
+"""
+
+from dsir_dagster.assets.measuring.baselines import Pick, other_methods
+from dsir_dagster.assets.measuring.measures import Metrics, TargetTexts
+from dsir_dagster.resources import plots
+from dsir_dagster.resources.plan import Output
+from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
+from dsir_dagster.resources.snapshot import Snapshot
+from dsir_dagster.resources.table import Column, Table
+
+#: KL reductions, as measured: on all held-out text, and on a sample under three views of its n-grams.
+MAIN = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
+#: Scores of models trained on the picks, and their names in the table of methods.
+MODELS = {"proxy_loss": "proxy loss", "f1_macro": "F1, macro", "f1_micro": "F1, micro"}
+#: Picks whose numbers Dagster shows, and the suffixes of the numbers' names.
+PICKS = {"selection": "", TOP_K: "_top_k", RANDOM: "_random"}
+#: Numbers that Dagster shows singly, as (metric, pick, statistic); the rest is in the tables and in the catalog.
+SHOWN = {
+    "kl_reduction": ("kl_reduction", "selection", "value"),
+    "kl_reduction_low": ("kl_reduction", "selection", "low"),
+    "kl_reduction_high": ("kl_reduction", "selection", "high"),
+    "kl_reduction_top_k": ("kl_reduction", TOP_K, "value"),
+    "kl_reduction_random": ("kl_reduction", RANDOM, "value"),
+    "kl_reduction_random_sd": ("kl_reduction", RANDOM, "sd"),
+    **{metric: (metric, "selection", "value") for metric in MAIN[1:]},
+    **{f"{metric}{end}": (metric, pick, "value") for metric in MODELS for pick, end in PICKS.items()},
+    "effective_sample_size": ("effective_sample_size", "pool", "value"),
+    "top_k_agreement": ("agreement", TOP_K, "value"),
+    "seed_agreement": ("agreement", "seed", "value"),
+    **{
+        f"{pick}_{metric}": (metric, pick, "value")
+        for pick, metrics in {
+            "selection": (
+                "tokens",
+                "mean_tokens",
+                "median_tokens",
+                "distinct_ngrams",
+                "duplicates",
+                "in_target",
+                "in_holdout",
+            ),
+            "pool": ("in_holdout", "mean_tokens", "median_tokens"),
+        }.items()
+        for metric in metrics
+    },
+}
+#: Numbers that are whole.
+COUNTED = ("tokens", "duplicates", "in_target", "in_holdout")
+
+
+def metadata(
+    snapshot: Snapshot,
+    source: Output,
+    selection: Selection,
+    picks: dict[str, Pick],
+    ngrams: int,
+    metrics: Metrics,
+) -> dict[str, int | float | str]:
+    """Return the numbers that Dagster and the lineage show, with a note on anything noteworthy."""
+    numbers = {
+        name: metrics.get(metric, pick, statistic=statistic)
+        for name, (metric, pick, statistic) in SHOWN.items()
+    }
+    with_holdout = all(snapshot.settings.target(target).holdout for target in selection.targets)
+    settings = snapshot.settings.evaluation
+    notes = []
+    if leaked := int(metrics.get("in_holdout") or 0):
+        notes.append(
+            f"{leaked:,} of the selected documents are in the holdout, word for word, which makes measures on it too "
+            "good; take them out of the holdout or of the pool"
+        )
+    if settings.downstream and numbers["f1_macro"] is None:
+        notes.append(
+            f"no target of the selection has a holdout and a field {settings.downstream.label!r}: no F1 is measured"
+        )
+    compared = {*other_methods(snapshot, selection)} - {selection.method}
+    if absent := sorted(compared - picks.keys()):
+        notes.append(f"no document of {', '.join(absent)} fits into the budget")
+    return {
+        "documents": len(picks["selection"]),
+        "selection_version": source.fingerprint,
+        **{
+            name: int(value) if SHOWN[name][0] in COUNTED else value
+            for name, value in numbers.items()
+            if value is not None
+        },
+        "random_selections": settings.random_seeds,
+        "sampled_ngrams": ngrams,
+        "measured_on": "held-out target text" if with_holdout else "the fitted target text (no holdout)",
+        **({"note": "; ".join(notes)} if notes else {}),
+    }
+
+
+def tables(
+    selection: Selection,
+    targets: list[TargetTexts],
+    names: list[str],
+    composition: list[tuple[str, float, float]],
+    metrics: Metrics,
+) -> dict[str, Table | plots.Plot]:
+    """Return what Dagster shows as tables and plots.
+
+    Parameters
+    ----------
+    names : list of str
+        The picks: selection, other methods, baselines.
+    """
+    labels = {name: name.replace("_", "-") for name in names} | {"selection": "selection"}
+
+    def bounds(metric: str, target: str = "") -> dict[str, tuple[float, float, float]]:
+        return {labels[name]: metrics.bounds(metric, name, target) for name in names}
+
+    by_target = [(target.name, bounds("kl_reduction", target.name)) for target in targets]
+    shown: dict[str, Table | plots.Plot] = {"KL reduction, plot": plots.kl_reduction(by_target)}
+    measured = [metric for metric in MAIN if metrics.get(metric) is not None]
+    labelled = zip(("selecting hash", "independent hash", "not hashed"), measured[1:], strict=False)
+    if views := [(label, bounds(metric)) for label, metric in labelled]:
+        shown["KL reduction over random, plot"] = plots.kl_over_random(views)
+
+    models = [metric for metric in MODELS if metrics.get(metric) is not None]
+
+    def row(name: str) -> list[object]:
+        return [
+            selection.method if name == "selection" else labels[name],
+            *(metrics.bounds(metric, name) for metric in measured),
+            *(tuple(metrics.get(each, name, statistic=of) for of in ("value", "sd")) for each in models),
+            *(metrics.get(each, name) for each in ("tokens", "mean_tokens", "distinct_ngrams")),
+            None if name == "selection" else metrics.get("agreement", name),
+        ]
+
+    over = ("over random", "over random, independent hash", "over random, not hashed")
+    columns = [
+        Column("picks"),
+        *(Column(each, "interval") for each in ("KL reduction", *over[: len(measured) - 1])),
+        *(Column(MODELS[metric], "spread") for metric in models),
+        Column("tokens", "number", 0),
+        Column("mean length", "number", 1),
+        Column("distinct n-grams in 1,000", "number", 0),
+        Column("same documents as the selection", "share"),
+    ]
+    by_metric = [
+        (each.target or "all", each.metric, each.pick, each.statistic, each.value)
+        for each in metrics.rows
+        if not each.source
+    ]
+    return shown | {
+        "composition, plot": plots.composition(composition),
+        "methods side by side": Table(columns, [row(name) for name in names]),
+        "composition": Table(
+            [Column("source"), Column("pool share", "share"), Column("selection share", "share")],
+            composition[:50],
+        ),
+        "all metrics": Table(
+            [
+                *(Column(name) for name in ("target", "metric", "pick", "statistic")),
+                Column("value", "number"),
+            ],
+            by_metric,
+        ),
+    }

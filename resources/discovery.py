@@ -1,0 +1,255 @@
+"""The files of sources and targets as they are now: found, stamped, and matched with the shards that are recorded.
+
+What belongs here: which shard a file is, whether it changed, and which shards have lost their files. What does not:
+listing and reading files (``resources/corpus/``), what follows from a change (``resources/plan.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dsir_dagster.resources.catalog import Catalog
+from dsir_dagster.resources.corpus import (
+    CorpusError,
+    FileInfo,
+    Shard,
+    content_stamp,
+    discover,
+    expand,
+    file_exists,
+)
+from dsir_dagster.resources.engine import Engine
+from dsir_dagster.resources.lineage import Lineage
+from dsir_dagster.resources.plan import ShardFile, fingerprint
+from dsir_dagster.resources.settings import Settings, Target
+
+#: Begins the stamp of a file that cannot be read.
+UNREADABLE = "unreadable"
+
+#: A row of the table ``shards``.
+Row = Mapping[str, Any]
+
+
+class Discovery:
+    """Finds the files of one pipeline.
+
+    Parameters
+    ----------
+    settings : Settings
+    home : Path
+        DSIR_HOME, whose files are no corpus.
+    catalog : Catalog
+        Remembers the shards.
+    engine : Engine
+        Reads files.
+    """
+
+    def __init__(self, settings: Settings, home: Path, catalog: Catalog, engine: Engine) -> None:
+        self._settings = settings
+        self._home = home
+        self._catalog = catalog
+        self._engine = engine
+
+    def shards(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
+        """Find the files of every source and stamp those that are new or changed.
+
+        :func:`kept_stamp` says which files keep their stamp; every other one is read once to hash it. A new file with
+        the content of a shard whose own file is gone was renamed: it is this shard from now on, unless another file
+        has a name that stands for the shard. What is found and what is gone is recorded in the table ``shards``, if
+        the home is writable. Files in DSIR_HOME are left out.
+
+        Parameters
+        ----------
+        absent : dict, optional
+            Takes, by ``source <name>``, why a source has no files; its shards are then those of the last time.
+            Without this argument, a source without files is an error.
+
+        Raises
+        ------
+        CorpusError
+            A source matches no file, or two files have the same key.
+        """
+        rows: list[Row] = self._catalog.query("known_shards").to_pylist()
+        found: list[Shard] = []
+        for source in self._settings.raw:
+            try:
+                found += discover(source, self._home)
+            except CorpusError as error:
+                if absent is None:
+                    raise
+                absent[f"source {source.name}"] = str(error)
+                found += [
+                    Shard(
+                        row["uri"],
+                        row["size"],
+                        row["modified"],
+                        row["stamp"],
+                        key=row["shard"],
+                        source=row["source"],
+                    )
+                    for row in rows
+                    if row["source"] == source.name and not row["vanished"]
+                ]
+        _refuse_equal_keys(found)
+        known = {row["uri"]: row for row in rows}
+        stamps = {
+            shard: stamp for shard in found if (stamp := kept_stamp(shard, known.get(shard.uri))) is not None
+        }
+        new = [shard for shard in found if shard not in stamps]
+        stamps |= zip(new, self._engine.map_blocks(_stamp, new), strict=True)
+        files = [
+            ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, stamps[shard])
+            for shard in found
+        ]
+        missing = self._without_file(rows, files)
+        files = renamed(files, rows, missing)
+        if self._catalog.writable:
+            self._record(rows, files, missing)
+        return files
+
+    def _without_file(self, rows: Sequence[Row], files: list[ShardFile]) -> set[str]:
+        """Return the recorded shards of the configured sources that no file is named for, and whose file is gone."""
+        sources = {source.name for source in self._settings.raw}
+        there, named = {file.uri for file in files}, {file.shard for file in files}
+        unnamed = [row for row in rows if row["source"] in sources and row["shard"] not in named]
+        # Another configuration of this home may have a source of the same name with other files.
+        doubtful = [row["uri"] for row in unnamed if not row["vanished"] and row["uri"] not in there]
+        exists = dict(zip(doubtful, self._engine.map_blocks(file_exists, doubtful), strict=True))
+        return {row["shard"] for row in unnamed if not exists.get(row["uri"], False)}
+
+    def _record(self, rows: Sequence[Row], files: list[ShardFile], missing: set[str]) -> None:
+        """Record what is new, changed, gone or back in the table ``shards``; write nothing if nothing is."""
+        recorded = {row["shard"]: row for row in rows}
+        there = {file.shard for file in files}
+        gone = [shard for shard in sorted(missing - there) if not recorded[shard]["vanished"]]
+        back = sorted(shard for shard in there & recorded.keys() if recorded[shard]["vanished"])
+        if gone or back:
+            self._catalog.record_vanished(gone, back)
+        changed = [
+            vars(file)
+            for file in files
+            if not file.stamp.startswith(UNREADABLE)
+            and any(recorded.get(file.shard, {}).get(name) != value for name, value in vars(file).items())
+        ]
+        if changed:
+            self._catalog.record_shards(pa.Table.from_pylist(changed))
+
+    def vanished(self) -> list[str]:
+        """Return the recorded shards of the configured sources whose files are gone, sorted."""
+        sources = [source.name for source in self._settings.raw]
+        return self._catalog.query("vanished_shards", sources=sources)["shard"].to_pylist()
+
+    def target_stamps(
+        self, latest: Mapping[tuple[str, str], Lineage], absent: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the stamp of every target, by name.
+
+        Parameters
+        ----------
+        latest : mapping of (asset, partition) to Lineage
+        absent : dict, optional
+            Takes, by ``target <name>``, why the files of a target that was counted cannot be read; its stamp is then
+            that of the last time.
+        """
+        stamps = {}
+        for target in self._settings.targets:
+            stamp = _target_stamp(target, self._home)
+            counted = latest.get(("target_counts", target.name))
+            if absent is not None and counted and stamp.startswith(UNREADABLE):
+                absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
+                stamp = counted.inputs["file"]
+            stamps[target.name] = stamp
+        return stamps
+
+
+def _refuse_equal_keys(shards: list[Shard]) -> None:
+    by_key: dict[str, str] = {}
+    for shard in shards:
+        if by_key.setdefault(shard.key, shard.uri) != shard.uri:
+            raise CorpusError(
+                f"{by_key[shard.key]} and {shard.uri}: both files have the shard key '{shard.key}'; "
+                "rename one of their sources"
+            )
+
+
+def kept_stamp(shard: Shard, row: Row | None) -> str | None:
+    """Return the stamp of a file if it is known without reading the file.
+
+    It is the tag that the file's store gives; else the stamp of the last time, if path, size and modification time
+    are unchanged. A file without a modification time is read every time: equal sizes prove nothing.
+
+    Parameters
+    ----------
+    shard : Shard
+        The file as it is now.
+    row : mapping or None
+        The row of the table ``shards`` that has this file.
+    """
+    if shard.tag is not None:
+        return shard.tag
+    if row is None or not shard.modified:
+        return None
+    same = (row["uri"], row["size"], row["modified"]) == (shard.uri, shard.size, shard.modified)
+    return row["stamp"] if same else None
+
+
+def renamed(files: list[ShardFile], rows: Sequence[Row], missing: Collection[str]) -> list[ShardFile]:
+    """Give renamed files the keys of the shards that they are.
+
+    Parameters
+    ----------
+    files : list of ShardFile
+        Under their present names, with the keys that these stand for.
+    rows : sequence of mapping
+        The recorded shards: shard, source, uri, stamp.
+    missing : collection of str
+        Those of them that no file is named for, and whose file is gone or has another name now.
+
+    Returns
+    -------
+    list of ShardFile
+        In the same order, which has no influence on which file is which shard.
+    """
+    recorded = {row["shard"] for row in rows}
+    free = sorted((row for row in rows if row["shard"] in missing), key=lambda row: row["shard"])
+    at = {(row["source"], row["uri"]): row["shard"] for row in free}  # renamed before, to this name
+    taken = {(file.source, file.uri) for file in files} & at.keys()
+    keys: dict[tuple[str, str], str] = {name: at[name] for name in taken}
+    of_content: dict[tuple[str, str], list[str]] = {}
+    for row in free:
+        if (row["source"], row["uri"]) not in taken:
+            of_content.setdefault((row["source"], row["stamp"]), []).append(row["shard"])
+    for file in sorted(files, key=lambda file: file.shard):
+        name = file.source, file.uri
+        if (
+            name not in keys
+            and file.shard not in recorded
+            and (same := of_content.get((file.source, file.stamp)))
+        ):
+            keys[name] = same.pop(0)
+    return [replace(file, shard=keys.get((file.source, file.uri), file.shard)) for file in files]
+
+
+def _stamp(file: FileInfo) -> str:
+    """Stamp a file by its tag or its content; the stamp of an unreadable one says so, and its partition will fail."""
+    try:
+        return file.tag or content_stamp(file.uri)
+    except (CorpusError, OSError) as error:
+        return f"{UNREADABLE}: {error}"
+
+
+def _target_stamp(target: Target, home: Path) -> str:
+    """Hash a target's files and its held-out files, in order."""
+    parts: dict[str, str] = {}
+    for role, uri in (("train", target.uri), ("holdout", target.holdout)):
+        try:
+            files = expand(uri, home) if uri else []
+        except CorpusError as error:
+            return f"{UNREADABLE}: {error}"
+        parts |= {f"{role} {index}": _stamp(file) for index, file in enumerate(files)}
+    return fingerprint(parts)

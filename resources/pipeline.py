@@ -1,0 +1,42 @@
+"""The pipeline as a Dagster resource.
+
+What belongs here: what a code location configures, and what happens to it at the end of a run. What does not: the
+pipeline itself (``resources/workspace.py``).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import dagster as dg
+
+from dsir_dagster.resources.workspace import Workspace
+
+
+class PipelineResource(dg.ConfigurableResource):
+    """The pipeline that a code location serves.
+
+    Attributes
+    ----------
+    config : str
+        Path of the YAML file.
+    home : str
+        DSIR_HOME: where outputs and the catalog are.
+    threads : int
+        0: the cores this process may run on.
+    """
+
+    config: str
+    home: str
+    threads: int = 0
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The workspace, opened at first use."""
+        return Workspace(Path(self.config), Path(self.home), self.threads or None)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Release the home at the end of a run that held it."""
+        if "workspace" in self.__dict__:
+            self.workspace.lock.release()
