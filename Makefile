@@ -27,12 +27,13 @@ VENV = .venv/bin/python
 BASE = .venv/.installed
 TEST = .venv/.installed-test
 PAPER = .venv/.installed-paper
+CLUSTER = .venv/.installed-cluster
 CORPUS = .dsir/demo/packages/.installed
 # A .venv whose Python is gone is recreated.
-$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER))
+$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER) $(CLUSTER))
 DEMO = --config demo/dsir.yaml
 
-.PHONY: help setup demo corpus dev test test-slow e2e lint bench bench-backfill bench-refresh paper clean
+.PHONY: help setup demo corpus dev test test-slow e2e e2e-cluster lint bench bench-backfill bench-refresh paper clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -56,6 +57,9 @@ test-slow: $(TEST) ## tests that take minutes
 
 e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
+
+e2e-cluster: $(CLUSTER) ## tests on a Ray cluster of two nodes on this machine
+	@.venv/bin/pytest -m cluster tests/cluster
 
 lint: $(TEST) ## style, format and types
 	@.venv/bin/ruff check .
@@ -98,6 +102,11 @@ $(TEST): pyproject.toml constraints.txt | $(VENV)
 	@echo 'Installing the project and its test packages into .venv (up to a minute or two)'
 	@$(INSTALL) -e '.[test]' -c constraints.txt || $(FAILED)
 	@touch $(BASE) $@
+
+$(CLUSTER): pyproject.toml constraints.txt | $(VENV)
+	@echo 'Installing Ray into .venv'
+	@$(INSTALL) -e '.[test,ray]' -c constraints.txt || $(FAILED)
+	@touch $@ $(TEST)
 
 # uv picks the build of PyTorch without CUDA; pip takes what its index has.
 $(PAPER): pyproject.toml constraints.txt | $(VENV)

@@ -188,7 +188,7 @@ def output_of(plan: Plan, selection: Output) -> Output:
 
 EVALUATIONS = Asset(
     name="evaluations",
-    version="3",
+    version="4",
     description=(
         "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
         "same under an independent hash and without hashing; effective sample size, agreement with top-k and with "

@@ -132,7 +132,7 @@ class Ray:
     ) -> Iterator[tuple[int, R | Exception] | None]:
         """As :meth:`dsir_dagster.resources.compute.Compute.map_outputs`."""
         shared = self._ray.put(function)
-        board = self._ray.remote(num_cpus=0)(_Board).remote()
+        board = self._board()
         told: dict[int, dict[str, int]] = {}
         remaining = enumerate(items)
         running: dict[Any, int] = {}
@@ -153,6 +153,13 @@ class Ray:
         finally:
             self._cancel(running)
             self._ray.kill(board)
+
+    def _board(self) -> Any:
+        """Start the board on this machine, with which it ends: a node that is lost takes no progress with it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+        return self._ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
     def stop(self) -> None:
         """As :meth:`dsir_dagster.resources.compute.Compute.stop`."""

@@ -6,6 +6,7 @@ import pytest
 
 from dsir_dagster.resources import workspace
 from dsir_dagster.resources.compute import Threads
+from dsir_dagster.resources.store import TEMPORARY
 from tests.compute import BadCluster
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
@@ -48,6 +49,7 @@ def outcome(small):
         for path in small.home.rglob("*")
         if path.is_file()
         and path.name != "report.html"
+        and TEMPORARY not in path.parts  # what a killed process left
         and not str(path.relative_to(small.home)).startswith(("catalog.", "lineage/"))
     }
     measured = small.rows(

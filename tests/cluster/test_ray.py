@@ -1,0 +1,79 @@
+"""Two Ray nodes: the same files and numbers as in threads, also where a node is lost meanwhile."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from tests.assets.test_compute import outcome, pipeline_over
+from tests.pipeline import SmallPipeline
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.cluster
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+STORE = 80 * 2**20
+
+
+@pytest.fixture
+def cluster():
+    """A head without cores and two nodes of one core each, on addresses of this machine's own."""
+    from ray.cluster_utils import Cluster
+
+    # Ray replaces 127.0.0.1 by the host's address, and then waits for itself.
+    head = {"num_cpus": 0, "node_ip_address": "127.0.0.2", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": STORE})
+    nodes = [add_node(cluster, f"127.0.0.{number}") for number in (3, 4)]
+    ray.init(address=cluster.address, _node_ip_address="127.0.0.2", log_to_driver=False)
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def add_node(cluster, address):
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE, node_ip_address=address)
+
+
+def on_ray(small):
+    small.config["compute"] = {"engine": "ray"}
+    return small
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    small = pipeline_over(tmp_path_factory.mktemp("threads"))
+    assert small.errors() == []
+    return outcome(small)
+
+
+def test_every_file_and_number_is_that_of_the_threads(tmp_path, cluster, expected):
+    small = on_ray(pipeline_over(tmp_path))
+    assert small.errors() == []
+    assert outcome(small) == expected
+
+
+@pytest.mark.parametrize("made", ["features/*.arrow", "weights/target=medicine/*.parquet", "selections/*/*"])
+def test_a_node_that_is_lost_in_a_stage_changes_nothing(tmp_path, cluster, expected, made):
+    started, nodes = cluster
+    small = on_ray(pipeline_over(tmp_path))
+
+    def lose():
+        while not any(small.home.glob(made)):
+            time.sleep(0.02)
+        started.remove_node(nodes[0])
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    assert small.errors() == []
+    losing.join()
+    assert outcome(small) == expected
+
+
+def test_a_bad_file_fails_its_own_shard_and_the_error_says_where_it_was_raised(tmp_path, cluster):
+    small = on_ray(SmallPipeline(tmp_path))
+    small.write_pool()
+    small.write_bytes("pool/bad.jsonl.gz", b"\x1f\x8bnot a gzip file")
+    [error] = small.errors()
+    assert error.startswith("raw_counts[pool.bad]: ")
+    assert small.rows("SELECT count(DISTINCT shard) FROM documents") == [(3,)]
