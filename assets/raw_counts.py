@@ -29,6 +29,7 @@ from dsir_dagster.resources.corpus import (
     CorpusError,
     Rejected,
     TextBatch,
+    is_still,
     no_usable_row,
     read_blocks,
 )
@@ -43,6 +44,12 @@ from dsir_dagster.resources.workspace import Workspace
 
 #: Rows gathered before they are written as a row group of Parquet.
 ROW_GROUP = 1 << 17
+
+
+#: What is said of a file that is another one by the time it is counted.
+REPLACED = (
+    "replaced or written to after it was found: nothing of it is used; run again once nobody writes to it"
+)
 
 
 def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], options: RunOptions) -> Made:
@@ -127,6 +134,8 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()
+        if not is_still(uri, item.file.size, item.file.modified, item.file.stamp):
+            raise CorpusError(f"{uri}: {REPLACED}")
         if not tally.documents and (error := no_usable_row(uri, source, tally.reasons)):
             if not item.keeps_quarantine:
                 quarantine.close()  # keep the file: it holds the reasons

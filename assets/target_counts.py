@@ -16,7 +16,7 @@ from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
 from dsir.matching import in_validation
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
-from dsir_dagster.assets.raw_counts import by_reason, report_quarantine
+from dsir_dagster.assets.raw_counts import REPLACED, by_reason, report_quarantine
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
@@ -27,6 +27,7 @@ from dsir_dagster.resources.corpus import (
     no_usable_row,
     read_blocks,
 )
+from dsir_dagster.resources.discovery import target_stamp
 from dsir_dagster.resources.graph import Asset, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import Reader
@@ -48,15 +49,16 @@ def count_targets(context: Context, workspace: Workspace, names: Sequence[str], 
 
 @dataclass(frozen=True)
 class TargetToCount:
-    """The name of a target, and the origin of its counts."""
+    """The name of a target, the stamp of its files, and the origin of its counts."""
 
     name: str
+    stamp: str
     origin: Origin
 
     @classmethod
     def of(cls, output: Output) -> "TargetToCount":
         """Return the item of an output."""
-        return cls(output.partition, output.origin)
+        return cls(output.partition, output.inputs["file"], output.origin)
 
 
 @dataclass
@@ -88,6 +90,8 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
             f"target '{target.name}': no tokens in {uri} ({part.documents} documents, {part.reasons.total()} rows "
             f"quarantined); check the files and the field {target.text!r}"
         )
+    if target_stamp(target, worker.home) != item.stamp:
+        raise CorpusError(f"target '{target.name}', {target.uri}: {REPLACED}")
     reasons = train.reasons + holdout.reasons
     used = np.flatnonzero(train.totals + holdout.totals)
     path = worker.store.path("target_counts", target.name)

@@ -158,7 +158,7 @@ class Discovery:
         """
         stamps = {}
         for target in self._settings.targets:
-            stamp = _target_stamp(target, self._home)
+            stamp = target_stamp(target, self._home)
             counted = latest.get(("target_counts", target.name))
             if absent is not None and counted and stamp.startswith(UNREADABLE):
                 absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
@@ -243,7 +243,7 @@ def _stamp(file: FileInfo) -> str:
         return f"{UNREADABLE}: {error}"
 
 
-def _target_stamp(target: Target, home: Path) -> str:
+def target_stamp(target: Target, home: Path) -> str:
     """Hash a target's files and its held-out files, in order."""
     parts: dict[str, str] = {}
     for role, uri in (("train", target.uri), ("holdout", target.holdout)):

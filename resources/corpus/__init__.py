@@ -27,6 +27,7 @@ from dsir_dagster.resources.corpus.files import (
     expand,
     file_exists,
     file_format,
+    is_still,
 )
 from dsir_dagster.resources.corpus.jsontext import json_values, parse_record
 from dsir_dagster.resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
@@ -50,6 +51,7 @@ __all__ = [
     "expand",
     "fields_of_file",
     "file_exists",
+    "is_still",
     "no_usable_row",
     "read_blocks",
 ]

@@ -195,6 +195,24 @@ def content_stamp(uri: str) -> str:
     return digest.hexdigest()
 
 
+def is_still(uri: str, size: int, modified: float, stamp: str) -> bool:
+    """Return whether a file is the one that was stamped: by its tag, its size and time, or else its content.
+
+    Raises
+    ------
+    CorpusError
+        The file is missing or cannot be read.
+    """
+    with corpus_errors(uri):
+        filesystem, path = file_system(uri)
+        filesystem.invalidate_cache()
+        info = filesystem.info(path)
+    if (tag := tag_of(info)) is not None:
+        return tag == stamp
+    same = modified and (int(info.get("size") or 0), modified_of(info)) == (size, modified)
+    return bool(same) or content_stamp(uri) == stamp
+
+
 def file_format(uri: str) -> str:
     """Return the format for a file's suffix: ``jsonl``, ``csv``, ``tsv``, ``parquet`` or ``ipc``.
 

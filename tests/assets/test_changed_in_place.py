@@ -1,5 +1,6 @@
 """Files of the pool that change and keep their size and time: noticed as soon as a text is read again."""
 
+import importlib
 import json
 import os
 
@@ -94,3 +95,33 @@ def test_the_evaluation_does_not_measure_other_texts(pipeline):
     [error] = pipeline.errors()
     assert error.startswith("1 of 1 outputs") or "is not the one that was counted" in error
     assert "is not the one that was counted in shard pool.medicine" in error
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "output"),
+    [
+        ("raw_counts", "pool/law.jsonl", "raw_counts[pool.law]"),
+        ("target_counts", "medicine.jsonl", "target_counts[medicine]"),
+    ],
+)
+def test_a_file_that_is_replaced_while_it_is_counted_is_refused_and_counted_by_the_next_run(
+    pipeline, monkeypatch, module, name, output
+):
+    pipeline.write_pool()
+    counted = importlib.import_module(f"dsir_dagster.assets.{module}")
+    read_blocks = counted.read_blocks
+
+    def replacing(uri, *arguments):
+        yield from read_blocks(uri, *arguments)
+        if uri.endswith(name):
+            pipeline.write(name, sentences("code", 50, seed=7))
+
+    monkeypatch.setattr(counted, "read_blocks", replacing)
+    [error] = [each for each in pipeline.errors() if each.startswith(output)]
+    assert "replaced or written to after it was found" in error
+    monkeypatch.undo()
+    assert pipeline.errors() == []
+    [(documents,)] = pipeline.rows(
+        f"SELECT rows FROM lineage WHERE asset || '[' || partition || ']' = '{output}'"
+    )
+    assert documents == 50
