@@ -1,4 +1,4 @@
-"""``dsir``, or ``python -m dagster_project``: loads the command line, runs it, ends the process.
+"""``dsir``, or ``python -m dsir_dagster``: loads the command line, runs it, ends the process.
 
 What belongs here: starting and ending quickly. What does not: the commands (``dagster_project/cli.py``).
 

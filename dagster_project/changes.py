@@ -116,7 +116,7 @@ def _print_versions(selection: str, compared: list[dict], console: Terminal) -> 
     ]
     console.print(grid(Table(columns, rows)))
     if compared[1]["configured"]:
-        console.print(f"configured otherwise: {compared[1]['configured']}", soft_wrap=True)
+        console.print(f"configuration changed: {compared[1]['configured']}", soft_wrap=True)
 
 
 def _print_counts(counts: list[dict], console: Terminal) -> None:
@@ -132,12 +132,13 @@ def _print_counts(counts: list[dict], console: Terminal) -> None:
 def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
     """Show documents with their keys in both versions; a key no longer known is a dash."""
     numbers = ("old_key", "new_key", "old_threshold", "new_threshold")
+    several_reasons = len({row["why"] for row in rows}) > 1  # one alone stands in the table of counts
     columns = [
         Column(f"{change}, the best"),
         Column("rank", "whole"),
         Column("target"),
         *(Column(name.replace("_", "\n"), "number", 3) for name in numbers),
-        Column("why"),
+        *([Column("why")] if several_reasons else []),
     ]
     cells = [
         (
@@ -146,7 +147,7 @@ def _print_documents(change: str, rows: list[dict], console: Terminal) -> None:
             row["target"],
             *(or_dash(row[name]) for name in numbers),
             # The table of counts shows it in full.
-            Text(row["why"], no_wrap=True, overflow="ellipsis"),
+            *([Text(row["why"], no_wrap=True, overflow="ellipsis")] if several_reasons else []),
         )
         for row in rows
     ]

@@ -49,8 +49,8 @@ from dsir_dagster.status import print_absent, print_status, shorten
 from dsir_dagster.terminal import Terminal, Text, lines, write_anything
 from dsir_dagster.why import print_why
 
-# A file or a pipe has no width of its own.
-out = Terminal(width=None if sys.stdout.isatty() else 120)
+# A file or a pipe has no width of its own, but for what COLUMNS says.
+out = Terminal(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 err = Terminal(stderr=True, soft_wrap=True)
 
 #: Damaged files listed by name.
@@ -75,7 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
             changes,
             "show which documents entered or left between two versions of a selection, and why",
         ),
-        ("prune", prune, "show, and with --yes remove, outputs that no configuration refers to"),
+        (
+            "prune",
+            prune,
+            "show, and with --yes remove, old versions and outputs that no configuration refers to",
+        ),
         ("verify", verify, "read every output and compare it with its checksum"),
         ("init", init, "prepare the home folder and register the shards, for the Dagster UI"),
     ):

@@ -194,12 +194,13 @@ def _print_compositions(workspace: Workspace, selections: list[dict], console: T
     if not shares:
         return
     first = next(iter(shares.values()))
+    bar = max(4, min(30, console.width - 24 - 10 * (1 + len(shares))))  # what the other columns leave
     rows = [
         (
             source or "(empty)",
             pool[source],
             *(or_dash(mine.get(source)) for mine in shares.values()),
-            Text("█" * round(first.get(source, 0.0) * 30), style="green"),
+            Text("█" * round(first.get(source, 0.0) * bar), style="green"),
         )
         for source in sorted(pool, key=lambda source: -first.get(source, 0.0))
     ]

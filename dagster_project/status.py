@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from dsir_dagster.resources.borders import several
-from dsir_dagster.resources.plan import Output, Plan
+from dsir_dagster.resources.plan import Output, Plan, follows_counts
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, Text, grid
@@ -81,7 +81,7 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
         error = failures.get((output.asset, output.partition, output.fingerprint))
         if state != "fresh" and error:
             state, why = "failed", error
-        elif output.asset == "weights" and f"raw_counts[{output.partition}]" in failed:
+        elif follows_counts(plan, output) and f"raw_counts[{output.partition}]" in failed:
             continue  # as a run does
         elif state == "fresh" and output.asset == first_after_counts and uncounted:
             state, why = "stale", f"not counted yet: {shorten(uncounted)}"

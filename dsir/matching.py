@@ -20,7 +20,7 @@ largest scores, up to the budget, minimize the linearized KL, and q moves toward
 falls: the method of Frank & Wolfe (1956) with line search, analysed by Jaggi (ICML 2013). Its gap, Σ theta (s - q) with
 s the distribution of the picks, bounds how far KL(p‖q) is from the least that any selection of the budget can reach.
 (The budget counts tokens or documents, not n-grams, so the bound is exact for documents of equal length. Under a budget
-of documents the score is still the mean, so that it does not favour long ones.)
+of documents the score is still the mean, so that it does not favor long ones.)
 
 It is q, the weighted mean of the rounds, that comes close to the target, not a single round: in a pool with a few kinds
 of similar documents, a round picks only the kind that earlier rounds took too little of. So documents are drawn, with

@@ -189,6 +189,15 @@ class Graph:
 
     assets: dict[str, Asset[Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for name, asset in self.assets.items():
+            if late := sorted({*asset.after} - known):
+                raise ValueError(
+                    f"asset {name}: comes before {', '.join(late)}, which it is made of; list it after"
+                )
+            known.add(name)
+
     def __getitem__(self, name: str) -> Asset[Any]:
         return self.assets[name]
 

@@ -319,9 +319,13 @@ class Plan:
 
 def takes_part(plan: Plan, output: Output) -> bool:
     """Whether an output can be made: nothing downstream of a shard's counts can until these are fresh."""
+    return not follows_counts(plan, output) or output.partition in plan.counted
+
+
+def follows_counts(plan: Plan, output: Output) -> bool:
+    """Whether an output is made of a shard's counts."""
     asset = plan.graph[output.asset]
-    follows = asset.partitions is Partitions.SHARDS and bool(asset.after)
-    return not follows or output.partition in plan.counted
+    return asset.partitions is Partitions.SHARDS and bool(asset.after)
 
 
 def canonical(value: object) -> str:

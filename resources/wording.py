@@ -19,7 +19,7 @@ class Wording:
     Parameters
     ----------
     *patterns : str
-        Regular expressions; one of them is found in the error's text, whose white space is single spaces.
+        Regular expressions; one of them is found in the error's text, with each run of white space as one space.
     """
 
     def __init__(self, *patterns: str) -> None:
@@ -49,7 +49,7 @@ SEVERAL_JSON_VALUES = Wording("^Extra data")
 
 #: A field is a number where a string was expected; the group is its path, with slashes.
 NUMBER_FOR_STRING = Wording(r"Column\(/(.+)\) changed from string to number")
-#: A number is no int64.
+#: A number that int64 cannot hold.
 NO_INTEGER = Wording("Failed to convert JSON to int64")
 #: There is no text, not even a header.
 EMPTY_CSV = Wording("^Empty CSV file$")

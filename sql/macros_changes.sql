@@ -27,7 +27,7 @@ CREATE OR REPLACE MACRO input_changed(name, before, now) AS
     name || CASE WHEN before LIKE '{%' AND now LIKE '{%'
                  THEN ' (' || keys_changed(before::JSON, now::JSON) || ')' ELSE '' END;
 
--- What differs between the inputs of two versions of an output, in the words of `dsir status`; '' if nothing.
+-- What differs between the inputs of two versions of an output; '' if nothing.
 -- (DuckDB substitutes text: a lambda's variable must not be called like one of a macro that it calls.)
 CREATE OR REPLACE MACRO inputs_changed(before, now) AS concat_ws('; ',
     'changed: ' || shortened(list_transform(
@@ -105,7 +105,7 @@ WITH asked AS (
 ), reread AS (  -- shards that were counted again, and why
     SELECT DISTINCT p.shard,
            CASE WHEN o.inputs['file'] <> n.inputs['file'] THEN 'its file changed'
-                ELSE 'its shard was read otherwise: ' || inputs_changed(o.inputs, n.inputs) END AS why
+                ELSE 'its shard was read differently: ' || inputs_changed(o.inputs, n.inputs) END AS why
     FROM pairs AS p
     JOIN lineage AS o ON o.asset = 'raw_counts' AND o.partition = p.shard AND o.fingerprint = p.old_counts
     JOIN lineage AS n ON n.asset = 'raw_counts' AND n.partition = p.shard AND n.fingerprint = p.new_counts
@@ -189,7 +189,7 @@ SELECT
         WHEN k.new_counts IS NULL AND s.vanished_at IS NOT NULL THEN 'the shard is gone'
         WHEN k.new_counts IS NULL THEN 'the shard is not counted any more'
         WHEN r.why IS NOT NULL THEN r.why
-        WHEN c.configured <> '' THEN 'the selection is configured otherwise: ' || c.configured || c.estimator
+        WHEN c.configured <> '' THEN 'the configuration of the selection changed: ' || c.configured || c.estimator
         WHEN k.side = 'old' AND c.a_share AND k.place > greatest(t.new_places, t.old_places - (t.old_picked - t.new_picked))
             THEN 'the pool shrank, and the budget with it'
         WHEN k.side = 'new' AND c.a_share AND k.place > greatest(t.old_places, t.new_places - (t.new_picked - t.old_picked))

@@ -346,7 +346,7 @@ def quantile(counts: Counter[int], q: float) -> float:
     ends = np.cumsum([counts[number] for number in numbers])
     at = q * (ends[-1] - 1)
     below = int(at)
-    # The two neighbours; the quantile lies between them.
+    # The two neighbors; the quantile lies between them.
     first, second = np.searchsorted(ends, [below, min(below + 1, ends[-1] - 1)], side="right")
     return np.quantile([numbers[first], numbers[second]], at - below)
 

@@ -51,7 +51,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     return Ranking(
         partial(_keys, classifiers, seed),
         needs_features=True,
-        numbers={"held_back_accuracy": accuracy},
+        numbers={"validation_accuracy": accuracy},
         tables={"classifier": Table(columns, rows)},
     )
 

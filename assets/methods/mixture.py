@@ -107,7 +107,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
 METHOD = Method(
     "mixture",
     fit,
-    KeyRule(noise=True, besides="its source got the share that the method gives it"),
+    KeyRule(noise=True, besides="its source has its share of the mixture"),
     MixingOptions,
     joint=True,
     one_target=True,

@@ -87,7 +87,7 @@ def budget_of(size: Size, pool: PoolSurvey, selection: str) -> tuple[Budget, str
         if documents == 0:
             raise ConfigError(
                 f"selection '{selection}': a fraction of {size.fraction} of {pool.eligible:,} eligible "
-                "documents is no document; raise size.fraction or let more documents be eligible"
+                "documents is less than one document; raise size.fraction or let more documents be eligible"
             )
         return Budget(documents=documents), None
     assert size.documents is not None, "a size is one of the three"

@@ -17,10 +17,10 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 #: Checks of targets, and the headers of their numbers.
 OF_TARGETS = {
     "leakage": "leaked\ntexts",
-    "size of the target": "last doubling,\nof the way",
+    "size of the target": "gain of the\nlast doubling",
     "empty buckets": "pool's n-grams on\nempty buckets",
     "collisions": "n-grams\ncrowded out",
-    "likeness of the pool": "documents\nas like it",
+    "likeness of the pool": "documents\nlike the target",
 }
 
 

@@ -172,7 +172,7 @@ def expand(uri: str, leave_out: Path | None = None) -> list[FileInfo]:
 
 
 def file_exists(uri: str) -> bool:
-    """Return whether there is a file; True if there is no telling."""
+    """Return whether there is a file; True if its store does not say."""
     try:
         filesystem, path = file_system(uri)
         return filesystem.exists(path)
@@ -269,7 +269,7 @@ def corpus_errors(uri: str) -> Iterator[None]:
             raise
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise CorpusError(
-            f"{uri}: cannot be read: {text}; nothing of it is used, try again once its store gives it"
+            f"{uri}: cannot be read: {text}; nothing of it is used; try again once its store serves it"
         ) from error
 
 

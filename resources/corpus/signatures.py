@@ -47,7 +47,7 @@ def compression(head: bytes) -> str | None:
 
 
 def container(head: bytes) -> str | None:
-    """Name a format other than text, with its article; None if the bytes are no known one."""
+    """Name a format other than text, with its article; None if none is recognized."""
     codec = compression(head)
     return _first(_CONTAINERS, head) or (codec and f"a {codec} file")
 

@@ -117,7 +117,8 @@ def methods() -> Mapping[str, Method[Any, Any]]:
 def refuse(method: Method, option: str) -> ValueError:
     """Return the error for an option that a method does not take; it names the methods that do."""
     takers = [each.name for each in methods().values() if option in each.takes]
-    return ValueError(f"method {method.name} takes no {option}; {', '.join(takers)} do")
+    verb = "does" if len(takers) == 1 else "do"
+    return ValueError(f"method {method.name} takes no {option}; {', '.join(takers)} {verb}")
 
 
 def defaults_of(option: str) -> list[object]:

@@ -209,7 +209,7 @@ class Selection(Model):
             ):
                 raise refuse(self.declared, option)
         if self.declared.one_target and len(self.targets) > 1:
-            raise ValueError(f"method {self.method} takes one target, here are {len(self.targets)}")
+            raise ValueError(f"method {self.method} takes one target; targets names {len(self.targets)}")
         return self
 
     @property

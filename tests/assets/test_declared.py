@@ -91,7 +91,7 @@ def test_every_option_is_described_and_has_a_default():
         ("resample", {"smoothing": 1}, "method resample takes no smoothing; match, mixture do"),
         ("match", {"smoothing": 0}, "smoothing"),
         ("match", {"options": {"smoothing": 1}}, "options"),
-        ("mixture", {"targets": ["a", "b"]}, "method mixture takes one target, here are 2"),
+        ("mixture", {"targets": ["a", "b"]}, "method mixture takes one target; targets names 2"),
     ],
 )
 def test_options_that_a_method_does_not_take_are_refused(method, options, words):
@@ -191,10 +191,10 @@ def test_a_method_that_is_declared_is_known_everywhere(pipeline, monkeypatch, ru
     pipeline.config["selections"][0]["sign"] = -1
     assert pipeline.errors() == []
     assert {why for (why,) in pipeline.rows("SELECT why FROM selection_changes('picked')")} == {
-        "the selection is configured otherwise: sign null -> -1"
+        "the configuration of the selection changed: sign null -> -1"
     }
     pipeline.config["selections"][0] |= {"method": "top_k", "sign": -1}
-    with pytest.raises(ConfigError, match="method top_k takes no sign; half do"):
+    with pytest.raises(ConfigError, match="method top_k takes no sign; half does"):
         pipeline.workspace()
 
 

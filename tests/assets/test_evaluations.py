@@ -293,7 +293,9 @@ def with_law(pipeline, **selection):
 def test_a_method_of_one_target_is_not_compared_with_a_selection_of_two(pipeline):
     with_law(pipeline)
     pipeline.config["evaluation"] = {"compare": ["mixture"]}
-    message = r"evaluation\.compare, mixture: selection 'picked': method mixture takes one target, here are 2"
+    message = (
+        r"evaluation\.compare, mixture: selection 'picked': method mixture takes one target; targets names 2"
+    )
     with pytest.raises(ConfigError, match=message):
         pipeline.workspace()
 

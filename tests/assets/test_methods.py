@@ -190,7 +190,7 @@ def test_a_classifier_finds_the_documents_of_the_target(pipeline, method):
     wrong = 20 - domains(pipeline).count("medicine")
     assert wrong <= 2 if method == "classifier" else wrong == 0  # the noise lets a few in
     [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
-    assert json.loads(json.loads(metadata)["held_back_accuracy"]) == {"medicine": 1.0}
+    assert json.loads(json.loads(metadata)["validation_accuracy"]) == {"medicine": 1.0}
     assert pipeline.rows("SELECT DISTINCT verdict FROM why('law-1-0', 'picked')") == [
         (f"not picked; keys of method {method} are kept of picked documents only",)
     ]
@@ -219,7 +219,7 @@ def test_a_mixture_gives_the_shares_of_the_sources_and_documents_in_these(blend)
     event = blend.instance.get_latest_materialization_event(dg.AssetKey("selections"))
     assert "data:image/png" in event.asset_materialization.metadata["mixture, plot"].value
     assert blend.rows("SELECT verdict FROM why('medicine-0-0', 'picked')") == [
-        ("not picked; its source got the share that the method gives it",)
+        ("not picked; its source has its share of the mixture",)
     ]
 
 

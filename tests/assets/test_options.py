@@ -92,7 +92,7 @@ def test_a_temperature_that_there_is_not_is_refused(pipeline):
     )
 
 
-def test_length_corrections_favour_what_they_say(pool):
+def test_length_corrections_favor_what_they_say(pool):
     def long_ones(selection):
         return sum(doc_id.startswith("medicine-7-") for _, _, doc_id, _, _ in pool.picks(selection))
 

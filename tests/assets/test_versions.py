@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from dsir_dagster.assets.graph import GRAPH
 from tests.assets.versions import RECORDED, current, forgotten, sources_of
 
 
 def test_no_version_is_forgotten():
-    assert not forgotten(json.loads(RECORDED.read_text()), current())
+    told = forgotten(json.loads(RECORDED.read_text()), current())
+    if told:
+        pytest.fail("\n\n".join(told), pytrace=False)
 
 
 def test_a_change_of_the_sources_is_told_with_what_to_do(monkeypatch):

@@ -18,6 +18,7 @@ from pathlib import Path
 from dsir_dagster.assets.graph import GRAPH
 
 RECORDED = Path(__file__).with_name("versions.json")
+SQL = Path(__file__).parents[2] / "sql"
 
 #: Followed from a step's module: the method, the steps and methods of assets, how files are read and records written.
 #: Not followed: how outputs are kept, planned, logged and shown, on which their rows do not depend.
@@ -27,13 +28,14 @@ FOLLOWED = (
     "dsir_dagster.resources.corpus",
     "dsir_dagster.resources.records",
     "dsir_dagster.resources.record_writer",
+    "dsir_dagster.resources.settings",
 )
 #: How a run goes, and what Dagster and the report show: an output's rows do not depend on it.
 NOT_FOLLOWED = ("dsir_dagster.assets.materialize", "dsir_dagster.assets.report")
 
 
 def sources_of(asset: str) -> list[str]:
-    """Return the modules behind an asset's step, sorted: its own and what they import, as far as it is followed."""
+    """Return the sources behind an asset's step, sorted: modules, as far as imports are followed, and their SQL."""
     found: set[str] = set()
     new = {GRAPH[asset].step.__module__}
     while new:
@@ -41,7 +43,13 @@ def sources_of(asset: str) -> list[str]:
         found.add(module)
         imported = {each for each in imports_of(module) if each.startswith(FOLLOWED)}
         new |= {each for each in imported - found if not each.startswith(NOT_FOLLOWED)}
-    return sorted(found)
+    return sorted(found | {statement for module in found for statement in statements_of(module)})
+
+
+def statements_of(module: str) -> set[str]:
+    """Return the files in sql/ that a module names."""
+    strings = {node.value for node in ast.walk(tree_of(module)) if isinstance(node, ast.Constant)}
+    return {f"sql/{path.name}" for path in SQL.glob("*.sql") if path.stem in strings}
 
 
 @cache
@@ -76,15 +84,19 @@ def _is_module(name: str) -> bool:
         return False
 
 
-def digest_of(module: str) -> str:
-    """Return the digest of a module's code without its docstrings, lines of comment and blank lines."""
+def digest_of(source: str) -> str:
+    """Return the digest of a source without its docstrings, lines of comment and blank lines."""
+    if source.startswith("sql/"):
+        lines = (SQL / source.removeprefix("sql/")).read_text(encoding="utf-8").splitlines()
+        code = [line for line in lines if line.strip() and not line.strip().startswith("--")]
+        return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
     dropped: set[int] = set()
-    for node in ast.walk(tree_of(module)):
+    for node in ast.walk(tree_of(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             dropped |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     code = [
         line
-        for number, line in enumerate(source_of(module).splitlines(), start=1)
+        for number, line in enumerate(source_of(source).splitlines(), start=1)
         if number not in dropped and line.strip() and not line.strip().startswith("#")
     ]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
@@ -92,8 +104,8 @@ def digest_of(module: str) -> str:
 
 def current() -> dict[str, dict[str, str]]:
     """Return the version of every asset, and the digest of every module behind their steps."""
-    modules = sorted({module for asset in GRAPH.shown for module in sources_of(asset.name)})
-    return {"versions": GRAPH.versions, "digests": {module: digest_of(module) for module in modules}}
+    sources = sorted({source for asset in GRAPH.shown for source in sources_of(asset.name)})
+    return {"versions": GRAPH.versions, "digests": {source: digest_of(source) for source in sources}}
 
 
 def forgotten(recorded: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> list[str]:
@@ -106,13 +118,15 @@ def forgotten(recorded: dict[str, dict[str, str]], now: dict[str, dict[str, str]
             if recorded["digests"].get(module) != now["digests"][module]
         ]
         if changed:
-            raised = recorded["versions"].get(asset.name) != asset.version
+            was = recorded["versions"].get(asset.name)
             lines.append(
                 f"{asset.name}, version {asset.version}: {', '.join(changed)} changed. "
                 + (
-                    "Its version was raised: record that"
-                    if raised
-                    else f"If its outputs are others now for the same inputs, raise `version` in "
+                    "It is new: record it"
+                    if was is None
+                    else "Its version was raised: record that"
+                    if was != asset.version
+                    else f"If its outputs differ now for the same inputs, raise `version` in "
                     f"{asset.step.__module__}; if they are the same, leave it. Then record the sources"
                 )
                 + " with `python -m tests.assets.versions`."

@@ -8,6 +8,7 @@ import pytest
 from dsir_dagster import cli
 from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.definitions import build_defs
+from dsir_dagster.resources.graph import Graph
 from tests.assets.lengths import LENGTHS
 
 
@@ -17,6 +18,11 @@ def seven(pipeline, monkeypatch):
     monkeypatch.setitem(GRAPH.assets, LENGTHS.name, LENGTHS)
     pipeline.write_pool()
     return pipeline
+
+
+def test_an_asset_before_what_it_is_made_of_is_refused():
+    with pytest.raises(ValueError, match="asset lengths: comes before raw_counts, which it is made of"):
+        Graph({LENGTHS.name: LENGTHS, **GRAPH.assets})
 
 
 def test_a_seventh_asset_takes_part_in_everything(seven, capsys, monkeypatch):
@@ -46,6 +52,13 @@ def test_a_seventh_asset_takes_part_in_everything(seven, capsys, monkeypatch):
     code, said = command("verify")
     assert code and f"lengths/{file.name}" in said.replace("/ ", "/")
     assert {name for name, stage in seven.run().items() if stage.due} == {"lengths"}
+
+    # Of a shard that cannot be counted, nothing else is made, and nothing is said to be due.
+    bad = seven.write_bytes("pool/bad.jsonl.gz", b"\x1f\x8bnot a gzip file")
+    assert seven.errors()
+    said = command("status")[1]
+    assert "raw_counts pool.bad failed" in said and "lengths pool.bad" not in said and "not fresh" not in said
+    bad.unlink()
 
     next((seven.data / "pool").iterdir()).unlink()
     seven.run()

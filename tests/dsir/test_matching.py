@@ -160,7 +160,7 @@ def test_caps_hold_in_every_round_and_the_rest_is_matched():
 
 
 @pytest.mark.parametrize(("length", "longer"), [("sqrt", 1.05), ("none", 1.2)])
-def test_length_says_how_much_long_documents_are_favoured(length, longer):
+def test_length_says_how_much_long_documents_are_favored(length, longer):
     pool, fit, validation = example()
     found = run(pool, fit, validation, Budget(documents=40), MatchingOptions(length=length))
     even = run(pool, fit, validation, Budget(documents=40), MatchingOptions())

@@ -195,7 +195,7 @@ GOOD = b'{"text":"good"}'
         (b'{"text":"\\ud800"}', "text is not valid Unicode (lone surrogate)"),
     ],
 )
-def test_bad_lines_have_a_reason_and_spare_their_neighbours(tmp_path, line, reason):
+def test_bad_lines_have_a_reason_and_spare_their_neighbors(tmp_path, line, reason):
     rows, texts, _, _, rejected = read_lines(tmp_path, GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
     assert (rows, texts) == ([0, 2], ["good", "good"])
     assert [(item.row, item.reason) for item in rejected] == [(1, reason)]

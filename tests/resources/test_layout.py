@@ -60,7 +60,7 @@ def test_any_record_of_an_array_comes_back(tmp_path_factory, records, form, arra
     assert read(path, block_bytes=block_bytes)[1] == [record["text"] for record in records]
 
 
-def test_bad_elements_are_quarantined_and_spare_their_neighbours(tmp_path):
+def test_bad_elements_are_quarantined_and_spare_their_neighbors(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(
         '[{"text": "a"}, 17, {"text": nonsense}, ["x", "]"], {"text": "raw\nnewline"}, {"text": "b"}]'

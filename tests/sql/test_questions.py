@@ -326,7 +326,7 @@ def check_both_sides(pipeline: SmallPipeline, old: int, new: int) -> list[dict]:
 
 def test_another_seed_is_named_with_both_values(history):
     rows = check_both_sides(history, FIRST, SEED)
-    assert {row["why"] for row in rows} == {"the selection is configured otherwise: seed 0 -> 1"}
+    assert {row["why"] for row in rows} == {"the configuration of the selection changed: seed 0 -> 1"}
     assert all(row["new_key"] is None for row in rows if row["change"] == "left")
 
 
@@ -611,8 +611,8 @@ def test_the_command_shows_both_versions_counts_by_reason_and_the_best_of_each_s
 
 
 def test_the_command_names_what_is_configured_otherwise(history):
-    assert "configured otherwise: seed 0 -> 1" in shown(history, "picked", "1", "2")
-    assert "configured otherwise: size documents:5 -> documents:10" in shown(history, "top")
+    assert "configuration changed: seed 0 -> 1" in shown(history, "picked", "1", "2")
+    assert "configuration changed: size documents:5 -> documents:10" in shown(history, "top")
 
 
 def test_the_command_says_so_where_there_is_nothing_to_show(history, copy):
