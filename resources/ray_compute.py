@@ -26,6 +26,7 @@ from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.engine import Engine, Stopped
 from dsir_dagster.resources.settings import ConfigError, Settings
 from dsir_dagster.resources.store import Store
+from dsir_dagster.resources.wording import one_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,6 +53,10 @@ class _Raised:
     """An error of a function, as its result: what a task raises Ray takes for a fault of its own."""
 
     error: Exception
+
+
+class TaskLost(RuntimeError):
+    """A task ended without a result each time: its process was killed, or ran out of memory."""
 
 
 class Ray:
@@ -170,8 +175,11 @@ class Ray:
             raise Stopped
 
     def _outcome(self, reference: Any) -> Any:
-        """Return a task's result, or the error that its function raised."""
-        result = self._ray.get(reference)
+        """Return a task's result, or the error that its function raised, or that Ray could not have it done."""
+        try:
+            result = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return TaskLost(f"given up by Ray after {RETRIES} retries: {one_line(error)}")
         return result.error if isinstance(result, _Raised) else result
 
     def _cancel(self, running: Iterable[Any]) -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from dsir_dagster.resources.ray_compute import TaskLost
 from tests.assets.test_compute import outcome, pipeline_over
 from tests.pipeline import SmallPipeline
 
@@ -68,6 +69,20 @@ def test_a_node_that_is_lost_in_a_stage_changes_nothing(tmp_path, cluster, expec
     assert small.errors() == []
     losing.join()
     assert outcome(small) == expected
+
+
+def test_a_task_whose_process_dies_each_time_fails_its_own_output(tmp_path, cluster):
+    small = on_ray(SmallPipeline(tmp_path))
+    found = dict(each for each in small.workspace().compute.map_outputs(die_of_one, [0, 1, 2], print) if each)
+    assert (found[0], found[2]) == (0, 2)
+    assert isinstance(found[1], TaskLost) and "given up by Ray after 5 retries: " in str(found[1])
+    assert "\n" not in str(found[1])
+
+
+def die_of_one(worker, item, tell):
+    if item == 1:
+        os._exit(1)
+    return item
 
 
 def test_a_bad_file_fails_its_own_shard_and_the_error_says_where_it_was_raised(tmp_path, cluster):
