@@ -11,6 +11,9 @@ from hypothesis import settings
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "numba" / worker)
 
+# Output that goes to no terminal has the width that COLUMNS says, which pytest-xdist sets.
+os.environ.pop("COLUMNS", None)
+
 from tests.pipeline import SmallPipeline
 
 # Workers share the cores, so how long an example takes says nothing of it.

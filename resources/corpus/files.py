@@ -207,10 +207,12 @@ def is_still(uri: str, size: int, modified: float, stamp: str) -> bool:
         filesystem, path = file_system(uri)
         filesystem.invalidate_cache()
         info = filesystem.info(path)
-    if (tag := tag_of(info)) is not None:
-        return tag == stamp
-    same = modified and (int(info.get("size") or 0), modified_of(info)) == (size, modified)
-    return bool(same) or content_stamp(uri) == stamp
+    same_size = int(info.get("size") or 0) == size
+    key, _, tag = stamp.rpartition(" ")
+    if key:  # a tag; some stores list tags and give none, or others, of a single file
+        now = (tag_of(info) or "").rpartition(" ")
+        return now[2] == tag if now[0] == key else same_size
+    return bool(modified and same_size and modified_of(info) == modified) or content_stamp(uri) == stamp
 
 
 def file_format(uri: str) -> str:
