@@ -72,7 +72,7 @@ def expected(tmp_path_factory):
     return outcome(small)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_file_and_number_is_the_same_on_a_bad_cluster(tmp_path, expected, monkeypatch, seed):
     clusters = []
     monkeypatch.setattr(
