@@ -123,6 +123,7 @@ class Ray:
                     running.append(self._task.remote(self._shared_spec, shared, item))
                 if not running:
                     return
+                self._go_on()
                 while not self._ray.wait([running[0]], timeout=TELL_SECONDS)[0]:
                     self._go_on()
                 outcome = self._outcome(running.popleft())

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from dsir_dagster.resources.engine import Stopped
 from dsir_dagster.resources.ray_compute import TaskLost
 from tests.assets.test_compute import outcome, pipeline_over
 from tests.pipeline import SmallPipeline
@@ -77,6 +78,24 @@ def test_a_task_whose_process_dies_each_time_fails_its_own_output(tmp_path, clus
     assert (found[0], found[2]) == (0, 2)
     assert isinstance(found[1], TaskLost) and "given up by Ray after 5 retries: " in str(found[1])
     assert "\n" not in str(found[1])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_work_that_is_stopped_ends_at_once(tmp_path, cluster, seconds):
+    compute = on_ray(SmallPipeline(tmp_path)).workspace().compute
+    results = compute.map(wait_after_the_first, ((number, seconds) for number in range(1000)))
+    assert next(results) == 0
+    compute.stop()
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        next(results)
+    assert time.monotonic() - started < 20
+
+
+def wait_after_the_first(worker, item):
+    number, seconds = item
+    time.sleep(seconds if number else 0.0)
+    return number
 
 
 def die_of_one(worker, item, tell):
