@@ -16,7 +16,7 @@ from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
 from dsir_dagster.assets.evaluations import current_selection
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.picking.texts import pool_texts
+from dsir_dagster.assets.picking.texts import rows_by_shard, texts_of_shard
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot
@@ -95,7 +95,8 @@ def read_text(snapshot: Snapshot, document: dict) -> str:
         The file no longer has the row, or has another text there.
     """
     position = pack_position(snapshot.plan.counted.index(document["shard"]), document["row"])
-    [text] = pool_texts(snapshot, np.array([position]))
+    [shard] = rows_by_shard(snapshot.plan, np.array([position]))
+    [text] = texts_of_shard(snapshot.workspace.worker, shard)  # here, whatever works on whole pools
     return text
 
 

@@ -70,15 +70,10 @@ class Ray:
     Raises
     ------
     ConfigError
-        Ray is not installed.
+        On first use: Ray is not installed, or there is no cluster at this address.
     """
 
     def __init__(self, worker: Worker) -> None:
-        if find_spec("ray") is None:
-            raise ConfigError(
-                "compute.engine: ray is not installed; install it with `pip install -e .[ray]`, on every node of the "
-                "cluster too, or choose threads"
-            )
         settings = worker.settings
         self._address = settings.compute.address
         self._spec = _Spec(settings, worker.home, settings.compute.cores or 1)
@@ -86,7 +81,12 @@ class Ray:
 
     @cached_property
     def _ray(self) -> Any:
-        """Ray, connected."""
+        """Ray, connected at first use: what only reads needs neither it nor the cluster."""
+        if find_spec("ray") is None:
+            raise ConfigError(
+                "compute.engine: ray is not installed; install it with `pip install -e .[ray]`, on every node of the "
+                "cluster too, or choose threads"
+            )
         import ray
 
         if not ray.is_initialized():

@@ -98,6 +98,16 @@ def test_a_bad_file_fails_its_own_shard_on_a_cluster_too(tmp_path, monkeypatch):
     assert small.rows("SELECT count(DISTINCT shard) FROM documents") == [(3,)]
 
 
+def test_without_ray_everything_can_be_read_and_a_run_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("dsir_dagster.resources.ray_compute.find_spec", lambda name: None)
+    small = SmallPipeline(tmp_path)
+    small.write_pool()
+    small.config["compute"] = {"engine": "ray"}
+    assert small.workspace().plan().outputs()
+    errors = small.errors()
+    assert errors and all("compute.engine: ray is not installed; install it with" in each for each in errors)
+
+
 def test_an_error_of_a_function_is_raised_where_its_result_is_asked_for(tmp_path):
     small = SmallPipeline(tmp_path)
     small.write_pool()
