@@ -90,7 +90,7 @@ def test_the_second_signal_ends_it_at_once(slow):
     process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - asked < 2
     assert counted(slow) == 6  # everything finished, though others were in progress
-    assert slow.workspace().hold(print)  # the home is free
+    assert slow.workspace().lock.hold(print)  # the home is free
 
 
 def catches(pid: int, number: int) -> bool:

@@ -231,7 +231,7 @@ def test_a_disk_that_is_full_for_dagsters_history(pipeline, dsir, monkeypatch):
     finally:
         sa.event.remove(sa.Engine, "connect", full)
     *of_dagster, line = err.splitlines()  # it also reports a record that it could not keep
-    assert code == 1 and "database or disk is full; what is done stays: make room and start again" in line
+    assert code == 1 and "database or disk is full; finished work is kept: make room and start again" in line
     assert str(pipeline.home / "dagster") in line and "Traceback" not in err
     assert not of_dagster or of_dagster[0].startswith("Exception while writing logger call to event log")
     assert dsir(pipeline, "run")[0] == 0
