@@ -297,6 +297,20 @@ class Attempted:
         )
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """Computes an output by a task."""
+
+    task: Task
+
+    def __call__(self, worker: Worker, item: Any, tell: Tell) -> Attempted:
+        started = datetime.now(UTC)
+        result = self.task(worker, item, tell)
+        result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
+        files = {str(file.relative_to(worker.home)): content_stamp(str(file)) for file in result.files}
+        return Attempted(result, files | result.kept, started, datetime.now(UTC))
+
+
 def record_input_errors(
     workspace: Workspace, due: Sequence[Output], failures: Mapping[str, Exception], run_id: str
 ) -> None:
@@ -314,20 +328,6 @@ def record_input_errors(
     ]
     if unusable:
         workspace.catalog.record_failures(unusable)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """Computes an output by a task."""
-
-    task: Task
-
-    def __call__(self, worker: Worker, item: Any, tell: Tell) -> Attempted:
-        started = datetime.now(UTC)
-        result = self.task(worker, item, tell)
-        result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
-        files = {str(file.relative_to(worker.home)): content_stamp(str(file)) for file in result.files}
-        return Attempted(result, files | result.kept, started, datetime.now(UTC))
 
 
 def one_by_one(asset: str, steps: Mapping[str, Callable[[], Made]]) -> Made:

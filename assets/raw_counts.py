@@ -45,7 +45,6 @@ from dsir_dagster.resources.workspace import Workspace
 #: Rows gathered before they are written as a row group of Parquet.
 ROW_GROUP = 1 << 17
 
-
 #: What is said of a file that is another one by the time it is counted.
 REPLACED = (
     "replaced or written to after it was found: nothing of it is used; run again once nobody writes to it"

@@ -16,7 +16,8 @@ from dsir.explain import Contribution, explain
 from dsir.selection import pack_position
 from dsir_dagster.assets.evaluations import current_selection
 from dsir_dagster.assets.importance_estimator import read_log_ratios
-from dsir_dagster.assets.picking.texts import rows_by_shard, texts_of_shard
+from dsir_dagster.assets.picking.rows import rows_by_shard
+from dsir_dagster.assets.picking.texts import texts_of_shard
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot

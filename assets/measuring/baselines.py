@@ -17,8 +17,8 @@ from dsir.matching import NothingFits
 from dsir.noise import gumbel_noise
 from dsir.selection import Budget, TopK, positions_of
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part, rows_in
-from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
+from dsir_dagster.assets.picking.rows import read_rows, rows_by_shard, rows_in
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
 from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
@@ -108,7 +108,7 @@ def survey_pool(
     """
     pool = PoolSummary.of(candidates.selection.targets)
     random = [TopK(budget) for _ in range(random_seeds)]
-    look = _PoolLook(candidates.selection.targets, budget, known)
+    look = _PoolLook(candidates.selection.targets, budget, known, reduce(np.union1d, known.values()))
     for part, offered in candidates.each_shard(
         look, lambda: [top.floor for top in random], columns=[*CANDIDATE_COLUMNS, "source"]
     ):
@@ -127,6 +127,7 @@ class _PoolLook:
     targets: list[str]
     budget: Budget
     known: dict[tuple[str, str], np.ndarray]
+    contents: np.ndarray  # all that are known
 
     def __call__(self, part: Part, floors: list[float]) -> tuple[PoolSummary, list[np.ndarray]]:
         pool = PoolSummary.of(self.targets)
@@ -142,8 +143,9 @@ class _PoolLook:
             counter.update(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
         for target in self.targets:
             pool.effective[target].add(documents.log_weights[target][documents.eligible])
+        found = documents.content_hash[contained(documents.content_hash, self.contents)]
         for metric, hashes in self.known.items():
-            pool.leaked[metric] += int(contained(documents.content_hash, hashes).sum())
+            pool.leaked[metric] += int(contained(found, hashes).sum())
         eligible = np.flatnonzero(documents.eligible)
         content_hash = documents.content_hash[eligible]
         for seed, top in enumerate(random):
@@ -201,24 +203,15 @@ def pick_positions(candidates: Candidates, budget: Budget, selection: Selection)
 def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
     """Look up the documents of several picks, given their positions in any order."""
     wanted = distinct(np.concatenate(list(picks.values())))
-    found = snapshot.compute.map(_look_up, rows_by_shard(snapshot.plan, wanted))
-    table = pa.concat_tables(found)
-    columns = [table[name].to_numpy() for name in ("n_tokens", "n_ngrams", "content_hash")]
+    read = partial(read_rows, columns=("n_tokens", "n_ngrams", "content_hash"))
+    table = pa.concat_tables(snapshot.compute.map(read, rows_by_shard(snapshot.plan, wanted)))
+    columns = [column.to_numpy() for column in table.columns]
     described = {}
     for name, positions in picks.items():
         positions = np.sort(positions)
         at = np.searchsorted(wanted, positions)
         described[name] = Pick(positions, *(column[at] for column in columns))
     return described
-
-
-def _look_up(worker: Worker, item: RowsOfShard) -> pa.Table:
-    """Return tokens, n-grams and content hashes of some documents of a shard."""
-    path = worker.store.path("documents", item.file.shard)
-    with worker.store.open_table(path, item.counts) as documents:
-        table = documents.read(columns=["row", "n_tokens", "n_ngrams", "content_hash"])
-    at = np.searchsorted(table["row"].to_numpy(), item.rows)
-    return table.drop_columns("row").take(pa.array(at))
 
 
 def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:

@@ -126,12 +126,6 @@ def picked_positions(plan: Plan, picks: pa.Table) -> np.ndarray:
     return pack_position(shards.to_numpy(), picks["row"].to_numpy())
 
 
-def rows_in(shard: int, positions: np.ndarray) -> np.ndarray:
-    """Return the rows of those positions, ascending, that are in a shard: ndarray of int64."""
-    first, last = np.searchsorted(positions, pack_position(np.array([shard, shard + 1]), 0))
-    return positions[first:last] - pack_position(shard, 0)
-
-
 #: Columns of `Documents.table`: those every candidate has, all, and those of the quality filter.
 CANDIDATE_COLUMNS = ("row", "id_hash", "n_tokens", "content_hash")
 COLUMNS = (*CANDIDATE_COLUMNS, "source", "n_ngrams")

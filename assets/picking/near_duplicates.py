@@ -13,7 +13,8 @@ import numpy as np
 from dsir.near_duplicates import DIGESTS, Sketches, near_duplicates, sketch
 from dsir.selection import CANDIDATE, Budget, positions_of
 from dsir_dagster.assets.picking.candidates import Candidates
-from dsir_dagster.assets.picking.texts import RowsOfShard, rows_by_shard, texts_of_shard
+from dsir_dagster.assets.picking.rows import RowsOfShard, rows_by_shard
+from dsir_dagster.assets.picking.texts import texts_of_shard
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.settings import ConfigError
 

@@ -5,17 +5,15 @@ the texts.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from dsir_dagster.assets.picking.candidates import rows_in
+from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows, rows_by_shard
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields
-from dsir_dagster.resources.plan import Plan, ShardFile
 from dsir_dagster.resources.records import (
     PARSED_BYTES,
     Lines,
@@ -26,35 +24,10 @@ from dsir_dagster.resources.records import (
 )
 from dsir_dagster.resources.settings import ConfigError, Reader, Target
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, Origin
+from dsir_dagster.resources.store import PIECE
 from dsir_dagster.resources.workspace import Workspace
 
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class RowsOfShard:
-    """Some documents of a shard, and what they are read from.
-
-    Attributes
-    ----------
-    file : ShardFile
-    counts : Origin
-        Of the shard's documents and features.
-    rows : ndarray of int64, shape (n,)
-        Ascending; a document may be there several times.
-    """
-
-    file: ShardFile
-    counts: Origin
-    rows: np.ndarray
-
-
-def rows_by_shard(plan: Plan, positions: np.ndarray) -> Iterator[RowsOfShard]:
-    """Yield documents of the pool by shard; positions, ascending, are those of `dsir.selection.pack_position`."""
-    for index, shard in enumerate(plan.counted):
-        if len(rows := rows_in(index, positions)):
-            yield RowsOfShard(plan.shards[shard], plan.raw_counts(shard).origin, rows)
 
 
 def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
@@ -85,9 +58,7 @@ def texts_of_shard(worker: Worker, item: RowsOfShard) -> list[str]:
     file, rows = item.file, item.rows
     source = worker.settings.source(file.source)
     pieces = () if source.chunk_words is None else tuple(PIECE)
-    with worker.store.open_table(worker.store.path("documents", file.shard), item.counts) as documents:
-        table = documents.read(columns=["row", "content_hash", *pieces])
-    mine = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows)))
+    mine = read_rows(worker, item, ["content_hash", *pieces])
     if pieces:
         rows = mine["record"].to_numpy()
         texts = list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in pieces)))

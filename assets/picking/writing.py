@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.selection import joined
-from dsir_dagster.resources.compute import Worker
+from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, Origin, table
+from dsir_dagster.resources.store import PIECE, table
 
 
 def picks_table(
@@ -34,12 +34,13 @@ def picks_table(
     there, first = np.unique(shards[order], return_index=True)
     picked_rows = np.split(rows["row"][order], first[1:])
     chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
-    columns = ["row", "doc_id", "source", *(PIECE if chunked else ())]
-    keys = [snapshot.plan.counted[index] for index in there]
+    columns = ["doc_id", "source", *(PIECE if chunked else ())]
+    plan = snapshot.plan
     items = (
-        (key, snapshot.plan.raw_counts(key).origin, mine) for key, mine in zip(keys, picked_rows, strict=True)
+        RowsOfShard.of(plan, plan.counted[index], mine)
+        for index, mine in zip(there, picked_rows, strict=True)
     )
-    ids = list(snapshot.compute.map(partial(_look_up, columns), items))
+    ids = list(snapshot.compute.map(partial(read_rows, columns=columns, dictionaries=["source"]), items))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     named = pa.concat_tables(ids).unify_dictionaries().take(pa.array(back))
@@ -63,15 +64,6 @@ def picks_table(
             "key": rows["key"],
         },
     )
-
-
-def _look_up(columns: list[str], worker: Worker, item: tuple[str, Origin, np.ndarray]) -> pa.Table:
-    """Return columns of some documents of a shard, but for their rows."""
-    shard, origin, rows = item
-    with worker.store.open_table(worker.store.path("documents", shard), origin, ["source"]) as file:
-        documents = file.read(columns=columns)
-    at = np.searchsorted(documents["row"].to_numpy(), rows)
-    return documents.drop_columns("row").take(pa.array(at))
 
 
 def write_records(
