@@ -1,7 +1,7 @@
 """An open pipeline together with its plan at one moment.
 
 What belongs here: holding the two together, since files are read as the plan describes them. What does not: opening the
-pipeline and finding its files (``resources/workspace.py``).
+pipeline (``workspace.py``), finding its files (``discovery.py``).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Documents:
     @property
     def eligible_features(self) -> Features:
         """Sparse counts of the eligible documents."""
-        assert self.batch is not None, "streamed with features"
+        assert self.batch is not None, "read with features"
         every = self.eligible.all()
         return Features.from_arrow(self.batch if every else self.batch.filter(pa.array(self.eligible)))
 
