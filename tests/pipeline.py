@@ -46,6 +46,10 @@ def sentences(domain: str, n: int, seed: int, length: int = 120) -> list[dict]:
     ]
 
 
+#: For tests that look at picks only.
+QUICK_EVALUATION = {"random_seeds": 2, "sample": 0}
+
+
 class SmallPipeline:
     """A configuration over files in one folder, and the runs of it.
 

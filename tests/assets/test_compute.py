@@ -18,6 +18,7 @@ def pipeline_over(folder):
     small = SmallPipeline(folder)
     small.config["raw"][0]["source"] = "domain"
     small.config["features"]["ngrams"] = 1
+    small.config["evaluation"] = {"random_seeds": 2, "sample": 20_000}
     common = {"targets": ["medicine"], "size": {"tokens": 5000}, "near_duplicates": 0.9}
     small.config["selections"] = [{"name": name, "method": name, **common} for name in METHODS]
     small.config["selections"][0] |= {"temperature": {"acceptance": 0.2}, "length": "poisson", "epochs": 2}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import DOMAINS, SmallPipeline, sentences
+from tests.pipeline import DOMAINS, QUICK_EVALUATION, SmallPipeline, sentences
 
 
 def pool():
@@ -19,6 +19,7 @@ def pool():
 
 def pipeline_over(folder, files):
     small = SmallPipeline(folder)
+    small.config["evaluation"] = QUICK_EVALUATION
     small.config["selections"] = [
         {
             "name": "resampled",

@@ -14,7 +14,7 @@ from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
 from dsir.selection import Budget
 from dsir_dagster.assets.methods import METHODS, mixture
 from dsir_dagster.assets.picking.candidates import Candidates
-from tests.pipeline import SmallPipeline, sentences
+from tests.pipeline import QUICK_EVALUATION, SmallPipeline, sentences
 
 
 def configure(pipeline, **selection):
@@ -52,6 +52,7 @@ def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_token
     for name, files, threads in (("one", [records], 1), ("five", [records[::-1][i::5] for i in range(5)], 3)):
         pipeline = SmallPipeline(tmp_path / name)
         pipeline.config["raw"][0]["source"] = "domain"
+        pipeline.config["evaluation"] = QUICK_EVALUATION
         # With noise in all of them, and a budget that the documents of the target do not fill.
         pipeline.config["selections"] = [
             {"name": method, "targets": ["medicine"], "method": method, "size": {"tokens": 6000}, "seed": 4}

@@ -50,6 +50,7 @@ def data(tmp_path_factory):
 # --- the command -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_figures_and_plots_and_computes_nothing_twice(data, tmp_path, capsys):
     options = ["--data", str(data), "--output", str(tmp_path), "--tokens", "3000", "--processes", "1"]
     options += ["--seeds", "2", "--measures", "f1", "--methods", "random", "resample", "match"]

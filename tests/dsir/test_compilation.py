@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from dsir.compilation import warm_up
 from dsir.features import FeatureSpec
 
@@ -59,6 +61,7 @@ def test_warm_up_is_silent_once_compiled():
     assert threading.active_count() < 50
 
 
+@pytest.mark.slow
 def test_warm_up_announces_a_compilation_before_it_starts_and_leaves_none_for_later(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", FIRST_USE], env=environment, check=True)
