@@ -111,8 +111,8 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
 def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[Result, Metrics]:
     """Measure a selection, and picks of the same size by other methods; return the numbers too."""
     settings = snapshot.settings.evaluation
-    folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
-    table = snapshot.store.read_table(folder / "picks.parquet", source.origin)
+    name = snapshot.store.picks(selection.name, source.fingerprint)
+    table = snapshot.store.read_table(name, source.origin)
     of_epoch = table["n_tokens"].to_numpy()[table["epoch"].to_numpy() == 1]
     budget = Budget(documents=len(of_epoch))
     if selection.size.tokens is not None:
@@ -201,7 +201,14 @@ EVALUATIONS = Asset(
     step=evaluate_selections,
     group="selections",
     kinds=("numba", "duckdb"),
-    files=(FileKind("evaluations", pattern="{partition}/{fingerprint}/report.html", read_by_others=False),),
+    files=(
+        FileKind(
+            "evaluations",
+            pattern="{partition}/{fingerprint}/report.html",
+            read_by_others=False,
+            local=True,
+        ),
+    ),
     keeps_versions=True,
     checks=(
         Check(

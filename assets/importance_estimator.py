@@ -85,21 +85,21 @@ def fit(snapshot: Snapshot, output: Output) -> Result:
     if not pool.any() and not snapshot.plan.raw_distribution:
         raise ConfigError(f"there is no text in the {len(snapshot.plan.counted):,} shards that are counted")
     raw = fitted_totals(snapshot, pool)
-    path = snapshot.store.path("importance_estimator", "log_ratios")
+    name = snapshot.store.name("importance_estimator", "log_ratios")
     divergences = {}
-    with snapshot.store.table_writer(path, "importance_estimator", output.origin) as writer:
-        for name in snapshot.plan.counted_targets:
-            counts, _ = target_totals(snapshot, name)
-            divergences[name] = kl_divergence(distribution(counts), distribution(raw))
+    with snapshot.store.table_writer(name, "importance_estimator", output.origin) as writer:
+        for target in snapshot.plan.counted_targets:
+            counts, _ = target_totals(snapshot, target)
+            divergences[target] = kl_divergence(distribution(counts), distribution(raw))
             columns = {
-                "target": name,
+                "target": target,
                 "bucket": np.arange(len(raw), dtype=np.int32),
                 "log_ratio": log_ratios(counts, raw, settings.target_smoothing),
             }
             writer.write_table(table("importance_estimator", columns), row_group_size=len(raw))
     return Result(
         rows=len(raw) * len(divergences),
-        files=[path],
+        files=[name],
         metadata={
             "shards": len(snapshot.plan.counted),
             "shards_not_counted": len(snapshot.plan.uncounted),
@@ -123,8 +123,8 @@ def fitted_totals(snapshot: Snapshot, pool: np.ndarray) -> np.ndarray:
     """Return the totals that the raw distribution is fitted on: pinned, of a sample, or of the whole pool."""
     wanted = snapshot.settings.estimator.fit
     if pinned := snapshot.plan.raw_distribution:
-        path = snapshot.store.path("raw_distribution", pinned.partition)
-        counts = snapshot.store.read_table(path, pinned.origin, COUNTS)
+        name = snapshot.store.name("raw_distribution", pinned.partition)
+        counts = snapshot.store.read_table(name, pinned.origin, COUNTS)
         totals = np.zeros_like(pool)
         totals[counts["bucket"].to_numpy()] = counts["count"].to_numpy()
         return totals
@@ -139,11 +139,11 @@ def pin_distribution(snapshot: Snapshot, worker: Worker, output: Output, tell: T
         snapshot, [shard for shard in snapshot.plan.shards if f"raw_counts[{shard}]" in output.inputs]
     )
     used = np.flatnonzero(totals)
-    path = snapshot.store.path("raw_distribution", output.partition)
+    name = snapshot.store.name("raw_distribution", output.partition)
     columns = {"name": output.partition, "bucket": used.astype(np.int32), "count": totals[used]}
-    snapshot.store.write_table(path, "raw_distribution", columns, output.origin)
-    shards = sum(name.startswith("raw_counts[") for name in output.inputs)
-    return Result(len(used), [path], {"shards": shards, "ngrams": int(totals.sum())})
+    snapshot.store.write_table(name, "raw_distribution", columns, output.origin)
+    shards = sum(each.startswith("raw_counts[") for each in output.inputs)
+    return Result(len(used), [name], {"shards": shards, "ngrams": int(totals.sum())})
 
 
 def check_pinned(plan: Plan, pinned: Output) -> None:
@@ -236,8 +236,8 @@ def raw_totals(snapshot: Snapshot, shards: list[str] | None = None) -> np.ndarra
     """Return the n-gram totals of some shards, by default all counted ones: ndarray of int64, shape (buckets,)."""
     totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
     for shard in snapshot.plan.counted if shards is None else shards:
-        path = snapshot.store.path("raw_counts", shard)
-        counts = snapshot.store.read_table(path, snapshot.plan.raw_counts(shard).origin, COUNTS)
+        name = snapshot.store.name("raw_counts", shard)
+        counts = snapshot.store.read_table(name, snapshot.plan.raw_counts(shard).origin, COUNTS)
         totals[counts["bucket"].to_numpy()] += counts["count"].to_numpy()
     return totals
 
@@ -259,7 +259,7 @@ def _sampled_totals(threshold: np.uint64, worker: Worker, item: tuple[str, Origi
     """Return the totals of the documents of a shard whose content hash is at most the threshold."""
     shard, origin = item
     totals = np.zeros((1, worker.settings.features.buckets), dtype=np.int64)
-    for batch in worker.store.read_features(worker.store.path("features", shard), origin):
+    for batch in worker.store.read_features(worker.store.name("features", shard), origin):
         features = Features.from_arrow(batch)
         masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
     return totals[0]
@@ -267,9 +267,9 @@ def _sampled_totals(threshold: np.uint64, worker: Worker, item: tuple[str, Origi
 
 def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a target's totals and those of its holdout: two ndarrays of int64, shape (buckets,)."""
-    path = snapshot.store.path("target_counts", target)
+    name = snapshot.store.name("target_counts", target)
     counts = snapshot.store.read_table(
-        path, snapshot.plan.target_counts(target).origin, [*COUNTS, "holdout_count"]
+        name, snapshot.plan.target_counts(target).origin, [*COUNTS, "holdout_count"]
     )
     totals = np.zeros((2, snapshot.settings.features.buckets), dtype=np.int64)
     totals[0, counts["bucket"].to_numpy()] = counts["count"].to_numpy()
@@ -279,9 +279,9 @@ def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarr
 
 def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
     """Return the totals of the validation part of a target, kept from fitting `match`: int64, shape (buckets,)."""
-    path = snapshot.store.path("target_counts", target)
+    name = snapshot.store.name("target_counts", target)
     counts = snapshot.store.read_table(
-        path, snapshot.plan.target_counts(target).origin, ["bucket", "validation_count"]
+        name, snapshot.plan.target_counts(target).origin, ["bucket", "validation_count"]
     )
     totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
     totals[counts["bucket"].to_numpy()] = counts["validation_count"].to_numpy()
@@ -290,8 +290,8 @@ def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
 
 def read_log_ratios(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
     """Return the targets and their log ratios: ndarray of float64, shape (targets, buckets)."""
-    path = snapshot.store.path("importance_estimator", "log_ratios")
-    ratios: pa.Table = snapshot.store.read_table(path, snapshot.plan.importance_estimator.origin)
+    name = snapshot.store.name("importance_estimator", "log_ratios")
+    ratios: pa.Table = snapshot.store.read_table(name, snapshot.plan.importance_estimator.origin)
     buckets = snapshot.settings.features.buckets
     targets = ratios["target"].take(pa.array(range(0, len(ratios), buckets))).to_pylist()
     return targets, ratios["log_ratio"].to_numpy().reshape(len(targets), buckets)

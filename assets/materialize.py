@@ -13,14 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 
 from dsir_dagster.resources.compute import Tell, Threads, Worker
-from dsir_dagster.resources.corpus import content_stamp
 from dsir_dagster.resources.dagster_private import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -38,6 +36,7 @@ from dsir_dagster.resources.lineage import Lineage, Metadata, Metric, output_nam
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.progress import Progress
+from dsir_dagster.resources.store import Written
 from dsir_dagster.resources.table import Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -100,10 +99,10 @@ class Result:
     ----------
     rows : int
         Rows of the output.
-    files : list of Path
-        What was written.
+    files : list of str
+        Names of what was written.
     kept : dict of str to str
-        Unchanged files of the output, by name below DSIR_HOME: their recorded checksums.
+        Unchanged files of the output, by name: their recorded checksums.
     metadata : dict
         Numbers and short strings, kept in the lineage and shown in Dagster. A ``note`` is also logged as a warning.
     tables : dict
@@ -113,7 +112,7 @@ class Result:
     """
 
     rows: int
-    files: list[Path]
+    files: list[str]
     metadata: dict[str, int | float | str]
     tables: dict[str, Table | Plot] = field(default_factory=dict)
     metrics: list[Metric] | None = None
@@ -272,15 +271,16 @@ def bring_up_to_date(
 
 @dataclass(frozen=True)
 class Attempted:
-    """An output that was computed: its result, the checksums of its files by name, when it began and ended."""
+    """An output that was computed: its result, what it wrote by name, when it began and ended."""
 
     result: Result
-    files: dict[str, str]
+    files: dict[str, Written]
     started: datetime
     finished: datetime
 
     def lineage(self, output: Output, run_id: str) -> Lineage:
         """Return the row to record."""
+        kept = self.result.kept
         return Lineage(
             output.asset,
             output.partition,
@@ -291,8 +291,10 @@ class Attempted:
             self.finished,
             self.result.rows,
             int(self.result.metadata["bytes_written"]),
-            self.files,
+            {name: file.checksum for name, file in self.files.items()} | kept,
             self.result.metadata,
+            {name: file.modified for name, file in self.files.items()}
+            | {name: output.made.modified[name] for name in kept},
             metrics=self.result.metrics,
         )
 
@@ -306,9 +308,9 @@ class _Attempt:
     def __call__(self, worker: Worker, item: Any, tell: Tell) -> Attempted:
         started = datetime.now(UTC)
         result = self.task(worker, item, tell)
-        result.metadata["bytes_written"] = sum(file.stat().st_size for file in result.files)
-        files = {str(file.relative_to(worker.home)): content_stamp(str(file)) for file in result.files}
-        return Attempted(result, files | result.kept, started, datetime.now(UTC))
+        files = {name: worker.store.written(name) for name in result.files}
+        result.metadata["bytes_written"] = sum(file.bytes for file in files.values())
+        return Attempted(result, files, started, datetime.now(UTC))
 
 
 def record_input_errors(
@@ -393,8 +395,8 @@ def _report(
     shown: dict[str, int | float | str | dg.MetadataValue] = {"why": why, "fingerprint": output.fingerprint}
     for key, value in metadata.items():
         shown[key] = float(f"{value:.6g}") if isinstance(value, float) else value
-        if key in ("folder", "report"):  # paths below the home, which may have moved
-            shown[key] = dg.MetadataValue.path(str(workspace.home / str(value)))
+        if key in ("folder", "report"):  # names; the home may have moved
+            shown[key] = dg.MetadataValue.path(workspace.store.where(str(value)))
     return shown | {key: dg.MetadataValue.md(each.markdown) for key, each in tables.items()}
 
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -64,7 +63,7 @@ def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
     }
 
     def item_of(output: Output) -> ShardToCount:
-        quarantine = str(workspace.store.path("quarantine", output.partition).relative_to(workspace.home))
+        quarantine = workspace.store.name("quarantine", output.partition)
         listed = output.found is not None and quarantine in output.found.files
         return ShardToCount(plan.shards[output.partition], output.origin, listed)
 
@@ -109,20 +108,20 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
     totals = np.zeros(spec.buckets, dtype=np.int64)
     tally = Tally()
     schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
-    features_path = store.path("features", shard)
-    documents_path = store.path("documents", shard)
-    quarantine_path = store.path("quarantine", shard)
+    features_name = store.name("features", shard)
+    documents_name = store.name("documents", shard)
+    quarantine_name = store.name("quarantine", shard)
     with ExitStack() as files:
         quarantine = files.enter_context(ExitStack())
 
-        def row_groups(path: Path, kind: str, until: ExitStack = files) -> RowGroups:
-            return RowGroups(until.enter_context(store.table_writer(path, kind, item.origin)))
+        def row_groups(name: str, kind: str, until: ExitStack = files) -> RowGroups:
+            return RowGroups(until.enter_context(store.table_writer(name, kind, item.origin)))
 
-        features_file = files.enter_context(store.features_writer(features_path, schema, item.origin))
-        document_rows, quarantine_rows = row_groups(documents_path, "documents"), None
+        features_file = files.enter_context(store.features_writer(features_name, schema, item.origin))
+        document_rows, quarantine_rows = row_groups(documents_name, "documents"), None
         for batch, features, packed in worker.engine.map_blocks(work, read_blocks(uri, source)):
             if batch.rejected:
-                quarantine_rows = quarantine_rows or row_groups(quarantine_path, "quarantine", quarantine)
+                quarantine_rows = quarantine_rows or row_groups(quarantine_name, "quarantine", quarantine)
                 quarantine_rows.add(rejected_table(shard, batch.rejected))
             features_file.write_batch(packed)
             features.add_totals(totals)
@@ -140,18 +139,18 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
                 quarantine.close()  # keep the file: it holds the reasons
             raise error
     if not tally.reasons:
-        quarantine_path.unlink(missing_ok=True)
+        store.remove(quarantine_name)
     used = np.flatnonzero(totals)
-    counts_path = store.path("raw_counts", shard)
+    counts_name = store.name("raw_counts", shard)
     store.write_table(
-        counts_path,
+        counts_name,
         "raw_counts",
         {"shard": shard, "bucket": used.astype(np.int32), "count": totals[used]},
         item.origin,
     )
     return Result(
         rows=tally.documents,
-        files=[features_path, documents_path, counts_path, *([quarantine_path] if tally.reasons else [])],
+        files=[features_name, documents_name, counts_name, *([quarantine_name] if tally.reasons else [])],
         metadata=metadata(tally, source, int(totals.sum()), rate(tally.bytes, started), uri),
         tables=tables(tally, totals),
     )

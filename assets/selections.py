@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -138,10 +138,9 @@ def _make_selection(context: Context, workspace: Workspace, name: str, options: 
 def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetCheckResult:
     """Check that the newest version of a selection is what its metadata says."""
     latest = workspace.catalog.latest()["selections", name]
-    folder = workspace.store.selection_folder(name, latest.fingerprint)
     origin = Origin(output_name("selections", name), latest.fingerprint, {})
     columns = ["epoch", "shard", "row", "n_tokens"]
-    picks = workspace.store.read_table(folder / "picks.parquet", origin, columns)
+    picks = workspace.store.read_table(workspace.store.picks(name, latest.fingerprint), origin, columns)
     unique = picks.group_by(["epoch", "shard", "row"]).aggregate([]).num_rows
     expected = latest.metadata
     tokens = pc.sum(picks["n_tokens"]).as_py() or 0
@@ -187,7 +186,7 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
         "records": sum(part.records for part in records),
         "seconds": time.monotonic() - started,
         "files": len(files),
-        "folder": str(files[0].parent.relative_to(snapshot.home)),
+        "folder": str(PurePosixPath(files[0]).parent),
     }
     if note:
         metadata["note"] = note
@@ -196,7 +195,7 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
 
 def write_folder(
     snapshot: Snapshot, selection: Selection, output: Output, found: Picked, picks: pa.Table
-) -> tuple[list[Path], list[Part]]:
+) -> tuple[list[str], list[Part]]:
     """Write picks, records and the method's own files as one new folder; return all files, and those of records."""
     folder = snapshot.store.selection_folder(selection.name, output.fingerprint)
     records: list[Part] = []
@@ -209,7 +208,8 @@ def write_folder(
             records = write_records(snapshot, picks, content_hash, temporary, selection.output)
         for name, content in found.ranking.files.items():
             csv.write_csv(content, temporary / name)
-    return sorted(folder.iterdir()), records
+        files = [f"{folder}/{file.name}" for file in sorted(temporary.iterdir())]
+    return files, records
 
 
 def not_eligible(pool: PoolSurvey) -> dict[str, int]:

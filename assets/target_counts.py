@@ -94,9 +94,9 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
         raise CorpusError(f"target '{target.name}', {target.uri}: {REPLACED}")
     reasons = train.reasons + holdout.reasons
     used = np.flatnonzero(train.totals + holdout.totals)
-    path = worker.store.path("target_counts", target.name)
+    name = worker.store.name("target_counts", target.name)
     worker.store.write_table(
-        path,
+        name,
         "target_counts",
         {
             "target": target.name,
@@ -109,7 +109,7 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
     )
     return Result(
         rows=train.documents,
-        files=[path],
+        files=[name],
         metadata={
             "documents": train.documents,
             "tokens": train.tokens,

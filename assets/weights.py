@@ -23,7 +23,7 @@ from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import REPEATED, FileKind, Origin, schema_of, table
+from dsir_dagster.resources.store import REPEATED, FileKind, Origin, Store, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -86,7 +86,7 @@ class ShardToWeigh:
     moments : dict of str to (float, float)
         Mean and standard deviation of the log weights that are there, by target.
     files : list of str
-        Those of the log weights so far, by name below DSIR_HOME.
+        Those of the log weights so far, by name.
     """
 
     shard: str
@@ -107,7 +107,7 @@ def kept_files(snapshot: Snapshot, output: Output) -> dict[str, str]:
     there = {name: checksum for name, checksum in found.files.items() if name not in found.absent}
     kept = {}
     for target, made_of in found.mapping("log_weights").items():
-        name = str(snapshot.store.weights(shard, target).relative_to(snapshot.home))
+        name = snapshot.store.weights(shard, target)
         valid = (
             target in snapshot.plan.counted_targets
             and made_of == snapshot.plan.log_weights(shard, target).fingerprint
@@ -135,13 +135,10 @@ def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Te
     else:
         tell(documents=item.documents)
     files = [store.weights(item.shard, target) for target in new]
-    kept = {
-        str(store.weights(item.shard, target).relative_to(worker.home)): checksum
-        for target, checksum in item.kept.items()
-    }
+    kept = {store.weights(item.shard, target): checksum for target, checksum in item.kept.items()}
     for name in item.files:
-        if name not in kept and worker.home / name not in files:
-            (worker.home / name).unlink(missing_ok=True)  # of a target that is gone
+        if name not in kept and name not in files:
+            store.remove(name)  # of a target that is gone
     tell(bytes=item.text_bytes)
     return Result(
         rows=item.documents * len(targets),
@@ -155,7 +152,7 @@ def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Te
                 {target: origin.fingerprint for target, origin in item.targets.items()}
             ),
             "log_weight_moments": json.dumps({target: moments[target] for target in targets}),
-            "bytes_read": store.path("features", item.shard).stat().st_size if new else 0,
+            "bytes_read": _size_of_features(store, item.shard) if new else 0,
             "MB_per_s": rate(item.text_bytes, started),
         },
         tables={
@@ -167,15 +164,20 @@ def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Te
     )
 
 
+def _size_of_features(store: Store, shard: str) -> int:
+    found = store.look(store.name("features", shard))
+    return found.bytes if found else 0
+
+
 def _weigh_new(
     worker: Worker, item: ShardToWeigh, targets: list[str], ratios: np.ndarray, tell: Tell
 ) -> dict[str, tuple[float, float]]:
     """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
     store, shard = worker.store, item.shard
-    batches = store.read_features(store.path("features", shard), item.counts)
+    batches = store.read_features(store.name("features", shard), item.counts)
     sums, squares, n_documents = np.zeros(len(targets)), np.zeros(len(targets)), 0
     with ExitStack() as files:
-        documents = files.enter_context(store.open_table(store.path("documents", shard), item.counts))
+        documents = files.enter_context(store.open_table(store.name("documents", shard), item.counts))
         writers = [
             files.enter_context(
                 store.table_writer(store.weights(shard, target), "weights", item.targets[target])

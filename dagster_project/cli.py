@@ -311,7 +311,7 @@ def verify(options: argparse.Namespace) -> int:
         out.print("every file is as it was written")
         return 0
     for each in damages[:SHOWN]:
-        err.print(Text(f"{each.output}: {workspace.home / each.file} {each.what}", style="red"))
+        err.print(Text(f"{each.output}: {workspace.store.where(each.file)} {each.what}", style="red"))
     if len(damages) > SHOWN:
         err.print(Text(f"and {len(damages) - SHOWN} more", style="red"))
     for asset in dict.fromkeys(asset for asset, _ in verified.followers):
@@ -369,7 +369,7 @@ def prune(options: argparse.Namespace) -> int:
         if not leftovers:
             out.print("there is nothing to remove: every output belongs to a configuration")
             return 0
-        print_leftovers(leftovers, workspace.home, out)
+        print_leftovers(leftovers, out)
         total = f"{len(leftovers)} files and folders, {sum(each.bytes for each in leftovers) / 1e6:,.1f} MB"
         if not options.yes:
             out.print(f"{total}; `dsir prune --yes` removes them")

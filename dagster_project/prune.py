@@ -11,15 +11,16 @@ history; its rows are marked as pruned.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import dagster as dg
 
+from dsir_dagster.resources.bulk_files import Stored
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import shards
+from dsir_dagster.resources.store import DAMAGED
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.terminal import Terminal, grid
@@ -36,14 +37,17 @@ class Leftover:
 
     Attributes
     ----------
-    path : Path
+    name : str
+        Its path below DSIR_HOME, or below the object store's prefix.
     why : str
     bytes : int
+    folder : bool
     """
 
-    path: Path
+    name: str
     why: str
     bytes: int
+    folder: bool = False
 
 
 def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dict[str, str]]:
@@ -57,31 +61,34 @@ def find_leftovers(workspaces: Sequence[Workspace]) -> tuple[list[Leftover], dic
         [plan for plan, _ in known],
         {name: why for _, each in known for name, why in each.items()},
     )
-    home = workspaces[0].home
-    latest = workspaces[0].latest()
+    store, latest = workspaces[0].store, workspaces[0].latest()
     vanished = {shard for workspace in workspaces for shard in workspace.discovery.vanished()}
-    found: list[tuple[Path, str]] = []
+    found: list[Leftover] = []
     for asset in graph():
         keys = {key for plan in plans for key in asset.partitions.keys(plan)}
         for kind in asset.files:
+            listing = store.listing(kind.name)
             if asset.keeps_versions:
-                for folder in (home / kind.name).glob(str(Path(kind.glob).parent)):
-                    name = folder.parent.name
+                for folder, size in _by_version(listing).items():
+                    _, name, version = folder.split("/")
                     newest = latest.get((asset.name, name))
                     if name not in keys:
-                        found.append((folder, "no configuration names it"))
-                    elif newest and newest.fingerprint != folder.name:
-                        found.append((folder, OLDER_VERSION))
+                        found.append(Leftover(folder, "no configuration names it", size, folder=True))
+                    elif newest and newest.fingerprint != version:
+                        found.append(Leftover(folder, OLDER_VERSION, size, folder=True))
                 continue
-            named = {Path(kind.path(partition=key, target="")).name for key in keys}
-            for path in (home / kind.name).glob(kind.glob):
-                if path.name not in named:
+            named = {PurePosixPath(kind.path(partition=key, target="")).name for key in keys}
+            for name, stored in listing.items():
+                path = PurePosixPath(name)
+                if path.match(f"{kind.name}/{kind.glob}") and path.name not in named:
                     gone = asset.partitions is Partitions.SHARDS and path.stem in vanished
-                    found.append((path, "its shard vanished" if gone else "no configuration names it"))
+                    why = "its shard vanished" if gone else "no configuration names it"
+                    found.append(Leftover(name, why, stored.bytes))
     found += [
-        (path, "set aside by `dsir verify`") for path in (home / "damaged").rglob("*") if path.is_file()
+        Leftover(name, "set aside by `dsir verify`", stored.bytes)
+        for name, stored in store.listing(DAMAGED).items()
     ]
-    return [Leftover(path, why, _size(path)) for path, why in sorted(found)], absent
+    return sorted(found, key=lambda each: each.name), absent
 
 
 def remove_leftovers(
@@ -91,33 +98,34 @@ def remove_leftovers(
 
     Lineage is marked first: a run in between may miss an output that still exists, but never expect one that is gone.
     """
-    names = [str(each.path.relative_to(workspace.home)) for each in leftovers]
     unnamed = {
-        each.path.parent.name
+        PurePosixPath(each.name).parent.name
         for each in leftovers
-        if each.path.is_dir() and each.why != OLDER_VERSION  # selections that no configuration names
+        if each.folder and each.why != OLDER_VERSION  # selections that no configuration names
     }
-    workspace.catalog.record_pruned(names, sorted(unnamed))
+    workspace.catalog.record_pruned([each.name for each in leftovers], sorted(unnamed))
     for each in leftovers:
-        if each.path.is_dir():
-            shutil.rmtree(each.path)
-        else:
-            each.path.unlink(missing_ok=True)
+        workspace.store.remove(each.name)
     assert shards.name, "these partitions have a name"
     known = set(instance.get_dynamic_partitions(shards.name))
-    gone = {each.path.stem for each in leftovers if each.path.parent.name == "raw_counts"}
+    paths = [PurePosixPath(each.name) for each in leftovers]
+    gone = {path.stem for path in paths if path.parent.name == "raw_counts"}
     for key in sorted(known & gone):
         instance.delete_dynamic_partition(shards.name, key)
 
 
-def print_leftovers(leftovers: Sequence[Leftover], home: Path, console: Terminal) -> None:
+def print_leftovers(leftovers: Sequence[Leftover], console: Terminal) -> None:
     """Show the leftovers in order of paths, with the reason and the size."""
-    rows = [(each.path.relative_to(home), each.why, each.bytes / 1e6) for each in leftovers[:SHOWN]]
+    rows = [(each.name, each.why, each.bytes / 1e6) for each in leftovers[:SHOWN]]
     console.print(grid(Table([Column("what"), Column("why"), Column("MB", "number", 1)], rows)))
     if len(leftovers) > SHOWN:
         console.print(f"and {len(leftovers) - SHOWN} more")
 
 
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _by_version(listing: Mapping[str, Stored]) -> dict[str, int]:
+    """Return the bytes of each version's folder."""
+    sizes: dict[str, int] = {}
+    for name, stored in listing.items():
+        folder = "/".join(name.split("/")[:3])
+        sizes[folder] = sizes.get(folder, 0) + stored.bytes
+    return sizes

@@ -108,7 +108,9 @@ def _choose(snapshot: Snapshot) -> tuple[list[dict], list[str]]:
     """Return a row for each selection to show, and notes on those that are not up to date."""
     wanted = {output.partition: output for output in snapshot.plan.outputs_of("selections")}
     versions = [output.fingerprint for output in wanted.values()]
-    made = snapshot.catalog.query("report_selections", selections=list(wanted), wanted=versions).to_pylist()
+    made = snapshot.catalog.query(
+        "report_selections", selections=list(wanted), wanted=versions, home=str(snapshot.home)
+    ).to_pylist()
     targets = {target.name for target in snapshot.settings.targets}
     weights = {output_name("weights", shard) for shard in snapshot.plan.shards}
     shown, notes = [], []

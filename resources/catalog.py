@@ -77,16 +77,19 @@ class Catalog:
     Parameters
     ----------
     home : Path
-        DSIR_HOME, with the folders that :class:`~dsir_dagster.resources.store.Store` makes: each view needs a file.
+        DSIR_HOME, prepared by :class:`~dsir_dagster.resources.store.Store`: each view needs a file.
+    files : str, optional
+        Where the bulk files are: a path or a URI. Default: the home.
 
     Attributes
     ----------
     path : Path
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, files: str | None = None) -> None:
         self.path = home / "catalog.duckdb"
-        self._database = Database(self.path)
+        self._files = files or str(home)
+        self._database = Database(self.path, self._files)
         self.lineage_files = LineageFiles(home)
         self._copy = home / "catalog.backup.duckdb"
         self._home = home
@@ -139,9 +142,9 @@ class Catalog:
 
     @contextlib.contextmanager
     def _attached(self, path: Path, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Attach the catalog, or its copy, and tell the views where the home is now."""
+        """Attach the catalog, or its copy, and tell the views where the files are now."""
         with self._database.attached(path, read_only) as connection:
-            connection.execute("SET VARIABLE dsir_home = $home", {"home": str(self._home)})
+            connection.execute("SET VARIABLE dsir_home = $files", {"files": self._files})
             yield connection
 
     def _check_number(self, number: int, lock: int | None) -> None:
@@ -227,15 +230,15 @@ class Catalog:
 
     def _views(self) -> tuple[str, str]:
         """Return the text of all views and macros, and its fingerprint."""
-        literal = "'" + str(self._home).replace("'", "''") + "'"
-        home = f"coalesce(getvariable('dsir_home'), {literal})"
-        files = f"regexp_replace({home}, '([*?[])', '[\\1]', 'g')"  # magic characters of the path itself
+        literal = "'" + self._files.replace("'", "''") + "'"
+        where = f"coalesce(getvariable('dsir_home'), {literal})"
+        files = f"regexp_replace({where}, '([*?[])', '[\\1]', 'g')"  # magic characters of the path itself
         parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why")
         text = "\n".join(map(sql.load, parts))
         for kind in file_kinds().values():  # views.sql lacks kinds of added assets
             if kind.schema is not None and f"/{kind.name}/" not in text:
                 text += sql.load("view").replace("$view", kind.name)
-        text = re.sub(r"\$(home|files)", lambda match: home if match[1] == "home" else files, text)
+        text = re.sub(r"\$(where|files)", lambda match: where if match[1] == "where" else files, text)
         return text, hashlib.sha256(text.encode()).hexdigest()
 
     def _create_views(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -331,7 +334,7 @@ class Catalog:
 
         A RecordBatchReader among the parameters becomes a table of that name, which DuckDB reads once.
         """
-        with started(self.path).cursor() as connection:
+        with started(self.path, self._files).cursor() as connection:
             for key in [key for key, value in parameters.items() if isinstance(value, pa.RecordBatchReader)]:
                 connection.register(key, parameters.pop(key))
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
@@ -350,17 +353,9 @@ class Catalog:
             return
         with self.transaction() as connection:
             [(_, number, _)] = connection.execute(sql.load("about")).fetchall()
-            rows = [replace(row, sequence=number, modified=self._modified(row.files)) for row in lineage]
+            rows = [replace(row, sequence=number) for row in lineage]
             _insert(connection, rows)
             self.lineage_files.write(rows)
-
-    def _modified(self, files: Mapping[str, str]) -> dict[str, int]:
-        """Return when files below the home were written: nanoseconds by the file system's clock."""
-        found = {}
-        for name in files:
-            with contextlib.suppress(FileNotFoundError):
-                found[name] = (self._home / name).stat().st_mtime_ns
-        return found
 
     def record_failures(self, rows: Sequence[Mapping[str, str]]) -> None:
         """Record outputs that failed on their input; each row has asset, partition, fingerprint, run_id and error."""

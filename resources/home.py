@@ -1,16 +1,19 @@
-"""DSIR_HOME as a folder: making it private, and letting one run of the whole graph have it at a time.
+"""DSIR_HOME as a folder: private, with a record of where its bulk files are, one run of the whole graph at a time.
 
-What belongs here: the folder itself and its lock. What does not: the files in it (``resources/store.py``), how
-processes take turns with the catalog (``resources/database.py``).
+What belongs here: the folder itself, this record and the lock. What does not: the files in it
+(``resources/store.py``), how processes take turns with the catalog (``resources/database.py``).
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from dsir_dagster.resources.settings.types import ConfigError
 
 
 def private_folder(path: Path) -> None:
@@ -18,6 +21,32 @@ def private_folder(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
+
+
+def store_of_home(home: Path, configured: str | None) -> str | None:
+    """Return where the bulk files of a home are: an object store's URI, or None for the home itself.
+
+    A home keeps the place it was made with, in its file ``store``.
+
+    Raises
+    ------
+    ConfigError
+        The configuration names another place.
+    """
+    record = home / "store"
+    if not (home / "catalog.duckdb").exists() and os.access(home, os.W_OK):
+        if configured:
+            record.write_text(configured, encoding="utf-8")
+        else:
+            record.unlink(missing_ok=True)
+    known = record.read_text(encoding="utf-8") if record.exists() else None
+    if known != configured:
+        here = f"the files of {home} are in {known or 'it'}"
+        raise ConfigError(
+            f"store: {configured or 'not set'}, but {here}; set `store` to that, choose another DSIR_HOME, or copy the "
+            f"files and write their new place into {record}"
+        )
+    return known
 
 
 class HomeLock:

@@ -59,11 +59,11 @@ class Lineage:
     rows, bytes : int
         Rows of the output, bytes written.
     files : mapping of str to str
-        Path below DSIR_HOME to the SHA-256 of the file.
+        Name of each file to its SHA-256.
     metadata : mapping
         Numbers and strings to show.
     modified : mapping of str to int
-        Path to the time the file was written, by the file system's clock, in nanoseconds; the catalog fills it in.
+        Name of each file to when it was written, by the clock of its file system or store, in nanoseconds.
     sequence : int
         Number of the transaction that recorded it; the catalog fills it in.
     metrics : sequence of Metric, optional

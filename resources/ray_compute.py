@@ -190,7 +190,7 @@ class Ray:
 
 def _call(spec: _Spec, function: Callable, item: object, telling: tuple[Any, int] | None = None) -> object:
     """Call a function on a worker of the cluster."""
-    worker = Worker(spec.settings, _store(spec.home), _engine(spec.cores))
+    worker = Worker(spec.settings, _store(spec.home, spec.settings.store), _engine(spec.cores))
     try:
         if telling is None:
             return function(worker, item)
@@ -202,8 +202,8 @@ def _call(spec: _Spec, function: Callable, item: object, telling: tuple[Any, int
 
 
 @cache
-def _store(home: Path) -> Store:
-    return Store(home)
+def _store(home: Path, uri: str | None) -> Store:
+    return Store(home, uri)
 
 
 @cache

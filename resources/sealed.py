@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsir.featurizer.checksum import checksum
+from dsir_dagster.resources.object_stores import ObjectStoreError, store_said
 
 _KEY = "dsir_seal"
 #: Begins a seal; names in the metadata are JSON, which has no such control character.
@@ -47,12 +48,13 @@ class DamagedFile(RuntimeError):
 
     Parameters
     ----------
-    path : Path
+    path : str
+        Or URI.
     what : object
         What is wrong.
     """
 
-    def __init__(self, path: Path, what: object) -> None:
+    def __init__(self, path: str, what: object) -> None:
         super().__init__(
             f"{path}: the file is damaged ({what}); `dsir verify` sets it aside, with what was made from it, and "
             "`dsir run` then makes both again"
@@ -73,29 +75,39 @@ class ParquetFile(pq.ParquetFile):
 
     Parameters
     ----------
-    path : Path
+    source : pyarrow.NativeFile
+        Closed with this one.
+    path : str
+        Path or URI, for errors.
     dictionaries : sequence of str
         Columns of strings to be read dictionary-encoded.
+    read_ahead : bool
+        Whether to read what a row group needs in few large pieces. Of a mapped file, that would be a copy.
 
     Raises
     ------
-    FileNotFoundError
     DamagedFile
         Here, or when rows are read.
     """
 
-    def __init__(self, path: Path, dictionaries: Sequence[str] = ()) -> None:
+    def __init__(
+        self, source: pa.NativeFile, path: str, dictionaries: Sequence[str] = (), read_ahead: bool = False
+    ) -> None:
         self._path = path
+        self._source = source
         with _damage_named(path):
-            mapped = pa.memory_map(str(path))
-            _check_footer(mapped, path, _PARQUET_END)
-            # No read-ahead: it would copy the mapped file, in another thread.
+            _check_footer(source, path, _PARQUET_END)
             super().__init__(
-                mapped,
+                source,
                 read_dictionary=list(dictionaries),
-                pre_buffer=False,
+                pre_buffer=read_ahead,
                 page_checksum_verification=True,
             )
+
+    def close(self, force: bool = False) -> None:
+        """Close the file and its source."""
+        super().close(force)
+        self._source.close()
 
     def read_row_group(self, i: int, columns: Sequence[str] | None = None, **_: object) -> pa.Table:
         """Read a row group, or some of its columns, in this thread."""
@@ -164,39 +176,47 @@ class BatchWriter:
         self._batches += 1
 
 
-def read_batches(path: Path, made_of: str, check: Callable[[dict | None], None]) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    source: pa.NativeFile,
+    path: str,
+    made_of: str,
+    check: Callable[[dict | None], None],
+    read_ahead: int = 0,
+) -> Iterator[pa.RecordBatch]:
     """Yield the batches of a file of :class:`BatchWriter`, each checked before it is decoded.
 
     Parameters
     ----------
-    path : Path
+    source : pyarrow.NativeFile
+    path : str
+        Path or URI, for errors.
     made_of : str
         As given when it was written.
     check : callable
         Takes the schema's metadata before the first batch is read.
+    read_ahead : int
+        Bytes to read at a time; 0: what a batch needs.
 
     Raises
     ------
-    FileNotFoundError
     DamagedFile
     """
-    # Read, not mapped: the pages of a mapped file count as memory of the process.
-    with pa.OSFile(str(path)) as source:
-        with _damage_named(path):
-            _check_footer(source, path, _IPC_END)
-            file = pa.ipc.open_file(source)
-        check(file.schema.metadata)
-        with _damage_named(path):
-            source.seek(_IPC_BEGIN)
-            pa.ipc.read_message(source)  # the schema, which the footer has too
-        schema = file.schema
-        for index in range(file.num_record_batches):
-            # Not bound to a name, so that its memory is free for the next one.
-            yield _read_batch(source, path, schema, made_of, index)
+    with _damage_named(path):
+        _check_footer(source, path, _IPC_END)
+        file = pa.ipc.open_file(source)
+    check(file.schema.metadata)
+    schema, n_batches = file.schema, file.num_record_batches
+    with _damage_named(path):
+        source.seek(_IPC_BEGIN)
+        stream = pa.BufferedInputStream(source, read_ahead) if read_ahead else source
+        pa.ipc.read_message(stream)  # the schema, which the footer has too
+    for index in range(n_batches):
+        # Not bound to a name, so that its memory is free for the next one.
+        yield _read_batch(stream, path, schema, made_of, index)
 
 
 def _read_batch(
-    source: pa.NativeFile, path: Path, schema: pa.Schema, made_of: str, index: int
+    source: pa.NativeFile, path: str, schema: pa.Schema, made_of: str, index: int
 ) -> pa.RecordBatch:
     # As few steps as possible: weighing a batch has evicted the interpreter from the processor's cache.
     try:
@@ -236,7 +256,7 @@ def _seal_footer(path: Path, end: bytes) -> None:
         file.write(digits)
 
 
-def _check_footer(file: pa.NativeFile, path: Path, end: bytes) -> None:
+def _check_footer(file: pa.NativeFile, path: str, end: bytes) -> None:
     """Raise :class:`DamagedFile` if a file's footer, its size or the end of the file is damaged."""
     size = file.size()
     footer = b""
@@ -257,7 +277,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, pa.ArrowException)
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _damage_named(path: str) -> Iterator[None]:
     """Raise :class:`DamagedFile` for bytes that Arrow cannot read; pass the system's errors through."""
     try:
         yield
@@ -265,7 +285,9 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise _damage(path, error) from None
 
 
-def _damage(path: Path, error: Exception) -> Exception:
+def _damage(path: str, error: Exception) -> Exception:
+    if (said := store_said(error)) is not None:
+        return ObjectStoreError(f"{path}: {said}")
     if isinstance(error, OSError) and error.errno is not None:
         return error
     return DamagedFile(path, str(error).partition("\n")[0])

@@ -1,8 +1,8 @@
-"""The store: immutable files of bulk rows, one per output and partition, below DSIR_HOME.
+"""The store: immutable files of bulk rows, one per output and partition, in DSIR_HOME or an object store.
 
-What belongs here: paths, schemas, writing to a temporary name and renaming, checking fingerprints when reading. What
-does not: how damage is noticed (``resources/sealed.py``), small rows (``resources/catalog.py``), the corpus
-(``resources/corpus/``).
+What belongs here: names, schemas, writing whole files, checking fingerprints when reading. What does not: where files
+lie (``resources/bulk_files.py``), how damage is noticed (``resources/sealed.py``), small rows
+(``resources/catalog.py``), the corpus (``resources/corpus/``).
 
 The records of the assets (``assets/``) declare the kinds of files and their places.
 
@@ -14,22 +14,31 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dsir_dagster.resources.bulk_files import (
+    READ_BYTES,
+    TEMPORARY,
+    BulkFiles,
+    Folder,
+    Stored,
+    objects_at,
+)
 from dsir_dagster.resources.graph import graph
+from dsir_dagster.resources.object_stores import object_store_errors
 from dsir_dagster.resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
 
 #: Columns of a document that is a piece of a record: the record's row in its file, and the bounds of the piece in the
@@ -59,12 +68,15 @@ class FileKind:
         Path of an output's file below the folder, with ``{partition}``, ``{target}`` and ``{fingerprint}``.
     read_by_others : bool
         Whether other outputs are made from its files.
+    local : bool
+        Whether its files stay in DSIR_HOME where the others are in an object store, since people open them.
     """
 
     name: str
     schema: pa.Schema | None = None
     pattern: str = "{partition}.parquet"
     read_by_others: bool = True
+    local: bool = False
 
     def path(self, **values: str) -> str:
         """Return where a file is, below DSIR_HOME."""
@@ -113,8 +125,8 @@ _METADATA_KEY = b"dsir"
 #: What the system says when the disk, or the user's quota, is full.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
-#: Folder of unfinished files, in the folder of each kind.
-TEMPORARY = ".tmp"
+#: Folder of the home for files that `dsir verify` set aside.
+DAMAGED = "damaged"
 #: Age in seconds at which an unfinished file counts as a killed process's.
 LEFTOVER_SECONDS = 24 * 3600
 
@@ -123,104 +135,165 @@ class StaleInput(RuntimeError):
     """A file is missing, or was written under another fingerprint than its reader expects."""
 
 
+@dataclass(frozen=True)
+class Written(Stored):
+    """A file that this process has written.
+
+    Attributes
+    ----------
+    checksum : str
+        SHA-256 of its bytes in hexadecimal digits.
+    """
+
+    checksum: str
+
+
 class Store:
-    """Paths, atomic writes and checked reads of one home folder.
+    """Names, atomic writes and checked reads of the files of one home.
 
     Parameters
     ----------
     home : Path
-        DSIR_HOME; made if absent.
+        DSIR_HOME.
+    uri : str, optional
+        Where the bulk files are: ``s3://bucket/prefix`` or the like. Default: in the home.
+
+    Attributes
+    ----------
+    uri : str
+        Where the bulk files are: the path of the home, or the URI.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, uri: str | None = None) -> None:
         self.home = home
-        if home.is_dir() and not os.access(home, os.W_OK):
-            return  # another user's, or on a read-only disk: reading still works
+        self.uri = uri or str(home)
+        self._home_files = Folder(home)
+        self._bulk_files: BulkFiles = self._home_files
+        if uri:
+            self._bulk_files = objects_at(uri)
+        self._written: dict[str, Written] = {}
+
+    def prepare(self) -> Store:
+        """Make what views and writers need, unless it is there or the home is not writable; return this store."""
+        if self.home.is_dir() and not os.access(self.home, os.W_OK):
+            return self  # another user's, or on a read-only disk: reading still works
         for kind in file_kinds().values():
-            (home / kind.name).mkdir(parents=True, exist_ok=True)
-            if kind.schema is not None and not _has_schema(home / kind.empty, kind.schema):
-                with self.replacing(home / kind.empty) as temporary:
-                    pq.write_table(kind.schema.empty_table(), temporary)
-            self._remove_leftovers(home / kind.name / TEMPORARY)
+            (self.home / kind.name).mkdir(parents=True, exist_ok=True)
+            if kind.schema is not None and not _has_schema(self.home / kind.empty, kind.schema):
+                # The one in the home is written last, and says that there is one in the object store.
+                for files in dict.fromkeys((self._files(kind.empty), self._home_files)):
+                    with _publishing(files, kind.empty) as temporary:
+                        pq.write_table(kind.schema.empty_table(), temporary)
+            self._remove_leftovers(self.home / kind.name / TEMPORARY)
+        return self
 
-    def path(self, kind: str, partition: str = "", target: str = "", fingerprint: str = "") -> Path:
-        """Return where the file of this kind and partition is, or will be."""
-        where = file_kinds()[kind]
-        return self.home / where.path(partition=partition, target=target, fingerprint=fingerprint)
+    def _files(self, name: str) -> BulkFiles:
+        folder = name.partition("/")[0]
+        kind = file_kinds().get(folder)
+        local = folder == DAMAGED or (kind is not None and kind.local)
+        return self._home_files if local else self._bulk_files
 
-    def weights(self, shard: str, target: str) -> Path:
-        """Return where the log weights of a shard's documents for a target are, or will be."""
-        return self.path("weights", shard, target)
+    # --- names -----------------------------------------------------------------------------------------------
 
-    def selection_folder(self, selection: str, fingerprint: str) -> Path:
-        """Return the folder of one version of a selection."""
-        return self.path("selections", selection, fingerprint=fingerprint).parent
+    def name(self, kind: str, partition: str = "", target: str = "", fingerprint: str = "") -> str:
+        """Return the name of the file of this kind and partition: its path below the home, or the prefix."""
+        return file_kinds()[kind].path(partition=partition, target=target, fingerprint=fingerprint)
 
-    def report(self, selection: str, fingerprint: str) -> Path:
-        """Return where the report of an evaluation is, or will be."""
-        return self.path("evaluations", selection, fingerprint=fingerprint)
+    def weights(self, shard: str, target: str) -> str:
+        """Return the name of the log weights of a shard's documents for a target."""
+        return self.name("weights", shard, target)
+
+    def picks(self, selection: str, fingerprint: str) -> str:
+        """Return the name of the picks of one version of a selection."""
+        return self.name("selections", selection, fingerprint=fingerprint)
+
+    def selection_folder(self, selection: str, fingerprint: str) -> str:
+        """Return the name of the folder of one version of a selection."""
+        return str(PurePosixPath(self.picks(selection, fingerprint)).parent)
+
+    def where(self, name: str) -> str:
+        """Return a file's full path or URI."""
+        return self._files(name).where(name)
 
     def aside(self, name: str) -> Path:
-        """Return where a damaged file goes; ``name`` is its path below the home folder."""
-        return self.home / "damaged" / name
+        """Return where a damaged file goes, always in the home."""
+        return self.home / DAMAGED / name
 
-    def is_there(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
-        """Return whether a file of the lineage is there, rather than another one in its place.
+    # --- files as a whole ------------------------------------------------------------------------------------
 
-        A run that ends between writing a file and recording it leaves the lineage of the previous file. So a file whose
-        modification time differs from the lineage's is checked for its origin.
+    def look(self, name: str) -> Stored | None:
+        """Return the size and the time of a file; None if it is absent."""
+        return self._files(name).look(name)
 
-        Parameters
-        ----------
-        name : str
-            Path below the home folder.
-        fingerprints : collection of str
-            Those of the output's files.
-        modified : int or None
-            When it was written according to the lineage: nanoseconds by the file system's clock.
-        """
-        path = self.home / name
+    def listing(self, kind: str) -> dict[str, Stored]:
+        """Return the finished files of a kind by name, without the one that has no rows."""
+        empty = file_kinds()[kind].empty if kind in file_kinds() else ""
+        return {name: stored for name, stored in self._files(kind).listing(kind).items() if name != empty}
+
+    def checksum(self, name: str) -> str | None:
+        """Return the SHA-256 of a file's bytes in hexadecimal digits, or None if it is absent."""
         try:
-            if path.stat().st_mtime_ns == modified or path.parent.name in fingerprints:
-                return True
-            if path.suffix == ".parquet":
-                metadata = pq.read_schema(path).metadata
-            else:
-                with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-                    metadata = reader.schema.metadata
+            with object_store_errors(self.where(name)), self._files(name).open(name) as file:
+                return _checksum(file)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with its files, if it is there."""
+        self._files(name).remove(name)
+
+    def set_aside(self, name: str) -> None:
+        """Move a damaged file to its place in ``damaged/``, if it is there."""
+        aside = self.aside(name)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        self._files(name).take_out(name, aside)
+
+    def has_origin(self, name: str, fingerprints: Collection[str]) -> bool:
+        """Return whether a file that is there was written under one of these fingerprints."""
+        if PurePosixPath(name).parent.name in fingerprints:
+            return True
+        try:
+            with self._files(name).open(name) as source:
+                if name.endswith(".parquet"):
+                    metadata = pq.read_schema(source).metadata
+                else:
+                    with pa.ipc.open_file(source) as reader:
+                        metadata = reader.schema.metadata
             found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
         except (OSError, ValueError, pa.ArrowException):
             return False
         return found.get("fingerprint") in fingerprints
 
-    @contextlib.contextmanager
-    def replacing(self, path: Path) -> Iterator[Path]:
-        """Yield a temporary path for a file or folder; rename it to ``path`` if the body succeeds.
+    # --- writing ---------------------------------------------------------------------------------------------
 
-        If anything fails, ``path`` is unchanged and the temporary is gone.
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path for a file or folder; put it in its place if the body succeeds.
+
+        If anything fails, what was there is unchanged and the temporary is gone.
         """
-        # Beside the kind's files, as a kind may have a disk of its own, and deeper than any view looks.
-        scratch = self.home / path.relative_to(self.home).parts[0] / TEMPORARY / uuid.uuid4().hex
-        new, old = scratch / "new", scratch / "old"
-        try:
-            scratch.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
+        files = self._files(name)
+        with _publishing(files, name) as new:
             yield new
-            if new.is_dir() and path.exists():
-                os.replace(path, old)
-            os.replace(new, path)
-        except OSError as error:
-            # The error of any other file that the body reads or writes names that file already.
-            if error.errno is not None and str(error.filename or scratch).startswith(str(scratch)):
-                message = f"{error.strerror or error}; nothing was changed"
-                if error.errno in DISK_FULL:
-                    message += ": make room and start again"
-                raise OSError(error.errno, message, str(path)) from error
-            raise
-        finally:
-            if old.exists() and not path.exists():
-                os.replace(old, path)
-            shutil.rmtree(scratch, ignore_errors=True)
+            inner = sorted(file for file in new.rglob("*") if file.is_file()) if new.is_dir() else [new]
+            checksums = {}
+            for file in inner:
+                below = file.relative_to(new).as_posix()
+                with pa.OSFile(str(file)) as source:
+                    checksums[name if below == "." else f"{name}/{below}"] = _checksum(source), source.size()
+        for each, (checksum, size) in checksums.items():
+            stored = files.look(each)
+            if stored is None or stored.bytes != size:
+                raise OSError(
+                    errno.EIO,
+                    f"{stored.bytes if stored else 0:,} of {size:,} bytes arrived",
+                    files.where(each),
+                )
+            self._written[each] = Written(size, stored.modified, checksum)
+
+    def written(self, name: str) -> Written:
+        """Return what is known of a file that this process has just written; KeyError if it has not."""
+        return self._written.pop(name)
 
     def _remove_leftovers(self, folder: Path) -> None:
         """Remove files that killed processes left, once they are too old to be still in progress."""
@@ -230,22 +303,31 @@ class Store:
                     shutil.rmtree(scratch, ignore_errors=True)
 
     @contextlib.contextmanager
-    def table_writer(self, path: Path, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
-        """Write a Parquet file of this kind piece by piece; it appears at ``path`` when the body ends."""
-        with self.replacing(path) as temporary, sealed_writer(temporary, kind, origin) as writer:
+    def table_writer(self, name: str, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
+        """Write a Parquet file of this kind piece by piece; it appears under its name when the body ends."""
+        with self.replacing(name) as temporary, sealed_writer(temporary, kind, origin) as writer:
             yield writer
 
-    def write_table(self, path: Path, kind: str, columns: dict, origin: Origin) -> None:
+    def write_table(self, name: str, kind: str, columns: dict, origin: Origin) -> None:
         """Write a whole Parquet file."""
-        with self.table_writer(path, kind, origin) as writer:
+        with self.table_writer(name, kind, origin) as writer:
             writer.write_table(table(kind, columns))
 
-    def open_table(self, path: Path, expected: Origin, dictionaries: Sequence[str] = ()) -> ParquetFile:
+    @contextlib.contextmanager
+    def features_writer(self, name: str, schema: pa.Schema, origin: Origin) -> Iterator[BatchWriter]:
+        """Write batches of features; the file appears under its name when the body ends."""
+        schema = schema.with_metadata(origin.metadata())
+        with self.replacing(name) as temporary, BatchWriter(temporary, schema, origin.fingerprint) as writer:
+            yield writer
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def open_table(self, name: str, expected: Origin, dictionaries: Sequence[str] = ()) -> ParquetFile:
         """Open a Parquet file for reading after checking its origin.
 
         Parameters
         ----------
-        path : Path
+        name : str
         expected : Origin
         dictionaries : sequence of str
             Columns of strings to be read dictionary-encoded.
@@ -257,30 +339,100 @@ class Store:
         DamagedFile
             It is damaged; here, or when its rows are read.
         """
-        try:
-            file = ParquetFile(path, dictionaries)
-        except FileNotFoundError:
-            raise StaleInput(f"{path}: not there; materialize {expected.output} first") from None
-        expected.check(path, file.metadata.metadata)
+        files = self._files(name)
+        with self._expected(name, expected):
+            source = files.open(name, mapped=True)
+        file = ParquetFile(source, files.where(name), dictionaries, read_ahead=files.remote)
+        expected.check(files.where(name), file.metadata.metadata)
         return file
 
-    def read_table(self, path: Path, expected: Origin, columns: Sequence[str] | None = None) -> pa.Table:
+    def read_table(self, name: str, expected: Origin, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a Parquet file, or some of its columns; see :meth:`open_table`."""
-        with self.open_table(path, expected) as file:
+        with self.open_table(name, expected) as file:
             return file.read(columns=columns)
 
-    @contextlib.contextmanager
-    def features_writer(self, path: Path, schema: pa.Schema, origin: Origin) -> Iterator[BatchWriter]:
-        """Write batches of features; the file appears at ``path`` when the body ends."""
-        schema = schema.with_metadata(origin.metadata())
-        with self.replacing(path) as temporary, BatchWriter(temporary, schema, origin.fingerprint) as writer:
-            yield writer
-
-    def read_features(self, path: Path, expected: Origin) -> Iterator[pa.RecordBatch]:
+    def read_features(self, name: str, expected: Origin) -> Iterator[pa.RecordBatch]:
         """Yield the batches of a features file after checking its origin; raises like :meth:`open_table`."""
-        if not path.exists():
-            raise StaleInput(f"{path}: not there; materialize {expected.output} first")
-        yield from read_batches(path, expected.fingerprint, partial(expected.check, path))
+        files = self._files(name)
+        with self._expected(name, expected):
+            # Not mapped: the pages of a mapped file count as memory of the process.
+            source = files.open(name)
+        where, ahead = files.where(name), READ_BYTES if files.remote else 0
+        with source:
+            yield from read_batches(
+                source, where, expected.fingerprint, partial(expected.check, where), ahead
+            )
+
+    @contextlib.contextmanager
+    def _expected(self, name: str, expected: Origin) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise StaleInput(f"{self.where(name)}: not there; materialize {expected.output} first") from None
+
+
+class There:
+    """Which files of the lineage are there, looked up in one listing of each kind.
+
+    Parameters
+    ----------
+    store : Store
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._listings: dict[str, dict[str, Stored]] = {}
+
+    def has(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
+        """Return whether a file is there, rather than another one in its place.
+
+        A run that ends between writing a file and recording it leaves the lineage of the previous file. So a file whose
+        time differs from the lineage's is checked for its origin.
+
+        Parameters
+        ----------
+        name : str
+        fingerprints : collection of str
+            Those of the output's files.
+        modified : int or None
+            When it was written according to the lineage.
+        """
+        kind = name.partition("/")[0]
+        if kind not in self._listings:
+            self._listings[kind] = self._store.listing(kind)
+        found = self._listings[kind].get(name)
+        return found is not None and (
+            found.modified == modified or self._store.has_origin(name, fingerprints)
+        )
+
+
+@contextlib.contextmanager
+def _publishing(files: BulkFiles, name: str) -> Iterator[Path]:
+    """Yield a temporary path for a file or folder; publish it if the body succeeds, remove it in any case."""
+    scratch = None
+    try:
+        scratch = files.scratch(name)
+        yield scratch / "new"
+        files.publish(scratch / "new", name)
+    except OSError as error:
+        # The error of any other file that the body reads or writes names that file already.
+        if error.errno is not None and str(error.filename or scratch or "").startswith(str(scratch or "")):
+            message = f"{error.strerror or error}; nothing was changed"
+            if error.errno in DISK_FULL:
+                message += ": make room and start again"
+            raise OSError(error.errno, message, files.where(name)) from error
+        raise
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _checksum(file: pa.NativeFile) -> str:
+    """Return the SHA-256 of a file's bytes, without holding them in memory."""
+    digest = hashlib.sha256()
+    while chunk := file.read_buffer(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 class Origin:
@@ -304,7 +456,7 @@ class Origin:
         """Return the origin as a schema's metadata."""
         return {_METADATA_KEY: json.dumps(vars(self), sort_keys=True).encode()}
 
-    def check(self, path: Path, metadata: dict[bytes, bytes] | None) -> None:
+    def check(self, path: str, metadata: dict[bytes, bytes] | None) -> None:
         """Raise :class:`StaleInput` if a file's metadata has another origin; say what differs."""
         found = json.loads((metadata or {}).get(_METADATA_KEY, b"{}"))
         if found.get("fingerprint") == self.fingerprint:

@@ -7,16 +7,14 @@ does not: how damage is noticed while a file is read (``resources/sealed.py``), 
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from dsir_dagster.resources.catalog import Rebuilt
-from dsir_dagster.resources.corpus import content_stamp, file_exists
+from dsir_dagster.resources.corpus import file_exists
 from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.plan import ShardFile
 from dsir_dagster.resources.store import file_kinds
@@ -32,7 +30,7 @@ class Damage:
     output : str
         ``asset[partition]``.
     file : str
-        Path below DSIR_HOME.
+        Its name.
     what : str
     """
 
@@ -67,7 +65,7 @@ def verify_files(workspace: Workspace) -> Verified:
         (key, name, checksum) for key, row in sorted(latest.items()) for name, checksum in row.files.items()
     ]
     damages, read_from = [], []
-    now = workspace.engine.map_shards(lambda item: _checksum(workspace.home / item[1]), named)
+    now = workspace.engine.map_shards(lambda item: workspace.store.checksum(item[1]), named)
     for (key, name, checksum), found in zip(named, now, strict=True):
         if found != checksum:
             what = "is gone" if found is None else "is not what was written"
@@ -77,9 +75,9 @@ def verify_files(workspace: Workspace) -> Verified:
     followers = made_from(latest, read_from)
     # What was made from a damaged file goes first: as long as the damaged file is there, it is found again.
     for name in [name for key in followers for name in latest[key].files]:
-        _set_aside(workspace, name)
+        workspace.store.set_aside(name)
     for damage in damages:
-        _set_aside(workspace, damage.file)
+        workspace.store.set_aside(damage.file)
     return Verified(damages, [key for key in sorted(latest) if key in followers])
 
 
@@ -130,7 +128,7 @@ def rebuild_catalog(workspace: Workspace) -> Rebuilt:
     catalog, engine = workspace.catalog, workspace.engine
 
     def hold(files: Mapping[str, str]) -> bool:
-        return all(_checksum(workspace.home / name) == checksum for name, checksum in files.items())
+        return all(workspace.store.checksum(name) == checksum for name, checksum in files.items())
 
     rebuilt = catalog.rebuild(lambda outputs: list(engine.map_shards(hold, outputs)))
     # Lineage files do not say how large a shard's file was, or how old: with these values it is read again.
@@ -159,14 +157,3 @@ def rebuild_catalog(workspace: Workspace) -> Rebuilt:
 def _source_of(workspace: Workspace, shard: str) -> str:
     names = [source.name for source in workspace.settings.raw if shard.startswith(f"{source.name}.")]
     return max(names, key=len, default=shard.split(".")[0])
-
-
-def _set_aside(workspace: Workspace, name: str) -> None:
-    aside = workspace.store.aside(name)
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        shutil.move(workspace.home / name, aside)  # a kind of files may be on a disk of its own
-
-
-def _checksum(path: Path) -> str | None:
-    return content_stamp(str(path)) if path.exists() else None

@@ -14,12 +14,12 @@ from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.compute import Worker, compute_for
 from dsir_dagster.resources.discovery import Discovery
 from dsir_dagster.resources.engine import Engine
-from dsir_dagster.resources.home import HomeLock, private_folder
+from dsir_dagster.resources.home import HomeLock, private_folder, store_of_home
 from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import Settings, load_settings
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import Store
+from dsir_dagster.resources.store import Store, There
 
 
 class Workspace:
@@ -49,8 +49,8 @@ class Workspace:
         self.settings: Settings = load_settings(config)
         self.home = home.resolve()
         private_folder(self.home)
-        self.store = Store(self.home)
-        self.catalog = Catalog(self.home)
+        self.store = Store(self.home, store_of_home(self.home, self.settings.store)).prepare()
+        self.catalog = Catalog(self.home, self.store.uri)
         self.engine = Engine(threads or self._configured_threads)
         self.worker = Worker(self.settings, self.store, self.engine)
         self.compute = compute_for(self.worker)
@@ -94,13 +94,11 @@ class Workspace:
         Each row tells which of its files are not there (``absent``), and whether
         :func:`~dsir_dagster.resources.verification.verify_files` took one of them (``aside``).
         """
-        found = {}
+        found, there = {}, There(self.store)
         for key, row in self.catalog.latest().items():
             # The files of weights carry the fingerprint of their target's.
             made = {row.fingerprint, *row.mapping("log_weights").values()}
-            absent = [
-                name for name in row.files if not self.store.is_there(name, made, row.modified.get(name))
-            ]
+            absent = [name for name in row.files if not there.has(name, made, row.modified.get(name))]
             aside = any(
                 path.exists() and path.stat().st_ctime >= row.finished_at.timestamp()
                 for path in map(self.store.aside, absent)

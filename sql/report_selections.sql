@@ -26,7 +26,7 @@ SELECT
     (s.metadata->>'documents')::BIGINT     AS documents,
     (s.metadata->>'tokens')::BIGINT        AS tokens,
     getvariable('dsir_home') || '/' || (s.metadata->>'folder')  AS folder,
-    getvariable('dsir_home') || '/' || r.report                 AS report,
+    $home || '/' || r.report                                   AS report,
     (s.metadata->'launchpad') IS NOT NULL  AS overridden,
     s.inputs['configuration']              AS configuration,
     map_keys(s.inputs)                     AS inputs,

@@ -1,9 +1,9 @@
 -- Views over the Parquet files of the store, and over the lineage. What belongs here: rows as they are.
 -- What does not: answers that need an argument (macros_*.sql), tables (schema.sql).
 --
--- DuckDB cannot bind a parameter in CREATE VIEW, so the catalog replaces $home by an expression, here and nowhere
--- else: the variable `dsir_home` where it is set, as this project's own connections do, else the path of DSIR_HOME
--- when the views were made. $files is the same, to be followed by a pattern.
+-- DuckDB cannot bind a parameter in CREATE VIEW, so the catalog replaces $where by an expression, here and nowhere
+-- else: the variable `dsir_home` where it is set, as this project's own connections do, else where the files were
+-- when the views were made: DSIR_HOME, or an object store. $files is the same, to be followed by a pattern.
 --
 -- Every column has its table's name before it: in a macro that uses a view, a bare one would clash with an
 -- argument of that name.
@@ -77,7 +77,7 @@ SELECT
     (m.metadata->>'documents')::BIGINT                                          AS documents,
     (m.metadata->>'tokens')::BIGINT                                             AS tokens,
     (m.metadata->>'threshold')::DOUBLE                                          AS threshold,
-    $home || '/' || (m.metadata->>'folder')                                     AS folder,
+    $where || '/' || (m.metadata->>'folder')                                     AS folder,
     l.fingerprint IS NOT NULL                                                   AS current,
     m.configuration::JSON                                                       AS configuration,
     f.version IS NOT NULL                                                       AS on_disk,

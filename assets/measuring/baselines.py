@@ -235,13 +235,13 @@ def _totals_of_shard(worker: Worker, item: tuple[str, Origin, list[np.ndarray]])
     totals = np.zeros((len(picks), worker.settings.features.buckets), dtype=np.int64)
     if not any(map(len, picks)):
         return totals
-    with worker.store.open_table(worker.store.path("documents", shard), origin) as documents:
+    with worker.store.open_table(worker.store.name("documents", shard), origin) as documents:
         rows = documents.read(columns=["row"])["row"].to_numpy()
     times = np.zeros((len(picks), len(rows)), dtype=np.uint16)
     for mine, picked in zip(times, picks, strict=True):
         np.add.at(mine, np.searchsorted(rows, picked), 1)
     done = 0
-    for batch in worker.store.read_features(worker.store.path("features", shard), origin):
+    for batch in worker.store.read_features(worker.store.name("features", shard), origin):
         here = times[:, done : done + batch.num_rows]
         if here.any():
             masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)

@@ -164,7 +164,7 @@ class Candidates:
         store = self.snapshot.store
         for shard in self.snapshot.plan.counted:
             with store.open_table(
-                store.path("documents", shard), self.snapshot.plan.raw_counts(shard).origin
+                store.name("documents", shard), self.snapshot.plan.raw_counts(shard).origin
             ) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group, columns=columns).to_batches()
@@ -282,14 +282,14 @@ class _Look:
         """Yield a shard's documents, a row group or, with their features, a batch of these at a time."""
         with ExitStack() as files:
             documents = files.enter_context(
-                store.open_table(store.path("documents", shard.shard), shard.counts)
+                store.open_table(store.name("documents", shard.shard), shard.counts)
             )
             weights = {
                 target: files.enter_context(store.open_table(store.weights(shard.shard, target), origin))
                 for target, origin in shard.weights.items()
             }
             if self.features:
-                batches = store.read_features(store.path("features", shard.shard), shard.counts)
+                batches = store.read_features(store.name("features", shard.shard), shard.counts)
             for group in range(documents.num_row_groups):
                 table = documents.read_row_group(group, columns=self.columns)
                 log_weights = {target: read_log_weights(file, group) for target, file in weights.items()}

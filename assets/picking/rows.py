@@ -55,8 +55,8 @@ def read_rows(
     worker: Worker, item: RowsOfShard, columns: Sequence[str], dictionaries: Sequence[str] = ()
 ) -> pa.Table:
     """Read columns of the documents, in the order of ``item.rows``; those named as dictionaries are read as such."""
-    path = worker.store.path("documents", item.file.shard)
-    with worker.store.open_table(path, item.counts, dictionaries) as file:
+    name = worker.store.name("documents", item.file.shard)
+    with worker.store.open_table(name, item.counts, dictionaries) as file:
         documents = file.read(columns=["row", *columns])
     at = np.searchsorted(documents["row"].to_numpy(), item.rows)
     return documents.drop_columns("row").take(pa.array(at))

@@ -30,16 +30,15 @@ def add_report(
     metrics : Metrics
         What was measured.
     """
-    folder = snapshot.store.selection_folder(selection.name, source.fingerprint)
-    picks = snapshot.store.read_table(folder / "picks.parquet", source.origin)
-    path = snapshot.store.report(selection.name, output.fingerprint)
+    picks = snapshot.store.read_table(snapshot.store.picks(selection.name, source.fingerprint), source.origin)
+    name = snapshot.store.name("evaluations", selection.name, fingerprint=output.fingerprint)
     look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.made.metadata))
     read_documents(snapshot, [*look.selected, *look.next.documents, *look.typical.documents])
     page = Page(snapshot, selection, source, output, result, metrics, picks, look)
     text = template().render(page.values())
     result.tables = {**page.plots_of_pool, **result.tables}
-    with snapshot.store.replacing(path) as temporary:
+    with snapshot.store.replacing(name) as temporary:
         # What UTF-8 cannot encode, as in a file name that is not UTF-8, is written as an escape.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    result.files.append(path)
-    result.metadata["report"] = str(path.relative_to(snapshot.home))
+    result.files.append(name)
+    result.metadata["report"] = name

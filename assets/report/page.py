@@ -109,7 +109,7 @@ class Page:
             "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
             "n_files": len(plan.counted),
             "versions": {**plan.graph.versions, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
-            "folder": self.snapshot.home / str(made["folder"]),
+            "folder": self.snapshot.store.where(str(made["folder"])),
         }
 
 

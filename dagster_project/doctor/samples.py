@@ -218,7 +218,7 @@ def counted_pool(workspace: Workspace, shards: list[Shard]) -> PoolDocuments | N
     plan = Plan(workspace.settings, files, {}, workspace.latest())
     if plan.uncounted:
         return None
-    paths = [str(workspace.store.path("documents", shard)) for shard in plan.counted]
+    paths = [workspace.store.where(workspace.store.name("documents", shard)) for shard in plan.counted]
     [contents] = workspace.catalog.query_files("doctor_contents", files=paths).to_pylist()
     lengths = workspace.catalog.query_files("doctor_lengths", files=paths)
 

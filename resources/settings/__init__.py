@@ -10,6 +10,7 @@ key. Relative URIs are relative to the folder of the file.
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from dsir_dagster.resources.settings.pool import (
 )
 from dsir_dagster.resources.settings.selection import Selection, Size
 from dsir_dagster.resources.settings.types import ConfigError, Model
-from dsir_dagster.resources.uris import absolute_uri, masked
+from dsir_dagster.resources.uris import absolute_uri, masked, without_credentials
 
 __all__ = [
     "ComputeSettings",
@@ -53,6 +54,16 @@ __all__ = [
 ]
 
 
+def _object_store(uri: str) -> str:
+    if not re.fullmatch(r"(s3|gs|abfs)://[^/]+(/.*)?", without_credentials(uri)):
+        raise ValueError("expected s3://, gs:// or abfs://, with a bucket and a prefix of this home's own")
+    return uri.rstrip("/")
+
+
+#: Where bulk files are instead of DSIR_HOME.
+StoreUri = Annotated[str, pydantic.AfterValidator(_object_store)]
+
+
 class Settings(Model):
     """The whole configuration file."""
 
@@ -63,6 +74,7 @@ class Settings(Model):
     selections: Annotated[list[Selection], pydantic.Field(min_length=1)]
     evaluation: EvaluationSettings = EvaluationSettings()
     compute: ComputeSettings = ComputeSettings()
+    store: StoreUri | None = None
     refresh_cron: str = "0 2 * * *"
 
     @pydantic.model_validator(mode="after")

@@ -21,13 +21,13 @@ def measure_lengths(context, workspace, keys, options: RunOptions):
     def compute(worker, output, tell):
         origin = snapshot.plan.raw_counts(output.partition).origin
         documents = snapshot.store.read_table(
-            snapshot.store.path("documents", output.partition), origin, ["shard", "n_tokens"]
+            snapshot.store.name("documents", output.partition), origin, ["shard", "n_tokens"]
         )
-        path = snapshot.store.path("lengths", output.partition)
+        name = snapshot.store.name("lengths", output.partition)
         columns = {"shard": output.partition, "n_tokens": documents["n_tokens"].combine_chunks()}
-        snapshot.store.write_table(path, "lengths", columns, output.origin)
+        snapshot.store.write_table(name, "lengths", columns, output.origin)
         tokens = int(np.sum(documents["n_tokens"].to_numpy()))
-        return Result(rows=len(documents), files=[path], metadata={"tokens": tokens})
+        return Result(rows=len(documents), files=[name], metadata={"tokens": tokens})
 
     outputs = [snapshot.plan.output("lengths", key) for key in keys]
     yield from bring_up_to_date(context, workspace, "lengths", outputs, compute, options)

@@ -375,14 +375,14 @@ def test_weights_refuse_features_of_another_configuration_and_name_each_differen
     plan = workspace.plan()
     done.config["features"].update(buckets=500, ngrams=3)
     other = done.workspace().plan()
-    path = workspace.store.path("features", "pool.law")
+    name = workspace.store.name("features", "pool.law")
     with pytest.raises(RuntimeError) as caught:
-        list(workspace.store.read_features(path, other.raw_counts("pool.law").origin))
+        list(workspace.store.read_features(name, other.raw_counts("pool.law").origin))
     message = str(caught.value)
     assert "features.buckets is 1000 there, 500 here" in message
     assert "features.ngrams is 2 there, 3 here" in message
     assert "raw_counts[pool.law]" in message
-    assert list(workspace.store.read_features(path, plan.raw_counts("pool.law").origin))
+    assert list(workspace.store.read_features(name, plan.raw_counts("pool.law").origin))
 
 
 def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkeypatch):

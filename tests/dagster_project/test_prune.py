@@ -21,7 +21,7 @@ def dsir(done, monkeypatch):
 
 def leftovers(pipeline):
     found, _ = find_leftovers([pipeline.workspace()])
-    return {str(each.path.relative_to(pipeline.home)): each.why for each in found}
+    return {each.name: each.why for each in found}
 
 
 def test_nothing_is_left_over_after_a_run(done, dsir, capsys):

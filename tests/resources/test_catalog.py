@@ -43,7 +43,7 @@ def lineage(asset="raw_counts", partition="wiki-0", fingerprint="v1", minutes=0,
 
 @pytest.fixture
 def home(tmp_path) -> Path:
-    Store(tmp_path / "home")
+    Store(tmp_path / "home").prepare()
     return tmp_path / "home"
 
 
@@ -184,7 +184,7 @@ def test_a_shard_vanishes_and_comes_back(catalog):
 
 def fill(home: Path) -> None:
     """Write two documents of one shard, with all that belongs to them."""
-    store, two = Store(home), np.arange(2)
+    store, two = Store(home).prepare(), np.arange(2)
     for kind, partition, columns in (
         (
             "documents",
@@ -220,7 +220,7 @@ def fill(home: Path) -> None:
         ("importance_estimator", "log_ratios", {"target": "chem", "bucket": two, "log_ratio": [0.5, -0.5]}),
         ("weights", "wiki-0", {"shard": "wiki-0", "row": two, "log_weight": [1.5, 2.5]}),
     ):
-        store.write_table(store.path(kind, partition, target="chem"), kind, columns, STAMP)
+        store.write_table(store.name(kind, partition, target="chem"), kind, columns, STAMP)
     for version in ("v1", "v2"):
         columns = {
             "selection": "tenth",
@@ -236,9 +236,7 @@ def fill(home: Path) -> None:
             "log_weight": [2.5],
             "key": [3.5],
         }
-        with store.replacing(store.selection_folder("tenth", version)) as folder:
-            folder.mkdir(parents=True)
-            store.write_table(folder / "picks.parquet", "selections", columns, STAMP)
+        store.write_table(store.picks("tenth", version), "selections", columns, STAMP)
 
 
 def test_every_table_and_view_answers_a_plain_connection_where_the_store_is_empty(catalog):
@@ -295,7 +293,7 @@ def test_of_several_versions_of_a_selection_the_view_shows_the_one_recorded_last
 def test_a_selection_that_is_just_being_written_does_not_disturb_the_view(catalog, home):
     fill(home)
     catalog.record([lineage("selections", "tenth", "v1")])
-    store = Store(home)
+    store = Store(home).prepare()
     with store.replacing(store.selection_folder("tenth", "v3")) as folder:
         folder.mkdir(parents=True)
         (folder / "picks.parquet").write_bytes(b"PAR1, and the rest is not there yet")
@@ -305,7 +303,7 @@ def test_a_selection_that_is_just_being_written_does_not_disturb_the_view(catalo
 @pytest.mark.parametrize("name", ["it's a home", 'of "quotes"; --', "größe $home %s {x}", "a[1]*"])
 def test_a_home_may_have_any_name(tmp_path, name):
     home = tmp_path / name
-    Store(home)
+    Store(home).prepare()
     catalog = Catalog(home)
     catalog.record([lineage()])
     fill(home)
@@ -399,7 +397,7 @@ def test_another_process_that_never_lets_go_is_reported_with_the_file_and_what_t
 def test_a_file_that_is_no_database_is_reported_as_such_whatever_its_folder_is_called(tmp_path, monkeypatch):
     monkeypatch.setattr(database, "LOCK_TIMEOUT", 0.1)
     for name in ("home", "blocks"):
-        Store(tmp_path / name)
+        Store(tmp_path / name).prepare()
         (tmp_path / name / "catalog.duckdb").write_bytes(b"no database" * 1000)
         with pytest.raises(
             CatalogDamaged, match=r"not a valid DuckDB database file.*`dsir verify --rebuild`"
@@ -415,7 +413,7 @@ def test_threads_take_turns(catalog):
 
 
 def test_an_interrupt_that_duckdb_made_an_error_of_is_an_interrupt(tmp_path):
-    Store(tmp_path)
+    Store(tmp_path).prepare()
     catalog = Catalog(tmp_path)
     catalog.latest()
     with pytest.raises(KeyboardInterrupt), catalog.transaction():

@@ -68,7 +68,7 @@ _started: list[subprocess.Popen] = []
 
 @pytest.fixture
 def home(tmp_path) -> Iterator[Path]:
-    Store(tmp_path / "home")
+    Store(tmp_path / "home").prepare()
     yield tmp_path / "home"
     for process in _started:  # a test that fails leaves nothing running
         with suppress(ProcessLookupError):

@@ -43,23 +43,23 @@ def texts(n: int) -> pa.Array:
 
 
 def write(store: Store, kind: str, scale: int = 1) -> Path:
-    path = store.path(kind, "pool.a")
+    name = store.name(kind, "pool.a")
     if kind == "features":
         batches = [featurize(texts(n), FeatureSpec(buckets=1000)).to_arrow() for n in (9 * scale, 5 * scale)]
-        with store.features_writer(path, batches[0].schema, ORIGIN) as writer:
+        with store.features_writer(name, batches[0].schema, ORIGIN) as writer:
             for batch in batches:
                 writer.write_batch(batch)
     else:
-        with store.table_writer(path, kind, ORIGIN) as writer:
+        with store.table_writer(name, kind, ORIGIN) as writer:
             for n in (30 * scale, 20 * scale):
                 writer.write_table(rows_of(kind, n), row_group_size=n)
-    return path
+    return store.home / name
 
 
 def read(store: Store, kind: str, path: Path) -> list:
     """Read all of a file as the assets do: a row group and column after the other, a batch after the other."""
     if kind == "features":
-        found = map(Features.from_arrow, store.read_features(path, ORIGIN))
+        found = map(Features.from_arrow, store.read_features(str(path.relative_to(store.home)), ORIGIN))
         return [
             [
                 array.tobytes()
@@ -67,7 +67,7 @@ def read(store: Store, kind: str, path: Path) -> list:
             ]
             for each in found
         ]
-    with store.open_table(path, ORIGIN) as file:
+    with store.open_table(str(path.relative_to(store.home)), ORIGIN) as file:
         return [
             file.read_row_group(group, columns=[name])[name].to_pylist()
             for group in range(file.num_row_groups)
@@ -117,7 +117,7 @@ def check(store: Store, kind: str, path: Path, content: bytes, damages: Iterator
 
 @pytest.mark.parametrize("kind", [*KINDS, "features"])
 def test_a_damaged_file_is_refused_or_read_as_it_was_written(tmp_path, kind):
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     path = write(store, kind)
     content, chance = path.read_bytes(), random.Random(kind)
     assert check(store, kind, path, content, flips(content, chance, 200)) > 120
@@ -127,11 +127,11 @@ def test_a_damaged_file_is_refused_or_read_as_it_was_written(tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "features"])
 def test_most_flipped_bits_are_refused_and_the_others_make_no_difference(tmp_path, kind):
-    store = Store(tmp_path)
+    store = Store(tmp_path).prepare()
     path = write(store, kind)
     content = path.read_bytes()
     assert check(store, kind, path, content, flips(content, random.Random(kind), 8000)) > 6000
-    large = Store(tmp_path / "large")
+    large = Store(tmp_path / "large").prepare()
     path = write(large, kind, scale=100)  # several pages a column, several sums a batch
     content, chance = path.read_bytes(), random.Random(kind)
     assert check(large, kind, path, content, flips(content, chance, 200)) > 150

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import FeatureSpec, featurize
-from dsir_dagster.resources import store as store_module
+from dsir_dagster.resources import bulk_files
 from dsir_dagster.resources.sealed import DamagedFile
 from dsir_dagster.resources.store import Origin, StaleInput, Store, file_kinds, table
 
@@ -38,15 +38,16 @@ def files(folder: Path) -> list[str]:
 
 @pytest.fixture
 def store(tmp_path) -> Store:
-    return Store(tmp_path / "home")
+    return Store(tmp_path / "home").prepare()
 
 
 @pytest.fixture
 def old(store) -> SimpleNamespace:
     """A file of weights that is there before, and what it holds."""
-    path = store.path("raw_counts", "wiki-0")
-    store.write_table(path, "weights", weights(), ORIGIN)
-    return SimpleNamespace(path=path, content=path.read_bytes(), files=files(store.home))
+    name = store.name("raw_counts", "wiki-0")
+    store.write_table(name, "weights", weights(), ORIGIN)
+    path = store.home / name
+    return SimpleNamespace(name=name, path=path, content=path.read_bytes(), files=files(store.home))
 
 
 def is_as_it_was(old: SimpleNamespace, store: Store) -> bool:
@@ -58,7 +59,7 @@ def is_as_it_was(old: SimpleNamespace, store: Store) -> bool:
 
 def test_a_new_home_is_made_with_its_parents_and_one_file_without_rows_for_every_kind(tmp_path):
     home = tmp_path / "not" / "there" / "yet"
-    Store(home)
+    Store(home).prepare()
     for kind, schema in SCHEMAS.items():
         (empty,) = (home / kind).rglob("*.parquet")
         found = pq.read_table(empty)
@@ -67,9 +68,9 @@ def test_a_new_home_is_made_with_its_parents_and_one_file_without_rows_for_every
 
 
 def test_opening_a_home_again_leaves_what_is_there(store, old):
-    again = Store(store.home)
+    again = Store(store.home).prepare()
     assert is_as_it_was(old, again)
-    assert again.read_table(old.path, ORIGIN).num_rows == 5
+    assert again.read_table(old.name, ORIGIN).num_rows == 5
 
 
 # --- round trips -------------------------------------------------------------------------------------
@@ -124,25 +125,25 @@ ROWS = {
 
 @pytest.mark.parametrize("kind", SCHEMAS)
 def test_a_table_of_every_kind_is_read_back_as_it_was_written(store, kind):
-    path = store.path(kind, "part.1", target="law", fingerprint="0123")
-    store.write_table(path, kind, ROWS[kind], ORIGIN)
-    assert path.is_relative_to(store.home / kind) and path.suffix == ".parquet"
-    found = store.read_table(path, ORIGIN)
+    name = store.name(kind, "part.1", target="law", fingerprint="0123")
+    store.write_table(name, kind, ROWS[kind], ORIGIN)
+    assert name.startswith(f"{kind}/") and name.endswith(".parquet")
+    found = store.read_table(name, ORIGIN)
     assert found.schema.remove_metadata().equals(SCHEMAS[kind])
-    for name, written in ROWS[kind].items():
+    for column, written in ROWS[kind].items():
         if isinstance(written, str):
-            assert set(found[name].to_pylist()) == {written}
+            assert set(found[column].to_pylist()) == {written}
         else:
-            assert found[name].to_pylist() == list(pa.array(written).to_pylist())
+            assert found[column].to_pylist() == list(pa.array(written).to_pylist())
 
 
 def test_a_table_written_in_pieces_holds_all_of_them_and_appears_when_the_body_ends(store):
-    path = store.path("raw_counts", "wiki-0")
-    with store.table_writer(path, "weights", ORIGIN) as writer:
+    name = store.name("raw_counts", "wiki-0")
+    with store.table_writer(name, "weights", ORIGIN) as writer:
         for n in (3, 0, 2):
             writer.write_table(table("weights", weights(n)))
-        assert not path.exists()
-    with store.open_table(path, ORIGIN) as file:
+        assert not store.look(name)
+    with store.open_table(name, ORIGIN) as file:
         assert file.read()["row"].to_pylist() == [0, 1, 2, 0, 1]
 
 
@@ -150,25 +151,25 @@ def test_features_are_read_back_batch_by_batch_as_they_were_written(store):
     batches = [
         featurize(pa.array(texts), FeatureSpec()).to_arrow() for texts in (["a b c", ""], ["d"], ["e e e"])
     ]
-    path = store.path("features", "wiki-0")
-    assert path.suffix == ".arrow"
-    with store.features_writer(path, batches[0].schema, ORIGIN) as writer:
+    name = store.name("features", "wiki-0")
+    assert name.endswith(".arrow")
+    with store.features_writer(name, batches[0].schema, ORIGIN) as writer:
         for batch in batches:
             writer.write_batch(batch)
-        assert not path.exists()
-    found = list(store.read_features(path, ORIGIN))
+        assert not store.look(name)
+    found = list(store.read_features(name, ORIGIN))
     assert len(found) == 3
     assert all(a.equals(b) for a, b in zip(found, batches, strict=True))
 
 
 def test_features_that_were_read_stay_valid_when_the_file_is_replaced(store):
-    path = store.path("features", "wiki-0")
+    name = store.name("features", "wiki-0")
     first = featurize(pa.array(["the same words again " * 500]), FeatureSpec()).to_arrow()
     for batch in (first, featurize(pa.array(["other"]), FeatureSpec()).to_arrow()):
-        with store.features_writer(path, batch.schema, ORIGIN) as writer:
+        with store.features_writer(name, batch.schema, ORIGIN) as writer:
             writer.write_batch(batch)
         if batch is first:
-            reading = store.read_features(path, ORIGIN)
+            reading = store.read_features(name, ORIGIN)
             read = next(reading)
     assert read.equals(first)
 
@@ -189,21 +190,21 @@ def refused(read) -> str:
 
 
 def test_a_missing_table_says_which_asset_to_materialize(store):
-    path = store.path("raw_counts", "wiki-0")
-    message = refused(lambda: store.read_table(path, ORIGIN))
-    assert str(path) in message and "materialize weights[wiki-0] first" in message
+    name = store.name("raw_counts", "wiki-0")
+    message = refused(lambda: store.read_table(name, ORIGIN))
+    assert str(store.home / name) in message and "materialize weights[wiki-0] first" in message
 
 
 def test_missing_features_say_which_asset_to_materialize(store):
-    path = store.path("features", "wiki-0")
+    name = store.name("features", "wiki-0")
     origin = Origin("raw_counts[wiki-0]", "f", FEATURES)
-    message = refused(lambda: next(store.read_features(path, origin)))
-    assert str(path) in message and "materialize raw_counts[wiki-0] first" in message
+    message = refused(lambda: next(store.read_features(name, origin)))
+    assert str(store.home / name) in message and "materialize raw_counts[wiki-0] first" in message
 
 
 def test_another_fingerprint_is_refused_and_what_to_do_is_said(store, old):
     expected = Origin("weights[wiki-0]", "fedcba9876543210", FEATURES)
-    message = refused(lambda: store.read_table(old.path, expected))
+    message = refused(lambda: store.read_table(old.name, expected))
     assert str(old.path) in message
     assert "made again meanwhile" in message and "configuration" not in message
     assert "materialize weights[wiki-0] again" in message
@@ -212,32 +213,32 @@ def test_another_fingerprint_is_refused_and_what_to_do_is_said(store, old):
 
 def test_each_feature_setting_that_differs_is_named_with_both_values_and_no_other(store, old):
     other = Origin("weights[wiki-0]", "f", {**FEATURES, "ngrams": 3, "hash": "sha256"})
-    message = refused(lambda: store.read_table(old.path, other))
+    message = refused(lambda: store.read_table(old.name, other))
     assert "the configuration changed" in message and "features.ngrams is 2 there, 3 here" in message
     assert "features.hash is 'fast' there, 'sha256' here" in message
     assert "buckets" not in message and "tokenizer" not in message
 
 
 def test_features_of_another_configuration_are_refused_too(store):
-    path = store.path("features", "wiki-0")
+    name = store.name("features", "wiki-0")
     batch = featurize(pa.array(["a b"]), FeatureSpec()).to_arrow()
-    with store.features_writer(path, batch.schema, ORIGIN) as writer:
+    with store.features_writer(name, batch.schema, ORIGIN) as writer:
         writer.write_batch(batch)
     other = Origin("raw_counts[wiki-0]", "f", {**FEATURES, "buckets": 500})
-    message = refused(lambda: next(store.read_features(path, other)))
+    message = refused(lambda: next(store.read_features(name, other)))
     assert "features.buckets is 10000 there, 500 here" in message
 
 
 def test_a_file_that_carries_no_checksum_is_refused_whatever_it_holds(store):
-    path = store.path("raw_counts", "wiki-0")
-    pq.write_table(table("weights", weights()).replace_schema_metadata(ORIGIN.metadata()), path)
+    name = store.name("raw_counts", "wiki-0")
+    pq.write_table(table("weights", weights()).replace_schema_metadata(ORIGIN.metadata()), store.home / name)
     with pytest.raises(DamagedFile, match="no checksum"):
-        store.read_table(path, ORIGIN)
+        store.read_table(name, ORIGIN)
 
 
 def test_the_same_fingerprint_is_enough_whatever_else_the_stamp_says(store, old):
     renamed = Origin("another name", ORIGIN.fingerprint, {"ngrams": 9})
-    assert store.read_table(old.path, renamed).num_rows == 5
+    assert store.read_table(old.name, renamed).num_rows == 5
 
 
 # --- never half there --------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ class Stopped(Exception):
 
 
 def test_a_failing_body_leaves_the_old_table_and_no_temporary(store, old):
-    with pytest.raises(Stopped), store.table_writer(old.path, "weights", ORIGIN) as writer:
+    with pytest.raises(Stopped), store.table_writer(old.name, "weights", ORIGIN) as writer:
         writer.write_table(table("weights", weights(1000)))
         raise Stopped
     assert is_as_it_was(old, store)
@@ -257,8 +258,8 @@ def test_a_failing_body_leaves_the_old_table_and_no_temporary(store, old):
 def test_a_failing_body_leaves_no_features_and_no_temporary(store):
     before = files(store.home)
     batch = featurize(pa.array(["a b"]), FeatureSpec()).to_arrow()
-    path = store.path("features", "wiki-0")
-    with pytest.raises(Stopped), store.features_writer(path, batch.schema, ORIGIN) as writer:
+    name = store.name("features", "wiki-0")
+    with pytest.raises(Stopped), store.features_writer(name, batch.schema, ORIGIN) as writer:
         writer.write_batch(batch)
         raise Stopped
     assert files(store.home) == before
@@ -276,17 +277,17 @@ def test_a_failing_body_leaves_the_old_folder_and_no_temporary(store, error):
                     raise error
         except error:
             pass
-    assert files(folder.parent) == ["f", "f/part.jsonl"]
-    assert (folder / "part.jsonl").read_text() == "old"
+    assert files(store.home / folder / "..") == ["f", "f/part.jsonl"]
+    assert (store.home / folder / "part.jsonl").read_text() == "old"
 
 
 def test_a_whole_folder_replaces_the_old_one(store):
     folder = store.selection_folder("tenth", "f")
-    for name in ("old", "new"):
+    for file in ("old", "new"):
         with store.replacing(folder) as temporary:
             temporary.mkdir(parents=True)
-            (temporary / name).touch()
-    assert files(folder.parent) == ["f", "f/new"]
+            (temporary / file).touch()
+    assert files(store.home / folder / "..") == ["f", "f/new"]
 
 
 def test_a_body_that_makes_nothing_leaves_the_old_folder(store):
@@ -296,7 +297,7 @@ def test_a_body_that_makes_nothing_leaves_the_old_folder(store):
         (temporary / "old").touch()
     with pytest.raises(OSError), store.replacing(folder):
         pass
-    assert files(folder.parent) == ["f", "f/old"]
+    assert files(store.home / folder / "..") == ["f", "f/old"]
 
 
 def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeypatch):
@@ -311,17 +312,17 @@ def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeyp
             raise PermissionError(13, "Permission denied", str(source))
         rename(source, destination)
 
-    monkeypatch.setattr(store_module.os, "replace", refuse_new)
+    monkeypatch.setattr(bulk_files.os, "replace", refuse_new)
     with pytest.raises(PermissionError), store.replacing(folder) as temporary:
         temporary.mkdir(parents=True)
         (temporary / "new").touch()
-    assert files(folder.parent) == ["f", "f/old"]
+    assert files(store.home / folder / "..") == ["f", "f/old"]
 
 
 def test_a_partition_may_have_as_long_a_name_as_a_file_can(store):
-    path = store.path("raw_counts", "x" * (255 - len(".parquet")))
-    store.write_table(path, "weights", weights(), ORIGIN)
-    assert store.read_table(path, ORIGIN).num_rows == 5
+    name = store.name("raw_counts", "x" * (255 - len(".parquet")))
+    store.write_table(name, "weights", weights(), ORIGIN)
+    assert store.read_table(name, ORIGIN).num_rows == 5
 
 
 # --- a full disk -------------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ needs_full = pytest.mark.skipif(not FULL.exists(), reason="this system has no /d
 @pytest.fixture
 def full_disk(monkeypatch):
     """Let the next temporary file of a path be on a full disk."""
-    monkeypatch.setattr(store_module.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
+    monkeypatch.setattr(bulk_files.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
 
     def for_path(path: Path) -> None:
         scratch = path.parent / ".tmp" / ("0" * 32)
@@ -347,22 +348,23 @@ def full_disk(monkeypatch):
 def test_a_full_disk_leaves_the_old_table_and_the_error_names_its_path(store, old, full_disk):
     full_disk(old.path)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        store.write_table(old.path, "weights", weights(100_000), ORIGIN)
+        store.write_table(old.name, "weights", weights(100_000), ORIGIN)
     assert str(old.path) in str(caught.value) and "nothing was changed" in str(caught.value)
     assert is_as_it_was(old, store)
 
 
 @needs_full
 def test_a_full_disk_leaves_the_old_features_and_the_error_names_their_path(store, full_disk):
-    path = store.path("features", "wiki-0")
+    name = store.name("features", "wiki-0")
     batch = featurize(pa.array(["some words " * 500]), FeatureSpec()).to_arrow()
-    with store.features_writer(path, batch.schema, ORIGIN) as writer:
+    with store.features_writer(name, batch.schema, ORIGIN) as writer:
         writer.write_batch(batch)
+    path = store.home / name
     before = path.read_bytes()
     full_disk(path)
     with (
         pytest.raises(OSError, match="No space left on device") as caught,
-        store.features_writer(path, batch.schema, ORIGIN) as writer,
+        store.features_writer(name, batch.schema, ORIGIN) as writer,
     ):
         writer.write_batch(batch)
     assert str(path) in str(caught.value)
@@ -379,12 +381,12 @@ def test_a_full_disk_is_reported_with_the_path_for_whatever_a_body_writes(store)
         temporary.mkdir(parents=True)
         (temporary / "part.jsonl").symlink_to(FULL)
         (temporary / "part.jsonl").write_text("x" * 100)
-    assert str(folder) in str(caught.value)
-    assert files(folder.parent) == []
+    assert str(store.home / folder) in str(caught.value)
+    assert files(store.home / folder / "..") == []
 
 
 def test_a_file_that_the_body_can_not_read_is_named_itself(store, tmp_path):
     missing = tmp_path / "input.jsonl"
-    with pytest.raises(FileNotFoundError) as caught, store.replacing(store.path("weights", "w")):
+    with pytest.raises(FileNotFoundError) as caught, store.replacing(store.name("weights", "w")):
         missing.read_bytes()
     assert caught.value.filename == str(missing)

@@ -103,7 +103,7 @@ def picks(pipeline: SmallPipeline, number: int, selection: str = "picked") -> li
 
 
 def test_everything_answers_where_there_is_nothing_yet(tmp_path):
-    Store(tmp_path / "a home's [1]*")
+    Store(tmp_path / "a home's [1]*").prepare()
     catalog = Catalog(tmp_path / "a home's [1]*")
     assert catalog.latest() == {}
     with duckdb.connect(catalog.path, read_only=True) as connection:
@@ -211,7 +211,7 @@ def test_dependents_have_the_fingerprint_and_run_of_the_newest_materialization(h
 
 
 def test_several_files_of_one_output_are_each_found(tmp_path):
-    Store(tmp_path)
+    Store(tmp_path).prepare()
     now = datetime.now(UTC)
     Catalog(tmp_path).record(
         [
