@@ -140,7 +140,7 @@ def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[
     names = [*filterfalse(is_random, picks), RANDOM]
     result = Result(
         rows=len(metrics.rows),
-        files=[],
+        files={},
         metadata=metadata(snapshot, source, selection, picks, sampled, metrics),
         tables=tables(selection, targets, names, composition, metrics),
         metrics=metrics.rows,

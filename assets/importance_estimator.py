@@ -99,7 +99,7 @@ def fit(snapshot: Snapshot, output: Output) -> Result:
             writer.write_table(table("importance_estimator", columns), row_group_size=len(raw))
     return Result(
         rows=len(raw) * len(divergences),
-        files=[name],
+        files=snapshot.store.written(name),
         metadata={
             "shards": len(snapshot.plan.counted),
             "shards_not_counted": len(snapshot.plan.uncounted),
@@ -143,7 +143,7 @@ def pin_distribution(snapshot: Snapshot, worker: Worker, output: Output, tell: T
     columns = {"name": output.partition, "bucket": used.astype(np.int32), "count": totals[used]}
     snapshot.store.write_table(name, "raw_distribution", columns, output.origin)
     shards = sum(each.startswith("raw_counts[") for each in output.inputs)
-    return Result(len(used), [name], {"shards": shards, "ngrams": int(totals.sum())})
+    return Result(len(used), snapshot.store.written(name), {"shards": shards, "ngrams": int(totals.sum())})
 
 
 def check_pinned(plan: Plan, pinned: Output) -> None:

@@ -99,8 +99,8 @@ class Result:
     ----------
     rows : int
         Rows of the output.
-    files : list of str
-        Names of what was written.
+    files : dict of str to Written
+        What was written, by name.
     kept : dict of str to str
         Unchanged files of the output, by name: their recorded checksums.
     metadata : dict
@@ -112,7 +112,7 @@ class Result:
     """
 
     rows: int
-    files: list[str]
+    files: dict[str, Written]
     metadata: dict[str, int | float | str]
     tables: dict[str, Table | Plot] = field(default_factory=dict)
     metrics: list[Metric] | None = None
@@ -271,10 +271,9 @@ def bring_up_to_date(
 
 @dataclass(frozen=True)
 class Attempted:
-    """An output that was computed: its result, what it wrote by name, when it began and ended."""
+    """An output that was computed: its result, when it began and ended."""
 
     result: Result
-    files: dict[str, Written]
     started: datetime
     finished: datetime
 
@@ -291,9 +290,9 @@ class Attempted:
             self.finished,
             self.result.rows,
             int(self.result.metadata["bytes_written"]),
-            {name: file.checksum for name, file in self.files.items()} | kept,
+            {name: file.checksum for name, file in self.result.files.items()} | kept,
             self.result.metadata,
-            {name: file.modified for name, file in self.files.items()}
+            {name: file.modified for name, file in self.result.files.items()}
             | {name: output.made.modified[name] for name in kept},
             metrics=self.result.metrics,
         )
@@ -308,9 +307,8 @@ class _Attempt:
     def __call__(self, worker: Worker, item: Any, tell: Tell) -> Attempted:
         started = datetime.now(UTC)
         result = self.task(worker, item, tell)
-        files = {name: worker.store.written(name) for name in result.files}
-        result.metadata["bytes_written"] = sum(file.bytes for file in files.values())
-        return Attempted(result, files, started, datetime.now(UTC))
+        result.metadata["bytes_written"] = sum(file.bytes for file in result.files.values())
+        return Attempted(result, started, datetime.now(UTC))
 
 
 def record_input_errors(

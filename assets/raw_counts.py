@@ -150,7 +150,9 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
     )
     return Result(
         rows=tally.documents,
-        files=[features_name, documents_name, counts_name, *([quarantine_name] if tally.reasons else [])],
+        files=store.written(
+            features_name, documents_name, counts_name, *([quarantine_name] if tally.reasons else [])
+        ),
         metadata=metadata(tally, source, int(totals.sum()), rate(tally.bytes, started), uri),
         tables=tables(tally, totals),
     )

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -39,10 +38,17 @@ from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Pa
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output, Plan, canonical
 from dsir_dagster.resources.plots import Plot
-from dsir_dagster.resources.record_writer import Part
 from dsir_dagster.resources.settings import ConfigError, Selection, methods
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, REPEATED, FileKind, Origin, schema_of, sealed_writer
+from dsir_dagster.resources.store import (
+    PIECE,
+    REPEATED,
+    FileKind,
+    Origin,
+    Written,
+    schema_of,
+    sealed_writer,
+)
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
@@ -179,14 +185,14 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
         )
     if found.near_duplicates_dropped:
         note = short_of(budget, found, pool, len(selection.targets)) or note
-    picks = picks_table(snapshot, selection, output, found.epochs)
-    files, records = write_folder(snapshot, selection, output, found, picks)
+    picks, n_bytes = picks_table(snapshot, selection, output, found.epochs)
+    files = write_folder(snapshot, selection, output, found, picks, n_bytes)
     metadata = {
         **described(snapshot, selection, pool, budget, found, picks),
-        "records": sum(part.records for part in records),
+        "records": 0 if selection.output == "none" else len(picks),
         "seconds": time.monotonic() - started,
         "files": len(files),
-        "folder": str(PurePosixPath(files[0]).parent),
+        "folder": snapshot.store.selection_folder(selection.name, output.fingerprint),
     }
     if note:
         metadata["note"] = note
@@ -194,22 +200,32 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
 
 
 def write_folder(
-    snapshot: Snapshot, selection: Selection, output: Output, found: Picked, picks: pa.Table
-) -> tuple[list[str], list[Part]]:
-    """Write picks, records and the method's own files as one new folder; return all files, and those of records."""
-    folder = snapshot.store.selection_folder(selection.name, output.fingerprint)
-    records: list[Part] = []
-    with snapshot.store.replacing(folder) as temporary:
-        temporary.mkdir(parents=True)
-        with sealed_writer(temporary / "picks.parquet", "selections", output.origin) as writer:
-            writer.write_table(picks)
+    snapshot: Snapshot,
+    selection: Selection,
+    output: Output,
+    found: Picked,
+    picks: pa.Table,
+    n_bytes: np.ndarray,
+) -> dict[str, Written]:
+    """Write picks, records and the method's own files as one new folder; return the files by name."""
+    store = snapshot.store
+    with store.new_folder(store.selection_folder(selection.name, output.fingerprint)) as folder:
         if selection.output != "none":
             content_hash = joined(found.epochs)["content_hash"]
-            records = write_records(snapshot, picks, content_hash, temporary, selection.output)
+            folder.files.update(
+                write_records(snapshot, picks, content_hash, n_bytes, folder, selection.output)
+            )
         for name, content in found.ranking.files.items():
-            csv.write_csv(content, temporary / name)
-        files = [f"{folder}/{file.name}" for file in sorted(temporary.iterdir())]
-    return files, records
+            with store.file_of(folder, name) as path:
+                csv.write_csv(content, path)
+            folder.files.update(store.written(f"{folder.name}/{name}"))
+        with (
+            store.file_of(folder, "picks.parquet") as path,
+            sealed_writer(path, "selections", output.origin) as writer,
+        ):
+            writer.write_table(picks)
+        folder.files.update(store.written(f"{folder.name}/picks.parquet"))
+    return dict(sorted(folder.files.items()))
 
 
 def not_eligible(pool: PoolSurvey) -> dict[str, int]:
@@ -312,7 +328,7 @@ def output_of(plan: Plan, selection: Selection) -> Output:
 
 SELECTIONS = Asset(
     name="selections",
-    version="5",
+    version="6",
     description=(
         "The picked documents, and their original records with a `_dsir` object.\n\n"
         "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method in "

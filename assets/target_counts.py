@@ -109,7 +109,7 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
     )
     return Result(
         rows=train.documents,
-        files=[name],
+        files=worker.store.written(name),
         metadata={
             "documents": train.documents,
             "tokens": train.tokens,

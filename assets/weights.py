@@ -142,7 +142,7 @@ def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Te
     tell(bytes=item.text_bytes)
     return Result(
         rows=item.documents * len(targets),
-        files=files,
+        files=store.written(*files),
         kept=kept,
         metadata={
             "documents": item.documents,

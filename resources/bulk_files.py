@@ -73,7 +73,7 @@ class BulkFiles(Protocol):
         """Return a new local folder for what will be published under this name."""
 
     def publish(self, new: Path, name: str) -> None:
-        """Put a finished local file, or a folder of files, in its place; what was there is replaced."""
+        """Put a finished local file in its place, or, below a folder of this machine, a folder of files."""
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with its files, if it is there."""
@@ -215,27 +215,11 @@ class Objects:
         return Path(tempfile.mkdtemp(prefix="dsir-"))
 
     def publish(self, new: Path, name: str) -> None:
-        """As :meth:`BulkFiles.publish`.
-
-        Of a folder, each file appears by itself: whoever looks for a folder needs a row of lineage to know it is whole.
-        """
-        if not new.is_dir():
-            self._upload(new, name)
-            return
-        files = {
-            f"{name}/{file.relative_to(new).as_posix()}": file for file in new.rglob("*") if file.is_file()
-        }
-        before = self.listing(name)
-        for each, file in sorted(files.items()):
-            self._upload(file, each)
-        for each in before.keys() - files.keys():
-            self.remove(each)
-
-    def _upload(self, file: Path, name: str) -> None:
+        """As :meth:`BulkFiles.publish`."""
         # Never an open stream that an error could close: closing is what publishes an object.
         with self._named(name):
             pafs.copy_files(
-                str(file), self._at(name), pafs.LocalFileSystem(), self._filesystem, chunk_size=READ_BYTES
+                str(new), self._at(name), pafs.LocalFileSystem(), self._filesystem, chunk_size=READ_BYTES
             )
 
     def remove(self, name: str) -> None:

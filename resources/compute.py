@@ -61,6 +61,9 @@ class Compute(Protocol):
         An item is taken when its call is due, so that it can hold what the results before it gave.
         """
 
+    def map_threaded(self, function: Callable[[Worker, T], R], items: Iterable[T]) -> Iterator[R]:
+        """As :meth:`map`, for a function that keeps all threads of the worker's engine busy by itself."""
+
     def map_outputs(
         self, function: Callable[[Worker, T, Tell], R], items: Iterable[T], tell: Tell, patience: float = 0.5
     ) -> Iterator[tuple[int, R | Exception] | None]:
@@ -96,6 +99,10 @@ class Threads:
     def map(self, function: Callable[[Worker, T], R], items: Iterable[T]) -> Iterator[R]:
         """As :meth:`Compute.map`."""
         return self._worker.engine.map_shards(partial(function, self._worker), items)
+
+    def map_threaded(self, function: Callable[[Worker, T], R], items: Iterable[T]) -> Iterator[R]:
+        """As :meth:`Compute.map_threaded`: one call after the other."""
+        return (function(self._worker, item) for item in items)
 
     def map_outputs(
         self, function: Callable[[Worker, T, Tell], R], items: Iterable[T], tell: Tell, patience: float = 0.5

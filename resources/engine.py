@@ -96,7 +96,7 @@ class Engine:
         """Yield ``function(block)`` in order; few blocks are held at a time."""
         return self._ordered_map(self._blocks, function, items, self.threads + 1)
 
-    def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Iterator[T]:
+    def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Generator[T, None, None]:
         """Yield the items of several streams, one stream after the other, while later ones read ahead.
 
         Streams are read in the shards' threads.

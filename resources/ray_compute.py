@@ -133,6 +133,10 @@ class Ray:
         finally:
             self._cancel(running)
 
+    def map_threaded(self, function: Callable[[Worker, T], R], items: Iterable[T]) -> Iterator[R]:
+        """As :meth:`dsir_dagster.resources.compute.Compute.map_threaded`: each task has an engine of its own."""
+        return self.map(function, items)
+
     def map_outputs(
         self, function: Callable[[Worker, T, Tell], R], items: Iterable[T], tell: Tell, patience: float = 0.5
     ) -> Iterator[tuple[int, R | Exception] | None]:

@@ -1,7 +1,7 @@
 """The files of a selection: chosen records, each with its provenance.
 
-What belongs here: the formats of these files. What does not: reading the records (``resources/records.py``), moving the
-finished folder into place (the caller writes into a temporary folder and renames it).
+What belongs here: the formats of these files. What does not: reading the records (``resources/records.py``), which
+records a file has (``assets/picking/writing.py``), its place (``resources/store.py``).
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -48,63 +46,43 @@ _CONFLICT = (
 )  # values of different types, or outside of Arrow's types
 
 
-@dataclass(frozen=True)
-class Part:
-    """A file of a selection.
-
-    Attributes
-    ----------
-    path : Path
-    records : int
-    bytes : int
-        Size of the file.
-    json_columns : tuple of str
-        Parquet: columns that hold JSON text because their values have no common type.
-    """
-
-    path: Path
-    records: int
-    bytes: int
-    json_columns: tuple[str, ...] = ()
-
-
 class RecordWriter:
-    """Write a selection as ``records-00000.<format>``, …; a context manager.
+    """Write records to one file; a context manager.
 
     The same calls give the same bytes. JSON Lines records keep their bytes and get ``"_dsir"`` as the last key; Parquet
     gets ``_dsir`` as a struct column. A ``_dsir`` that a record already has is replaced.
 
     Parameters
     ----------
-    folder : Path
-        An existing folder.
+    path : Path
+        The file, in an existing folder.
     format : {"jsonl", "jsonl.zst", "parquet"}
-        Format of the files.
-    part_bytes : int
-        Uncompressed bytes of records after which the next file begins. Parquet holds that much in memory.
+        Parquet holds all records in memory.
+
+    Attributes
+    ----------
+    json_columns : tuple of str
+        Parquet, once closed: columns that hold JSON text because their values have no common type.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        format: Literal["jsonl", "jsonl.zst", "parquet"],
-        part_bytes: int = 256 << 20,
-    ):
-        self._folder = Path(folder)
+    def __init__(self, path: Path, format: Literal["jsonl", "jsonl.zst", "parquet"]):
+        self._path = path
         self._format = format
-        self._part_bytes = part_bytes
-        self._parts: list[Part] = []
-        self._records = self._held = 0  # of the current part
         self._file: BinaryIO | None = None
         self._sink: BinaryIO | pa.NativeFile | None = None  # what compresses into the file, or the file
         self._pieces: list[tuple[Records | list[bytes], pa.StructArray]] = []
+        self.json_columns: tuple[str, ...] = ()
 
     def __enter__(self) -> RecordWriter:
+        with self._writing():
+            self._file = self._sink = open(self._path, "wb")
+            if self._format == "jsonl.zst":
+                self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
         return self
 
     def __exit__(self, kind, *_: object) -> None:
         if kind is None:
-            self.close()
+            self._finish()
         else:
             self._abandon()
 
@@ -130,40 +108,20 @@ class RecordWriter:
         if len(objects) != len(records):
             raise ValueError(f"{len(records)} records but {len(objects)} rows of provenance")
         if self._format == "parquet":
-            self._hold(records, objects)
+            self._pieces.append((list(records) if isinstance(records, Lines) else records, objects))
             return
         lines = records if isinstance(records, Lines) else json_lines(records, PROVENANCE_FIELD)
-        batch: list[bytes] = []
-        for line, text in zip(lines, provenance_texts(objects), strict=True):
-            if self._held >= self._part_bytes:
-                self._append(batch)
-                self._finish_part()
-                batch = []
-            batch.append(_with_provenance(line, text))
-            self._records += 1
-            self._held += len(batch[-1])
-        self._append(batch)
-
-    def close(self) -> list[Part]:
-        """Finish the last file.
-
-        Returns
-        -------
-        list of Part
-            Empty if nothing was written.
-
-        Raises
-        ------
-        OSError
-            The file cannot be written; it is named, and closed.
-        """
-        if self._records:
-            self._finish_part()
-        return list(self._parts)
+        texts = provenance_texts(objects)
+        with self._writing():
+            self._opened.write(
+                b"".join(_with_provenance(line, text) for line, text in zip(lines, texts, strict=True))
+            )
 
     @property
-    def _path(self) -> Path:
-        return self._folder / f"records-{len(self._parts):05d}.{self._format}"
+    def _opened(self) -> BinaryIO | pa.NativeFile:
+        if self._sink is None:
+            raise ValueError(f"{self._path}: not open")
+        return self._sink
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -175,56 +133,14 @@ class RecordWriter:
             message = f"cannot write: {error.strerror or error}"
             raise OSError(error.errno, message, str(self._path)) from error
 
-    def _append(self, lines: list[bytes]) -> None:
-        if not lines:
-            return
-        with self._writing():
-            self._opened().write(b"".join(lines))
-
-    def _opened(self) -> BinaryIO | pa.NativeFile:
-        """Return what takes the lines of the current part; open it if it is new."""
-        if self._sink is None:
-            self._file = self._sink = open(self._path, "wb")
-            if self._format == "jsonl.zst":
-                self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
-        return self._sink
-
-    def _hold(self, records: Records, objects: pa.StructArray) -> None:
-        """Parquet: keep records until the part is full."""
-        if isinstance(records, Lines):
-            sizes = records.ends - records.starts
-            records = list(records)
-        else:
-            sizes = np.full(len(records), records.nbytes / max(len(records), 1))
-        ends = np.cumsum(sizes)
-        start = 0
-        while start < len(ends):
-            room = self._part_bytes - self._held + (ends[start - 1] if start else 0)
-            stop = min(int(np.searchsorted(ends, room)) + 1, len(ends))
-            piece = records[start:stop] if isinstance(records, list) else records.slice(start, stop - start)
-            self._pieces.append((piece, objects.slice(start, stop - start)))
-            self._records += stop - start
-            self._held += int(ends[stop - 1] - (ends[start - 1] if start else 0))
-            start = stop
-            if self._held >= self._part_bytes:
-                self._finish_part()
-
-    def _finish_part(self) -> None:
-        json_columns: tuple[str, ...] = ()
+    def _finish(self) -> None:
         with self._writing():
             if self._format == "parquet":
-                table, json_columns = _table(self._pieces)
-                with open(self._path, "wb") as file:
-                    pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
-            else:
-                for stream in (self._sink, self._file):
-                    if stream is not None:
-                        stream.close()
-            size = self._path.stat().st_size
-        self._parts.append(Part(self._path, self._records, size, json_columns))
-        self._file = self._sink = None
-        self._pieces = []
-        self._records = self._held = 0
+                table, self.json_columns = _table(self._pieces)
+                pq.write_table(table, self._opened, compression="zstd", row_group_size=_ROW_GROUP)
+            for stream in (self._sink, self._file):
+                if stream is not None:
+                    stream.close()
 
     def _abandon(self) -> None:
         """Close what is open, whatever state it is in."""
@@ -234,7 +150,6 @@ class RecordWriter:
                     stream.close()
         self._file = self._sink = None
         self._pieces = []
-        self._records = 0
 
 
 def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:

@@ -44,6 +44,11 @@ class Lines:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def slice(self, offset: int, length: int | None = None) -> Lines:
+        """Return some of the lines, as :meth:`pyarrow.RecordBatch.slice` does."""
+        some = slice(offset, None if length is None else offset + length)
+        return Lines(self.data, self.starts[some], self.ends[some])
+
     def __iter__(self) -> Iterator[bytes]:
         view = memoryview(self.data)
         for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):

@@ -21,7 +21,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -148,6 +148,25 @@ class Written(Stored):
     checksum: str
 
 
+@dataclass(frozen=True)
+class NewFolder:
+    """A folder of files in the making, which several processes may write to.
+
+    Attributes
+    ----------
+    name : str
+        Of the folder.
+    path : Path or None
+        Where the files are until all are there; None: each goes straight to its place in the object store.
+    files : dict of str to Written
+        The files by name, as far as whoever leads has heard of them.
+    """
+
+    name: str
+    path: Path | None
+    files: dict[str, Written] = field(default_factory=dict)
+
+
 class Store:
     """Names, atomic writes and checked reads of the files of one home.
 
@@ -268,32 +287,53 @@ class Store:
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path for a file or folder; put it in its place if the body succeeds.
+        """Yield a temporary path for a file; put it in its place if the body succeeds.
 
         If anything fails, what was there is unchanged and the temporary is gone.
         """
         files = self._files(name)
         with _publishing(files, name) as new:
             yield new
-            inner = sorted(file for file in new.rglob("*") if file.is_file()) if new.is_dir() else [new]
-            checksums = {}
-            for file in inner:
-                below = file.relative_to(new).as_posix()
-                with pa.OSFile(str(file)) as source:
-                    checksums[name if below == "." else f"{name}/{below}"] = _checksum(source), source.size()
-        for each, (checksum, size) in checksums.items():
-            stored = files.look(each)
-            if stored is None or stored.bytes != size:
-                raise OSError(
-                    errno.EIO,
-                    f"{stored.bytes if stored else 0:,} of {size:,} bytes arrived",
-                    files.where(each),
-                )
-            self._written[each] = Written(size, stored.modified, checksum)
+            size, checksum = _sealed(new)
+        stored = files.look(name)
+        if stored is None or stored.bytes != size:
+            arrived = stored.bytes if stored else 0
+            raise OSError(errno.EIO, f"{arrived:,} of {size:,} bytes arrived", files.where(name))
+        self._written[name] = Written(size, stored.modified, checksum)
 
-    def written(self, name: str) -> Written:
-        """Return what is known of a file that this process has just written; KeyError if it has not."""
-        return self._written.pop(name)
+    @contextlib.contextmanager
+    def new_folder(self, name: str) -> Iterator[NewFolder]:
+        """Yield a folder for files of :meth:`file_of`; it replaces what was there if the body succeeds.
+
+        In an object store each file appears by itself; what was there and is not in ``files`` is then removed.
+        """
+        files = self._files(name)
+        if files.remote:
+            folder = NewFolder(name, None)
+            yield folder
+            for old in files.listing(name).keys() - folder.files.keys():
+                files.remove(old)
+            return
+        with _publishing(files, name) as new:
+            new.mkdir()
+            yield NewFolder(name, new)
+
+    @contextlib.contextmanager
+    def file_of(self, folder: NewFolder, file: str) -> Iterator[Path]:
+        """Yield the path of a file to be written in a folder in the making, in whatever process."""
+        name = f"{folder.name}/{file}"
+        if folder.path is None:
+            with self.replacing(name) as path:
+                yield path
+            return
+        yield folder.path / file
+        size, checksum = _sealed(folder.path / file)
+        modified = os.stat(folder.path / file).st_mtime_ns
+        self._written[name] = Written(size, modified, checksum)
+
+    def written(self, *names: str) -> dict[str, Written]:
+        """Return what is known of files that this process has just written; KeyError if it has not."""
+        return {name: self._written.pop(name) for name in names}
 
     def _remove_leftovers(self, folder: Path) -> None:
         """Remove files that killed processes left, once they are too old to be still in progress."""
@@ -425,6 +465,12 @@ def _publishing(files: BulkFiles, name: str) -> Iterator[Path]:
     finally:
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sealed(path: Path) -> tuple[int, str]:
+    """Return size and checksum of a finished local file."""
+    with pa.OSFile(str(path)) as file:
+        return file.size(), _checksum(file)
 
 
 def _checksum(file: pa.NativeFile) -> str:

@@ -38,6 +38,10 @@ class BadCluster:
                     raise outcome
                 yield outcome
 
+    def map_threaded(self, function: Callable, items: Iterable) -> Iterator[Any]:
+        """As :meth:`dsir_dagster.resources.compute.Compute.map_threaded`."""
+        return self.map(function, items)
+
     def map_outputs(
         self, function: Callable, items: Iterable, tell: Tell, patience: float = 0.5
     ) -> Iterator[Any]:

@@ -1,32 +1,34 @@
 """The picks of a selection as a table and their original records as files.
 
-What belongs here: from positions to rows and records. What does not: formats of records
+What belongs here: from positions to rows and records, which records a file has. What does not: formats of records
 (``resources/record_writer.py``).
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from dsir.selection import joined
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows
-from dsir_dagster.resources.plan import Output
-from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
+from dsir_dagster.resources.compute import Worker
+from dsir_dagster.resources.plan import Output, ShardFile
+from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, table
+from dsir_dagster.resources.store import PIECE, NewFolder, Written, table
 
 
 def picks_table(
     snapshot: Snapshot, selection: Selection, output: Output, epochs: list[np.ndarray]
-) -> pa.Table:
-    """Return the picked documents with their ids and sources, in order of epoch, target and rank."""
+) -> tuple[pa.Table, np.ndarray]:
+    """Return the picked documents in order of epoch, target and rank, and the bytes of each one's text."""
     rows = joined(epochs)
     # NumPy sorts small integers in one pass.
     shards = rows["shard"].astype(np.min_scalar_type(len(snapshot.plan.counted)))
@@ -34,7 +36,7 @@ def picks_table(
     there, first = np.unique(shards[order], return_index=True)
     picked_rows = np.split(rows["row"][order], first[1:])
     chunked = any(source.chunk_words is not None for source in snapshot.settings.raw)
-    columns = ["doc_id", "source", *(PIECE if chunked else ())]
+    columns = ["doc_id", "source", "n_bytes", *(PIECE if chunked else ())]
     plan = snapshot.plan
     items = (
         RowsOfShard.of(plan, plan.counted[index], mine)
@@ -48,7 +50,9 @@ def picks_table(
     group = epoch * len(selection.targets) + rows["target"]
     first = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]]))
     rank = np.arange(len(rows)) - np.repeat(first, np.diff([*first, len(rows)])) + 1
-    return table(
+    n_bytes = named["n_bytes"].to_numpy()
+    named = named.drop_columns("n_bytes")
+    picks = table(
         "selections",
         {
             "selection": selection.name,
@@ -64,15 +68,55 @@ def picks_table(
             "key": rows["key"],
         },
     )
+    return picks, n_bytes
+
+
+Format: TypeAlias = Literal["jsonl", "jsonl.zst", "parquet"]
+
+#: Bytes of text in a file of records; one with more has a single document.
+FILE_BYTES = 256 << 20
+#: Bytes of the pool's files that a task reads, unless one of them is larger.
+READ_BYTES = 8 << 30
+
+
+@dataclass(frozen=True)
+class RecordsToWrite:
+    """Chosen documents of some shards, whose records go together into files of their own.
+
+    Attributes
+    ----------
+    shards : list of (ShardFile, int, int)
+        Each shard, and which of the documents below are its own: the first, and the one after the last.
+    rows : Table
+        Columns ``row`` and `PIECE` of the documents.
+    content_hash : ndarray of uint64
+    provenance : pyarrow.StructArray
+    sizes : list of int
+        Records of each file.
+    first : int
+        Number of the first file.
+    folder : NewFolder
+    format : {"jsonl", "jsonl.zst", "parquet"}
+    """
+
+    shards: list[tuple[ShardFile, int, int]]
+    rows: pa.Table
+    content_hash: np.ndarray
+    provenance: pa.StructArray
+    sizes: list[int]
+    first: int
+    folder: NewFolder
+    format: Format
 
 
 def write_records(
     snapshot: Snapshot,
     picks: pa.Table,
     content_hash: np.ndarray,
-    folder: Path,
-    output: Literal["jsonl", "jsonl.zst", "parquet"],
-) -> list[Part]:
+    n_bytes: np.ndarray,
+    folder: NewFolder,
+    output: Format,
+) -> dict[str, Written]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
     For a piece: its record, with the piece in place of the text.
@@ -87,30 +131,120 @@ def write_records(
     order = np.lexsort((rows, shards, epochs))
     ordered = picks.take(pa.array(order))
     whole = picks["record"].null_count == len(picks)
-    provenance = ordered.select((PROVENANCE if whole else PROVENANCE_OF_PIECES).names)
-    provenance = provenance.to_struct_array().combine_chunks()
-    epochs, shards, content_hash = epochs[order], shards[order], content_hash[order]
-    starts = np.flatnonzero(
-        np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
-    )
+    recorded = (PROVENANCE if whole else PROVENANCE_OF_PIECES).names
+    epochs, shards = epochs[order], shards[order]
+    content_hash, n_bytes = content_hash[order], n_bytes[order]
+    another = (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])
+    bounds = [*np.flatnonzero(np.concatenate([[True], another])).tolist(), len(ordered)]
+    files = [snapshot.plan.shards[snapshot.plan.counted[shards[start]]] for start in bounds[:-1]]
 
-    def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
-        file = snapshot.plan.shards[snapshot.plan.counted[shards[start]]]
-        source = snapshot.settings.source(file.source)
-        wanted = ordered.slice(start, stop - start)
-        if source.chunk_words is None:
-            rows = wanted["row"].to_numpy()
-            read = partial(read_records, file.uri, source, rows)
-        else:
-            rows = wanted["record"].to_numpy()
-            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
-        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
-        return lambda: same(read())
+    def items() -> Iterator[RecordsToWrite]:
+        number = 0
+        text = np.add.reduceat(n_bytes, bounds[:-1]).tolist()
+        for first, last in together(text, [file.size for file in files]):
+            start, stop = bounds[first], bounds[last]
+            # Copied: a slice of an Arrow table is pickled with all of the table.
+            mine = ordered.take(pa.array(np.arange(start, stop)))
+            sizes = cut(n_bytes[start:stop])
+            yield RecordsToWrite(
+                [(files[i], bounds[i] - start, bounds[i + 1] - start) for i in range(first, last)],
+                mine.select(["row", *PIECE]),
+                content_hash[start:stop],
+                mine.select(recorded).to_struct_array().combine_chunks(),
+                sizes,
+                number,
+                folder,
+                output,
+            )
+            number += len(sizes)
 
-    streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
-    done = 0
-    with RecordWriter(folder, output) as writer:
-        for records in snapshot.engine.chain(streams):
-            writer.write(records, provenance[done : done + len(records)])
-            done += len(records)
-        return writer.close()
+    written: dict[str, Written] = {}
+    for each in snapshot.compute.map_threaded(write_files, items()):
+        written |= each
+    return written
+
+
+def together(text: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Divide shards into runs, each with no more to write and to read than a task has; or with one shard.
+
+    Parameters
+    ----------
+    text : sequence of int
+        Bytes of text to be written from each shard.
+    sizes : sequence of int
+        Bytes of each shard's file.
+
+    Returns
+    -------
+    list of (int, int)
+        First shard of each run, and the one after its last.
+    """
+    starts, to_write, to_read = [0], 0, 0
+    for i, (writing, reading) in enumerate(zip(text, sizes, strict=True)):
+        to_write, to_read = to_write + writing, to_read + reading
+        if i > starts[-1] and (to_write > FILE_BYTES or to_read > READ_BYTES):
+            starts.append(i)
+            to_write, to_read = writing, reading
+    return list(itertools.pairwise([*starts, len(text)]))
+
+
+def cut(n_bytes: np.ndarray) -> list[int]:
+    """Return how many of some records go into each file, by the bytes of their texts."""
+    ends = np.cumsum(n_bytes)
+    sizes, done = [], 0
+    while done < len(ends):
+        before = int(ends[done - 1]) if done else 0
+        stop = max(int(np.searchsorted(ends, before + FILE_BYTES, "right")), done + 1)
+        sizes.append(stop - done)
+        done = stop
+    return sizes
+
+
+def write_files(worker: Worker, item: RecordsToWrite) -> dict[str, Written]:
+    """Read the chosen records of some shards, and write them into files."""
+    chain = worker.engine.chain([partial(read_chosen, worker, item, *shard) for shard in item.shards])
+    names: list[str] = []
+    with closing(chain):
+        pieces = pieces_of(chain, item.sizes)
+        done = 0
+        for number, of_file in enumerate(pieces, item.first):
+            name = f"records-{number:05d}.{item.format}"
+            names.append(f"{item.folder.name}/{name}")
+            with (
+                worker.store.file_of(item.folder, name) as path,
+                RecordWriter(path, item.format) as writer,
+            ):
+                for records in of_file:
+                    writer.write(records, item.provenance[done : done + len(records)])
+                    done += len(records)
+    return worker.store.written(*names)
+
+
+def pieces_of(stream: Iterator[Records], sizes: Sequence[int]) -> Iterator[Iterator[Records]]:
+    """Yield the records of each file, which are to be consumed before the next file's."""
+    rest: Records | None = None
+
+    def take(n: int) -> Iterator[Records]:
+        nonlocal rest
+        while n:
+            records = next(stream) if rest is None else rest
+            rest = records.slice(n) if len(records) > n else None
+            records = records.slice(0, n)
+            n -= len(records)
+            yield records
+
+    return map(take, sizes)
+
+
+def read_chosen(
+    worker: Worker, item: RecordsToWrite, file: ShardFile, start: int, stop: int
+) -> Iterator[Records]:
+    """Read the chosen records of a shard; refuse texts that are not those that were counted."""
+    source, wanted = worker.settings.source(file.source), item.rows.slice(start, stop - start)
+    if source.chunk_words is None:
+        rows = wanted["row"].to_numpy()
+        found = read_records(file.uri, source, rows)
+    else:
+        rows = wanted["record"].to_numpy()
+        found = read_pieces(file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
+    return counted_texts(file.uri, file.shard, source, rows, item.content_hash[start:stop], found)

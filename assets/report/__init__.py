@@ -40,5 +40,5 @@ def add_report(
     with snapshot.store.replacing(name) as temporary:
         # What UTF-8 cannot encode, as in a file name that is not UTF-8, is written as an escape.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    result.files.append(name)
+    result.files |= snapshot.store.written(name)
     result.metadata["report"] = name

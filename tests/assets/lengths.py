@@ -27,7 +27,7 @@ def measure_lengths(context, workspace, keys, options: RunOptions):
         columns = {"shard": output.partition, "n_tokens": documents["n_tokens"].combine_chunks()}
         snapshot.store.write_table(name, "lengths", columns, output.origin)
         tokens = int(np.sum(documents["n_tokens"].to_numpy()))
-        return Result(rows=len(documents), files=[name], metadata={"tokens": tokens})
+        return Result(rows=len(documents), files=snapshot.store.written(name), metadata={"tokens": tokens})
 
     outputs = [snapshot.plan.output("lengths", key) for key in keys]
     yield from bring_up_to_date(context, workspace, "lengths", outputs, compute, options)

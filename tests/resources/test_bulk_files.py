@@ -15,15 +15,9 @@ def files(request, tmp_path):
     return Objects("s3://bucket/prefix", bucket_in(tmp_path), "bucket/prefix")
 
 
-def put(files, name: str, content: dict[str, bytes] | bytes) -> None:
-    scratch = files.scratch(name)
-    new = scratch / "new"
-    if isinstance(content, bytes):
-        new.write_bytes(content)
-    else:
-        new.mkdir()
-        for inner, part in content.items():
-            (new / inner).write_bytes(part)
+def put(files, name: str, content: bytes) -> None:
+    new = files.scratch(name) / "new"
+    new.write_bytes(content)
     files.publish(new, name)
 
 
@@ -57,17 +51,10 @@ def test_a_file_is_replaced_and_its_time_tells(files):
     assert get(files, "features/a.arrow") == b"second" and files.look("features/a.arrow").modified > before
 
 
-def test_a_folder_is_replaced_as_a_whole(files):
-    put(files, "selections/law/f", {"picks.parquet": b"1", "records-00000.jsonl": b"2"})
-    put(files, "selections/law/f", {"picks.parquet": b"3"})
-    assert list(files.listing("selections")) == ["selections/law/f/picks.parquet"]
-    assert get(files, "selections/law/f/picks.parquet") == b"3"
-
-
 def test_files_and_folders_are_removed_and_what_is_absent_is_no_error(files):
     put(files, "features/a.arrow", b"x")
-    put(files, "selections/law/f", {"picks.parquet": b"1", "records-00000.jsonl": b"2"})
-    put(files, "selections/law/fg", {"picks.parquet": b"1"})
+    for name in ("f/picks.parquet", "f/records-00000.jsonl", "fg/picks.parquet"):
+        put(files, f"selections/law/{name}", b"x")
     for name in ("features/a.arrow", "features/b.arrow", "selections/law/f", "selections/none"):
         files.remove(name)
     assert files.listing("features") == {}

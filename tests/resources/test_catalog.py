@@ -294,9 +294,11 @@ def test_a_selection_that_is_just_being_written_does_not_disturb_the_view(catalo
     fill(home)
     catalog.record([lineage("selections", "tenth", "v1")])
     store = Store(home).prepare()
-    with store.replacing(store.selection_folder("tenth", "v3")) as folder:
-        folder.mkdir(parents=True)
-        (folder / "picks.parquet").write_bytes(b"PAR1, and the rest is not there yet")
+    with (
+        store.new_folder(store.selection_folder("tenth", "v3")) as folder,
+        store.file_of(folder, "picks.parquet") as path,
+    ):
+        path.write_bytes(b"PAR1, and the rest is not there yet")
         assert ask(catalog.path, "SELECT version FROM selections") == [("v1",)]
 
 

@@ -39,22 +39,23 @@ def chosen(*texts: bytes) -> Lines:
     return Lines(b"\n".join([*texts, b""]), ends - sizes, ends)
 
 
-def save(folder, format_, *batches, part_bytes=256 << 20):
-    """Write batches of records, each with provenance; return the parts."""
-    with RecordWriter(folder, format_, part_bytes) as writer:
+def save(folder, format_, *batches):
+    """Write batches of records, each with provenance; return the file and the columns that became JSON."""
+    path = folder / f"records.{format_}"
+    with RecordWriter(path, format_) as writer:
         done = 0
         for batch in batches:
             writer.write(batch, [provenance(done + i) for i in range(len(batch))])
             done += len(batch)
-        return writer.close()
+    return path, writer.json_columns
 
 
-def load(part) -> list[dict]:
-    """Read a part back, by other code than the project's."""
-    name = str(part.path)
+def load(path) -> list[dict]:
+    """Read a file back, by other code than the project's."""
+    name = str(path)
     if name.endswith(".parquet"):
         return pq.read_table(name).to_pylist()
-    data = part.path.read_bytes()
+    data = path.read_bytes()
     if name.endswith(".zst"):
         data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
     return [json.loads(line) for line in data.decode().removesuffix("\n").split("\n")]
@@ -199,8 +200,8 @@ def test_a_string_that_is_not_utf8_in_a_column_that_is_not_used_is_written(tmp_p
     with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as writer:
         writer.write_table(table)
     [batch] = read_records(str(tmp_path / "t.arrow"), TEXT, np.array([0]))
-    [part] = save(tmp_path, "jsonl", batch)
-    assert load(part)[0]["other"] == "b\ufffd"
+    path, _ = save(tmp_path, "jsonl", batch)
+    assert load(path)[0]["other"] == "b\ufffd"
 
 
 def test_records_that_are_repeated_with_their_pieces_are_read_a_few_at_a_time(tmp_path):
@@ -240,9 +241,8 @@ LINES = [
 
 @pytest.mark.parametrize("format_", ["jsonl", "jsonl.zst"])
 def test_lines_keep_their_bytes(tmp_path, format_):
-    (part,) = save(tmp_path, format_, chosen(*LINES[:3]), chosen(*LINES[3:]))
-    data = part.path.read_bytes()
-    assert (part.path.name, part.records, part.bytes) == (f"records-00000.{format_}", len(LINES), len(data))
+    path, _ = save(tmp_path, format_, chosen(*LINES[:3]), chosen(*LINES[3:]))
+    data = path.read_bytes()
     if format_ == "jsonl.zst":
         data = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
     out = data.split(b"\n")
@@ -265,10 +265,10 @@ def test_lines_keep_their_bytes(tmp_path, format_):
     ],
 )
 def test_provenance_of_an_earlier_selection_is_replaced(tmp_path, line):
-    (part,) = save(tmp_path, "jsonl", chosen(line, b'{"_dsir":0}'))
-    first, second = load(part)
+    path, _ = save(tmp_path, "jsonl", chosen(line, b'{"_dsir":0}'))
+    first, second = load(path)
     assert first == {"text": 'a "_dsir": b', "n": math.inf, "s": "\ud800", "_dsir": provenance(0)}
-    assert part.path.read_bytes().count(b'"_dsir":{') == 2
+    assert path.read_bytes().count(b'"_dsir":{') == 2
     assert second == {"_dsir": provenance(1)}
 
 
@@ -295,9 +295,9 @@ def test_lines_to_parquet_unify_and_fall_back(tmp_path):
     )
     second = chosen(b'{"text":"c","i":2.5,"o":{"q":"r"},"inner":{"z":0},"extra":[true]}')
     third = chosen(b'{"i":9007199254740993,"text":"d"}', b'{"text":"e","x":Inf}')
-    (part,) = save(tmp_path, "parquet", first, second, third)
-    assert part.json_columns == ("i", "mixed", "e", "inner")
-    table = pq.read_table(part.path)
+    path, json_columns = save(tmp_path, "parquet", first, second, third)
+    assert json_columns == ("i", "mixed", "e", "inner")
+    table = pq.read_table(path)
     assert json.loads(table.schema.metadata[b"dsir_json_columns"]) == ["i", "mixed", "e", "inner"]
     assert table.schema.names[-1] == "_dsir" and table.schema.field("_dsir").type == record_writer.PROVENANCE
     assert table["_dsir"].to_pylist() == [provenance(i) for i in range(5)]
@@ -331,9 +331,9 @@ BATCH = pa.record_batch(
 
 
 def test_tables_to_lines(tmp_path):
-    (part,) = save(tmp_path, "jsonl", BATCH)
-    assert b'{"text":"\xc3\xa9\\n",' in part.path.read_bytes()
-    first, second, third = load(part)
+    path, _ = save(tmp_path, "jsonl", BATCH)
+    assert b'{"text":"\xc3\xa9\\n",' in path.read_bytes()
+    first, second, third = load(path)
     assert first == {
         "text": "é\n",
         "nan": None,
@@ -352,8 +352,8 @@ def test_tables_to_lines(tmp_path):
 
 
 def test_tables_to_parquet(tmp_path):
-    (part,) = save(tmp_path, "parquet", BATCH.slice(0, 1), BATCH.slice(1))
-    table = pq.read_table(part.path)
+    path, json_columns = save(tmp_path, "parquet", BATCH.slice(0, 1), BATCH.slice(1))
+    table = pq.read_table(path)
     expected = pa.Table.from_batches([BATCH]).drop_columns(["_dsir", "nan", "list"])
     expected = expected.set_column(
         expected.column_names.index("dict"), "dict", pa.chunked_array([["x", "y", "x"]])
@@ -361,13 +361,13 @@ def test_tables_to_parquet(tmp_path):
     assert table.select(expected.column_names).equals(expected)
     assert math.isnan(table["nan"][0].as_py()) and table["at"].type == pa.timestamp("ns")
     assert table["_dsir"].to_pylist() == [provenance(i) for i in range(3)]
-    assert part.json_columns == ()
+    assert json_columns == ()
 
 
 def test_lines_and_tables_in_one_file(tmp_path):
     batch = pa.record_batch({"text": ["t"], "n": ["seven"]})
-    (part,) = save(tmp_path, "parquet", chosen(b'{"text":"l","n":7,"m":1}'), batch)
-    assert [dict(row, _dsir=None) for row in load(part)] == [
+    path, _ = save(tmp_path, "parquet", chosen(b'{"text":"l","n":7,"m":1}'), batch)
+    assert [dict(row, _dsir=None) for row in load(path)] == [
         {"text": "l", "n": "7", "m": 1, "_dsir": None},
         {"text": "t", "n": '"seven"', "m": None, "_dsir": None},
     ]
@@ -394,14 +394,10 @@ def test_round_trip(tmp_path, name, format_):
     rows = np.arange(3, 200, 7)
     (tmp_path / "out").mkdir()
     batches = read_records(str(path), TEXT, rows, block_bytes=1000)
-    parts = save(tmp_path / "out", format_, *batches, part_bytes=500)
-    assert len(parts) > 1 and sorted(os.listdir(tmp_path / "out")) == [part.path.name for part in parts]
-    found = [row for part in parts for row in load(part)]
-    assert found == [
+    path, _ = save(tmp_path / "out", format_, *batches)
+    assert load(path) == [
         {**row, "_dsir": provenance(i)} for i, row in enumerate(table.take(pa.array(rows)).to_pylist())
     ]
-    assert sum(part.records for part in parts) == len(rows)
-    assert all(part.bytes == part.path.stat().st_size for part in parts)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -409,26 +405,14 @@ def test_same_calls_give_the_same_bytes(tmp_path, format_):
     contents = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        parts = save(tmp_path / name, format_, chosen(*LINES * 50), BATCH, part_bytes=5000)
-        contents.append([(part.path.name, part.path.read_bytes()) for part in parts])
-    assert contents[0] == contents[1] and len(contents[0]) > 1
-
-
-def test_new_part_when_the_current_one_is_full(tmp_path):
-    parts = save(tmp_path, "jsonl", chosen(*[b'{"text":"x"}'] * 10), part_bytes=330)
-    assert [part.records for part in parts] == [3, 3, 3, 1]
-    assert [part.path.name for part in parts] == [f"records-{i:05d}.jsonl" for i in range(4)]
-    parts = save(tmp_path, "parquet", chosen(*[b'{"text":"x"}'] * 10), BATCH, part_bytes=36)
-    assert [part.records for part in parts][:3] == [3, 3, 3] and sum(part.records for part in parts) == 13
-
-
-def test_nothing_written(tmp_path):
-    assert save(tmp_path, "jsonl") == [] and save(tmp_path, "parquet", chosen()) == []
-    assert os.listdir(tmp_path) == []
+        path, _ = save(tmp_path / name, format_, chosen(*LINES * 50), BATCH)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
 
 
 def test_provenance_must_fit(tmp_path):
-    with RecordWriter(tmp_path, "jsonl") as writer:
+    path = tmp_path / "records.jsonl"
+    with RecordWriter(path, "jsonl") as writer:
         with pytest.raises(ValueError, match="1 records but 2 rows of provenance"):
             writer.write(chosen(b"{}"), [provenance(0), provenance(1)])
         with pytest.raises(ValueError, match="keys log_weight; expected log_weight, key, rank"):
@@ -439,7 +423,7 @@ def test_provenance_must_fit(tmp_path):
             )
         shuffled = pa.array([dict(reversed(provenance(5).items()))])
         writer.write(chosen(b"{}"), shuffled)
-    assert load(writer.close()[0]) == [{"_dsir": provenance(5)}]
+    assert load(path) == [{"_dsir": provenance(5)}]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -448,10 +432,10 @@ def test_provenance_of_pieces_and_of_whole_records_among_them(tmp_path, format_)
         provenance(0, record=7, begin_byte=10, end_byte=25),
         provenance(1, record=None, begin_byte=None, end_byte=None),
     ]
-    with RecordWriter(tmp_path, format_) as writer:
+    path = tmp_path / f"records.{format_}"
+    with RecordWriter(path, format_) as writer:
         writer.write(chosen(b'{"text":"a"}', b'{"text":"b"}'), rows)
-        (part,) = writer.close()
-    assert [record["_dsir"] for record in load(part)] == rows
+    assert [record["_dsir"] for record in load(path)] == rows
 
 
 # --- failures ----------------------------------------------------------------------------------------
@@ -466,25 +450,26 @@ def open_files() -> int:
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("size", [10, 3_000_000])
 def test_full_disk_names_the_file_and_closes_it(tmp_path, format_, size):
-    (tmp_path / f"records-00000.{format_}").symlink_to("/dev/full")
+    path = tmp_path / f"records.{format_}"
+    path.symlink_to("/dev/full")
     before = open_files()
     noise = np.random.default_rng(0).bytes(size).hex().encode()
-    writer = RecordWriter(tmp_path, format_)
-    with pytest.raises(OSError, match=rf"cannot write: No space.*records-00000\.{format_}") as error, writer:
+    writer = RecordWriter(path, format_)
+    with pytest.raises(OSError, match=rf"cannot write: No space.*records\.{format_}") as error, writer:
         writer.write(chosen(b'{"text":"' + noise + b'"}'), [provenance(0)])
     assert error.value.errno == 28 and error.value.filename.endswith(format_)
     assert open_files() == before
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone/records-00000"):
+    with pytest.raises(FileNotFoundError, match="gone/records"):
         save(tmp_path / "gone", "jsonl", chosen(b"{}"))
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_handles_are_closed_when_the_caller_fails(tmp_path, format_):
     before = open_files()
-    with pytest.raises(RuntimeError), RecordWriter(tmp_path, format_) as writer:
+    with pytest.raises(RuntimeError), RecordWriter(tmp_path / "r", format_) as writer:
         writer.write(chosen(b"{}"), [provenance(0)])
         raise RuntimeError
     assert open_files() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -265,46 +266,37 @@ def test_a_failing_body_leaves_no_features_and_no_temporary(store):
     assert files(store.home) == before
 
 
+def fill(store: Store, name: str, *files: str) -> None:
+    """Write a folder with such files, each of which holds its name."""
+    with store.new_folder(name) as folder:
+        for file in files:
+            with store.file_of(folder, file) as path:
+                path.write_text(file)
+            folder.files.update(store.written(f"{name}/{file}"))
+
+
 @pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt, SystemExit])
 def test_a_failing_body_leaves_the_old_folder_and_no_temporary(store, error):
-    folder = store.selection_folder("tenth", "f")
-    for content in ("old", "new"):
-        try:
-            with store.replacing(folder) as temporary:
-                temporary.mkdir(parents=True)
-                (temporary / "part.jsonl").write_text(content)
-                if content == "new":
-                    raise error
-        except error:
-            pass
-    assert files(store.home / folder / "..") == ["f", "f/part.jsonl"]
-    assert (store.home / folder / "part.jsonl").read_text() == "old"
+    name = store.selection_folder("tenth", "f")
+    fill(store, name, "part.jsonl")
+    with pytest.raises(error), store.new_folder(name) as folder:
+        with store.file_of(folder, "part.jsonl") as path:
+            path.write_text("new")
+        raise error
+    assert files(store.home / name / "..") == ["f", "f/part.jsonl"]
+    assert (store.home / name / "part.jsonl").read_text() == "part.jsonl"
 
 
 def test_a_whole_folder_replaces_the_old_one(store):
-    folder = store.selection_folder("tenth", "f")
-    for file in ("old", "new"):
-        with store.replacing(folder) as temporary:
-            temporary.mkdir(parents=True)
-            (temporary / file).touch()
-    assert files(store.home / folder / "..") == ["f", "f/new"]
-
-
-def test_a_body_that_makes_nothing_leaves_the_old_folder(store):
-    folder = store.selection_folder("tenth", "f")
-    with store.replacing(folder) as temporary:
-        temporary.mkdir(parents=True)
-        (temporary / "old").touch()
-    with pytest.raises(OSError), store.replacing(folder):
-        pass
-    assert files(store.home / folder / "..") == ["f", "f/old"]
+    name = store.selection_folder("tenth", "f")
+    fill(store, name, "old")
+    fill(store, name, "new")
+    assert files(store.home / name / "..") == ["f", "f/new"]
 
 
 def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeypatch):
-    folder = store.selection_folder("tenth", "f")
-    with store.replacing(folder) as temporary:
-        temporary.mkdir(parents=True)
-        (temporary / "old").touch()
+    name = store.selection_folder("tenth", "f")
+    fill(store, name, "old")
     rename = os.replace
 
     def refuse_new(source, destination):
@@ -313,10 +305,21 @@ def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeyp
         rename(source, destination)
 
     monkeypatch.setattr(bulk_files.os, "replace", refuse_new)
-    with pytest.raises(PermissionError), store.replacing(folder) as temporary:
-        temporary.mkdir(parents=True)
-        (temporary / "new").touch()
-    assert files(store.home / folder / "..") == ["f", "f/old"]
+    with pytest.raises(PermissionError):
+        fill(store, name, "new")
+    assert files(store.home / name / "..") == ["f", "f/old"]
+
+
+def test_what_is_known_of_a_file_is_true_and_told_once(store):
+    name = store.selection_folder("tenth", "f")
+    with store.new_folder(name) as folder, store.file_of(folder, "a") as path:
+        path.write_bytes(b"abc")
+    [written] = store.written(f"{name}/a").values()
+    found = store.look(f"{name}/a")
+    assert (written.bytes, written.modified) == (3, found.modified) == (found.bytes, written.modified)
+    assert written.checksum == hashlib.sha256(b"abc").hexdigest() == store.checksum(f"{name}/a")
+    with pytest.raises(KeyError):
+        store.written(f"{name}/a")
 
 
 def test_a_partition_may_have_as_long_a_name_as_a_file_can(store):
@@ -373,16 +376,16 @@ def test_a_full_disk_leaves_the_old_features_and_the_error_names_their_path(stor
 
 @needs_full
 def test_a_full_disk_is_reported_with_the_path_for_whatever_a_body_writes(store):
-    folder = store.selection_folder("tenth", "f")
+    name = store.selection_folder("tenth", "f")
     with (
         pytest.raises(OSError, match="No space left on device") as caught,
-        store.replacing(folder) as temporary,
+        store.new_folder(name) as folder,
+        store.file_of(folder, "part.jsonl") as path,
     ):
-        temporary.mkdir(parents=True)
-        (temporary / "part.jsonl").symlink_to(FULL)
-        (temporary / "part.jsonl").write_text("x" * 100)
-    assert str(store.home / folder) in str(caught.value)
-    assert files(store.home / folder / "..") == []
+        path.symlink_to(FULL)
+        path.write_text("x" * 100)
+    assert str(store.home / name) in str(caught.value)
+    assert files(store.home / name / "..") == []
 
 
 def test_a_file_that_the_body_can_not_read_is_named_itself(store, tmp_path):
