@@ -5,7 +5,7 @@ What belongs here: from positions to rows and records. What does not: formats of
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dsir.selection import joined
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows
+from dsir_dagster.resources.groups import by_file, read_first_rows
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, Part, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
@@ -94,20 +95,23 @@ def write_records(
         np.concatenate([[True], (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])])
     )
 
-    def reading(start: int, stop: int) -> Callable[[], Iterator[Records]]:
-        file = snapshot.plan.shards[snapshot.plan.counted[shards[start]]]
+    def reading(start: int, stop: int) -> Iterator[Records]:
+        shard = snapshot.plan.counted[shards[start]]
+        file, counts = snapshot.plan.shards[shard], snapshot.plan.raw_counts(shard).origin
         source = snapshot.settings.source(file.source)
         wanted = ordered.slice(start, stop - start)
-        if source.chunk_words is None:
-            rows = wanted["row"].to_numpy()
-            read = partial(read_records, file.uri, source, rows)
-        else:
-            rows = wanted["record"].to_numpy()
-            read = partial(read_pieces, file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
-        same = partial(counted_texts, file.uri, file.shard, source, rows, content_hash[start:stop])
-        return lambda: same(read())
+        pieces = source.chunk_words is not None
+        rows = wanted["record" if pieces else "row"].to_numpy()
+        for uri, records, at in by_file(file, read_first_rows(snapshot.store, file, counts), rows):
+            if pieces:
+                begins, ends = (wanted[name].to_numpy()[at] for name in ("begin_byte", "end_byte"))
+                read = read_pieces(uri, source, records, begins, ends)
+            else:
+                read = read_records(uri, source, records)
+            yield from counted_texts(uri, shard, source, records, content_hash[start:stop][at], read)
 
-    streams = [reading(*each) for each in itertools.pairwise([*starts.tolist(), len(ordered)])]
+    bounds = itertools.pairwise([*starts.tolist(), len(ordered)])
+    streams = [partial(reading, *each) for each in bounds]
     done = 0
     with RecordWriter(folder, output) as writer:
         for records in snapshot.engine.chain(streams):

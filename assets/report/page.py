@@ -106,11 +106,16 @@ class Page:
             "lineage": list(lineage(plan, self.selection, self.source)),
             "output": self.output,
             "source": self.source,
-            "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
-            "n_files": len(plan.counted),
+            "files": list(islice(files_of(plan), FILES)),
+            "n_files": sum(1 for _ in files_of(plan)),
             "versions": {**plan.graph.versions, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
             "folder": self.snapshot.home / str(made["folder"]),
         }
+
+
+def files_of(plan: Plan) -> Iterator[tuple[str, ShardFile]]:
+    """Yield the files of the counted shards, each with its shard."""
+    return ((shard, part) for shard in plan.counted for part in plan.shards[shard].parts)
 
 
 def bars_table(plot: plots.Plot, targets: list[str]) -> Table:
