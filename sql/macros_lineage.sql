@@ -61,7 +61,10 @@ WITH RECURSIVE asked AS (
 SELECT
     max(s.step) AS step, m.asset, m.partition, m.fingerprint, m.run_id, m.started_at, m.finished_at,
     -- where the file is now, if it is still the same one; else where it was read; of a group: the first file
-    any_value(coalesce(f.uri, m.metadata->>'file') || coalesce(' and ' || nullif(m.metadata->>'files', '1')::BIGINT - 1 || ' more', '')) AS uri,
+    any_value(
+        coalesce(f.uri, m.metadata->>'file')
+        || coalesce(format(' and {} more', nullif((m.metadata->>'files')::BIGINT - 1, 0)), '')
+    ) AS uri,
     any_value(CASE m.asset WHEN 'raw_counts' THEN m.inputs['file'] END) AS sha256
 FROM steps AS s
 JOIN made AS m ON m.name = s.name AND m.fingerprint = s.fingerprint

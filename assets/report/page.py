@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from dsir_dagster.assets.materialize import Result
 from dsir_dagster.assets.measuring.measures import Metrics
 from dsir_dagster.assets.report.documents import Look, length_bin
 from dsir_dagster.resources import plots
-from dsir_dagster.resources.plan import Output, Plan
+from dsir_dagster.resources.plan import Output, Plan, ShardFile
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
@@ -108,6 +109,7 @@ class Page:
             "source": self.source,
             "files": list(islice(files_of(plan), FILES)),
             "n_files": sum(1 for _ in files_of(plan)),
+            "grouped": any(plan.shards[shard].files for shard in plan.counted),
             "versions": {**plan.graph.versions, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
             "folder": self.snapshot.home / str(made["folder"]),
         }
