@@ -387,11 +387,13 @@ class RowGroups:
     def __init__(self, file: pq.ParquetWriter) -> None:
         self._file = file
         self._waiting: list[pa.Table] = []
+        self._rows = 0
 
     def add(self, rows: pa.Table) -> None:
         """Take a batch, and write a row group once there are enough rows."""
         self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= ROW_GROUP:
+        self._rows += len(rows)
+        if self._rows >= ROW_GROUP:
             self.write()
 
     def write(self) -> None:
@@ -400,6 +402,7 @@ class RowGroups:
         if len(rows):
             self._file.write_table(rows, row_group_size=len(rows))
         self._waiting.clear()
+        self._rows = 0
 
 
 def text_bytes(texts: pa.Array) -> np.ndarray:
