@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,15 +105,18 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
         """Yield the blocks of all files, each with its file's place and the shard's row at which the file begins."""
         first_row = 0
         for at, part in enumerate(parts):
-            for block in read_blocks(part.uri, source):
-                n_rows[at] = max(n_rows[at], block.end)
-                yield at, first_row, block
+            with closing(read_blocks(part.uri, source)) as found:
+                for block in found:
+                    n_rows[at] = max(n_rows[at], block.end)
+                    yield at, first_row, block
             if not is_still(part.uri, part.size, part.modified, part.stamp):
                 raise CorpusError(f"{part.uri}: {REPLACED}")
             first_row += n_rows[at]
 
-    def work(item: tuple[int, int, Block]) -> tuple[int, int, TextBatch, Features, pa.RecordBatch]:
-        at, first_row, block = item
+    def work(
+        numbered: tuple[int, int, Block],
+    ) -> tuple[int, int, TextBatch, Features, pa.RecordBatch]:
+        at, first_row, block = numbered
         batch = block.parse()
         if source.chunk_words is not None:
             batch = batch.cut(source.chunk_words)
