@@ -1,6 +1,6 @@
 """``raw_counts``: read a shard once, cache every document's hashed n-grams, add them up.
 
-What belongs here: from a shard's file to its documents, features, totals and quarantine. What does not: parsing
+What belongs here: from a shard's files to its documents, features, totals and quarantine. What does not: parsing
 (``resources/corpus/``), counting (``dsir.features``).
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import dagster as dg
@@ -33,6 +33,7 @@ from dsir_dagster.resources.corpus import (
     read_blocks,
 )
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
+from dsir_dagster.resources.groups import files_columns
 from dsir_dagster.resources.plan import Output, Plan, ShardFile
 from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.settings import RawSource, Target
@@ -96,17 +97,35 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
     started = time.monotonic()
     store = worker.store
     spec = worker.settings.features.spec()
-    shard, uri, source = item.file.shard, item.file.uri, worker.settings.source(item.file.source)
+    shard, parts, source = item.file.shard, item.file.parts, worker.settings.source(item.file.source)
+    n_rows = [0] * len(parts)
 
-    def work(block: Block) -> tuple[TextBatch, Features, pa.RecordBatch]:
+    def blocks() -> Iterator[tuple[int, int, Block]]:
+        """Yield the blocks of all files, each with its file's place and the shard's row at which the file begins."""
+        first_row = 0
+        for at, part in enumerate(parts):
+            with closing(read_blocks(part.uri, source)) as found:
+                for block in found:
+                    n_rows[at] = max(n_rows[at], block.end)
+                    yield at, first_row, block
+            if not is_still(part.uri, part.size, part.modified, part.stamp):
+                raise CorpusError(f"{part.uri}: {REPLACED}")
+            first_row += n_rows[at]
+
+    def work(
+        numbered: tuple[int, int, Block],
+    ) -> tuple[int, int, TextBatch, Features, pa.RecordBatch]:
+        at, first_row, block = numbered
         batch = block.parse()
         if source.chunk_words is not None:
             batch = batch.cut(source.chunk_words)
         features = featurize(batch.texts, spec)
-        return batch, features, features.to_arrow()
+        return at, first_row, batch, features, features.to_arrow()
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
     tally = Tally()
+    usable = np.zeros(len(parts), dtype=np.int64)
+    reasons: list[Counter[str]] = [Counter() for _ in parts]
     schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
     features_name = store.name("features", shard)
     documents_name = store.name("documents", shard)
@@ -119,27 +138,35 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
 
         features_file = files.enter_context(store.features_writer(features_name, schema, item.origin))
         document_rows, quarantine_rows = row_groups(documents_name, "documents"), None
-        for batch, features, packed in worker.engine.map_blocks(work, read_blocks(uri, source)):
+        for at, first_row, batch, features, packed in worker.engine.map_blocks(work, blocks()):
             if batch.rejected:
                 quarantine_rows = quarantine_rows or row_groups(quarantine_name, "quarantine", quarantine)
-                quarantine_rows.add(rejected_table(shard, batch.rejected))
+                quarantine_rows.add(rejected_table(shard, batch.rejected, first_row))
             features_file.write_batch(packed)
             features.add_totals(totals)
-            documents = documents_table(shard, source.name, batch, features, tally.documents)
+            documents = documents_table(
+                shard, parts[at].shard, first_row, source.name, batch, features, tally.documents
+            )
             tally.add(documents, batch)
+            usable[at] += len(documents)
+            reasons[at].update(row.reason for row in batch.rejected)
             document_rows.add(documents)
             tell(documents=len(features), bytes=batch.n_bytes)
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()
-        if not is_still(uri, item.file.size, item.file.modified, item.file.stamp):
-            raise CorpusError(f"{uri}: {REPLACED}")
-        if not tally.documents and (error := no_usable_row(uri, source, tally.reasons)):
-            if not item.keeps_quarantine:
-                quarantine.close()  # keep the file: it holds the reasons
-            raise error
+        for at in np.flatnonzero(usable == 0).tolist():
+            if error := no_usable_row(parts[at].uri, source, reasons[at]):
+                if not item.keeps_quarantine:
+                    quarantine.close()  # keep the file: it holds the reasons
+                raise error
     if not tally.reasons:
         store.remove(quarantine_name)
+    files_name = store.name("files", shard)
+    if item.file.files:
+        store.write_table(files_name, "files", files_columns(item.file, n_rows), item.origin)
+    else:
+        store.remove(files_name)
     used = np.flatnonzero(totals)
     counts_name = store.name("raw_counts", shard)
     store.write_table(
@@ -151,15 +178,19 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
     return Result(
         rows=tally.documents,
         files=store.written(
-            features_name, documents_name, counts_name, *([quarantine_name] if tally.reasons else [])
+            features_name,
+            documents_name,
+            counts_name,
+            *([quarantine_name] if tally.reasons else []),
+            *([files_name] if item.file.files else []),
         ),
-        metadata=metadata(tally, source, int(totals.sum()), rate(tally.bytes, started), uri),
+        metadata=metadata(tally, source, int(totals.sum()), rate(tally.bytes, started), item.file),
         tables=tables(tally, totals),
     )
 
 
 def metadata(
-    tally: Tally, source: RawSource, n_ngrams: int, mb_per_s: float, uri: str
+    tally: Tally, source: RawSource, n_ngrams: int, mb_per_s: float, file: ShardFile
 ) -> dict[str, int | float | str]:
     """Return what the lineage and Dagster say about a shard."""
     if_any = {
@@ -177,7 +208,8 @@ def metadata(
         "quarantined_rows": tally.reasons.total(),
         **{name: n for name, n in if_any.items() if n},
         "duplicate_documents": tally.duplicates,
-        "file": uri,
+        "file": file.uri,
+        **({"files": len(file.files)} if file.files else {}),  # of a group, of which `file` is the first
     }
 
 
@@ -278,7 +310,7 @@ def report_quarantine(context: Context, workspace: Workspace) -> None:
 class Tally:
     """Running totals over a shard's documents; `records` counts these where documents are pieces.
 
-    A missing or unusable id is replaced by `<shard>:<row>`, such a source by the name of the shard's source.
+    A missing or unusable id is replaced by `<file>:<row>`, such a source by the name of the shard's source.
     """
 
     def __init__(self) -> None:
@@ -308,22 +340,30 @@ class Tally:
 
 
 def documents_table(
-    shard: str, source: str, batch: TextBatch, features: Features, first: int = 0
+    shard: str,
+    file: str,
+    first_row: int,
+    source: str,
+    batch: TextBatch,
+    features: Features,
+    first: int = 0,
 ) -> pa.Table:
     """Return one row a document.
 
-    A record without an id is called ``<shard>:<row>``, a piece ``<id of the record>#<number>``. Rows of pieces are
-    numbered through the shard, starting at `first`, so that shard and row identify a document.
+    A record without an id is called ``<file>:<row>``, by the key that its file has as a shard of its own and by its row
+    there; a piece ``<id of the record>#<number>``. Records are numbered through the shard, the file's from `first_row`
+    on, and so are pieces, from `first` on, so that shard and row identify a document.
     """
-    ids, rows, piece = batch.ids, batch.rows, {}
+    records = batch.rows + first_row
+    ids, rows, piece = batch.ids, records, {}
     if ids is None or ids.null_count:
-        position = pa.array([f"{shard}:{row}" for row in batch.rows.tolist()], pa.string())
+        position = pa.array([f"{file}:{row}" for row in batch.rows.tolist()], pa.string())
         ids = position if ids is None else pc.coalesce(ids, position)
     if batch.pieces is not None:
         numbers = pa.array(batch.pieces.numbers).cast(pa.string())
         ids = pc.binary_join_element_wise(ids, numbers, "#")
         rows = np.arange(first, first + len(batch.rows))
-        piece = {"record": batch.rows, "begin_byte": batch.pieces.begins, "end_byte": batch.pieces.ends}
+        piece = {"record": records, "begin_byte": batch.pieces.begins, "end_byte": batch.pieces.ends}
     return table(
         "documents",
         {
@@ -348,11 +388,13 @@ class RowGroups:
     def __init__(self, file: pq.ParquetWriter) -> None:
         self._file = file
         self._waiting: list[pa.Table] = []
+        self._rows = 0
 
     def add(self, rows: pa.Table) -> None:
         """Take a batch, and write a row group once there are enough rows."""
         self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= ROW_GROUP:
+        self._rows += len(rows)
+        if self._rows >= ROW_GROUP:
             self.write()
 
     def write(self) -> None:
@@ -361,6 +403,7 @@ class RowGroups:
         if len(rows):
             self._file.write_table(rows, row_group_size=len(rows))
         self._waiting.clear()
+        self._rows = 0
 
 
 def text_bytes(texts: pa.Array) -> np.ndarray:
@@ -368,9 +411,9 @@ def text_bytes(texts: pa.Array) -> np.ndarray:
     return pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def rejected_table(shard: str, rejected: list[Rejected]) -> pa.Table:
-    """Return one row an unusable record."""
-    rows = zip(*((each.row, each.reason, each.excerpt) for each in rejected), strict=True)
+def rejected_table(shard: str, rejected: list[Rejected], first_row: int) -> pa.Table:
+    """Return one row an unusable record of a file, which begins at this row of the shard."""
+    rows = zip(*((first_row + each.row, each.reason, each.excerpt) for each in rejected), strict=True)
     return table("quarantine", {"shard": shard, **dict(zip(("row", "reason", "excerpt"), rows, strict=True))})
 
 
@@ -417,6 +460,21 @@ DOCUMENTS = FileKind(
         }
     ),
 )
+#: Of a group: its files as they were counted, in order, and the rows of the shard that each has.
+FILES = FileKind(
+    "files",
+    schema_of(
+        {
+            "shard": pa.string(),
+            "name": pa.string(),
+            "uri": pa.string(),
+            "first_row": pa.int64(),
+            "rows": pa.int64(),
+            "size": pa.int64(),
+            "stamp": pa.string(),
+        }
+    ),
+)
 #: Unusable rows with the reason.
 QUARANTINE = FileKind(
     "quarantine",
@@ -429,7 +487,7 @@ RAW_COUNTS = Asset(
     version="7",
     description=(
         "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
-        "Reads the shard's file once and tokenizes nothing twice: everything downstream works on what "
+        "Reads the shard's files once and tokenizes nothing twice: everything downstream works on what "
         "is cached here. Unusable rows go to `quarantine` with their reason; a file that cannot be read, or has "
         "no usable row, fails its own partition and no other."
     ),
@@ -442,6 +500,7 @@ RAW_COUNTS = Asset(
     files=(
         FileKind("features", pattern="{partition}.arrow"),  # sparse counts of every document, Arrow IPC
         DOCUMENTS,
+        FILES,
         QUARANTINE,
         FileKind("raw_counts", schema_of({"shard": pa.string(), "bucket": pa.int32(), "count": pa.int64()})),
     ),

@@ -18,6 +18,7 @@ from dsir_dagster.assets.evaluations import current_selection
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.picking.rows import rows_by_shard
 from dsir_dagster.assets.picking.texts import texts_of_shard
+from dsir_dagster.resources.groups import GROUP, by_file, read_first_rows
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.snapshot import Snapshot
@@ -69,7 +70,7 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     targets, ratios = read_log_ratios(snapshot)
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
-        _print_document(mine[0], console)
+        _print_document(mine[0], file_of(snapshot, mine[0]), console)
         there = f"source {snapshot.plan.shards[shard].source}" not in absent
         text = read_text(snapshot, mine[0]) if there and mine[0]["log_weight"] is not None else None
         for each in mine:
@@ -101,13 +102,20 @@ def read_text(snapshot: Snapshot, document: dict) -> str:
     return text
 
 
-def _row_in_file(document: dict) -> int:
-    return document["row"] if document["record"] is None else document["record"]
+def file_of(snapshot: Snapshot, document: dict) -> str:
+    """Return where the file with a document is now, or was the last time."""
+    file = snapshot.plan.shards[document["shard"]]
+    if not file.files:
+        return document["uri"]
+    row = document["row"] if document["record"] is None else document["record"]
+    counts = snapshot.plan.raw_counts(file.shard).origin
+    [(uri, _, _)] = by_file(file, read_first_rows(snapshot.store, file, counts), np.array([row]))
+    return uri
 
 
-def _print_document(row: dict, console: Terminal) -> None:
+def _print_document(row: dict, uri: str, console: Terminal) -> None:
     console.print(Text(f"{row['doc_id']!r}", style="bold"), Text(f"of source {row['source']}"))
-    place = f"{row['uri']}, row {_row_in_file(row)} (from 0)"
+    place = f"{uri}, row {row['row_in_file']} (from 0)"
     if row["record"] is not None:
         place += f", bytes {row['begin_byte']:,} to {row['end_byte']:,} of its text"
     console.print(f"  file       {place}", soft_wrap=True)
@@ -186,4 +194,6 @@ def _print_chain(steps: list[dict], console: Terminal) -> None:
     console.print(grid(Table(columns, rows)))
     for step in steps:
         if step["sha256"]:
-            console.print(f"  SHA-256 of the file: {step['sha256']}", soft_wrap=True)
+            of = "names and stamps of the shard's files" if step["sha256"].startswith(GROUP) else "file"
+            stamp = step["sha256"].removeprefix(GROUP)
+            console.print(f"  SHA-256 of the {of}: {stamp}", soft_wrap=True)

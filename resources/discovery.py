@@ -24,12 +24,10 @@ from dsir_dagster.resources.corpus import (
     file_exists,
 )
 from dsir_dagster.resources.engine import Engine
+from dsir_dagster.resources.groups import GROUP, Listings, grouped
 from dsir_dagster.resources.lineage import Lineage
-from dsir_dagster.resources.plan import ShardFile, fingerprint
+from dsir_dagster.resources.plan import UNREADABLE, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings, Target
-
-#: Begins the stamp of a file that cannot be read.
-UNREADABLE = "unreadable"
 
 #: A row of the table ``shards``.
 Row = Mapping[str, Any]
@@ -54,6 +52,7 @@ class Discovery:
         self._home = home
         self._catalog = catalog
         self._engine = engine
+        self._listings = Listings(home)
 
     def shards(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
@@ -61,7 +60,8 @@ class Discovery:
         :func:`kept_stamp` says which files keep their stamp; every other one is read once to hash it. A new file with
         the content of a shard whose own file is gone was renamed: it is this shard from now on, unless another file
         has a name that stands for the shard. What is found and what is gone is recorded in the table ``shards``, if
-        the home is writable. Files in DSIR_HOME are left out.
+        the home is writable. Files in DSIR_HOME are left out. The files of a source with ``group`` become groups; a
+        renamed one is another file.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class Discovery:
                     if row["source"] == source.name and not row["vanished"]
                 ]
         _refuse_equal_keys(found)
-        known = {row["uri"]: row for row in rows}
+        known = self.known_files(rows)
         stamps = {
             shard: stamp for shard in found if (stamp := kept_stamp(shard, known.get(shard.uri))) is not None
         }
@@ -106,16 +106,44 @@ class Discovery:
             ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, stamps[shard])
             for shard in found
         ]
+        files = self._grouped(files, absent or {})
         missing = self._without_file(rows, files)
         files = renamed(files, rows, missing)
         if self._catalog.writable:
             self._record(rows, files, missing)
         return files
 
+    def known_files(self, rows: Sequence[Row]) -> dict[str, Row]:
+        """Return, by URI, what :func:`kept_stamp` takes of every file that was stamped before.
+
+        Parameters
+        ----------
+        rows : sequence of mapping
+            The recorded shards.
+        """
+        known = {row["uri"]: row for row in rows if not row["stamp"].startswith(GROUP)}
+        for source in self._settings.raw:
+            if source.group:
+                known |= {row["uri"]: row for row in self._listings.read(source.name)}
+        return known
+
+    def _grouped(self, files: list[ShardFile], absent: Collection[str]) -> list[ShardFile]:
+        """Group the files of the sources that ask for it, and remember their stamps."""
+        found: list[ShardFile] = []
+        for source in self._settings.raw:
+            mine = [file for file in files if file.source == source.name]
+            if source.group and f"source {source.name}" not in absent:
+                if self._catalog.writable:
+                    self._listings.write(source.name, mine)
+                mine = grouped(mine, source.group.bytes)
+            found += mine
+        return found
+
     def _without_file(self, rows: Sequence[Row], files: list[ShardFile]) -> set[str]:
         """Return the recorded shards of the configured sources that no file is named for, and whose file is gone."""
         sources = {source.name for source in self._settings.raw}
-        there, named = {file.uri for file in files}, {file.shard for file in files}
+        there = {part.uri for file in files for part in file.parts}
+        named = {file.shard for file in files}
         unnamed = [row for row in rows if row["source"] in sources and row["shard"] not in named]
         # Another configuration of this home may have a source of the same name with other files.
         doubtful = [row["uri"] for row in unnamed if not row["vanished"] and row["uri"] not in there]
@@ -131,10 +159,10 @@ class Discovery:
         if gone or back:
             self._catalog.record_vanished(gone, back)
         changed = [
-            vars(file)
+            file.row
             for file in files
-            if not file.stamp.startswith(UNREADABLE)
-            and any(recorded.get(file.shard, {}).get(name) != value for name, value in vars(file).items())
+            if file.readable
+            and any(recorded.get(file.shard, {}).get(name) != value for name, value in file.row.items())
         ]
         if changed:
             self._catalog.record_shards(pa.Table.from_pylist(changed))
@@ -199,7 +227,7 @@ def kept_stamp(shard: Shard, row: Row | None) -> str | None:
 
 
 def renamed(files: list[ShardFile], rows: Sequence[Row], missing: Collection[str]) -> list[ShardFile]:
-    """Give renamed files the keys of the shards that they are.
+    """Give renamed files the keys of the shards that they are; groups keep their own.
 
     Parameters
     ----------
@@ -216,15 +244,19 @@ def renamed(files: list[ShardFile], rows: Sequence[Row], missing: Collection[str
         In the same order, which has no influence on which file is which shard.
     """
     recorded = {row["shard"] for row in rows}
-    free = sorted((row for row in rows if row["shard"] in missing), key=lambda row: row["shard"])
+    alone = [file for file in files if not file.files]
+    free = sorted(
+        (row for row in rows if row["shard"] in missing and not row["stamp"].startswith(GROUP)),
+        key=lambda row: row["shard"],
+    )
     at = {(row["source"], row["uri"]): row["shard"] for row in free}  # renamed before, to this name
-    taken = {(file.source, file.uri) for file in files} & at.keys()
+    taken = {(file.source, file.uri) for file in alone} & at.keys()
     keys: dict[tuple[str, str], str] = {name: at[name] for name in taken}
     of_content: dict[tuple[str, str], list[str]] = {}
     for row in free:
         if (row["source"], row["uri"]) not in taken:
             of_content.setdefault((row["source"], row["stamp"]), []).append(row["shard"])
-    for file in sorted(files, key=lambda file: file.shard):
+    for file in sorted(alone, key=lambda file: file.shard):
         name = file.source, file.uri
         if (
             name not in keys
@@ -232,7 +264,10 @@ def renamed(files: list[ShardFile], rows: Sequence[Row], missing: Collection[str
             and (same := of_content.get((file.source, file.stamp)))
         ):
             keys[name] = same.pop(0)
-    return [replace(file, shard=keys.get((file.source, file.uri), file.shard)) for file in files]
+    return [
+        file if file.files else replace(file, shard=keys.get((file.source, file.uri), file.shard))
+        for file in files
+    ]
 
 
 def _stamp(file: FileInfo) -> str:

@@ -24,24 +24,30 @@ from dsir_dagster.resources.lineage import Lineage, output_name
 from dsir_dagster.resources.settings import RawSource, Reader, Settings, Target
 from dsir_dagster.resources.store import Origin
 
+#: Begins the stamp of a file that cannot be read.
+UNREADABLE = "unreadable"
+
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard's file as found.
+    """A shard's file as found, or its files, if it is a group of them (``resources/groups.py``).
 
     Attributes
     ----------
     shard : str
-        Partition key.
+        Partition key. A group has that of its first file.
     source : str
         Name of the entry under ``raw:``.
     uri : str
+        Of a group: of its first file.
     size : int
         Bytes.
     modified : float
-        Seconds since the epoch.
+        Seconds since the epoch. Of a group: the latest.
     stamp : str
-        SHA-256 of the bytes.
+        SHA-256 of the bytes. Of a group: of its files' names and stamps.
+    files : tuple of ShardFile
+        A group's files, in order, each with the key that it has as a shard of its own; else empty.
     """
 
     shard: str
@@ -50,6 +56,22 @@ class ShardFile:
     size: int
     modified: float
     stamp: str
+    files: tuple[ShardFile, ...] = field(default=(), repr=False)
+
+    @property
+    def parts(self) -> tuple[ShardFile, ...]:
+        """The files that are read for the shard, in order."""
+        return self.files or (self,)
+
+    @property
+    def readable(self) -> bool:
+        """Whether all of it could be read when it was stamped."""
+        return not self.stamp.startswith(UNREADABLE)
+
+    @property
+    def row(self) -> dict[str, str | int | float]:
+        """Its row in the table ``shards``."""
+        return {name: value for name, value in vars(self).items() if name != "files"}
 
 
 @dataclass(frozen=True)

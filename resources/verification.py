@@ -147,7 +147,7 @@ def rebuild_catalog(workspace: Workspace) -> Rebuilt:
         if asset == "raw_counts" and shard not in recorded
     ]
     if shards:
-        catalog.record_shards(pa.Table.from_pylist([vars(shard) for shard in shards]))
+        catalog.record_shards(pa.Table.from_pylist([shard.row for shard in shards]))
         there = engine.map_blocks(file_exists, [shard.uri for shard in shards])
         gone = [shard.shard for shard, exists in zip(shards, there, strict=True) if not exists]
         catalog.record_vanished(gone, [])

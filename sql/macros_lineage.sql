@@ -13,7 +13,8 @@ CREATE OR REPLACE MACRO is_file(file, wanted) AS
     file = wanted OR ends_with(file, '/' || wanted) OR (contains(wanted, '%') AND file LIKE wanted);
 
 -- dependents(uri): the outputs that were made from this file, directly or not; newest materializations.
--- Shards are known by where they are now and by where they were read; a target by where it was read.
+-- Shards are known by where they are now and by where they were read; groups of files and targets by where they were
+-- read.
 CREATE OR REPLACE MACRO dependents(uri) AS TABLE
 WITH RECURSIVE asked AS (
     SELECT uri AS uri
@@ -27,6 +28,7 @@ WITH RECURSIVE asked AS (
     CROSS JOIN outputs AS o
     LEFT JOIN shards AS s ON o.asset = 'raw_counts' AND s.shard = o.partition
     WHERE is_file(s.uri, asked.uri)
+       OR (o.asset = 'raw_counts' AND o.partition IN (SELECT f.shard FROM files AS f WHERE is_file(f.uri, asked.uri)))
        OR len(list_filter(string_split(o.metadata->>'file', chr(10)), lambda file: is_file(file, asked.uri))) > 0
     UNION
     SELECT n.name FROM needs AS n JOIN affected AS a ON n.input = a.name
@@ -58,8 +60,11 @@ WITH RECURSIVE asked AS (
 )
 SELECT
     max(s.step) AS step, m.asset, m.partition, m.fingerprint, m.run_id, m.started_at, m.finished_at,
-    -- where the file is now, if it is still the same one; else where it was read
-    any_value(coalesce(f.uri, m.metadata->>'file')) AS uri,
+    -- where the file is now, if it is still the same one; else where it was read; of a group: the first file
+    any_value(
+        coalesce(f.uri, m.metadata->>'file')
+        || coalesce(format(' and {} more', nullif((m.metadata->>'files')::BIGINT - 1, 0)), '')
+    ) AS uri,
     any_value(CASE m.asset WHEN 'raw_counts' THEN m.inputs['file'] END) AS sha256
 FROM steps AS s
 JOIN made AS m ON m.name = s.name AND m.fingerprint = s.fingerprint

@@ -114,7 +114,8 @@ WITH asked AS (
     FROM found AS f LEFT JOIN thresholds AS t ON t.target = f.target AND t.epoch = f.epoch
 )
 SELECT
-    k.shard, k."row", k.record, k.begin_byte, k.end_byte, k.doc_id, s.uri, k.source, k.n_tokens, k.eligible, k.target,
+    k.shard, k."row", k.record, k.begin_byte, k.end_byte, k.doc_id, coalesce(f.uri, s.uri) AS uri,
+    coalesce(k.record, k."row") - coalesce(f.first_row, 0) AS row_in_file, k.source, k.n_tokens, k.eligible, k.target,
     k.epoch, k.log_weight, k.noise, k.key, k.rank, k.picked_for, k.threshold, k.margin, k.version, k.estimator,
     CASE
         WHEN k.picked_for = k.target
@@ -145,5 +146,9 @@ SELECT
                         k.threshold, k.margin)
         ELSE format('not picked; below the threshold {:,.3f} by {:,.3f}', k.threshold, -k.margin)
     END AS verdict
-FROM keyed AS k LEFT JOIN shards AS s ON s.shard = k.shard
+FROM keyed AS k
+LEFT JOIN shards AS s ON s.shard = k.shard
+LEFT JOIN files AS f  -- of a group: the one that has the record
+  ON f.shard = k.shard AND coalesce(k.record, k."row") >= f.first_row
+ AND coalesce(k.record, k."row") < f.first_row + f."rows"
 ORDER BY k.shard, k."row", k.number, k.epoch;

@@ -17,9 +17,18 @@ SELECT d.shard, d."row", d.record, d.begin_byte, d.end_byte, d.doc_id, d.source,
 FROM read_parquet($files || '/documents/*.parquet', union_by_name = true) AS d
 WHERE d.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
+-- The files of shards that are groups, as they were when they were counted. A file's first row in the shard is its row 0.
+CREATE OR REPLACE VIEW files AS
+SELECT f.shard, f.name, f.uri, f.first_row, f."rows", f.size, f.stamp
+FROM read_parquet($files || '/files/*.parquet') AS f
+WHERE f.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
+
 CREATE OR REPLACE VIEW quarantine AS
-SELECT q.shard, q."row", q.reason, q.excerpt
+SELECT q.shard, q."row", q.reason, q.excerpt, coalesce(f.uri, s.uri) AS uri,
+       q."row" - coalesce(f.first_row, 0) AS row_in_file
 FROM read_parquet($files || '/quarantine/*.parquet') AS q
+LEFT JOIN shards AS s ON s.shard = q.shard
+LEFT JOIN files AS f ON f.shard = q.shard AND q."row" >= f.first_row AND q."row" < f.first_row + f."rows"
 WHERE q.shard NOT IN (SELECT s.shard FROM shards AS s WHERE s.vanished_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW raw_counts AS

@@ -14,6 +14,7 @@ from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows, rows_by_sha
 from dsir_dagster.resources.compute import Worker
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields
+from dsir_dagster.resources.groups import by_file, read_first_rows
 from dsir_dagster.resources.records import (
     PARSED_BYTES,
     Lines,
@@ -55,19 +56,22 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
 
 def texts_of_shard(worker: Worker, item: RowsOfShard) -> list[str]:
     """Read the texts of some documents of one shard; errors are those of :func:`pool_texts`."""
-    file, rows = item.file, item.rows
+    file = item.file
     source = worker.settings.source(file.source)
-    pieces = () if source.chunk_words is None else tuple(PIECE)
-    mine = read_rows(worker, item, ["content_hash", *pieces])
-    if pieces:
-        rows = mine["record"].to_numpy()
-        texts = list(_pieces(file.uri, source, *(mine[name].to_numpy() for name in pieces)))
-    else:
-        texts = list(_texts(file.uri, source, rows))
-    refuse_other_texts(
-        file.uri, file.shard, rows, pa.array(texts, pa.large_string()), mine["content_hash"].to_numpy()
-    )
-    return texts
+    pieces = source.chunk_words is not None
+    mine = read_rows(worker, item, ["content_hash", *(PIECE if pieces else ())])
+    content_hash = mine["content_hash"].to_numpy()
+    rows = mine["record"].to_numpy() if pieces else item.rows
+    found: list[str] = []
+    for uri, records, at in by_file(file, read_first_rows(worker.store, file, item.counts), rows):
+        if pieces:
+            begins, ends = (mine[name].to_numpy()[at] for name in ("begin_byte", "end_byte"))
+            texts = list(_pieces(uri, source, records, begins, ends))
+        else:
+            texts = list(_texts(uri, source, records))
+        refuse_other_texts(uri, file.shard, records, pa.array(texts, pa.large_string()), content_hash[at])
+        found += texts
+    return found
 
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:

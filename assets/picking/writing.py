@@ -17,12 +17,13 @@ import pyarrow as pa
 from dsir.selection import joined
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows
 from dsir_dagster.resources.compute import Worker
+from dsir_dagster.resources.groups import by_file, read_first_rows
 from dsir_dagster.resources.plan import Output, ShardFile
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, RecordWriter
 from dsir_dagster.resources.records import Records, counted_texts, read_pieces, read_records
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.snapshot import Snapshot
-from dsir_dagster.resources.store import PIECE, NewFolder, Written, table
+from dsir_dagster.resources.store import PIECE, NewFolder, Origin, Written, table
 
 
 def picks_table(
@@ -85,8 +86,9 @@ class RecordsToWrite:
 
     Attributes
     ----------
-    shards : list of (ShardFile, int, int)
-        Each shard, and which of the documents below are its own: the first, and the one after the last.
+    shards : list of (ShardFile, Origin, int, int)
+        Each shard, the origin of its counts, and which of the documents below are its own: the first, and the one after
+        the last.
     rows : Table
         Columns ``row`` and `PIECE` of the documents.
     content_hash : ndarray of uint64
@@ -99,7 +101,7 @@ class RecordsToWrite:
     format : {"jsonl", "jsonl.zst", "parquet"}
     """
 
-    shards: list[tuple[ShardFile, int, int]]
+    shards: list[tuple[ShardFile, Origin, int, int]]
     rows: pa.Table
     content_hash: np.ndarray
     provenance: pa.StructArray
@@ -147,7 +149,15 @@ def write_records(
             mine = ordered.take(pa.array(np.arange(start, stop)))
             sizes = cut(n_bytes[start:stop])
             yield RecordsToWrite(
-                [(files[i], bounds[i] - start, bounds[i + 1] - start) for i in range(first, last)],
+                [
+                    (
+                        files[i],
+                        snapshot.plan.raw_counts(files[i].shard).origin,
+                        bounds[i] - start,
+                        bounds[i + 1] - start,
+                    )
+                    for i in range(first, last)
+                ],
                 mine.select(["row", *PIECE]),
                 content_hash[start:stop],
                 mine.select(recorded).to_struct_array().combine_chunks(),
@@ -237,14 +247,17 @@ def pieces_of(stream: Iterator[Records], sizes: Sequence[int]) -> Iterator[Itera
 
 
 def read_chosen(
-    worker: Worker, item: RecordsToWrite, file: ShardFile, start: int, stop: int
+    worker: Worker, item: RecordsToWrite, file: ShardFile, counts: Origin, start: int, stop: int
 ) -> Iterator[Records]:
     """Read the chosen records of a shard; refuse texts that are not those that were counted."""
     source, wanted = worker.settings.source(file.source), item.rows.slice(start, stop - start)
-    if source.chunk_words is None:
-        rows = wanted["row"].to_numpy()
-        found = read_records(file.uri, source, rows)
-    else:
-        rows = wanted["record"].to_numpy()
-        found = read_pieces(file.uri, source, *(wanted[name].to_numpy() for name in PIECE))
-    return counted_texts(file.uri, file.shard, source, rows, item.content_hash[start:stop], found)
+    content_hash = item.content_hash[start:stop]
+    pieces = source.chunk_words is not None
+    rows = wanted["record" if pieces else "row"].to_numpy()
+    for uri, records, at in by_file(file, read_first_rows(worker.store, file, counts), rows):
+        if pieces:
+            begins, ends = (wanted[name].to_numpy()[at] for name in ("begin_byte", "end_byte"))
+            found = read_pieces(uri, source, records, begins, ends)
+        else:
+            found = read_records(uri, source, records)
+        yield from counted_texts(uri, file.shard, source, records, content_hash[at], found)

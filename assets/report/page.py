@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from dsir_dagster.assets.materialize import Result
 from dsir_dagster.assets.measuring.measures import Metrics
 from dsir_dagster.assets.report.documents import Look, length_bin
 from dsir_dagster.resources import plots
-from dsir_dagster.resources.plan import Output, Plan
+from dsir_dagster.resources.plan import Output, Plan, ShardFile
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
@@ -106,11 +107,17 @@ class Page:
             "lineage": list(lineage(plan, self.selection, self.source)),
             "output": self.output,
             "source": self.source,
-            "files": [plan.shards[shard] for shard in plan.counted[:FILES]],
-            "n_files": len(plan.counted),
+            "files": list(islice(files_of(plan), FILES)),
+            "n_files": sum(1 for _ in files_of(plan)),
+            "grouped": any(plan.shards[shard].files for shard in plan.counted),
             "versions": {**plan.graph.versions, "kernel": plan.raw_counts(plan.counted[0]).inputs["kernel"]},
             "folder": self.snapshot.store.where(str(made["folder"])),
         }
+
+
+def files_of(plan: Plan) -> Iterator[tuple[str, ShardFile]]:
+    """Yield the files of the counted shards, each with its shard."""
+    return ((shard, part) for shard in plan.counted for part in plan.shards[shard].parts)
 
 
 def bars_table(plot: plots.Plot, targets: list[str]) -> Table:

@@ -19,6 +19,7 @@ from dsir.features import Features, featurize
 from dsir.matching import in_validation
 from dsir_dagster.resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
 from dsir_dagster.resources.discovery import kept_stamp
+from dsir_dagster.resources.groups import grouped
 from dsir_dagster.resources.plan import Plan, ShardFile
 from dsir_dagster.resources.settings import RawSource, Target
 from dsir_dagster.resources.workspace import Workspace
@@ -207,14 +208,21 @@ def sampled_pool(samples: list[Sample]) -> PoolDocuments:
 def counted_pool(workspace: Workspace, shards: list[Shard]) -> PoolDocuments | None:
     """Return the counted documents of the pool, or None unless every file has fresh counts; reads no pool file."""
     # A renamed file remains the same shard.
-    rows = {(row["source"], row["uri"]): row for row in workspace.catalog.query("known_shards").to_pylist()}
+    rows = workspace.catalog.query("known_shards").to_pylist()
+    known = workspace.discovery.known_files(rows)
+    keys = {(row["source"], row["uri"]): row["shard"] for row in rows}
     files = []
-    for shard in shards:
-        row = rows.get((shard.source, shard.uri))
-        stamp = kept_stamp(shard, row)
-        if row is None or stamp is None:
-            return None
-        files.append(ShardFile(row["shard"], shard.source, shard.uri, shard.size, shard.modified, stamp))
+    for source in workspace.settings.raw:
+        mine = []
+        for shard in shards:
+            if shard.source != source.name:
+                continue
+            stamp = kept_stamp(shard, known.get(shard.uri))
+            if stamp is None:
+                return None
+            key = shard.key if source.group else keys.get((shard.source, shard.uri), shard.key)
+            mine.append(ShardFile(key, shard.source, shard.uri, shard.size, shard.modified, stamp))
+        files += grouped(mine, source.group.bytes) if source.group else mine
     plan = Plan(workspace.settings, files, {}, workspace.latest())
     if plan.uncounted:
         return None

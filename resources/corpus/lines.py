@@ -76,6 +76,11 @@ class LineBlock:
     skipped: bool = False
     alone: bool = False
 
+    @property
+    def end(self) -> int:
+        """The row after its last."""
+        return self.row + self.count
+
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return where lines start and end (at their newline), int64[count] each."""
         ends = np.flatnonzero(np.frombuffer(self.data, np.uint8) == _NEWLINE)

@@ -84,6 +84,12 @@ class TableBlock:
     rejected: list[Rejected] = field(default_factory=list)
     one_text: bool = False
 
+    @property
+    def end(self) -> int:
+        """The row after its last, usable or not."""
+        last = [int(self.rows[-1])] if len(self.rows) else []
+        return max([*last, *(each.row for each in self.rejected)], default=-1) + 1
+
     def parse(self) -> TextBatch:
         """Extract the texts; pure, thread-safe, mostly without the GIL.
 

@@ -229,6 +229,8 @@ def _reason(item: ErrorDetails) -> str:
         return "required key is missing"
     if item["type"] == "model_type":
         return "expected a mapping"
+    if item["type"] in ("byte_size", "byte_size_unit"):
+        return f"expected a number of bytes, such as 256 MB or 1 GiB (given: {masked(repr(item['input']))})"
     if isinstance(item["input"], datetime.date):
         return f"YAML takes {item['input']} for a date; put it in quotes"
     message = item["msg"].removeprefix("Value error, ")

@@ -30,7 +30,7 @@ class Reader(Model):
         are JSON.
     id : str, optional
         Field that holds the document's id: a string, or a number or boolean, which becomes one. Without it, the id is
-        ``<shard>:<row>``.
+        ``<shard>:<row>``; of a file in a group, with the key and the row that it has on its own.
     max_quarantined : float
         Share of the rows of a shard, or of the target, that may be quarantined before a run fails.
     reader : str, optional
@@ -54,8 +54,20 @@ class Reader(Model):
         self._folder = folder
 
 
+class GroupSettings(Model):
+    """Files of a source as one shard (``resources/groups.py``).
+
+    Attributes
+    ----------
+    bytes : int
+        Wanted in a shard: a whole number, or text such as ``256 MB`` or ``1 GiB``.
+    """
+
+    bytes: Annotated[pydantic.ByteSize, pydantic.Field(gt=0)]
+
+
 class RawSource(Reader):
-    """A set of files of the raw pool; each file is one shard.
+    """A set of files of the raw pool; each file is one shard, or each group of files.
 
     Attributes
     ----------
@@ -69,12 +81,15 @@ class RawSource(Reader):
     chunk_words : int, optional
         Cut every text into pieces of this many words (:mod:`dsir.chunking`); each piece is a document of its own with
         the id ``<id of the record>#<number of the piece>``.
+    group : GroupSettings, optional
+        Make shards of many small files. Ids and picks are those of shards of one file each.
     """
 
     name: Name
     uri: Uri
     source: str | None = None
     chunk_words: Annotated[int, pydantic.Field(gt=0)] | None = None
+    group: GroupSettings | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_field(self) -> RawSource:

@@ -144,6 +144,26 @@ def test_names_of_letters_digits_underscores_hyphens_and_single_dots_are_valid(t
     assert load(tmp_path, changed("selections", 0, "name", to=name)).selections[0].name == name
 
 
+@pytest.mark.parametrize(
+    ("written", "n_bytes"),
+    [("256 MB", 256_000_000), ("1 GiB", 1 << 30), ("1.5kb", 1500), (4096, 4096), ("4096", 4096)],
+)
+def test_a_size_in_bytes_is_a_number_or_has_a_unit(tmp_path, written, n_bytes):
+    group = load(tmp_path, changed("raw", 0, "group", to={"bytes": written})).raw[0].group
+    assert group.bytes == n_bytes
+    assert load(tmp_path, SMALLEST).raw[0].group is None
+
+
+@pytest.mark.parametrize("written", ["some", "5 apples", 2.5e8, True, -1, None, [1]])
+def test_other_sizes_in_bytes_are_refused_with_an_example(tmp_path, written):
+    message = refusal(tmp_path, changed("raw", 0, "group", to={"bytes": written}))
+    assert (
+        f"raw[0].group.bytes: expected a number of bytes, such as 256 MB or 1 GiB (given: {written!r})"
+        in message
+    )
+    assert "greater than 0" in refusal(tmp_path, changed("raw", 0, "group", to={"bytes": 0}))
+
+
 # --- unknown keys ------------------------------------------------------------------------------------
 
 
