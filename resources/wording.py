@@ -67,6 +67,21 @@ NO_GZIP_MEMBER = Wording("incorrect header check", "unknown compression method",
 #: A zstd frame needs a larger window than the decoder allows.
 LARGE_WINDOW = Wording("requires too much memory")
 
+# --- Object stores, by Arrow ------------------------------------------------------------------------------------------
+
+#: The store, or the way to it, refused a request to S3; the groups say how.
+S3_SAID = Wording(
+    r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))? during (?P<operation>\w+) operation: (?P<said>.*)"
+)
+#: The same of Google Cloud Storage.
+GCS_SAID = Wording(
+    r"google::cloud::Status\((?P<code>\w+): (?P<said>.*?)(?: error_info=.*)?\)\.?(?: Detail: .*)?$"
+)
+#: The same of Azure.
+AZURE_SAID = Wording(
+    r"Azure Error: \[(?P<code>\w*)\] (?:(?P<status>\d{3}) )?(?P<said>.*?)(?: Request ID:.*)?$"
+)
+
 # --- DuckDB ----------------------------------------------------------------------------------------------------------
 
 #: Another process has the database open.

@@ -10,14 +10,18 @@ import resource
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.fs
 import pyarrow.json
 import pytest
 
@@ -52,6 +56,38 @@ def decompress_with_python(packed: bytes) -> None:
 MEMBER = gzip.compress(b"text")
 #: As `zstd --long=31` begins a frame: with a window of 2 GiB.
 LARGE_FRAME = b"\x28\xb5\x2f\xfd\x00\xa8" + bytes(100)
+
+
+# --- object stores, by Arrow -----------------------------------------------------------------------------------------
+
+NOWHERE = "127.0.0.1:9"
+
+
+def read_s3() -> None:
+    once = pa.fs.AwsDefaultS3RetryStrategy(max_attempts=0)
+    options = {"endpoint_override": f"http://{NOWHERE}", "region": "us-east-1", "anonymous": True}
+    pa.fs.S3FileSystem(**options, retry_strategy=once).get_file_info("bucket/name")
+
+
+def read_gcs() -> None:
+    at_once = timedelta(seconds=0)
+    options = {"endpoint_override": NOWHERE, "scheme": "http", "anonymous": True}
+    pa.fs.GcsFileSystem(**options, retry_time_limit=at_once).get_file_info("bucket/name")
+
+
+def read_azure() -> None:
+    """Of a server that knows no HEAD: where nobody answers, Azure's client tries for six seconds."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        where = {f"{each}_storage_authority": f"127.0.0.1:{server.server_port}" for each in ("blob", "dfs")}
+        plain = {f"{each}_storage_scheme": "http" for each in ("blob", "dfs")}
+        try:
+            pa.fs.AzureFileSystem("account", account_key="YQ==", **where, **plain).open_input_file(
+                "container/name"
+            )
+        finally:
+            answering.join()
 
 
 # --- DuckDB ----------------------------------------------------------------------------------------------------------
@@ -206,6 +242,9 @@ PROVOKED: dict[str, list[Callable[[], object]]] = {
         lambda: decompress_with_python(MEMBER + b"something else"),
     ],
     "LARGE_WINDOW": [lambda: decompress(LARGE_FRAME, "zstd")],
+    "S3_SAID": [read_s3],
+    "GCS_SAID": [read_gcs],
+    "AZURE_SAID": [read_azure],
     "LOCKED": [locked_by_another_process],
     "OTHER_DUCKDB": [
         lambda: read_database(checksummed(Path(database()).read_bytes(), 0, HEADER, 12, b"\xff"))

@@ -1,0 +1,249 @@
+"""Object stores that Arrow serves itself: S3, Google Cloud Storage, Azure.
+
+What belongs here: from a URI to Arrow's file system, how long a store is waited for, and its errors in one line. What
+does not: other schemes and what files hold (``resources/corpus/``), what is written there (``resources/store.py``).
+
+Credentials come from where the stores' own tools look for them: the environment, a profile, the machine's role. Beyond
+what Arrow reads itself, these variables count:
+
+- ``AWS_ENDPOINT_URL_S3``, ``AWS_ENDPOINT_URL``: another server that speaks S3, ``http://`` or ``https://``;
+- ``AZURE_STORAGE_ACCOUNT``, ``AZURE_STORAGE_KEY`` or ``AZURE_STORAGE_SAS_TOKEN``: as for the command ``az``;
+- ``AWS_NO_SIGN_REQUEST``, ``GS_NO_SIGN_REQUEST``, ``AZURE_NO_SIGN_REQUEST``: ``YES`` reads public data without
+  credentials, as in GDAL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from dsir_dagster.resources import wording
+from dsir_dagster.resources.uris import masked
+
+#: Attempts of a request to S3 after the first, 25 ms · 2^n after each other: a store that is gone for 25 s is waited
+#: for. With a time-out in each attempt, an error comes after 80 s.
+S3_RETRIES = 10
+CONNECT_SECONDS = 3
+#: Without a byte, whatever Arrow's documentation says of the systems that this is for.
+SILENT_SECONDS = 5
+#: In which Google's client begins another attempt; the pause before it may be as long again.
+GCS_SECONDS = 40
+
+_SCHEMES = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "abfs": "abfs",
+    "abfss": "abfs",
+    "az": "abfs",
+}
+
+_file_systems: dict[tuple[str, ...], pafs.FileSystem] = {}
+_lock = threading.Lock()
+
+
+class ObjectStoreError(OSError):
+    """An object store does not do what it is asked; the message names the object, the reason and what to do."""
+
+
+def arrow_file_system(uri: str) -> tuple[pafs.FileSystem, str] | None:
+    """Return Arrow's file system for a URI, and the path there: the bucket or container, and the object's name.
+
+    There is one for each kind of store, region and account in a process, for all threads; a forked process makes its
+    own.
+
+    Parameters
+    ----------
+    uri : str
+        Its name of an object or a folder is taken literally, without ``%`` escapes.
+
+    Returns
+    -------
+    tuple of (pyarrow.fs.FileSystem, str) or None
+        None for a scheme that is not one of these stores'.
+
+    Raises
+    ------
+    ObjectStoreError
+        Nothing says which Azure account is meant, or an endpoint is not a URL.
+    """
+    scheme, separator, path = uri.partition("://")
+    kind = _SCHEMES.get(scheme.lower())
+    if not separator or kind is None:
+        return None
+    bucket, slash, name = path.partition("/")
+    key: tuple[str, ...]
+    make: Callable[..., pafs.FileSystem]
+    with object_store_errors(uri):
+        if kind == "s3":
+            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+            key, make = (kind, endpoint or _region(bucket), _flag("AWS")), _s3
+        elif kind == "gs":
+            key, make = (kind, _flag("GS")), _gcs
+        else:
+            bucket, account = _container(uri, bucket)
+            key, make = (kind, account, _flag("AZURE")), _azure
+        return _once(key, make), f"{bucket}{slash}{name}".rstrip("/")
+
+
+def _once(key: tuple[str, ...], make: Callable[..., pafs.FileSystem]) -> pafs.FileSystem:
+    with _lock:
+        if key not in _file_systems:
+            _file_systems[key] = make(*key[1:])
+        return _file_systems[key]
+
+
+def _after_fork() -> None:
+    """Forget the connections of the process that forked: its threads are not here to serve them."""
+    global _lock
+    _lock = threading.Lock()
+    _file_systems.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _flag(store: str) -> str:
+    value = os.environ.get(f"{store}_NO_SIGN_REQUEST", "")
+    return "" if value.lower() in ("", "no", "false", "0", "off") else "anonymous"
+
+
+def _region(bucket: str) -> str:
+    """Return the region of a bucket of AWS; empty, for what the environment says, if AWS does not tell."""
+    try:
+        return pafs.resolve_s3_region(bucket)
+    except (OSError, pa.ArrowException):
+        return ""
+
+
+def _s3(where: str, anonymous: str) -> pafs.FileSystem:
+    at: dict[str, str | None] = {"region": where or None}
+    if "://" in where:
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        at = {"endpoint_override": where.rstrip("/"), "region": region or "us-east-1"}
+    return pafs.S3FileSystem(
+        **at,
+        anonymous=bool(anonymous),
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=SILENT_SECONDS,
+        # Not the "standard" one: its pauses are random, so that none may be long enough.
+        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=S3_RETRIES),
+    )
+
+
+def _gcs(anonymous: str) -> pafs.FileSystem:
+    return pafs.GcsFileSystem(anonymous=bool(anonymous), retry_time_limit=timedelta(seconds=GCS_SECONDS))
+
+
+def _container(uri: str, authority: str) -> tuple[str, str]:
+    """Split ``container@account.dfs.core.windows.net``; without an account, the environment names it."""
+    container, _, host = authority.partition("@")
+    account = (
+        host.partition(".")[0]
+        or os.environ.get("AZURE_STORAGE_ACCOUNT")
+        or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+    )
+    if not account:
+        raise ObjectStoreError(
+            f"{uri}: which storage account? Write {uri.partition('://')[0]}://{container or 'container'}"
+            "@account.dfs.core.windows.net/…, or set AZURE_STORAGE_ACCOUNT"
+        )
+    return container, account
+
+
+def _azure(account: str, anonymous: str) -> pafs.FileSystem:
+    if anonymous:  # which Arrow takes only so
+        uri = f"abfss://container@{account}.dfs.core.windows.net/?credential_kind=anonymous"
+        return pafs.FileSystem.from_uri(uri)[0]
+    key = os.environ.get("AZURE_STORAGE_KEY") or os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")
+    token = None if key else os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+    return pafs.AzureFileSystem(account, account_key=key, sas_token=token)
+
+
+@contextlib.contextmanager
+def object_store_errors(uri: str) -> Iterator[None]:
+    """Turn Arrow's errors of object stores into an :class:`ObjectStoreError` of one line that names the object.
+
+    Other errors pass, among them FileNotFoundError.
+    """
+    try:
+        yield
+    except (ObjectStoreError, FileNotFoundError):
+        raise
+    except (OSError, pa.ArrowException) as error:
+        if (reason := store_said(error)) is None:
+            raise
+        raise ObjectStoreError(masked(f"{uri}: {reason}")) from error
+
+
+def store_said(error: BaseException) -> str | None:
+    """Return what an error of Arrow's object stores means and what to do; None if it is no such error."""
+    if (found := wording.S3_SAID.match(error)) is not None:
+        code, status, operation, said = (
+            found["code"],
+            found["status"] or "",
+            found["operation"],
+            found["said"],
+        )
+        what = f"{code if code != 'UNKNOWN' else f'HTTP status {status}'} in {operation}"
+    elif (found := wording.GCS_SAID.match(error)) is not None:
+        code, status, said = found["code"], "", found["said"]
+        what = code
+    elif (found := wording.AZURE_SAID.match(error)) is not None:
+        code, status, said = found["code"] or "", found["status"] or "", found["said"]
+        what = code or (f"HTTP status {status}" if status else "")
+    else:
+        return None
+    said = said.rstrip(" .")
+    for codes, statuses, meaning in _MEANINGS:
+        if code in codes or status in statuses:
+            return f"{meaning} ({', '.join(filter(None, (what, said)))})"
+    if not status and code in _UNREACHABLE:
+        return f"{_NO_ANSWER} ({said})"
+    return f"its store answered {', '.join(filter(None, (what, said)))}"
+
+
+_NO_ANSWER = "its store does not answer; check the network and the endpoint, and try again"
+#: Of Azure, an error without a code and a status.
+_UNREACHABLE = ("", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "DEADLINE_EXCEEDED", "UNAVAILABLE")
+#: Codes of S3 and Google, HTTP statuses, and what they mean to a user.
+_MEANINGS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
+    (
+        ("SLOW_DOWN", "THROTTLING", "RESOURCE_EXHAUSTED", "ServerBusy"),
+        ("429", "503"),
+        "its store turns requests away for the moment; try again later, or with fewer at a time",
+    ),
+    (
+        ("NO_SUCH_BUCKET", "ContainerNotFound"),
+        (),
+        "there is no such bucket; check the uri",
+    ),
+    (
+        (
+            "ACCESS_DENIED",
+            "INVALID_ACCESS_KEY_ID",
+            "INVALID_CLIENT_TOKEN_ID",
+            "SIGNATURE_DOES_NOT_MATCH",
+            "EXPIRED_TOKEN",
+            "MISSING_AUTHENTICATION_TOKEN",
+            "PERMISSION_DENIED",
+            "UNAUTHENTICATED",
+            "AuthenticationFailed",
+            "AuthorizationFailure",
+        ),
+        ("401", "403"),
+        "its store refuses access; check the credentials in the environment, the profile or the machine's role",
+    ),
+    (
+        ("PERMANENT_REDIRECT",),
+        ("301",),
+        "its bucket is in another region; set AWS_REGION",
+    ),
+)
