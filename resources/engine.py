@@ -57,13 +57,15 @@ class Engine:
         self._running: set[Future] = set()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End all work for good: it raises :class:`Stopped` at its next item.
+        """End all work for good: it raises :class:`Stopped` at its next item. A second call does not wait again.
 
         Parameters
         ----------
         seconds : float
             How long to wait for running work to get there.
         """
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         wait(list(self._running), timeout=seconds)
 

@@ -50,17 +50,18 @@ class ArrowStore(ArrowFSWrapper):
         return path
 
     def find(self, path: str, maxdepth: int | None = None, **_: Any) -> dict[str, dict[str, Any]]:
-        """Return the files below a folder, by path."""
-        depth = {} if maxdepth is None else {"max_recursion": maxdepth - 1}
-        selector = pafs.FileSelector(path, allow_not_found=True, recursive=maxdepth != 1, **depth)
-        found = self.fs.get_file_info(selector)
+        """Return the files in a folder, or in those below it as well, by path; deeper ones do no harm."""
+        try:
+            found = self.fs.get_file_info(pafs.FileSelector(path, recursive=maxdepth != 1))
+        except FileNotFoundError:
+            return {}
         return {info.path: self._make_entry(info) for info in found if info.type == pafs.FileType.File}
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Describe a file by what its store says of it, its tag among it."""
         try:
             with self.fs.open_input_file(path) as file:
-                said = {name.decode(): value.decode() for name, value in (file.metadata() or {}).items()}
+                said = {name: value.decode() for name, value in (file.metadata() or {}).items()}
                 return {**said, "name": path, "size": file.size(), "type": "file"}
         except (FileNotFoundError, IsADirectoryError):
             return self._make_entry(self.fs.get_file_info(path))
@@ -126,10 +127,11 @@ def ahead(stream: pa.NativeFile) -> pa.NativeFile:
 
 
 class _Ahead(AbstractBufferedFile):
-    """Reads ahead, by as much as a request asks for."""
+    """Reads blocks of the size of a request, and holds a few: those of the beginning, of the end, and in use."""
 
     def __init__(self, stream: pa.NativeFile) -> None:
-        super().__init__(None, "", block_size=REQUEST_BYTES, cache_type="readahead", size=stream.size())
+        held = {"cache_type": "blockcache", "cache_options": {"maxblocks": 4}}
+        super().__init__(None, "", block_size=REQUEST_BYTES, size=stream.size(), **held)
         self._stream = stream
 
     def _fetch_range(self, start: int, end: int) -> bytes:

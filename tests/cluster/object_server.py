@@ -41,9 +41,7 @@ class Proxy:
 
     Attributes
     ----------
-    faults : dict
-        Shares of requests, by what becomes of them: ``503`` (SlowDown), ``cut`` (half of a body, then the connection
-        is closed), ``reset`` (no answer), and seconds by ``delay``. ``gone``: connections are reset at once.
+    endpoint : str
     requests : Counter
         Requests by method.
     fetched : int
@@ -56,7 +54,9 @@ class Proxy:
 
     def __init__(self, upstream: int) -> None:
         self.upstream = upstream
-        self.faults: dict[str, float] = {}
+        self._faults: dict[str, float] = {}
+        self._only: tuple[str, ...] = ()
+        self._delay = 0.0
         self.random = random.Random(7)
         self.lock = threading.Lock()
         self.count_anew()
@@ -77,25 +77,48 @@ class Proxy:
         return sum(self.ranges)
 
     @contextlib.contextmanager
-    def failing(self, **faults: float) -> Iterator[None]:
-        """Make faults for a while; ``slow_down`` stands for 503."""
-        self.faults = faults
+    def failing(
+        self,
+        slow_down: float = 0.0,
+        cut: float = 0.0,
+        reset: float = 0.0,
+        delay: float = 0.0,
+        only: tuple[str, ...] = ("LIST", "GET", "HEAD", "PUT", "POST", "DELETE"),
+    ) -> Iterator[None]:
+        """Make faults for a while.
+
+        Parameters
+        ----------
+        slow_down, cut, reset : float
+            Shares of the requests: answered with status 503; with half of a body, and then a reset; with a reset.
+        delay : float
+            Seconds before each answer.
+        only : tuple of str
+            Requests that fail: methods, and LIST for a GET that lists.
+        """
+        self._faults = {"slow_down": slow_down, "cut": cut, "reset": reset}
+        self._delay, self._only = delay, only
         try:
             yield
         finally:
-            self.faults = {}
+            self._faults, self._delay = {}, 0.0
 
-    def fate(self) -> str:
+    def fate(self, method: str) -> str:
         """Say what becomes of a request."""
-        faults = self.faults
+        if method not in self._only:
+            return "passed"
         with self.lock:
             at = self.random.random()
-            for name in ("gone", "slow_down", "cut", "reset"):
-                at -= faults.get(name, 0.0)
+            for name, share in self._faults.items():
+                at -= share
                 if at < 0:
                     self.made[name] += 1
                     return name
         return "passed"
+
+    def wait(self) -> None:
+        """Delay an answer."""
+        time.sleep(self._delay)
 
     def close(self) -> None:
         self.server.shutdown()
@@ -121,11 +144,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self) -> None:
         proxy = self.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fate = proxy.fate()
+        method = "LIST" if self.command == "GET" and "list-type" in self.path else self.command
+        fate = proxy.fate(method)
         with proxy.lock:
-            proxy.requests[self.command] += 1
-        time.sleep(proxy.faults.get("delay", 0.0))
-        if fate in ("gone", "reset"):
+            proxy.requests[method] += 1
+        proxy.wait()
+        if fate == "reset":
             self._reset()
             return
         if fate == "slow_down":
@@ -157,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sent = data[: len(data) // 2] if fate == "cut" else data
         self.wfile.write(sent)
-        if self.command == "GET" and "list-type" not in self.path and answer.status in (200, 206):
+        if method == "GET" and answer.status in (200, 206):
             with proxy.lock:
                 proxy.ranges.append(len(sent))
         if fate == "cut":
@@ -183,7 +207,7 @@ def weed() -> str:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports that nothing listens to, and whose neighbours 10,000 above are free as well."""
+    """Return ports that nothing listens to."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < number:
@@ -210,11 +234,7 @@ def s3_server(folder: Path) -> Iterator[int]:
             _wait_for(ports["s3.port"], server, folder / "log")
             yield ports["s3.port"]
         finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            server.kill()  # it takes ten seconds to end in order, and nobody needs its files
 
 
 def _wait_for(port: int, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
@@ -238,5 +258,24 @@ def arrow_store(endpoint: str) -> pafs.S3FileSystem:
         endpoint_override=endpoint,
         region="us-east-1",
         allow_bucket_creation=True,
+        background_writes=False,
         retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=1),
     )
+
+
+def put(port: int, name: str, content: bytes) -> None:
+    """Put an object into the bucket."""
+    # Without `compression=None`, Arrow compresses by the name.
+    with arrow_store(f"http://{HOST}:{port}").open_output_stream(
+        f"{BUCKET}/{name}", compression=None
+    ) as file:
+        file.write(content)
+
+
+def point_to(endpoint: str, environment: pytest.MonkeyPatch) -> None:
+    """Let the environment say where the store is, and how to get in."""
+    environment.setenv("AWS_ENDPOINT_URL", endpoint)
+    environment.setenv("AWS_ACCESS_KEY_ID", KEY)
+    environment.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_NO_SIGN_REQUEST"):
+        environment.delenv(name, raising=False)
