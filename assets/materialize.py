@@ -19,6 +19,7 @@ from typing import Any
 import dagster as dg
 
 from dsir_dagster.resources.compute import Tell, Threads, Worker
+from dsir_dagster.resources.corpus import StoreUnreachable
 from dsir_dagster.resources.dagster_private import (
     CODE_VERSION_TAG,
     DATA_VERSION_IS_USER_PROVIDED_TAG,
@@ -65,6 +66,8 @@ class OutputsFailed(dg.Failure):
 
 def is_input_error(error: BaseException) -> bool:
     """Whether an error lies in the input or the configuration, so that it recurs until someone repairs these."""
+    if isinstance(error, StoreUnreachable):
+        return False
     return isinstance(error, ValueError) or (isinstance(error, dg.Failure) and not error.allow_retries)
 
 

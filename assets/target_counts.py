@@ -90,7 +90,7 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
             f"target '{target.name}': no tokens in {uri} ({part.documents} documents, {part.reasons.total()} rows "
             f"quarantined); check the files and the field {target.text!r}"
         )
-    if target_stamp(target, worker.home) != item.stamp:
+    if target_stamp(target, worker.home, worker.engine) != item.stamp:
         raise CorpusError(f"target '{target.name}', {target.uri}: {REPLACED}")
     reasons = train.reasons + holdout.reasons
     used = np.flatnonzero(train.totals + holdout.totals)

@@ -35,6 +35,8 @@ def main() -> NoReturn:
     except BaseException:
         gc.unfreeze()  # leave the exit to Python
         raise
+    if "pyarrow.fs" in sys.modules:  # it would wait for requests to object stores that are in progress
+        atexit.unregister(sys.modules["pyarrow.fs"].ensure_s3_finalized)
     atexit._run_exitfuncs()
     os._exit(code)
 

@@ -171,17 +171,29 @@ class Objects:
     ----------
     uri : str
         ``s3://bucket/prefix`` or the like.
-    filesystem : pyarrow.fs.FileSystem
-    path : str
-        The prefix on this file system.
+
+    Raises
+    ------
+    ValueError
+        It is no URI of an object store that Arrow serves.
     """
 
     remote = True
 
-    def __init__(self, uri: str, filesystem: pafs.FileSystem, path: str) -> None:
+    def __init__(self, uri: str) -> None:
         self._uri = uri.rstrip("/")
-        self._filesystem = filesystem
-        self._path = path.rstrip("/")
+        self._path = self._connected()[1]
+
+    def _connected(self) -> tuple[pafs.FileSystem, str]:
+        found = arrow_file_system(self._uri)
+        if found is None:
+            raise ValueError(f"{self._uri}: not an object store that Arrow serves")
+        return found
+
+    @property
+    def _filesystem(self) -> pafs.FileSystem:
+        """As of now: of a store that was waited for in vain, the next request waits less."""
+        return self._connected()[0]
 
     def where(self, name: str) -> str:
         """As :meth:`BulkFiles.where`."""
@@ -239,17 +251,3 @@ class Objects:
 
     def _named(self, name: str) -> AbstractContextManager[None]:
         return object_store_errors(self.where(name))
-
-
-def objects_at(uri: str) -> Objects:
-    """Return the bulk files below a URI of an object store.
-
-    Raises
-    ------
-    ValueError
-        It is no URI of an object store.
-    """
-    found = arrow_file_system(uri)
-    if found is None:
-        raise ValueError(f"{uri}: not an object store that Arrow serves")
-    return Objects(uri, *found)

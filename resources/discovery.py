@@ -6,10 +6,11 @@ listing and reading files (``resources/corpus/``), what follows from a change (`
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -18,16 +19,23 @@ from dsir_dagster.resources.corpus import (
     CorpusError,
     FileInfo,
     Shard,
-    content_stamp,
     discover,
     expand,
     file_exists,
+    is_remote,
+    stamp_of,
 )
 from dsir_dagster.resources.engine import Engine
 from dsir_dagster.resources.groups import GROUP, Listings, grouped
 from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.plan import UNREADABLE, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings, Target
+
+#: A store's times are not finer than this, in seconds: a file stamped so soon after it was written may have been
+#: written again since.
+SAME_SECOND = 2.0
+
+R = TypeVar("R")
 
 #: A row of the table ``shards``.
 Row = Mapping[str, Any]
@@ -78,7 +86,7 @@ class Discovery:
         found: list[Shard] = []
         for source in self._settings.raw:
             try:
-                found += discover(source, self._home)
+                found += asked(self._engine, partial(discover, source, self._home))
             except CorpusError as error:
                 if absent is None:
                     raise
@@ -101,7 +109,7 @@ class Discovery:
             shard: stamp for shard in found if (stamp := kept_stamp(shard, known.get(shard.uri))) is not None
         }
         new = [shard for shard in found if shard not in stamps]
-        stamps |= zip(new, self._engine.map_blocks(_stamp, new), strict=True)
+        stamps |= zip(new, stamps_of(new, self._engine), strict=True)
         files = [
             ShardFile(shard.key, shard.source, shard.uri, shard.size, shard.modified, stamps[shard])
             for shard in found
@@ -147,7 +155,7 @@ class Discovery:
         unnamed = [row for row in rows if row["source"] in sources and row["shard"] not in named]
         # Another configuration of this home may have a source of the same name with other files.
         doubtful = [row["uri"] for row in unnamed if not row["vanished"] and row["uri"] not in there]
-        exists = dict(zip(doubtful, self._engine.map_blocks(file_exists, doubtful), strict=True))
+        exists = dict(zip(doubtful, self._engine.map_requests(file_exists, doubtful), strict=True))
         return {row["shard"] for row in unnamed if not exists.get(row["uri"], False)}
 
     def _record(self, rows: Sequence[Row], files: list[ShardFile], missing: set[str]) -> None:
@@ -186,7 +194,7 @@ class Discovery:
         """
         stamps = {}
         for target in self._settings.targets:
-            stamp = target_stamp(target, self._home)
+            stamp = target_stamp(target, self._home, self._engine)
             counted = latest.get(("target_counts", target.name))
             if absent is not None and counted and stamp.startswith(UNREADABLE):
                 absent[f"target {target.name}"] = stamp.removeprefix(f"{UNREADABLE}: ")
@@ -208,7 +216,7 @@ def _refuse_equal_keys(shards: list[Shard]) -> None:
 def kept_stamp(shard: Shard, row: Row | None) -> str | None:
     """Return the stamp of a file if it is known without reading the file.
 
-    It is the tag that the file's store gives; else the stamp of the last time, if path, size and modification time
+    It is the tag that the file's store lists; else the stamp of the last time, if path, size and modification time
     are unchanged. A file without a modification time is read every time: equal sizes prove nothing.
 
     Parameters
@@ -219,8 +227,10 @@ def kept_stamp(shard: Shard, row: Row | None) -> str | None:
         The row of the table ``shards`` that has this file.
     """
     if shard.tag is not None:
-        return shard.tag
+        return stamp_of(shard)
     if row is None or not shard.modified:
+        return None
+    if is_remote(shard.uri) and row["seen_at"].timestamp() - shard.modified < SAME_SECOND:
         return None
     same = (row["uri"], row["size"], row["modified"]) == (shard.uri, shard.size, shard.modified)
     return row["stamp"] if same else None
@@ -270,21 +280,36 @@ def renamed(files: list[ShardFile], rows: Sequence[Row], missing: Collection[str
     ]
 
 
+def asked(engine: Engine, request: Callable[[], R]) -> R:
+    """Return the result of a request to a store; the calling thread can be interrupted while it waits."""
+    [result] = engine.map_requests(lambda call: call(), [request])
+    return result
+
+
+def stamps_of(files: Sequence[FileInfo], engine: Engine) -> list[str]:
+    """Stamp files: many remote ones at a time, local ones in as many threads as there are cores."""
+    remote = [file for file in files if is_remote(file.uri)]
+    local = [file for file in files if not is_remote(file.uri)]
+    stamps = dict(zip(remote, engine.map_requests(_stamp, remote), strict=True))
+    stamps |= zip(local, engine.map_blocks(_stamp, local), strict=True)
+    return [stamps[file] for file in files]
+
+
 def _stamp(file: FileInfo) -> str:
     """Stamp a file by its tag or its content; the stamp of an unreadable one says so, and its partition will fail."""
     try:
-        return file.tag or content_stamp(file.uri)
+        return stamp_of(file)
     except (CorpusError, OSError) as error:
         return f"{UNREADABLE}: {error}"
 
 
-def target_stamp(target: Target, home: Path) -> str:
-    """Hash a target's files and its held-out files, in order."""
+def target_stamp(target: Target, home: Path, engine: Engine) -> str:
+    """Hash the stamps of a target's files and of its held-out files, in order."""
     parts: dict[str, str] = {}
     for role, uri in (("train", target.uri), ("holdout", target.holdout)):
         try:
-            files = expand(uri, home) if uri else []
+            files = asked(engine, partial(expand, uri, home)) if uri else []
         except CorpusError as error:
             return f"{UNREADABLE}: {error}"
-        parts |= {f"{role} {index}": _stamp(file) for index, file in enumerate(files)}
+        parts |= {f"{role} {index}": stamp for index, stamp in enumerate(stamps_of(files, engine))}
     return fingerprint(parts)

@@ -26,13 +26,16 @@ _END = object()  # of a stream, after its last item
 #: Seconds that :meth:`Engine.stop` waits for running work to reach its next item and remove its unfinished files.
 STOP_SECONDS = 5.0
 
+#: Requests to a store that wait for their answers at the same time.
+REQUESTS = 32
+
 
 class Stopped(BaseException):
     """Work ended early because :meth:`Engine.stop` was called. Not an error."""
 
 
 class Engine:
-    """Three pools of threads, for outputs, shards and blocks.
+    """Pools of threads, for outputs, shards and blocks, and for requests.
 
     Work on an output may wait for shards, and work on a shard for blocks; each level has its own threads, so that
     none waits for itself.
@@ -49,17 +52,20 @@ class Engine:
         self._outputs = ThreadPoolExecutor(self.threads, thread_name_prefix="output")
         self._shards = ThreadPoolExecutor(self.threads, thread_name_prefix="shard")
         self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
+        self._requests = ThreadPoolExecutor(REQUESTS, thread_name_prefix="request")
         self._stopped = threading.Event()
         self._running: set[Future] = set()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End all work for good: it raises :class:`Stopped` at its next item.
+        """End all work for good: it raises :class:`Stopped` at its next item. A second call does not wait again.
 
         Parameters
         ----------
         seconds : float
             How long to wait for running work to get there.
         """
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         wait(list(self._running), timeout=seconds)
 
@@ -95,6 +101,10 @@ class Engine:
     def map_blocks(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield ``function(block)`` in order; few blocks are held at a time."""
         return self._ordered_map(self._blocks, function, items, self.threads + 1)
+
+    def map_requests(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield ``function(item)`` in order, of functions that mostly wait for an answer: many run at a time."""
+        return self._ordered_map(self._requests, function, items, 2 * REQUESTS)
 
     def chain(self, streams: Iterable[Callable[[], Iterator[T]]], held: int = 8) -> Generator[T, None, None]:
         """Yield the items of several streams, one stream after the other, while later ones read ahead.

@@ -17,8 +17,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -36,6 +38,9 @@ CONNECT_SECONDS = 3
 SILENT_SECONDS = 5
 #: In which Google's client begins another attempt; the pause before it may be as long again.
 GCS_SECONDS = 40
+#: After one request was waited for in vain, others of the same store are tried once or twice only, until one succeeds
+#: or this time is over: a thousand files do not wait one after the other.
+DOWN_SECONDS = 60
 
 _SCHEMES = {
     "s3": "s3",
@@ -47,12 +52,19 @@ _SCHEMES = {
     "az": "abfs",
 }
 
-_file_systems: dict[tuple[str, ...], pafs.FileSystem] = {}
+_Key = tuple[str, ...]
+
+_file_systems: dict[_Key, pafs.FileSystem] = {}
+_down: dict[_Key, float] = {}
 _lock = threading.Lock()
 
 
 class ObjectStoreError(OSError):
     """An object store does not do what it is asked; the message names the object, the reason and what to do."""
+
+
+class Unreachable(ObjectStoreError):
+    """A store does not answer, or has no time for now: the object may be as good as ever."""
 
 
 def arrow_file_system(uri: str) -> tuple[pafs.FileSystem, str] | None:
@@ -76,27 +88,37 @@ def arrow_file_system(uri: str) -> tuple[pafs.FileSystem, str] | None:
     ObjectStoreError
         Nothing says which Azure account is meant, or an endpoint is not a URL.
     """
+    if (found := _place(uri)) is None:
+        return None
+    key, path = found
+    patient = time.monotonic() - _down.get(key, -DOWN_SECONDS) >= DOWN_SECONDS
+    with object_store_errors(uri), _lock:
+        if (*key, str(patient)) not in _file_systems:
+            _file_systems[*key, str(patient)] = _MAKERS[key[0]](*key[1:], patient)
+        return _file_systems[*key, str(patient)], path
+
+
+def _place(uri: str) -> tuple[_Key, str] | None:
+    """Return what makes a file system, and the path there."""
     scheme, separator, path = uri.partition("://")
     kind = _SCHEMES.get(scheme.lower())
     if not separator or kind is None:
         return None
     bucket, slash, name = path.partition("/")
-    key: tuple[str, ...]
-    make: Callable[..., pafs.FileSystem]
-    with object_store_errors(uri):
-        if kind == "s3":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-            key, make = (kind, endpoint or _region(bucket), _flag("AWS")), _s3
-        elif kind == "gs":
-            key, make = (kind, _flag("GS")), _gcs
-        else:
-            bucket, account = _container(uri, bucket)
-            key, make = (kind, account, _flag("AZURE")), _azure
-        return _once(key, make), f"{bucket}{slash}{name}".rstrip("/")
+    key: _Key
+    if kind == "s3":
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        key = (kind, endpoint or _region(bucket), _flag("AWS"))
+    elif kind == "gs":
+        key = (kind, _flag("GS"))
+    else:
+        bucket, account = _container(uri, bucket)
+        key = (kind, account, _flag("AZURE"))
+    return key, f"{bucket}{slash}{name}".rstrip("/")
 
 
-class _Wrapped(ArrowFSWrapper):
-    """Arrow's file system for those who know fsspec's: DuckDB."""
+class _ForDuckDB(ArrowFSWrapper):
+    """Arrow's file system as one of fsspec's that says which scheme it serves."""
 
     cachable = False
 
@@ -111,7 +133,7 @@ class _Wrapped(ArrowFSWrapper):
 
 
 def fsspec_file_system(uri: str) -> AbstractFileSystem:
-    """Return the file system of :func:`arrow_file_system` as fsspec's, for URIs of the same scheme.
+    """Return the file system of :func:`arrow_file_system` for DuckDB, which then reads URIs of the same scheme.
 
     Raises
     ------
@@ -121,14 +143,7 @@ def fsspec_file_system(uri: str) -> AbstractFileSystem:
     found = arrow_file_system(uri)
     if found is None:
         raise ValueError(f"{uri}: not an object store that Arrow serves")
-    return _Wrapped(uri.partition("://")[0], found[0])
-
-
-def _once(key: tuple[str, ...], make: Callable[..., pafs.FileSystem]) -> pafs.FileSystem:
-    with _lock:
-        if key not in _file_systems:
-            _file_systems[key] = make(*key[1:])
-        return _file_systems[key]
+    return _ForDuckDB(uri.partition("://")[0], found[0])
 
 
 def _after_fork() -> None:
@@ -146,6 +161,7 @@ def _flag(store: str) -> str:
     return "" if value.lower() in ("", "no", "false", "0", "off") else "anonymous"
 
 
+@cache
 def _region(bucket: str) -> str:
     """Return the region of a bucket of AWS; empty, for what the environment says, if AWS does not tell."""
     try:
@@ -154,7 +170,7 @@ def _region(bucket: str) -> str:
         return ""
 
 
-def _s3(where: str, anonymous: str) -> pafs.FileSystem:
+def _s3(where: str, anonymous: str, patient: bool) -> pafs.FileSystem:
     at: dict[str, str | None] = {"region": where or None}
     if "://" in where:
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -165,12 +181,13 @@ def _s3(where: str, anonymous: str) -> pafs.FileSystem:
         connect_timeout=CONNECT_SECONDS,
         request_timeout=SILENT_SECONDS,
         # Not the "standard" one: its pauses are random, so that none may be long enough.
-        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=S3_RETRIES),
+        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=S3_RETRIES if patient else 1),
     )
 
 
-def _gcs(anonymous: str) -> pafs.FileSystem:
-    return pafs.GcsFileSystem(anonymous=bool(anonymous), retry_time_limit=timedelta(seconds=GCS_SECONDS))
+def _gcs(anonymous: str, patient: bool) -> pafs.FileSystem:
+    seconds = timedelta(seconds=GCS_SECONDS if patient else 1)
+    return pafs.GcsFileSystem(anonymous=bool(anonymous), retry_time_limit=seconds)
 
 
 def _container(uri: str, authority: str) -> tuple[str, str]:
@@ -189,7 +206,7 @@ def _container(uri: str, authority: str) -> tuple[str, str]:
     return container, account
 
 
-def _azure(account: str, anonymous: str) -> pafs.FileSystem:
+def _azure(account: str, anonymous: str, _: bool) -> pafs.FileSystem:
     if anonymous:  # which Arrow takes only so
         uri = f"abfss://container@{account}.dfs.core.windows.net/?credential_kind=anonymous"
         return pafs.FileSystem.from_uri(uri)[0]
@@ -198,63 +215,86 @@ def _azure(account: str, anonymous: str) -> pafs.FileSystem:
     return pafs.AzureFileSystem(account, account_key=key, sas_token=token)
 
 
+_MAKERS: dict[str, Callable[..., pafs.FileSystem]] = {"s3": _s3, "gs": _gcs, "abfs": _azure}
+
+
 @contextlib.contextmanager
 def object_store_errors(uri: str) -> Iterator[None]:
     """Turn Arrow's errors of object stores into an :class:`ObjectStoreError` of one line that names the object.
 
     Other errors pass, among them FileNotFoundError.
+
+    Raises
+    ------
+    Unreachable
+        The store does not answer, or turns requests away, however often they are repeated.
+    ObjectStoreError
+        It refuses for another reason.
     """
     try:
         yield
     except (ObjectStoreError, FileNotFoundError):
         raise
     except (OSError, pa.ArrowException) as error:
-        if (reason := store_said(error)) is None:
+        if (named := store_error(uri, error)) is None:
             raise
-        raise ObjectStoreError(masked(f"{uri}: {reason}")) from error
+        raise named from error
+    if _down and (found := _place(uri)) is not None:
+        _down.pop(found[0], None)
 
 
-def store_said(error: BaseException) -> str | None:
-    """Return what an error of Arrow's object stores means and what to do; None if it is no such error."""
+def store_error(uri: str, error: Exception) -> ObjectStoreError | None:
+    """Return the error that :func:`object_store_errors` raises for one of Arrow's; None if no store said it."""
+    if isinstance(error, ObjectStoreError):
+        return error
+    if (said := _meaning(error)) is None:
+        return None
+    reason, again = said
+    if again and (found := _place(uri)) is not None:
+        _down[found[0]] = time.monotonic()
+    return (Unreachable if again else ObjectStoreError)(masked(f"{uri}: {reason}"))
+
+
+def _meaning(error: BaseException) -> tuple[str, bool] | None:
+    """Return what an error means and what to do, and whether it may pass by itself; None if no store said it."""
     if (found := wording.S3_SAID.match(error)) is not None:
-        code, status, operation, said = (
-            found["code"],
-            found["status"] or "",
-            found["operation"],
-            found["said"],
-        )
-        what = f"{code if code != 'UNKNOWN' else f'HTTP status {status}'} in {operation}"
+        code, status, said = found["code"], found["status"] or "", found["said"]
+        what = f"{code if code != 'UNKNOWN' else f'HTTP status {status}'} in {found['operation']}"
     elif (found := wording.GCS_SAID.match(error)) is not None:
         code, status, said = found["code"], "", found["said"]
         what = code
     elif (found := wording.AZURE_SAID.match(error)) is not None:
         code, status, said = found["code"] or "", found["status"] or "", found["said"]
-        what = code or (f"HTTP status {status}" if status else "")
+        what = code or f"HTTP status {status}" * bool(status)
     else:
         return None
-    said = said.rstrip(" .")
-    for codes, statuses, meaning in _MEANINGS:
+    exactly = ", ".join(filter(None, (what, said.rstrip(" ."))))
+    for codes, statuses, meaning, again in _MEANINGS:
         if code in codes or status in statuses:
-            return f"{meaning} ({', '.join(filter(None, (what, said)))})"
+            return f"{meaning} ({exactly})", again
     if not status and code in _UNREACHABLE:
-        return f"{_NO_ANSWER} ({said})"
-    return f"its store answered {', '.join(filter(None, (what, said)))}"
+        return (
+            f"its store does not answer; check the network and the endpoint, and try again ({exactly})",
+            True,
+        )
+    return f"its store answers: {exactly}", status.startswith("5")
 
 
-_NO_ANSWER = "its store does not answer; check the network and the endpoint, and try again"
 #: Of Azure, an error without a code and a status.
 _UNREACHABLE = ("", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "DEADLINE_EXCEEDED", "UNAVAILABLE")
-#: Codes of S3 and Google, HTTP statuses, and what they mean to a user.
-_MEANINGS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
+#: Codes of the three, HTTP statuses, what they mean to a user, and whether it may pass by itself.
+_MEANINGS: tuple[tuple[tuple[str, ...], tuple[str, ...], str, bool], ...] = (
     (
         ("SLOW_DOWN", "THROTTLING", "RESOURCE_EXHAUSTED", "ServerBusy"),
         ("429", "503"),
-        "its store turns requests away for the moment; try again later, or with fewer at a time",
+        "its store turns requests away for the moment; try again later",
+        True,
     ),
     (
         ("NO_SUCH_BUCKET", "ContainerNotFound"),
         (),
         "there is no such bucket; check the uri",
+        False,
     ),
     (
         (
@@ -271,10 +311,12 @@ _MEANINGS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
         ),
         ("401", "403"),
         "its store refuses access; check the credentials in the environment, the profile or the machine's role",
+        False,
     ),
     (
         ("PERMANENT_REDIRECT",),
         ("301",),
         "its bucket is in another region; set AWS_REGION",
+        False,
     ),
 )

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsir.featurizer.checksum import checksum
-from dsir_dagster.resources.object_stores import ObjectStoreError, store_said
+from dsir_dagster.resources.object_stores import store_error
 
 _KEY = "dsir_seal"
 #: Begins a seal; names in the metadata are JSON, which has no such control character.
@@ -286,8 +286,8 @@ def _damage_named(path: str) -> Iterator[None]:
 
 
 def _damage(path: str, error: Exception) -> Exception:
-    if (said := store_said(error)) is not None:
-        return ObjectStoreError(f"{path}: {said}")
+    if (of_store := store_error(path, error)) is not None:
+        return of_store
     if isinstance(error, OSError) and error.errno is not None:
         return error
     return DamagedFile(path, str(error).partition("\n")[0])

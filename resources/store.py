@@ -34,8 +34,8 @@ from dsir_dagster.resources.bulk_files import (
     TEMPORARY,
     BulkFiles,
     Folder,
+    Objects,
     Stored,
-    objects_at,
 )
 from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.object_stores import object_store_errors
@@ -189,7 +189,7 @@ class Store:
         self._home_files = Folder(home)
         self._bulk_files: BulkFiles = self._home_files
         if uri:
-            self._bulk_files = objects_at(uri)
+            self._bulk_files = Objects(uri)
         self._written: dict[str, Written] = {}
 
     def prepare(self) -> Store:

@@ -20,8 +20,9 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _USER = re.compile(r"(://)(?:[^\s/@:]*:(?:[^\s/]*@|(?!\d+/)[^\s@]*@))")
 _HTTP_USER = re.compile(r"(https?://)[^\s/@]+@", re.IGNORECASE)
 _SECRET_PARAMETER = re.compile(
-    r"([?&;](?:[\w.-]*(?:signature|credential|token|secret|passw(?:or)?d|pwd|api[-_]?key|access[-_]?key(?:[-_]?id)?)"
-    r"|sig|auth|authorization)=)[^&;#\s]*[^&;#\s:,.)]",
+    r"([?&;](?:[\w.-]*(?:signature|credential|token|secret|passw(?:or)?d|pwd|api[-_]?key|access[-_]?key(?:[-_]?id)?"
+    r"|account[-_]?key)"
+    r"|sas|sig|auth|authorization)=)[^&;#\s]*[^&;#\s:,.)]",
     re.IGNORECASE,
 )
 _MASK = "***"
@@ -63,8 +64,9 @@ def without_credentials(uri: str) -> str:
     if masked(uri) != uri:
         raise ValueError(
             "credentials do not belong in a URI, which is stored and shown; give them in the environment (for S3 "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), in the store's own files (~/.aws/credentials) or in "
-            "~/.config/fsspec/*.json"
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for Google GOOGLE_APPLICATION_CREDENTIALS, for Azure "
+            "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN), in the store's own files (~/.aws/credentials) or, for "
+            "other schemes, in ~/.config/fsspec/*.json"
         )
     return uri
 

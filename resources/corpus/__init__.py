@@ -5,9 +5,9 @@ tokens and counts (``dsir``), the catalog and the feature store, threads. Readin
 thread the second: :func:`read_blocks` is sequential and cheap, :meth:`Block.parse` is pure and may run in any thread,
 in any order.
 
-Modules: ``files`` (file systems, shards, errors), ``signatures`` (what first bytes say), ``fields`` (what is taken
-from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC,
-CSV), ``custom`` (custom readers), ``jsontext`` (records as JSON text).
+Modules: ``files`` (shards, stamps), ``opening`` (file systems, decompression), ``errors``, ``signatures`` (what first
+bytes say), ``fields`` (what is taken from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a
+line), ``tables`` (Parquet, Arrow IPC, CSV), ``custom`` (custom readers), ``jsontext`` (records as JSON text).
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from collections.abc import Generator, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from dsir_dagster.resources.corpus.errors import CorpusError, StoreUnreachable, file_format
 from dsir_dagster.resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
 from dsir_dagster.resources.corpus.files import (
-    CorpusError,
     FileInfo,
     Shard,
     content_stamp,
     discover,
     expand,
     file_exists,
-    file_format,
+    is_remote,
     is_still,
+    stamp_of,
 )
 from dsir_dagster.resources.corpus.jsontext import json_values, parse_record
 from dsir_dagster.resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
@@ -45,15 +46,18 @@ __all__ = [
     "FileInfo",
     "Rejected",
     "Shard",
+    "StoreUnreachable",
     "TextBatch",
     "content_stamp",
     "discover",
     "expand",
     "fields_of_file",
     "file_exists",
+    "is_remote",
     "is_still",
     "no_usable_row",
     "read_blocks",
+    "stamp_of",
 ]
 
 

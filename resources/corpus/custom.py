@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from dsir_dagster.resources.corpus.files import CorpusError
+from dsir_dagster.resources.corpus.errors import CorpusError
 from dsir_dagster.resources.uris import local_path
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from dsir_dagster.resources.corpus.files import CorpusError
+from dsir_dagster.resources.corpus.errors import CorpusError
 
 Layout = Literal["lines", "array", "values"]
 

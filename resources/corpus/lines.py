@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from dsir_dagster.resources import wording
+from dsir_dagster.resources.corpus.errors import CorpusError, cat, corpus_errors
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     BadRecord,
@@ -35,8 +36,8 @@ from dsir_dagster.resources.corpus.fields import (
     text_bytes,
     whole_numbers,
 )
-from dsir_dagster.resources.corpus.files import CorpusError, cat, corpus_errors, open_text
 from dsir_dagster.resources.corpus.layout import layout, one_a_line
+from dsir_dagster.resources.corpus.opening import open_text
 from dsir_dagster.resources.corpus.signatures import HEAD
 
 MAX_LINE_BYTES = 1 << 30

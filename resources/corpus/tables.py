@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.custom import custom_batches
+from dsir_dagster.resources.corpus.errors import CorpusError, cat, corpus_errors, file_format
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     Located,
@@ -37,12 +38,12 @@ from dsir_dagster.resources.corpus.fields import (
     text_bytes,
     without_views,
 )
-from dsir_dagster.resources.corpus.files import (
-    CorpusError,
-    cat,
-    corpus_errors,
-    file_format,
+from dsir_dagster.resources.corpus.opening import (
+    REQUEST_BYTES,
+    ArrowStore,
+    ahead,
     file_system,
+    is_distant,
     open_binary,
     open_text,
 )
@@ -55,6 +56,8 @@ MAX_ROW_BYTES = 1 << 30
 WRONG_COLUMNS = "wrong number of columns"
 
 _MAX_ROWS = 1 << 16
+#: Of a Parquet file in an object store, as much as is asked for and held at once.
+_PART_BYTES = 4 * REQUEST_BYTES
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -196,7 +199,8 @@ def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterato
 def _parquet_batches(
     uri: str, stream: pa.NativeFile, fields: RecordFields | None, block_bytes: int
 ) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(stream, pre_buffer=False) as file:
+    # Not all ranges of a file at once, which would be held until its end.
+    with pq.ParquetFile(stream, pre_buffer=False, buffer_size=REQUEST_BYTES * is_distant(stream)) as file:
         metadata = file.metadata
         size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
         rows = min(max(block_bytes * metadata.num_rows // max(size, 1), 1), _MAX_ROWS)
@@ -205,7 +209,57 @@ def _parquet_batches(
         if fields is not None:
             _check_schema(uri, schema, fields)
             columns = _roots(schema, fields)
-        yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+        if is_distant(stream):
+            yield from _of_rows(_from_afar(file, stream, rows, columns), rows)
+        else:
+            yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+
+
+def _from_afar(
+    file: pq.ParquetFile, stream: pa.NativeFile, rows: int, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    """Read the columns in large requests: those of small row groups together, a large one piece by piece."""
+    with pq.ParquetFile(stream, metadata=file.metadata, pre_buffer=True) as together:
+        for groups, size in _parts(file.metadata, columns):
+            chosen = together if size <= _PART_BYTES else file
+            yield from chosen.iter_batches(rows, groups, columns, use_threads=False)
+
+
+def _parts(metadata: pq.FileMetaData, columns: list[str] | None) -> Iterator[tuple[list[int], int]]:
+    """Yield consecutive row groups whose columns have up to ``_PART_BYTES``, or one that has more, and their bytes."""
+    part: list[int] = []
+    held = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = map(group.column, range(group.num_columns))
+        size = sum(
+            chunk.total_compressed_size
+            for chunk in chunks
+            if columns is None or chunk.path_in_schema.split(".")[0] in columns
+        )
+        if part and held + size > _PART_BYTES:
+            yield part, held
+            part, held = [], 0
+        part.append(number)
+        held += size
+    if part:
+        yield part, held
+
+
+def _of_rows(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut batches anew, each with this many rows but the last: as if they were read without a break."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        waiting.append(batch)
+        held += len(batch)
+        while held >= rows:
+            whole = pa.concat_batches(waiting) if len(waiting) > 1 else waiting[0]
+            yield whole.slice(0, rows)
+            held -= rows
+            waiting = [whole.slice(rows)] if held else []
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
@@ -214,7 +268,7 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
         if isinstance(filesystem, LocalFileSystem):
             stream = stack.enter_context(pa.memory_map(os.fsencode(path)))
         else:
-            stream = stack.enter_context(open_binary(uri))
+            stream = ahead(stack.enter_context(open_binary(uri)))
         _expect(uri, stream, ARROW)
         open_ = pa.ipc.open_file if stream.read(6) == b"ARROW1" else _open_ipc_stream
         stream.seek(0)
@@ -306,8 +360,8 @@ def _native_text(uri: str) -> Iterator[pa.NativeFile]:
     by an error, it waits for itself forever, and after eight such threads every reader does.
     """
     with open_text(uri) as stream:
-        local = isinstance(file_system(uri)[0], LocalFileSystem)
-        if local and isinstance(stream, pa.OSFile | pa.CompressedInputStream):
+        ours = isinstance(file_system(uri)[0], LocalFileSystem | ArrowStore)
+        if ours and not isinstance(stream, pa.PythonFile | pa.TransformInputStream):
             yield stream
             return
         with tempfile.NamedTemporaryFile(prefix="dsir-") as copy:

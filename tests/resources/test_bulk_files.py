@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from dsir_dagster.resources import bulk_files
 from dsir_dagster.resources.bulk_files import Folder, Objects
 from tests.buckets import bucket_in
 
 
 @pytest.fixture(params=["folder", "objects"])
-def files(request, tmp_path):
+def files(request, tmp_path, monkeypatch):
     if request.param == "folder":
         return Folder(tmp_path / "home")
-    return Objects("s3://bucket/prefix", bucket_in(tmp_path), "bucket/prefix")
+    monkeypatch.setattr(
+        bulk_files, "arrow_file_system", lambda uri: (bucket_in(tmp_path), uri.partition("://")[2])
+    )
+    return Objects("s3://bucket/prefix")
 
 
 def put(files, name: str, content: bytes) -> None:

@@ -31,6 +31,10 @@ SECRET = [
     "https://host/a.jsonl?token=secret",
     "https://host/a.jsonl?access_token=secret#top",
     "https://host/a.jsonl?AWSAccessKeyId=secret",
+    "abfs://container@account.dfs.core.windows.net/a.jsonl?sas=secret",
+    "abfs://container@account.dfs.core.windows.net/a.jsonl?account_key=secret",
+    "abfs://container:secret@account.dfs.core.windows.net/a.jsonl",
+    "gs://bucket/a.jsonl?X-Goog-Signature=secret",
 ]
 HARMLESS = [
     "s3://bucket/pool/*.jsonl",
