@@ -38,9 +38,9 @@ CONNECT_SECONDS = 3
 SILENT_SECONDS = 5
 #: In which Google's client begins another attempt; the pause before it may be as long again.
 GCS_SECONDS = 40
-#: After one request was waited for in vain, others of the same store are tried once or twice only, until one succeeds
-#: or this time is over: a thousand files do not wait one after the other.
-DOWN_SECONDS = 60
+#: After one request was waited for in vain, others of the same store are repeated at once or not at all, for this time:
+#: a thousand files do not wait one after the other.
+DOWN_SECONDS = 30
 
 _SCHEMES = {
     "s3": "s3",
@@ -91,11 +91,16 @@ def arrow_file_system(uri: str) -> tuple[pafs.FileSystem, str] | None:
     if (found := _place(uri)) is None:
         return None
     key, path = found
-    patient = time.monotonic() - _down.get(key, -DOWN_SECONDS) >= DOWN_SECONDS
-    with object_store_errors(uri), _lock:
+    patient = not _is_down(key)
+    with _lock:
         if (*key, str(patient)) not in _file_systems:
             _file_systems[*key, str(patient)] = _MAKERS[key[0]](*key[1:], patient)
         return _file_systems[*key, str(patient)], path
+
+
+def _is_down(key: _Key) -> bool:
+    """Return whether a store was waited for in vain a moment ago."""
+    return key in _down and time.monotonic() - _down[key] < DOWN_SECONDS
 
 
 def _place(uri: str) -> tuple[_Key, str] | None:
@@ -181,7 +186,7 @@ def _s3(where: str, anonymous: str, patient: bool) -> pafs.FileSystem:
         connect_timeout=CONNECT_SECONDS,
         request_timeout=SILENT_SECONDS,
         # Not the "standard" one: its pauses are random, so that none may be long enough.
-        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=S3_RETRIES if patient else 1),
+        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=S3_RETRIES if patient else 3),
     )
 
 
@@ -239,8 +244,6 @@ def object_store_errors(uri: str) -> Iterator[None]:
         if (named := store_error(uri, error)) is None:
             raise
         raise named from error
-    if _down and (found := _place(uri)) is not None:
-        _down.pop(found[0], None)
 
 
 def store_error(uri: str, error: Exception) -> ObjectStoreError | None:
@@ -250,7 +253,7 @@ def store_error(uri: str, error: Exception) -> ObjectStoreError | None:
     if (said := _meaning(error)) is None:
         return None
     reason, again = said
-    if again and (found := _place(uri)) is not None:
+    if again and (found := _place(uri)) is not None and not _is_down(found[0]):
         _down[found[0]] = time.monotonic()
     return (Unreachable if again else ObjectStoreError)(masked(f"{uri}: {reason}"))
 
@@ -281,11 +284,18 @@ def _meaning(error: BaseException) -> tuple[str, bool] | None:
 
 
 #: Of Azure, an error without a code and a status.
-_UNREACHABLE = ("", "NETWORK_CONNECTION", "REQUEST_TIMEOUT", "DEADLINE_EXCEEDED", "UNAVAILABLE")
+_UNREACHABLE = (
+    "",
+    "INTERNAL_FAILURE",
+    "NETWORK_CONNECTION",
+    "REQUEST_TIMEOUT",
+    "DEADLINE_EXCEEDED",
+    "UNAVAILABLE",
+)
 #: Codes of the three, HTTP statuses, what they mean to a user, and whether it may pass by itself.
 _MEANINGS: tuple[tuple[tuple[str, ...], tuple[str, ...], str, bool], ...] = (
     (
-        ("SLOW_DOWN", "THROTTLING", "RESOURCE_EXHAUSTED", "ServerBusy"),
+        ("SLOW_DOWN", "SERVICE_UNAVAILABLE", "THROTTLING", "RESOURCE_EXHAUSTED", "ServerBusy"),
         ("429", "503"),
         "its store turns requests away for the moment; try again later",
         True,

@@ -71,7 +71,7 @@ LARGE_WINDOW = Wording("requires too much memory")
 
 #: The store, or the way to it, refused a request to S3; the groups say how.
 S3_SAID = Wording(
-    r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))? during (?P<operation>\w+) operation: (?P<said>.*)"
+    r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))? during (?P<operation>\w+) operation: ?(?P<said>.*)"
 )
 #: The same of Google Cloud Storage.
 GCS_SAID = Wording(

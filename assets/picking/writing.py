@@ -231,19 +231,26 @@ def write_files(worker: Worker, item: RecordsToWrite) -> dict[str, Written]:
 
 
 def pieces_of(stream: Iterator[Records], sizes: Sequence[int]) -> Iterator[Iterator[Records]]:
-    """Yield the records of each file, which are to be consumed before the next file's."""
-    rest: Records | None = None
+    """Yield the records of each file, which are to be consumed before the next file's.
 
-    def take(n: int) -> Iterator[Records]:
+    The last file's end with the stream, which compares some texts only then.
+    """
+    rest: Records | None = None
+    last = len(sizes) - 1
+
+    def take(numbered: tuple[int, int]) -> Iterator[Records]:
         nonlocal rest
+        number, n = numbered
         while n:
             records = next(stream) if rest is None else rest
             rest = records.slice(n) if len(records) > n else None
             records = records.slice(0, n)
             n -= len(records)
             yield records
+        if number == last and next(stream, None) is not None:
+            raise AssertionError("more records than were chosen")
 
-    return map(take, sizes)
+    return map(take, enumerate(sizes))
 
 
 def read_chosen(

@@ -25,9 +25,9 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from dsir_dagster.resources.corpus.errors import CorpusError, corpus_errors
+from dsir_dagster.resources.corpus.errors import CorpusError
 from dsir_dagster.resources.corpus.signatures import HEAD, compression, container, encoding
-from dsir_dagster.resources.object_stores import arrow_file_system
+from dsir_dagster.resources.object_stores import ObjectStoreError, arrow_file_system
 from dsir_dagster.resources.uris import local_path
 
 #: Bytes that a request to an object store asks for. A file that is not larger is fetched as a whole.
@@ -74,11 +74,12 @@ def file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def file_system_of(pattern: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a pattern, or of a path that is written as it is, and the path there."""
-    with corpus_errors(pattern):
+    try:
         if (found := arrow_file_system(pattern)) is not None:
             return ArrowStore(found[0]), found[1]
-    try:
         return url_to_fs(pattern)
+    except ObjectStoreError as error:
+        raise CorpusError(str(error)) from error
     except (ValueError, ImportError) as error:
         raise CorpusError(
             f"{pattern}: no file system for this URI: {error}; check the scheme, or install the fsspec package "

@@ -237,8 +237,8 @@ def test_a_replaced_file_and_one_that_goes_count_their_group_again_alone(grouped
 
 def test_a_file_is_read_for_its_stamp_once(grouped, monkeypatch):
     read: list[str] = []
-    stamp = discovery.content_stamp
-    monkeypatch.setattr(discovery, "content_stamp", lambda uri: read.append(uri) or stamp(uri))
+    stamp = discovery.stamp_of
+    monkeypatch.setattr(discovery, "stamp_of", lambda file: read.append(file.uri) or stamp(file))
     changed = grouped.write("pool/law/part-2.jsonl", sentences("law", 6, seed=51))
     for _ in range(2):
         grouped.workspace().discovery.shards()

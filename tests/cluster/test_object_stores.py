@@ -279,12 +279,12 @@ def test_credentials_are_nowhere_but_in_the_environment(tmp_path, stored, proxy)
     small.home.mkdir()
     common = ["--config", str(small.config_path), "--home", str(small.home)]
     said = b""
-    for command in ("doctor", "run", "status", "report"):
+    for command in ("run", "report"):
         done = subprocess.run(
             [sys.executable, "-m", "dsir_dagster", command, *common], cwd=REPOSITORY, capture_output=True
         )
         said += done.stdout + done.stderr
-    assert b"medicine" in said
+    assert b"8,280 documents" in said
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 20
     for secret in (SECRET.encode(), KEY.encode() + b":"):
