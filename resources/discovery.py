@@ -84,6 +84,7 @@ class Discovery:
         """
         rows: list[Row] = self._catalog.query("known_shards").to_pylist()
         found: list[Shard] = []
+        stamps: dict[Shard, str] = {}
         for source in self._settings.raw:
             try:
                 found += asked(self._engine, partial(discover, source, self._home))
@@ -91,23 +92,17 @@ class Discovery:
                 if absent is None:
                     raise
                 absent[f"source {source.name}"] = str(error)
-                found += [
-                    Shard(
-                        row["uri"],
-                        row["size"],
-                        row["modified"],
-                        row["stamp"],
-                        key=row["shard"],
-                        source=row["source"],
-                    )
-                    for row in rows
-                    if row["source"] == source.name and not row["vanished"]
-                ]
+                for row in rows:
+                    if row["source"] == source.name and not row["vanished"]:
+                        at = row["uri"], row["size"], row["modified"]
+                        as_it_was = Shard(*at, key=row["shard"], source=row["source"])
+                        stamps[as_it_was] = row["stamp"]
+                        found.append(as_it_was)
         _refuse_equal_keys(found)
         known = self.known_files(rows)
-        stamps = {
-            shard: stamp for shard in found if (stamp := kept_stamp(shard, known.get(shard.uri))) is not None
-        }
+        for shard in found:
+            if shard not in stamps and (stamp := kept_stamp(shard, known.get(shard.uri))) is not None:
+                stamps[shard] = stamp
         new = [shard for shard in found if shard not in stamps]
         stamps |= zip(new, stamps_of(new, self._engine), strict=True)
         files = [

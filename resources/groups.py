@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,16 +157,20 @@ class Listings:
         self._folder = home / "listings"
 
     def read(self, source: str) -> list[dict]:
-        """Return uri, size, modified and stamp of a source's files."""
+        """Return uri, size, modified and stamp of a source's files, and when they were listed (``seen_at``)."""
+        path = self._path(source)
         try:
-            return pq.read_table(self._path(source), columns=list(self.COLUMNS)).to_pylist()
+            seen_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            rows = pq.read_table(path, columns=list(self.COLUMNS)).to_pylist()
+            return [{**row, "seen_at": seen_at} for row in rows]
         except (OSError, ValueError, pa.ArrowException):
             return []
 
     def write(self, source: str, files: Sequence[ShardFile]) -> None:
         """Replace a source's listing, if it is another one; what could not be read is left out."""
         rows = [{name: getattr(file, name) for name in self.COLUMNS} for file in files if file.readable]
-        if rows == self.read(source):
+        known = [{name: row[name] for name in self.COLUMNS} for row in self.read(source)]
+        if rows == known:
             return
         self._folder.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", delete=False) as new:

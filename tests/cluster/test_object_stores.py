@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -290,3 +291,15 @@ def test_credentials_are_nowhere_but_in_the_environment(tmp_path, stored, proxy)
     for secret in (SECRET.encode(), KEY.encode() + b":"):
         assert secret not in said
         assert [path for path in files if secret in path.read_bytes()] == []
+
+
+def test_tasks_of_a_cluster_take_credentials_from_their_own_environment(tmp_path, proxy, expected, cluster):
+    import ray
+
+    small = pipeline_over(tmp_path)
+    small.config["compute"] = {"engine": "ray"}
+    assert small.errors() == []
+    assert outcome(small) == expected
+    assert SECRET not in ray.get_runtime_context().get_runtime_env_string()
+    logs = [path for path in Path(cluster[0].head_node.get_logs_dir_path()).rglob("*") if path.is_file()]
+    assert logs and [path for path in logs if SECRET.encode() in path.read_bytes()] == []
