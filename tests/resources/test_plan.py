@@ -422,6 +422,7 @@ def test_an_output_is_named_by_asset_and_partition_and_its_files_carry_that_and_
 
 def test_a_value_that_only_looks_like_configuration_is_named_without_its_values():
     found = materialization("raw_counts", "s", "other", {"file": "123", "source": "[1]", "code": "1"})
-    output = Output("raw_counts", "s", {"file": "456", "source": "null", "code": "1"}, {}, found)
+    plan = Plan(Settings.model_validate(CONFIGURATION), [], {}, {found.key: found})
+    output = Output("raw_counts", "s", "new", plan, {"file": "456", "source": "null", "code": "1"})
     assert output.state == "stale"
     assert output.why == "changed: file, source"
