@@ -244,11 +244,9 @@ class Plan:
     def listed(self, asset: str) -> InputList:
         """Return the outputs of an asset for every counted shard, as inputs that other outputs share."""
         if asset not in self._lists:
-            outputs = {
-                output.name: output.fingerprint
-                for output in (self.output(asset, key) for key in self.counted)
-            }
-            self._lists[asset] = InputList(lambda: outputs)
+            self._lists[asset] = InputList(
+                lambda: {output_name(asset, key): self.fingerprint(asset, key) for key in self.counted}
+            )
         return self._lists[asset]
 
     def found(self, asset: str, partition: str) -> Lineage | None:
@@ -352,12 +350,16 @@ class Plan:
         """Return the log weights of every counted shard under some targets, as inputs that other outputs share."""
         # Only the last ones are kept: every list is as long as the pool has shards.
         if self._list_of_log_weights is None or self._list_of_log_weights[0] != targets:
-            made_of = {
-                f"{output_name('weights', shard)} {target}": self._fingerprint_of_log_weights(shard, target)
-                for shard in self.counted
-                for target in targets
-            }
-            self._list_of_log_weights = targets, InputList(lambda: made_of)
+            made_of = InputList(
+                lambda: {
+                    f"{output_name('weights', shard)} {target}": self._fingerprint_of_log_weights(
+                        shard, target
+                    )
+                    for shard in self.counted
+                    for target in targets
+                }
+            )
+            self._list_of_log_weights = targets, made_of
         return self._list_of_log_weights[1]
 
     def code(self, *assets: str) -> str:

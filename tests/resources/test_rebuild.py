@@ -242,12 +242,64 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
     assert (done.picks(), done.rows(EVALUATIONS)) == (picks, measured)
 
 
+#: Turns a catalog into one of version 3, in which every row had all its inputs to itself.
+VERSION_3 = """
+CREATE TABLE before AS FROM lineage;
+DROP VIEW latest; DROP VIEW lineage; DROP TABLE materializations; DROP TABLE input_lists;
+ALTER TABLE before RENAME TO lineage;
+CREATE VIEW latest AS SELECT * EXCLUDE (pruned_at) FROM lineage WHERE pruned_at IS NULL
+QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY sequence DESC, finished_at DESC) = 1;
+UPDATE about SET version = 3;
+"""
+
+
+def test_a_home_whose_outputs_shared_no_inputs_is_upgraded_with_nothing_recomputed(done, capsys):
+    done.config["selections"][0]["seed"] = 5
+    assert done.errors() == []
+    questions = (
+        "FROM lineage ORDER BY ALL",
+        EVALUATIONS,
+        SHARDS,
+        "FROM selection_changes('picked') ORDER BY ALL",
+    )
+    before = [done.rows(question) for question in questions]
+    with duckdb.connect(done.home / "catalog.duckdb") as connection:
+        connection.execute(VERSION_3)
+    shutil.rmtree(done.home / "lineage/inputs")
+    assert call(done, "status") == 0 and "everything is fresh" in capsys.readouterr().out
+    assert [done.rows(question) for question in questions] == before
+    assert not any(stage.due for stage in done.run().values())
+    # A change is named as ever, against inputs of old rows; the rows that follow share theirs.
+    (done.data / "pool/law.jsonl").unlink()
+    assert call(done, "status") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "gone: raw_counts[pool.law]" in said
+    assert done.errors() == []
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    rebuild_catalog(done.workspace())
+    assert not any(stage.due for stage in done.run().values())
+
+
+def test_an_output_whose_shared_inputs_are_not_what_was_written_is_made_again(done):
+    (list_of_weights,) = [
+        path for path in (done.home / "lineage/inputs").iterdir() if "weights[" in path.read_text()
+    ]
+    list_of_weights.write_text(list_of_weights.read_text().replace("pool.law", "pool.lax"))
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    rebuild_catalog(done.workspace())
+    due = [output.name for stage in done.run().values() for output in stage.due]
+    assert due == ["selections[picked]"]
+
+
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
         (f"UPDATE about SET version = {VERSION + 1}", "a newer version of dsir made it"),
         (
-            "DROP TABLE about; ALTER TABLE lineage DROP COLUMN pruned_at",
+            "DROP TABLE about; DROP VIEW lineage; ALTER TABLE materializations DROP COLUMN pruned_at; "
+            "ALTER TABLE materializations RENAME TO lineage",
             "a version of dsir made it that is too old",
         ),
     ],
