@@ -398,8 +398,11 @@ class Catalog:
             connection.execute(sql.load("delete_pruned_shards"), {"names": list(names)})
             for selection in selections:
                 connection.execute(sql.load("delete_evaluation"), {"selection": selection})
+            versioned = [asset.name for asset in graph() if asset.keeps_versions]
+            in_use = connection.execute(sql.load("lists_in_use"), {"versioned": versioned}).fetchall()
         for output in pruned:
             self.lineage_files.remove(*output)
+        self.lineage_files.keep_lists({digest for (digest,) in in_use})
 
     def record_vanished(self, gone: Sequence[str], back: Sequence[str]) -> None:
         """Record that the files of some shards (``gone``) have vanished, and those of others (``back``) reappeared."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -102,6 +102,12 @@ class LineageFiles:
 
     def _paths(self) -> Iterator[Path]:
         return (path for path in self.folder.glob("*/**/*.json") if path.parent.name != LISTS)
+
+    def keep_lists(self, digests: Collection[str]) -> None:
+        """Remove the inputs that no output shares any more: all but those with these digests."""
+        for path in (self.folder / LISTS).glob("*.json"):
+            if path.stem not in digests:
+                path.unlink(missing_ok=True)
 
     def remove(self, asset: str, partition: str, fingerprint: str) -> None:
         """Remove an output's lineage file, unless it belongs to a later materialization."""

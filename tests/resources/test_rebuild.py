@@ -412,6 +412,27 @@ def test_lineage_files_are_those_of_the_newest_materializations_and_go_with_what
     assert (done.home / "lineage/raw_counts/pool.code.json").exists()
 
 
+def test_files_of_shared_inputs_go_when_nothing_refers_to_them(done):
+    def listed() -> set[str]:
+        return {path.stem for path in (done.home / "lineage/inputs").iterdir()}
+
+    first = listed()
+    assert len(first) == 2  # the estimator's, and the selection's
+    done.write("pool/more.jsonl", sentences("medicine", 40, seed=7))
+    assert done.errors() == []
+    assert len(listed()) == 4 and listed() > first
+    catalog = done.workspace().catalog
+    [(old,)] = done.rows(
+        "SELECT first(metadata->>'folder' ORDER BY sequence) FROM lineage WHERE asset = 'selections'"
+    )
+    catalog.record_pruned([old], [])
+    assert len(listed()) == 2 and not listed() & first
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    rebuild_catalog(done.workspace())
+    assert not any(stage.due for stage in done.run().values())
+
+
 def test_what_is_newest_does_not_depend_on_the_clock(tmp_path):
     catalog = Catalog(tmp_path)
     catalog.record([lineage("selections", "s", "v1")])
