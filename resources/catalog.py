@@ -481,6 +481,6 @@ def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.T
 def _rows_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
     """Return the rows for an older catalog's lineage files; they lack the metrics of evaluations."""
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
-    rows = sorted((Lineage.from_row(row, {}.__getitem__) for row in kept), key=lambda row: row.sequence)
+    rows = sorted((Lineage.from_row(row, lambda digest: {}) for row in kept), key=lambda row: row.sequence)
     newest = {(*row.key, graph().keeps_versions(row.asset) and row.fingerprint): row for row in rows}
     return list(newest.values())

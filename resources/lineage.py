@@ -227,9 +227,9 @@ class Lineage:
         return cls(**values)
 
 
-def decoded(value: object) -> dict:
+def decoded(value: Any) -> dict:
     """Return a mapping that is one, JSON of one, or its items."""
-    return dict(json.loads(value) if isinstance(value, str) else value)  # type: ignore[call-overload]
+    return dict(json.loads(value) if isinstance(value, str) else value)
 
 
 _NONE: dict[str, int] = {}
