@@ -42,7 +42,8 @@ from dsir_dagster.assets.report import add_report
 from dsir_dagster.assets.selections import output_of as selection_output
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
-from dsir_dagster.resources.plan import Output, Plan, canonical
+from dsir_dagster.resources.lineage import canonical
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot

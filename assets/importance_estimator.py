@@ -19,7 +19,8 @@ from dsir_dagster.assets.materialize import Result, bring_up_to_date
 from dsir_dagster.assets.raw_counts import top_buckets
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
-from dsir_dagster.resources.plan import Output, Plan, canonical
+from dsir_dagster.resources.lineage import canonical, divided, together
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import ConfigError, FitSize
 from dsir_dagster.resources.settings.pool import PinnedFit
 from dsir_dagster.resources.snapshot import Snapshot
@@ -167,7 +168,7 @@ def check_pinned(plan: Plan, pinned: Output) -> None:
             allow_retries=False,
         )
     if pinned.state == "missing" and pinned.found:
-        now = {output.name: output.fingerprint for output in map(plan.raw_counts, plan.counted)}
+        now = plan.listed("raw_counts")
         changed = sorted(
             name
             for name, fingerprint in pinned.inputs.items()
@@ -301,14 +302,14 @@ def pinned_inputs(plan: Plan, name: str) -> Inputs:
     """Return what a pinned distribution is made of: once it exists, its inputs are frozen."""
     if found := plan.found("raw_distribution", name):
         return Inputs(found.inputs)
-    counts = {output.name: output.fingerprint for output in map(plan.raw_counts, plan.counted)}
-    return Inputs({**counts, "features": canonical(plan.features)})
+    return Inputs(together({"features": canonical(plan.features)}, plan.listed("raw_counts")))
 
 
 def inputs(plan: Plan, _: str) -> Inputs:
     """Return what the estimator is made of: the pool, or its pinned distribution, and the counted targets."""
-    targets = map(plan.target_counts, plan.counted_targets)
-    return Inputs({**plan.fitted_pool, **{output.name: output.fingerprint for output in targets}})
+    targets = {output.name: output.fingerprint for output in map(plan.target_counts, plan.counted_targets)}
+    own, shared = divided(plan.fitted_pool)
+    return Inputs(together({**own, **targets}, shared))
 
 
 def due_for_drift(snapshot: Snapshot, made: Sequence[Output]) -> Sequence[Output]:

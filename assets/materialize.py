@@ -5,14 +5,17 @@ work.
 
 An asset's step yields outputs that are done and in the catalog, with their reports. The asset and the job `refresh` run
 the same step. Dagster emits the materializations of a run with many partitions only if the step succeeds. So that
-neither one bad file nor a kill loses the record of the others, every output's materialization is an event, yielded once
-it is done. Only assets with one partition a run yield an ordinary result, which the next asset in the run waits for.
+neither one bad file nor a kill loses the record of the others, every output's materialization is an event of its own,
+logged as soon as it is recorded: those that were recorded together in one transaction, which takes as long as a tiny
+shard. Only assets with one partition a run yield an ordinary result, which the next asset in the run waits for.
 """
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +29,9 @@ from dsir_dagster.resources.dagster_private import (
     DATA_VERSION_TAG,
     DEFAULT_DATA_VERSION,
     NULL_EVENT_POINTER,
+    DagsterEventBatchMetadata,
     extract_data_version_from_entry,
+    generate_event_batch_id,
     get_input_data_version_tag,
     get_input_event_pointer_tag,
 )
@@ -133,8 +138,12 @@ RECORD_SECONDS = 0.5
 _told = 1.0
 
 
-def as_events(context: Context, parents: Iterable[str], made: Made) -> Iterator[dg.AssetMaterialization]:
-    """Turn what a step made into events, with the tags by which Dagster finds out what is *Unsynced*.
+#: Events that Dagster stores in one transaction, at most.
+EVENTS = 500
+
+
+def log_made(context: Context, parents: Iterable[str], made: Made) -> None:
+    """Log what a step made as events, with the tags by which Dagster finds out what is *Unsynced*.
 
     Parameters
     ----------
@@ -144,19 +153,27 @@ def as_events(context: Context, parents: Iterable[str], made: Made) -> Iterator[
         Assets it depends on.
     made : Made
     """
+    os.environ.setdefault(
+        "DAGSTER_EVENT_BATCH_SIZE", str(EVENTS)
+    )  # without it, Dagster takes them one by one
+    step = context.get_step_execution_context()
     of_parents = parent_tags(context.instance, parents)
-    for output, report in made:
-        yield dg.AssetMaterialization(
-            output.asset,
-            partition=output.partition or None,
-            metadata=report,
-            tags={
-                **of_parents,
-                DATA_VERSION_TAG: output.fingerprint,
-                DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
-                CODE_VERSION_TAG: graph()[output.asset].version,
-            },
-        )
+    for together in made:
+        batch = generate_event_batch_id()
+        for number, (output, report) in enumerate(together, 1):
+            materialization = dg.AssetMaterialization(
+                output.asset,
+                partition=output.partition or None,
+                metadata=report,
+                tags={
+                    **of_parents,
+                    DATA_VERSION_TAG: output.fingerprint,
+                    DATA_VERSION_IS_USER_PROVIDED_TAG: "true",
+                    CODE_VERSION_TAG: graph()[output.asset].version,
+                },
+            )
+            part = DagsterEventBatchMetadata(batch, is_end=number == len(together))
+            dg.DagsterEvent.asset_materialization(step, materialization, part)
 
 
 def parent_tags(instance: dg.DagsterInstance, parents: Iterable[str]) -> dict[str, str]:
@@ -172,7 +189,7 @@ def parent_tags(instance: dg.DagsterInstance, parents: Iterable[str]) -> dict[st
 
 def as_result(made: Made) -> dg.MaterializeResult:
     """Turn the single output of a step into an asset's result."""
-    [(output, report)] = made
+    [[(output, report)]] = made
     return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(output.fingerprint))
 
 
@@ -209,12 +226,10 @@ def bring_up_to_date(
     OutputsFailed
         Some outputs failed; the others are recorded.
     """
-    due = []
-    for output in outputs:
-        if output.state == "fresh" and not options.force:
-            yield output, kept_report(context.instance, workspace, output)
-        else:
-            due.append(output)
+    due = [output for output in outputs if output.state != "fresh" or options.force]
+    fresh = (output for output in outputs if output.state == "fresh" and not options.force)
+    while together := list(islice(fresh, EVENTS)):
+        yield [(output, kept_report(context.instance, workspace, output)) for output in together]
     if len(due) < len(outputs):
         context.log.info(f"{asset}: {len(outputs) - len(due)} of {len(outputs)} outputs are fresh and stay")
     if due:
@@ -232,10 +247,13 @@ def bring_up_to_date(
     recorded_at = time.monotonic()
 
     def record() -> Made:
-        workspace.catalog.record([lineage for _, lineage, _ in unrecorded])
-        for each, _, result in unrecorded:
-            yield each, _report(workspace, each, result.metadata, result.tables, each.why or "forced")
-        unrecorded.clear()
+        if unrecorded:
+            workspace.catalog.record([lineage for _, lineage, _ in unrecorded])
+            yield [
+                (each, _report(workspace, each, result.metadata, result.tables, each.why or "forced"))
+                for each, _, result in unrecorded
+            ]
+            unrecorded.clear()
 
     try:
         for attempted in attempts:

@@ -35,8 +35,8 @@ from dsir_dagster.assets.picking.survey import (
 from dsir_dagster.assets.picking.writing import picks_table, write_records
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
-from dsir_dagster.resources.lineage import output_name
-from dsir_dagster.resources.plan import Output, Plan, canonical
+from dsir_dagster.resources.lineage import canonical, output_name, together
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.settings import ConfigError, Selection, methods
 from dsir_dagster.resources.snapshot import Snapshot
@@ -307,18 +307,12 @@ def by_source(picks: pa.Table) -> Table:
 
 def inputs_of(plan: Plan, selection: Selection) -> Inputs:
     """Return what a selection is made of: the counted shards. Its fingerprint ignores the targets of others."""
-    outputs = [plan.weights(shard) for shard in plan.counted]
     rest = {"configuration": canonical(selection.model_dump(exclude={"name"}))}
     if selection.near_duplicates:
         rest["near_duplicates"] = near_duplicates.version()
-    decisive = {
-        f"{output.name} {target}": plan.log_weights(output.partition, target).fingerprint
-        for output in outputs
-        for target in selection.targets
-    }
     code = plan.code("importance_estimator", "weights", "selections")
-    made_of = {output.name: output.fingerprint for output in outputs}
-    return Inputs({**made_of, **rest}, {**decisive, **rest, "code": code})
+    decisive = together({**rest, "code": code}, plan.listed_log_weights(selection.targets))
+    return Inputs(together(rest, plan.listed("weights")), decisive)
 
 
 def output_of(plan: Plan, selection: Selection) -> Output:

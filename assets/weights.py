@@ -21,6 +21,7 @@ from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate, reasons
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Context, Inputs, Made, Partitions, RunOptions
+from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import REPEATED, FileKind, Origin, Store, schema_of, table
@@ -213,8 +214,8 @@ def _weigh_documents(batches: Iterator[pa.RecordBatch], n_documents: int, ratios
 
 def inputs(plan: Plan, shard: str) -> Inputs:
     """Return what a shard's weights are made of."""
-    outputs = (plan.raw_counts(shard), plan.importance_estimator)
-    return Inputs({output.name: output.fingerprint for output in outputs})
+    made_of = (("raw_counts", shard), ("importance_estimator", ""))
+    return Inputs({output_name(*output): plan.fingerprint(*output) for output in made_of})
 
 
 WEIGHTS = Asset(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dsir_dagster.assets.materialize import RunOptions, as_events, as_result
+from dsir_dagster.assets.materialize import RunOptions, as_result, log_made
 from dsir_dagster.automation import build_automation
 from dsir_dagster.jobs import build_materialize_shards
 from dsir_dagster.refresh import Stage, build_refresh
@@ -103,13 +103,14 @@ def build_asset(
         made = step(context, pipeline.workspace, context.partition_keys, config)
         failure = None
         try:
-            yield from as_events(context, asset.after, made)
+            log_made(context, asset.after, made)
         except dg.Failure as error:
             failure = error
         if asset.finish:
             asset.finish(context, pipeline.workspace)
         if failure:
             raise failure
+        yield from ()  # of a plain function, Dagster would take the result for the asset
 
     def made_alone(context, pipeline, config):
         partition = context.partition_key if context.has_partition_key else ""

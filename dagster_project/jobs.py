@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 import dagster as dg
 import pydantic
 
-from dsir_dagster.assets.materialize import RunOptions, as_events
+from dsir_dagster.assets.materialize import RunOptions, log_made
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.pipeline import PipelineResource
@@ -40,7 +40,7 @@ def build_materialize_shards() -> dg.JobDefinition:
     )
     def materialize_matching(
         context: dg.OpExecutionContext, pipeline: PipelineResource, config: ShardOptions
-    ) -> Iterator[dg.AssetMaterialization]:
+    ) -> Iterator[dg.Output]:
         workspace = pipeline.workspace
         offered = [asset for asset in graph().shown if asset.partitions is Partitions.SHARDS]
         unknown = sorted(set(config.assets) - {asset.name for asset in offered})
@@ -53,7 +53,8 @@ def build_materialize_shards() -> dg.JobDefinition:
         context.log.info(f"{len(keys)} of {len(plan.shards)} shards: {', '.join(keys[:20])}")
         for asset in offered:
             if asset.step and asset.name in config.assets:
-                yield from as_events(context, asset.after, asset.step(context, workspace, keys, config))
+                log_made(context, asset.after, asset.step(context, workspace, keys, config))
+        yield from ()  # no output
 
     @dg.job(
         description=(

@@ -25,10 +25,10 @@ from dsir_dagster.assets.materialize import (
     Made,
     OutputsFailed,
     RunOptions,
-    as_events,
     first_of,
     is_input_error,
     kept_report,
+    log_made,
     newest_materialization,
     parent_tags,
     told,
@@ -152,13 +152,13 @@ def refresh_asset(
     workspace: Workspace,
     record: Asset,
     tell: Callable[[Stage], None],
-) -> Iterator[dg.AssetMaterialization | dg.Output]:
+) -> Iterator[dg.Output]:
     """Bring one asset up to date, within a refresh.
 
     Yields
     ------
-    AssetMaterialization or Output
-        An event for each output made; at the end the step's own output, if later steps have something to work on.
+    Output
+        The step's own output, if later steps have something to work on.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def refresh_asset(
         snapshot = workspace.snapshot()
         stage = stage_of(snapshot.plan, asset)
         try:
-            yield from as_events(context, record.after, make_due(context, snapshot, stage))
+            log_made(context, record.after, make_due(context, snapshot, stage))
         except OutputsFailed as failure:
             stage.failed |= failure.errors
         snapshot = workspace.snapshot()
@@ -187,7 +187,7 @@ def refresh_asset(
                 stage.failed[name] = dg.Failure(
                     f"the check {evaluation.check_name} failed", allow_retries=False
                 )
-        yield from as_events(context, record.after, left_behind(context, snapshot, stage))
+        log_made(context, record.after, left_behind(context, snapshot, stage))
         errors = stage.failed.values()
         goes_on = all(map(is_input_error, errors)) and (
             not errors or stage_of(snapshot.plan, asset).fresh > 0
@@ -354,7 +354,7 @@ def left_behind(
             newest = newest_materialization(context.instance, output)
             then = (newest and newest.asset_materialization and newest.asset_materialization.tags) or {}
             if any(then.get(tag) != value for tag, value in now.items()):
-                yield output, kept_report(context.instance, snapshot.workspace, output)
+                yield [(output, kept_report(context.instance, snapshot.workspace, output))]
 
 
 def show_failed(context: dg.OpExecutionContext, stage: Stage) -> None:

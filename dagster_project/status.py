@@ -86,7 +86,7 @@ def statuses(plan: Plan, failures: Mapping[tuple[str, str, str], str]) -> Iterat
         elif state == "fresh" and output.asset == first_after_counts and uncounted:
             state, why = "stale", f"not counted yet: {shorten(uncounted)}"
         elif state == "fresh" and output.asset != "raw_distribution":
-            if inputs := due & output.inputs.keys():
+            if inputs := due and due & output.inputs.keys():
                 state, why = "stale", f"follows from {shorten(inputs)}"
         if state == "failed":
             failed.add(output.name)

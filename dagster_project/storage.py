@@ -14,7 +14,7 @@ consults it: the lineage in the catalog decides.
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from dsir_dagster.resources.dagster_private import (
     ConfigurableClassData,
     DagsterSqliteStorage,
+    SqlEventLogStorageTable,
     SqliteEventLogStorage,
     SqliteRunStorage,
     SqlPollingEventWatcher,
@@ -81,6 +82,7 @@ class QuickEventLogStorage(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, sa.Engine] = {}
         self._lock = threading.Lock()
+        self._tables: set[str] = set()
         super().__init__(base_dir, inst_data)
         self._watcher = SqlPollingEventWatcher(self)
 
@@ -107,6 +109,35 @@ class QuickEventLogStorage(SqliteEventLogStorage):
             self._engines[name] = engine  # last in order: used last
             with engine.begin() as connection:
                 yield connection
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the index has a table; Dagster asks for each event that has tags."""
+        if table_name not in self._tables and super().has_table(table_name):
+            self._tables.add(table_name)
+        return table_name in self._tables
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store materializations in one transaction of their run's log and one of the index; others one by one."""
+        runs = {event.run_id for event in events}
+        kinds = {event.dagster_event_type for event in events}
+        if len(runs) > 1 or kinds != {dg.DagsterEventType.ASSET_MATERIALIZATION}:
+            super().store_event_batch(events)
+            return
+        rows = [self._event_to_row(event) for event in events]
+        insert, number = SqlEventLogStorageTable.insert(), SqlEventLogStorageTable.c.id
+        with self.run_connection(*runs) as connection:
+            connection.execute(insert, rows)
+        with self.index_connection() as connection:
+            numbers = connection.execute(insert.returning(number, sort_by_parameter_order=True), rows)
+            ids = numbers.scalars().all()
+            self._store_asset_event_tags(connection, events, ids)
+            # Of each asset, the row of what happened to it last.
+            newest = {
+                event.get_dagster_event().asset_key: (event, of)
+                for event, of in zip(events, ids, strict=True)
+            }
+            for event, of in newest.values():
+                self._store_asset_event(connection, event, of)
 
     # Dagster watches the database file, which does not change while an open connection holds the write-ahead log.
     def watch(self, run_id: str, cursor: str | None, callback: Handler) -> None:

@@ -34,13 +34,14 @@ from dsir_dagster.resources.database import (
     write_number,
 )
 from dsir_dagster.resources.graph import graph
-from dsir_dagster.resources.lineage import Lineage
+from dsir_dagster.resources.lineage import MAPPINGS, LatestLineage, Lineage, divided
 from dsir_dagster.resources.lineage_files import LineageFiles
 from dsir_dagster.resources.store import file_kinds
 
 #: Version of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
-#: version 3, a metric's name contained its pick and statistic; those rows are dropped and measured again.
-VERSION = 3
+#: version 3, a metric's name contained its pick and statistic; those rows are dropped and measured again. Before
+#: version 4, outputs shared no inputs; their rows stay as they are.
+VERSION = 4
 
 #: Age in seconds at which the copy of the catalog is replaced.
 COPY_SECONDS = 60
@@ -339,10 +340,17 @@ class Catalog:
                 connection.register(key, parameters.pop(key))
             return connection.sql(sql.load(name), params=parameters or None).to_arrow_table()
 
-    def latest(self) -> dict[tuple[str, str], Lineage]:
+    def latest(self) -> LatestLineage:
         """Return the newest materialization of every output, by (asset, partition)."""
-        rows = map(Lineage.from_row, self.query("latest").to_pylist())
-        return {row.key: row for row in rows}
+        with self.reading() as connection:
+            return LatestLineage(
+                connection.sql(sql.load("latest")).to_arrow_reader(LatestLineage.TOGETHER), self.listed
+            )
+
+    def listed(self, digest: str) -> dict[str, str]:
+        """Return the inputs of a list that outputs share."""
+        [row] = self.query("input_list", digest=digest).to_pylist()
+        return json.loads(row["inputs"])
 
     def record(self, lineage: Sequence[Lineage]) -> None:
         """Add rows of lineage, with the metrics of evaluations, in one transaction.
@@ -385,8 +393,11 @@ class Catalog:
             connection.execute(sql.load("delete_pruned_shards"), {"names": list(names)})
             for selection in selections:
                 connection.execute(sql.load("delete_evaluation"), {"selection": selection})
+            versioned = [asset.name for asset in graph() if asset.keeps_versions]
+            in_use = connection.execute(sql.load("lists_in_use"), {"versioned": versioned}).fetchall()
         for output in pruned:
             self.lineage_files.remove(*output)
+        self.lineage_files.keep_lists({digest for (digest,) in in_use})
 
     def record_vanished(self, gone: Sequence[str], back: Sequence[str]) -> None:
         """Record that the files of some shards (``gone``) have vanished, and those of others (``back``) reappeared."""
@@ -398,13 +409,21 @@ def _insert(connection: duckdb.DuckDBPyConnection, rows: Sequence[Lineage]) -> N
     """Insert rows of lineage; metrics replace the selection's earlier ones."""
     if not rows:
         return
-    texts = ("inputs", "files", "modified", "metadata")
     lineage = [
-        {name: json.dumps(value) if name in texts else value for name, value in row.to_row().items()}
+        {name: json.dumps(value) if name in MAPPINGS else value for name, value in row.to_row().items()}
         | {"metrics": None}
         for row in rows
     ]
-    connection.register("rows", pa.Table.from_pylist(lineage))
+    listed = {
+        shared.digest: shared for _, shared in (divided(row.inputs) for row in rows) if shared is not None
+    }
+    known = (
+        {digest for (digest,) in connection.execute(sql.load("input_lists")).fetchall()} if listed else set()
+    )
+    for digest in listed.keys() - known:
+        inputs = json.dumps(dict(listed[digest]))
+        connection.execute(sql.load("insert_input_list"), {"digest": digest, "inputs": inputs})
+    connection.register("rows", pa.Table.from_pylist([{"list": None, **row} for row in lineage]))
     connection.execute(sql.load("insert_lineage"))
     connection.execute(sql.load("delete_failures"))
     for row in sorted(rows, key=lambda row: row.sequence):
@@ -444,17 +463,19 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, st
 def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.Table]:
     """Read all rows of a catalog, converted to the present tables if it has an older version."""
     version, _ = _version(connection, path)
-    questions = {name: f"FROM {name}" for name in ("shards", "lineage")}
+    questions = {"shards": "FROM shards", "lineage": "FROM lineage"}
     if version == 1:
         questions["lineage"] = sql.load("upgrade_lineage")
     if version >= 3:
         questions["evaluations"] = "FROM evaluations"
+    if version >= 4:
+        questions |= {"lineage": "FROM materializations", "input_lists": "FROM input_lists"}
     return {name: connection.sql(text).to_arrow_table() for name, text in questions.items()}
 
 
 def _rows_of(tables: Mapping[str, pa.Table]) -> list[Lineage]:
     """Return the rows for an older catalog's lineage files; they lack the metrics of evaluations."""
     kept = [row for row in tables["lineage"].to_pylist() if row.pop("pruned_at") is None]
-    rows = sorted(map(Lineage.from_row, kept), key=lambda row: row.sequence)
+    rows = sorted((Lineage.from_row(row, lambda digest: {}) for row in kept), key=lambda row: row.sequence)
     newest = {(*row.key, graph().keeps_versions(row.asset) and row.fingerprint): row for row in rows}
     return list(newest.values())

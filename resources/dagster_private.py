@@ -26,13 +26,18 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEventBatchMetadata,
+    generate_event_batch_id,
+)
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
@@ -54,6 +59,9 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "AssetCheckEvaluationTargetMaterializationData",
     # an event for an output that a step should have made, as assets have it
     "AssetMaterializationPlannedData",
+    # `context.log_events`, which stores many in one transaction
+    "DagsterEventBatchMetadata",
+    "generate_event_batch_id",
     # `execute_in_process` with the job's own executor, one event after the other
     "InMemoryJob",
     "execute_run_iterator",
@@ -67,6 +75,7 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     # SQLite's `synchronous` and kept connections in `storage: sqlite`
     "ConfigurableClassData",
     "DagsterSqliteStorage",
+    "SqlEventLogStorageTable",
     "SqlPollingEventWatcher",
     "SqliteEventLogStorage",
     "SqliteRunStorage",

@@ -28,8 +28,8 @@ Context: TypeAlias = dg.AssetExecutionContext | dg.OpExecutionContext
 #: What Dagster shows of an output.
 Report: TypeAlias = Mapping[str, int | float | str | dg.MetadataValue]
 
-#: Outputs that are done and recorded, with their reports.
-Made: TypeAlias = "Iterator[tuple[Output, Report]]"
+#: Outputs that are done and recorded, with their reports: those together that were recorded together.
+Made: TypeAlias = "Iterator[Sequence[tuple[Output, Report]]]"
 
 
 class RunOptions(dg.Config):

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 from dsir.features import KERNEL_VERSION
 from dsir_dagster.resources.graph import Graph, Inputs, Partitions, graph
-from dsir_dagster.resources.lineage import Lineage, output_name
+from dsir_dagster.resources.lineage import InputList, Lineage, canonical, divided, output_name, together
 from dsir_dagster.resources.settings import RawSource, Reader, Settings, Target
 from dsir_dagster.resources.store import Origin
 
@@ -74,31 +74,45 @@ class ShardFile:
         return {name: value for name, value in vars(self).items() if name != "files"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Output:
     """One output: an asset's partition, what it should be made of, and what exists.
+
+    There may be several for each of 100,000 shards, so it holds little: what it should be made of, and what it was made
+    of, is looked up when asked for.
 
     Attributes
     ----------
     asset, partition : str
         ``partition`` is '' for an asset without partitions.
-    inputs : dict of str to str
-        What it should be made of.
-    features : dict
-        Feature configuration, kept with its files to name differences.
-    found : Lineage or None
-        Its newest row of lineage.
-    decisive : dict of str to str, optional
-        What the fingerprint hashes, if less than the inputs: an input may change in a part the output does not depend
-        on.
+    fingerprint : str
+        Sixteen hexadecimal digits: the hash of asset, partition and inputs.
+    plan : Plan
+        That it belongs to.
+    other : mapping of str to str, optional
+        What it should be made of, if that is not what the plan says.
     """
 
     asset: str
     partition: str
-    inputs: Mapping[str, str]
-    features: Mapping[str, object] = field(repr=False)
-    found: Lineage | None = field(default=None, repr=False)
-    decisive: Mapping[str, str] | None = field(default=None, repr=False)
+    fingerprint: str
+    plan: Plan = field(repr=False, compare=False)
+    other: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """What it should be made of."""
+        return self.plan.inputs(self.asset, self.partition).inputs if self.other is None else self.other
+
+    @property
+    def features(self) -> Mapping[str, object]:
+        """Feature configuration, kept with its files to name differences."""
+        return self.plan.features
+
+    @property
+    def found(self) -> Lineage | None:
+        """Its newest row of lineage."""
+        return self.plan.found(self.asset, self.partition)
 
     @property
     def name(self) -> str:
@@ -114,15 +128,10 @@ class Output:
         LookupError
             It was not.
         """
-        if self.found is None:
+        found = self.found
+        if found is None:
             raise LookupError(f"{self.name} was never materialized; do that first")
-        return self.found
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits: the hash of asset, partition and inputs."""
-        inputs = self.inputs if self.decisive is None else self.decisive
-        return fingerprint({"asset": self.asset, "partition": self.partition, **inputs})
+        return found
 
     @property
     def origin(self) -> Origin:
@@ -132,37 +141,37 @@ class Output:
     @property
     def state(self) -> str:
         """``fresh``, ``stale`` or ``missing``."""
-        if self.found is None or self.found.absent:
+        found = self.found
+        if found is None or found.absent:
             return "missing"
-        return "fresh" if self.found.fingerprint == self.fingerprint else "stale"
+        return "fresh" if found.fingerprint == self.fingerprint else "stale"
 
     @property
     def changes(self) -> dict[str, list[str]]:
         """Names of the inputs that are ``changed``, ``new`` or ``gone`` since it was made, sorted."""
-        then = self.made.inputs
+        then, now = dict(self.made.inputs), dict(self.inputs)
         return {
-            "changed": sorted(key for key in self.inputs if key in then and then[key] != self.inputs[key]),
-            "new": sorted(self.inputs.keys() - then.keys()),
-            "gone": sorted(then.keys() - self.inputs.keys()),
+            "changed": sorted(key for key in now if key in then and then[key] != now[key]),
+            "new": sorted(now.keys() - then.keys()),
+            "gone": sorted(then.keys() - now.keys()),
         }
 
     @property
     def why(self) -> str:
         """The reason for the state, in words; '' if fresh."""
-        if self.found is None:
+        found = self.found
+        if found is None:
             return "never materialized"
-        if self.found.absent:
+        if found.absent:
             aside = "damaged, or made from a damaged file, and set aside by `dsir verify`"
-            return f"{aside if self.found.aside else 'its file is gone'}: {self.found.absent[0]}"
+            return f"{aside if found.aside else 'its file is gone'}: {found.absent[0]}"
         if self.state == "fresh":
             return ""
-        then = self.found.inputs
+        then, now = found.inputs, self.inputs
         reasons = []
         for verb, keys in self.changes.items():
             if keys:
-                shown = [
-                    _difference(key, then, self.inputs) if verb == "changed" else key for key in keys[:3]
-                ]
+                shown = [_difference(key, then, now) if verb == "changed" else key for key in keys[:3]]
                 more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
                 reasons.append(f"{verb}: {', '.join(shown)}{more}")
         return "; ".join(reasons)
@@ -170,7 +179,15 @@ class Output:
 
 def fingerprint(content: Mapping[str, str]) -> str:
     """Hash a mapping to sixteen hexadecimal digits, independent of the order of its keys."""
-    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+    own, shared = divided(content)
+    first, last = (next(ends, "") for ends in (iter(shared), reversed(shared.inputs))) if shared else ("", "")
+    if shared is None or any(first < name < last for name in own):
+        text = canonical(dict(content))
+    else:  # the list in one piece, since it may be long
+        parts = [{name: own[name] for name in own if (name < first) is before} for before in (True, False)]
+        before, after = (canonical(part)[1:-1] for part in parts)
+        text = "{" + ",".join(filter(None, (before, shared.text, after))) + "}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Plan:
@@ -199,7 +216,9 @@ class Plan:
         self.graph: Graph = graph()
         self._latest = latest
         self.features = asdict(settings.features.spec())
-        self._outputs: dict[tuple[str, str], Output] = {}
+        self._fingerprints: dict[str, dict[str, str]] = {}
+        self._lists: dict[str, InputList] = {}
+        self._list_of_log_weights: tuple[Sequence[str], InputList] | None = None
         self._estimators: dict[str, str] = {}
         self._readings: dict[tuple[str, str], dict[str, str]] = {}
 
@@ -215,18 +234,42 @@ class Plan:
     # --- outputs ---------------------------------------------------------------------------------------------
 
     def output(self, asset: str, partition: str = "") -> Output:
-        """Return an output of the configuration, built once; KeyError if a shard has no file."""
-        key = asset, partition
-        if key not in self._outputs:
-            self._outputs[key] = self.made_of(asset, partition, self.graph[asset].inputs(self, partition))
-        return self._outputs[key]
+        """Return an output of the configuration; KeyError if a shard has no file."""
+        return Output(asset, partition, self.fingerprint(asset, partition), self)
+
+    def fingerprint(self, asset: str, partition: str) -> str:
+        """Return an output's fingerprint."""
+        known = self._fingerprints.setdefault(asset, {})
+        if partition not in known:
+            known[partition] = self.made_of(asset, partition, self.inputs(asset, partition)).fingerprint
+        return known[partition]
+
+    def inputs(self, asset: str, partition: str) -> Inputs:
+        """Return what an output of the configuration should be made of, its asset's code included."""
+        return self._with_code(asset, self.graph[asset].inputs(self, partition))
 
     def made_of(self, asset: str, partition: str, inputs: Inputs) -> Output:
         """Return an output to be made of these inputs and its asset's code."""
+        inputs = self._with_code(asset, inputs)
+        decisive = inputs.inputs if inputs.decisive is None else inputs.decisive
+        own, shared = divided(decisive)
+        made_of = together({"asset": asset, "partition": partition, **own}, shared)
+        return Output(asset, partition, fingerprint(made_of), self, inputs.inputs)
+
+    def _with_code(self, asset: str, inputs: Inputs) -> Inputs:
         version = self.graph[asset].version
-        code = {"code": version} if version else {}
-        found = self.found(asset, partition)
-        return Output(asset, partition, {**inputs.inputs, **code}, self.features, found, inputs.decisive)
+        if not version:
+            return inputs
+        own, shared = divided(inputs.inputs)
+        return Inputs(together({**own, "code": version}, shared), inputs.decisive)
+
+    def listed(self, asset: str) -> InputList:
+        """Return the outputs of an asset for every counted shard, as inputs that other outputs share."""
+        if asset not in self._lists:
+            self._lists[asset] = InputList(
+                lambda: {output_name(asset, key): self.fingerprint(asset, key) for key in self.counted}
+            )
+        return self._lists[asset]
 
     def found(self, asset: str, partition: str) -> Lineage | None:
         """Return the newest row of lineage of an output."""
@@ -291,15 +334,14 @@ class Plan:
         return self.output("importance_estimator")
 
     @cached_property
-    def fitted_pool(self) -> dict[str, str]:
+    def fitted_pool(self) -> Mapping[str, str]:
         """What the estimator is made of besides the targets."""
         pinned = self.raw_distribution
-        outputs = [pinned] if pinned else [self.raw_counts(shard) for shard in self.counted]
         configuration = self.settings.estimator.model_dump(exclude={"fit": {"max_drift"}})
-        return {
-            **{output.name: output.fingerprint for output in outputs},
-            "configuration": canonical(configuration),
-        }
+        own = {"configuration": canonical(configuration)}
+        if pinned:
+            return {pinned.name: pinned.fingerprint, **own}
+        return together(own, self.listed("raw_counts"))
 
     def weights(self, shard: str) -> Output:
         """Return the weights of one shard."""
@@ -307,15 +349,40 @@ class Plan:
 
     def log_weights(self, shard: str, target: str) -> Origin:
         """Return the origin of a shard's log weights under one target, whose fingerprint ignores the other targets."""
+        of_target = self._fingerprint_of_log_weights(shard, target)
+        return Origin(output_name("weights", shard), of_target, dict(self.features))
+
+    def _fingerprint_of_log_weights(self, shard: str, target: str) -> str:
         if target not in self._estimators:
             counts = self.target_counts(target)
-            self._estimators[target] = fingerprint({**self.fitted_pool, counts.name: counts.fingerprint})
+            own, shared = divided(self.fitted_pool)
+            self._estimators[target] = fingerprint(together({**own, counts.name: counts.fingerprint}, shared))
         made_of = {
-            "counts": self.raw_counts(shard).fingerprint,
+            "counts": self.fingerprint("raw_counts", shard),
             "estimator": self._estimators[target],
-            "code": self.code("importance_estimator", "weights"),
+            "code": self._code_of_log_weights,
         }
-        return Origin(output_name("weights", shard), fingerprint(made_of), dict(self.features))
+        return fingerprint(made_of)
+
+    @cached_property
+    def _code_of_log_weights(self) -> str:
+        return self.code("importance_estimator", "weights")
+
+    def listed_log_weights(self, targets: Sequence[str]) -> InputList:
+        """Return the log weights of every counted shard under some targets, as inputs that other outputs share."""
+        # Only the last ones are kept: every list is as long as the pool has shards.
+        if self._list_of_log_weights is None or self._list_of_log_weights[0] != targets:
+            made_of = InputList(
+                lambda: {
+                    f"{output_name('weights', shard)} {target}": self._fingerprint_of_log_weights(
+                        shard, target
+                    )
+                    for shard in self.counted
+                    for target in targets
+                }
+            )
+            self._list_of_log_weights = targets, made_of
+        return self._list_of_log_weights[1]
 
     def code(self, *assets: str) -> str:
         """Return the versions of some assets' code, as an input."""
@@ -348,11 +415,6 @@ def follows_counts(plan: Plan, output: Output) -> bool:
     """Whether an output is made of a shard's counts."""
     asset = plan.graph[output.asset]
     return asset.partitions is Partitions.SHARDS and bool(asset.after)
-
-
-def canonical(value: object) -> str:
-    """Write a configuration value as JSON, independent of the order of its keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _difference(key: str, then: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -423,27 +423,24 @@ class There:
         self._store = store
         self._listings: dict[str, dict[str, Stored]] = {}
 
-    def has(self, name: str, fingerprints: Collection[str], modified: int | None) -> bool:
-        """Return whether a file is there, rather than another one in its place.
+    def unchanged(self, name: str, modified: int | None) -> bool:
+        """Return whether a file is there, and was written when the lineage says."""
+        found = self._look(name)
+        return found is not None and found.modified == modified
+
+    def made(self, name: str, fingerprints: Collection[str]) -> bool:
+        """Return whether a file is there, and was written under one of these fingerprints.
 
         A run that ends between writing a file and recording it leaves the lineage of the previous file. So a file whose
         time differs from the lineage's is checked for its origin.
-
-        Parameters
-        ----------
-        name : str
-        fingerprints : collection of str
-            Those of the output's files.
-        modified : int or None
-            When it was written according to the lineage.
         """
+        return self._look(name) is not None and self._store.has_origin(name, fingerprints)
+
+    def _look(self, name: str) -> Stored | None:
         kind = name.partition("/")[0]
         if kind not in self._listings:
             self._listings[kind] = self._store.listing(kind)
-        found = self._listings[kind].get(name)
-        return found is not None and (
-            found.modified == modified or self._store.has_origin(name, fingerprints)
-        )
+        return self._listings[kind].get(name)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ finding files (``resources/discovery.py``), verifying outputs (``resources/verif
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from dsir_dagster.resources.catalog import Catalog
@@ -15,7 +14,7 @@ from dsir_dagster.resources.compute import Worker, compute_for
 from dsir_dagster.resources.discovery import Discovery
 from dsir_dagster.resources.engine import Engine
 from dsir_dagster.resources.home import HomeLock, private_folder, store_of_home
-from dsir_dagster.resources.lineage import Lineage
+from dsir_dagster.resources.lineage import LatestLineage
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import Settings, load_settings
 from dsir_dagster.resources.snapshot import Snapshot
@@ -88,20 +87,24 @@ class Workspace:
         """Return this workspace with its present plan."""
         return Snapshot(self, self.plan())
 
-    def latest(self) -> dict[tuple[str, str], Lineage]:
+    def latest(self) -> LatestLineage:
         """Return the newest lineage of every output.
 
         Each row tells which of its files are not there (``absent``), and whether
         :func:`~dsir_dagster.resources.verification.verify_files` took one of them (``aside``).
         """
-        found, there = {}, There(self.store)
-        for key, row in self.catalog.latest().items():
+        rows, there = self.catalog.latest(), There(self.store)
+        for key, row in rows.items():
+            doubtful = [name for name in row.files if not there.unchanged(name, row.modified.get(name))]
+            if not doubtful:
+                continue
             # The files of weights carry the fingerprint of their target's.
             made = {row.fingerprint, *row.mapping("log_weights").values()}
-            absent = [name for name in row.files if not there.has(name, made, row.modified.get(name))]
+            absent = [name for name in doubtful if not there.made(name, made)]
             aside = any(
                 path.exists() and path.stat().st_ctime >= row.finished_at.timestamp()
                 for path in map(self.store.aside, absent)
             )
-            found[key] = replace(row, absent=absent, aside=aside) if absent else row
-        return found
+            if absent:
+                rows.lacks(key, absent, aside)
+        return rows

@@ -1,1 +1,1 @@
-INSERT INTO lineage BY NAME FROM "rows";
+INSERT INTO materializations BY NAME FROM "rows";

@@ -18,13 +18,14 @@ CREATE TABLE shards (
     vanished_at TIMESTAMPTZ         -- when it was first missing; NULL while it is there
 );
 
-CREATE TABLE lineage (
+CREATE TABLE materializations (
     sequence    BIGINT NOT NULL,    -- number of the transaction that recorded it: the newest has the largest
     asset       VARCHAR NOT NULL,
     partition   VARCHAR NOT NULL,   -- '' for an asset without partitions
     fingerprint VARCHAR NOT NULL,   -- of the inputs, the configuration and the code that made it
     run_id      VARCHAR NOT NULL,   -- Dagster's
     inputs      MAP(VARCHAR, VARCHAR) NOT NULL,  -- 'asset[partition]', 'file', 'configuration', … -> fingerprint or text
+    list        VARCHAR,            -- digest of more inputs, which it shares with others; NULL if there are none
     started_at  TIMESTAMPTZ NOT NULL,
     finished_at TIMESTAMPTZ NOT NULL,
     rows        BIGINT NOT NULL,
@@ -56,6 +57,18 @@ CREATE TABLE failures (
     error       VARCHAR NOT NULL,
     PRIMARY KEY (asset, partition)
 );
+
+-- Inputs that several outputs share: outputs of an asset for every shard, which may be many.
+CREATE TABLE input_lists (
+    digest VARCHAR NOT NULL,        -- SHA-256
+    inputs MAP(VARCHAR, VARCHAR) NOT NULL  -- 'asset[partition]' -> fingerprint, in order of names
+);
+
+-- Every materialization, with all its inputs.
+CREATE VIEW lineage AS
+SELECT m.* EXCLUDE (list)
+       REPLACE (CASE WHEN m.list IS NULL THEN m.inputs ELSE map_concat(l.inputs, m.inputs) END AS inputs)
+FROM materializations AS m LEFT JOIN input_lists AS l ON l.digest = m.list;
 
 -- The newest materialization of every partition of every asset, but for those that were pruned.
 CREATE VIEW latest AS

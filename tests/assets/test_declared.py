@@ -212,7 +212,7 @@ def test_of_versions_that_were_made_before_rules_of_keys_nothing_false_is_said(p
     assert before and not any(why.startswith("not known") for why in before)
     with Catalog(pipeline.home).transaction() as connection:
         connection.execute(
-            "UPDATE lineage SET metadata = json_merge_patch(metadata, '{\"key_rule\": null}') "
+            "UPDATE materializations SET metadata = json_merge_patch(metadata, '{\"key_rule\": null}') "
             "WHERE asset = 'selections'"
         )
     assert pipeline.rows(whys) == [("not known: a version was made before rules of keys were kept",)]

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from queue import Queue
+from typing import NamedTuple
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from benchmarks.pool import REPOSITORY
+from dsir_dagster.assets.materialize import log_made
 from dsir_dagster.storage import MOST_KEPT
 
 
@@ -38,6 +41,47 @@ def opened(folder):
 def instance(tmp_path):
     with opened(str(tmp_path)) as instance:
         yield instance
+
+
+@dg.op(out={})
+def fifty_together(context):
+    metadata = {"documents": 5}
+    log_made(context, (), [[(Made("raw_counts", str(i), f"version {i}"), metadata) for i in range(50)]])
+    yield from ()
+
+
+@dg.job
+def fifty_at_once():
+    fifty_together()
+
+
+class Made(NamedTuple):
+    """What is logged of an output."""
+
+    asset: str
+    partition: str
+    fingerprint: str
+
+
+def test_what_was_recorded_together_is_stored_together_each_with_its_event(instance, monkeypatch):
+    commits = []
+    do_commit = SQLiteDialect.do_commit
+    monkeypatch.setattr(
+        SQLiteDialect, "do_commit", lambda self, connection: commits.append(1) or do_commit(self, connection)
+    )
+    run = fifty_at_once.execute_in_process(instance=instance)
+    assert run.success and len(commits) < 50
+    key = dg.AssetKey("raw_counts")
+    assert instance.get_materialized_partitions(key) == {str(i) for i in range(50)}
+    records = instance.fetch_materializations(key, limit=100).records
+    shown = {
+        record.partition_key: record.asset_materialization.tags["dagster/data_version"] for record in records
+    }
+    assert shown == {str(i): f"version {i}" for i in range(50)}
+    of_run = [entry for entry in instance.all_logs(run.run_id) if entry.dagster_event.is_step_materialization]
+    assert [entry.dagster_event.partition for entry in of_run] == [str(i) for i in range(50)]
+    newest = instance.get_latest_materialization_event(key)
+    assert newest.asset_materialization.partition == "49" and newest.run_id == run.run_id
 
 
 READ = """

@@ -322,7 +322,8 @@ class Stopped(Exception):
 
 def insert(connection: duckdb.DuckDBPyConnection, partition: str) -> None:
     connection.execute(
-        "INSERT INTO lineage VALUES (1, 'a', ?, 'f', 'r', MAP {}, now(), now(), 0, 0, MAP {}, MAP {}, '{}', NULL)",
+        "INSERT INTO materializations "
+        "VALUES (1, 'a', ?, 'f', 'r', MAP {}, NULL, now(), now(), 0, 0, MAP {}, MAP {}, '{}', NULL)",
         [partition],
     )
 

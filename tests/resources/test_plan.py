@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsir_dagster.assets.graph import GRAPH
-from dsir_dagster.resources.lineage import Lineage
+from dsir_dagster.resources.lineage import InputList, Lineage, divided, together
 from dsir_dagster.resources.plan import Output, Plan, ShardFile, fingerprint
 from dsir_dagster.resources.settings import Settings
 from tests.pipeline import materialization
@@ -408,6 +410,29 @@ def test_a_shard_that_no_file_has_is_a_key_error(world):
         world.plan().raw_counts("nowhere")
 
 
+NAMES = st.text(max_size=4)
+
+
+@given(st.dictionaries(NAMES, NAMES), st.dictionaries(NAMES.map("raw_counts[{}]".format), NAMES))
+def test_a_fingerprint_is_the_same_whether_inputs_are_shared_or_not(own, listed):
+    assert fingerprint(together(own, InputList(lambda: listed))) == fingerprint({**listed, **own})
+
+
+def test_outputs_that_are_made_of_every_shard_share_their_inputs(world):
+    lists = {}
+    for output in world.plan().outputs():
+        own, shared = divided(output.inputs)
+        assert {**own, **(shared or {})} == dict(output.inputs)
+        lists[output.name] = shared and (shared.digest, set(shared))
+    assert lists["selections[tenth]"] == lists["selections[both]"]
+    assert lists["selections[tenth]"][1] == WEIGHTS and lists["importance_estimator"][1] == COUNTS
+    assert {name for name, shared in lists.items() if shared} == {
+        "importance_estimator",
+        "selections[tenth]",
+        "selections[both]",
+    }
+
+
 # --- one output --------------------------------------------------------------------------------------
 
 
@@ -422,6 +447,7 @@ def test_an_output_is_named_by_asset_and_partition_and_its_files_carry_that_and_
 
 def test_a_value_that_only_looks_like_configuration_is_named_without_its_values():
     found = materialization("raw_counts", "s", "other", {"file": "123", "source": "[1]", "code": "1"})
-    output = Output("raw_counts", "s", {"file": "456", "source": "null", "code": "1"}, {}, found)
+    plan = Plan(Settings.model_validate(CONFIGURATION), [], {}, {found.key: found})
+    output = Output("raw_counts", "s", "new", plan, {"file": "456", "source": "null", "code": "1"})
     assert output.state == "stale"
     assert output.why == "changed: file, source"

@@ -231,7 +231,9 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
     assert (done.rows(versions), done.picks(), done.rows(EVALUATIONS)) == (before, picks, measured)
     # From here on it is a home as any: its lineage files are there, and a lost catalog is made again.
     assert {path.relative_to(done.home) for path in (done.home / "lineage").rglob("*.json")} >= {
-        path for path in files if "evaluations" not in path.parts
+        path
+        for path in files
+        if not {"evaluations", "inputs"} & {*path.parts}  # older rows share no inputs
     }
     (done.home / "catalog.duckdb").unlink()
     (done.home / "catalog.backup.duckdb").unlink()
@@ -240,12 +242,64 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
     assert (done.picks(), done.rows(EVALUATIONS)) == (picks, measured)
 
 
+#: Turns a catalog into one of version 3, in which every row had all its inputs to itself.
+VERSION_3 = """
+CREATE TABLE before AS FROM lineage;
+DROP VIEW latest; DROP VIEW lineage; DROP TABLE materializations; DROP TABLE input_lists;
+ALTER TABLE before RENAME TO lineage;
+CREATE VIEW latest AS SELECT * EXCLUDE (pruned_at) FROM lineage WHERE pruned_at IS NULL
+QUALIFY row_number() OVER (PARTITION BY asset, partition ORDER BY sequence DESC, finished_at DESC) = 1;
+UPDATE about SET version = 3;
+"""
+
+
+def test_a_home_whose_outputs_shared_no_inputs_is_upgraded_with_nothing_recomputed(done, capsys):
+    done.config["selections"][0]["seed"] = 5
+    assert done.errors() == []
+    questions = (
+        "FROM lineage ORDER BY ALL",
+        EVALUATIONS,
+        SHARDS,
+        "FROM selection_changes('picked') ORDER BY ALL",
+    )
+    before = [done.rows(question) for question in questions]
+    with duckdb.connect(done.home / "catalog.duckdb") as connection:
+        connection.execute(VERSION_3)
+    shutil.rmtree(done.home / "lineage/inputs")
+    assert call(done, "status") == 0 and "everything is fresh" in capsys.readouterr().out
+    assert [done.rows(question) for question in questions] == before
+    assert not any(stage.due for stage in done.run().values())
+    # A change is named as ever, against inputs of old rows; the rows that follow share theirs.
+    (done.data / "pool/law.jsonl").unlink()
+    assert call(done, "status") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "gone: raw_counts[pool.law]" in said
+    assert done.errors() == []
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    rebuild_catalog(done.workspace())
+    assert not any(stage.due for stage in done.run().values())
+
+
+def test_an_output_whose_shared_inputs_are_not_what_was_written_is_made_again(done):
+    (list_of_weights,) = [
+        path for path in (done.home / "lineage/inputs").iterdir() if "weights[" in path.read_text()
+    ]
+    list_of_weights.write_text(list_of_weights.read_text().replace("pool.law", "pool.lax"))
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    rebuild_catalog(done.workspace())
+    due = [output.name for stage in done.run().values() for output in stage.due]
+    assert due == ["selections[picked]"]
+
+
 @pytest.mark.parametrize(
     ("statement", "reason"),
     [
         (f"UPDATE about SET version = {VERSION + 1}", "a newer version of dsir made it"),
         (
-            "DROP TABLE about; ALTER TABLE lineage DROP COLUMN pruned_at",
+            "DROP TABLE about; DROP VIEW lineage; ALTER TABLE materializations DROP COLUMN pruned_at; "
+            "ALTER TABLE materializations RENAME TO lineage",
             "a version of dsir made it that is too old",
         ),
     ],
@@ -356,6 +410,27 @@ def test_lineage_files_are_those_of_the_newest_materializations_and_go_with_what
     assert not (done.home / "lineage/raw_counts/pool.law.json").exists()
     assert not list((done.home / "lineage/evaluations/picked").iterdir())
     assert (done.home / "lineage/raw_counts/pool.code.json").exists()
+
+
+def test_files_of_shared_inputs_go_when_nothing_refers_to_them(done):
+    def listed() -> set[str]:
+        return {path.stem for path in (done.home / "lineage/inputs").iterdir()}
+
+    first = listed()
+    assert len(first) == 2  # the estimator's, and the selection's
+    done.write("pool/more.jsonl", sentences("medicine", 40, seed=7))
+    assert done.errors() == []
+    assert len(listed()) == 4 and listed() > first
+    catalog = done.workspace().catalog
+    [(old,)] = done.rows(
+        "SELECT first(metadata->>'folder' ORDER BY sequence) FROM lineage WHERE asset = 'selections'"
+    )
+    catalog.record_pruned([old], [])
+    assert len(listed()) == 2 and not listed() & first
+    for name in ("catalog.duckdb", "catalog.backup.duckdb"):
+        (done.home / name).unlink()
+    rebuild_catalog(done.workspace())
+    assert not any(stage.due for stage in done.run().values())
 
 
 def test_what_is_newest_does_not_depend_on_the_clock(tmp_path):

@@ -581,7 +581,7 @@ def test_a_version_whose_files_are_gone_is_told_of_and_not_compared(copy):
     versions = {n: picks(copy, n)[0]["version"] for n in (CHANGED_FILE, VANISHED)}
     for version in versions.values():
         shutil.rmtree(copy.home / "selections/picked" / version)
-    change(copy, "UPDATE lineage SET pruned_at = now() WHERE fingerprint = ?", versions[VANISHED])
+    change(copy, "UPDATE materializations SET pruned_at = now() WHERE fingerprint = ?", versions[VANISHED])
     rows = ask(copy, "FROM selection_versions WHERE selection = 'picked' ORDER BY number")
     assert [row["on_disk"] for row in rows] == [True] * 3 + [False] * 2 + [True]
     assert [row["pruned_at"] is not None for row in rows] == [False] * 4 + [True, False]
@@ -619,7 +619,7 @@ def test_the_command_says_so_where_there_is_nothing_to_show(history, copy):
     assert "the same documents are picked" in shown(history, "picked", "2", "2")
     change(
         copy,
-        "DELETE FROM lineage WHERE asset = 'selections' AND fingerprint <> ?",
+        "DELETE FROM materializations WHERE asset = 'selections' AND fingerprint <> ?",
         picks(copy, 3)[0]["version"],
     )
     assert "nothing to compare: selection 'picked' has version 1 (" in shown(copy)

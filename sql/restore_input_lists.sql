@@ -1,0 +1,1 @@
+INSERT INTO input_lists BY NAME FROM "rows";
