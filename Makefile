@@ -104,8 +104,8 @@ $(TEST): pyproject.toml constraints.txt | $(VENV)
 	@touch $(BASE) $@
 
 $(CLUSTER): pyproject.toml constraints.txt | $(VENV)
-	@echo 'Installing Ray into .venv'
-	@$(INSTALL) -e '.[test,ray]' -c constraints.txt || $(FAILED)
+	@echo 'Installing Ray and the driver of PostgreSQL into .venv'
+	@$(INSTALL) -e '.[test,ray,postgres]' -c constraints.txt || $(FAILED)
 	@touch $@ $(TEST)
 
 # uv picks the build of PyTorch without CUDA; pip takes what its index has.
