@@ -203,6 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--megabytes", type=float, default=300, help="text of the measured pool (default: 300)"
     )
+    parser.add_argument("--rounds", type=int, default=40, help="of `match`, at most (default: 40)")
     parser.add_argument("--cores", type=int, default=CORES, help="of the cluster (default: 96)")
     options = parser.parse_args(arguments)
     corpus = require_corpus()
@@ -211,9 +212,9 @@ def main(arguments: list[str] | None = None) -> int:
     on_text = _apart(measure_text, corpus, options.megabytes)
     shards = math.ceil(PILE * on_text.text_bytes / SHARD_BYTES)
     drawn = (documents, options.share, shards, AHEAD * options.cores)
-    measured = Measured(
-        on_text, _apart(measure_recording), _apart(draw_resample, *drawn), _apart(draw_match, corpus, *drawn)
-    )
+    recording = _apart(measure_recording)
+    resample = _apart(draw_resample, *drawn)
+    measured = Measured(on_text, recording, resample, _apart(draw_match, corpus, options.rounds, *drawn))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
     console.print(f"{corpus.name}; load of the machine at the start {load:.1f}, so CPU time throughout\n")
     show_measured(measured, console)
@@ -488,7 +489,10 @@ def show_steps(measured: Measured, cores: int, console: Console) -> None:
             cells.append(f"{sum(step.requests for step in some):,.0f}")
         table.add_row(name, *cells)
     console.print(table)
-    console.print(f"Published, resample: {PUBLISHED_HOURS} hours on {CORES} cores for The Pile.\n")
+    console.print(
+        "Records are written by threads of the leading machine: here, by one of them.\n"
+        f"Published, resample: {PUBLISHED_HOURS} hours on {CORES} cores for The Pile.\n"
+    )
 
 
 def show_limits(measured: Measured, cores: int, console: Console) -> None:
