@@ -10,6 +10,7 @@ import threading
 import warnings
 
 import dagster as dg
+from dagster._check import CheckError
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -37,6 +38,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
 
@@ -62,6 +64,7 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "CanCancelExecutionResult",
     "CheckRunHealthResult",
     "DagsterUserCodeUnreachableError",
+    "GRPC_INFO_TAG",
     "WorkerStatus",
     "deserialize_value",
     # SQLite's `synchronous` and kept connections in `storage: sqlite`
@@ -71,6 +74,7 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "SqliteEventLogStorage",
     "SqliteRunStorage",
     # `DagsterInstance.from_config` with overrides, and the settings of an instance that is not opened
+    "CheckError",
     "InstanceRef",
     "NoOpComputeLogManager",
     # in tests: the staleness that pages show, and *Retry from failure*, on `DagsterInstance`
