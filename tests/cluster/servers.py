@@ -1,7 +1,7 @@
 """Servers for the tests of a deployment: on loopback, on free ports, ended by their own process ids.
 
-What belongs here: starting real servers and ending them. What does not: Dagster's own (``tests/e2e/server.py``),
-assertions.
+What belongs here: starting real servers and ending them, Dagster's by the commands of ``deploy/compose.yaml``. What
+does not: ``dg dev`` and what is asked of Dagster (``tests/e2e/server.py``), assertions.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.e2e.server import REPOSITORY, DagsterServer, processes_of_session
+
+DEPLOY = REPOSITORY / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 #: Whom servers run as that refuse to run as root.
 UNPRIVILEGED = "nobody"
@@ -135,6 +143,80 @@ class Postgres:
                 process.kill()
                 process.wait()
         shutil.rmtree(self._folder)
+
+
+class Deployment(DagsterServer):
+    """Code location, webserver and daemon, each by its command in ``deploy/compose.yaml``; a context manager.
+
+    Parameters
+    ----------
+    config, home : Path
+        DSIR_CONFIG and DSIR_HOME.
+    log : Path
+        Where the output of all of them goes.
+    environment : dict of str to str
+        What else they need.
+    """
+
+    def __init__(self, config: Path, home: Path, log: Path, environment: dict[str, str]) -> None:
+        super().__init__(config, home, log)
+        self._code_port = str(free_port())
+        self._environment |= {"DSIR_CODE_HOST": "127.0.0.1", "DSIR_CODE_PORT": self._code_port, **environment}
+        self._started: list[subprocess.Popen] = []
+
+    def command(self, service: str, healthcheck: bool = False) -> list[str]:
+        """Return the command of a service, or of its health check, for the loopback address and free ports."""
+        here = {"0.0.0.0": "127.0.0.1", "4000": self._code_port, "3000": str(self.port)}
+        here["/etc/dsir/workspace.yaml"] = str(DEPLOY / "workspace.yaml")
+        found = COMPOSE["services"][service]
+        command = found["healthcheck"]["test"][1:] if healthcheck else found["command"]
+        program, *arguments = (here.get(each, each) for each in command)
+        return [str(Path(sys.executable).with_name(program)), *arguments]
+
+    def call(self, service: str, healthcheck: bool = False) -> subprocess.Popen:
+        """Start the command of a service, in a session of its own."""
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                self.command(service, healthcheck),
+                cwd=self.log.parent,
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Deployment:
+        try:
+            for service in ("code", "webserver", "daemon"):
+                self._process = self.call(service)
+                self._started.append(self._process)
+                if "healthcheck" in COMPOSE["services"][service]:
+                    healthy = partial(self.call, service, healthcheck=True)
+                    self.wait_for(lambda healthy=healthy: healthy().wait(60) == 0, 120, service)
+            self.wait_for(self._answers, 120, "the webserver to answer")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._started):
+            process.send_signal(signal.SIGTERM)
+        for process in self._started:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        deadline = time.monotonic() + 30
+        while (left := self._left()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.left = left
+        for process in self.left:
+            os.kill(process, signal.SIGKILL)
+
+    def _left(self) -> list[int]:
+        return [each for process in self._started for each in processes_of_session(process.pid)]
 
 
 def postgres_programs() -> Path:
