@@ -395,7 +395,7 @@ def steps(measured: Measured, documents: float) -> list[Step]:
         Step("recording", 0, measured.recording * shards, 0, 0),
         Step("resample", tasks["resample"], resample, of["documents"] + of["weights"], 2 * shards),
         Step(
-            f"match, {ROUNDS} rounds",
+            "match",
             tasks["match"] * ROUNDS,
             matching * ROUNDS,
             2 * ROUNDS * (of["features"] + of["documents"]),
@@ -490,7 +490,7 @@ def show_steps(measured: Measured, cores: int, console: Console) -> None:
         table.add_row(name, *cells)
     console.print(table)
     console.print(
-        "Records are written by threads of the leading machine: here, by one of them.\n"
+        f"match: {ROUNDS} rounds. Records are written by threads of the leading machine, here by one.\n"
         f"Published, resample: {PUBLISHED_HOURS} hours on {CORES} cores for The Pile.\n"
     )
 

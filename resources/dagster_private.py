@@ -27,7 +27,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.events import AssetMaterializationPlannedData, EngineEventData
 from dagster._core.execution.api import execute_run_iterator
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.instance import InstanceRef
@@ -77,6 +77,8 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "CheckError",
     "InstanceRef",
     "NoOpComputeLogManager",
+    # in tests: an event that names a process
+    "EngineEventData",
     # in tests: the staleness that pages show, and *Retry from failure*, on `DagsterInstance`
     "CachingStaleStatusResolver",
     "KnownExecutionState",
