@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     resample = _apart(draw_resample, *drawn)
     measured = Measured(on_text, recording, resample, _apart(draw_match, corpus, options.rounds, *drawn))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 80)
-    console.print(f"{corpus.name}; load of the machine at the start {load:.1f}, so CPU time throughout\n")
+    console.print(f"{corpus.name}; load {load:.1f} at the start\n")
     show_measured(measured, console)
     show_steps(measured, options.cores, console)
     show_limits(measured, options.cores, console)
@@ -456,19 +456,24 @@ def show_measured(measured: Measured, console: Console) -> None:
     console.print(table)
     sizes = ", ".join(f"{kind} {size:.0f}" for kind, size in on_text.file_bytes.items())
     console.print(
-        f"{on_text.documents:,} documents of {on_text.text_bytes:.0f} bytes; in files: {sizes}.\n"
+        f"{on_text.documents:,} documents of {on_text.text_bytes:.0f} bytes.\nBytes of each in files: {sizes}.\n"
         f"A shard costs {measured.recording * 1000:.0f} ms beyond that.\n"
     )
-    headers = ("documents", "picked", "shards", "rounds", "docs/s", "lead, µs", "sent", "MB")
+    headers = ("documents, M", "picked, M", "shards", "rounds", "M/s", "lead, µs", "sent", "MB")
     table = _table("Measured on drawn keys and totals", "", *headers)
     for name, each in (("resample", measured.resample), ("match", measured.match)):
-        whole = (each.documents, each.picked, each.shards, each.rounds, each.rate)
-        cells = [f"{value:,.0f}" for value in whole]
-        table.add_row(name, *cells, f"{each.seconds * 1e6:.2f}", f"{each.sent:.1f}", f"{each.peak:,.0f}")
+        table.add_row(
+            name,
+            *(number(millions / 1e6) for millions in (each.documents, each.picked)),
+            f"{each.shards:,}",
+            f"{each.rounds}",
+            *(number(value) for value in (each.rate / 1e6, each.seconds * 1e6, each.sent)),
+            f"{each.peak:,.0f}",
+        )
     console.print(table)
     console.print(
-        "docs/s: ranked by the tasks of a pass, in CPU time of one core. For each picked\n"
-        "document and round: CPU time of the leading process, candidates sent to it.\n"
+        "M/s: documents ranked by the tasks of a pass, on one core. Lead: time of the\n"
+        "leading process, for each picked document and round; sent: candidates likewise.\n"
     )
 
 
