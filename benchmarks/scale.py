@@ -495,7 +495,7 @@ def show_steps(measured: Measured, cores: int, console: Console) -> None:
         table.add_row(name, *cells)
     console.print(table)
     console.print(
-        f"match: {ROUNDS} rounds. Records are written by threads of the leading machine, here by one.\n"
+        f"match: {ROUNDS} rounds. Threads of the leading machine write records, here one.\n"
         f"Published, resample: {PUBLISHED_HOURS} hours on {CORES} cores for The Pile.\n"
     )
 
