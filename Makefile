@@ -58,7 +58,7 @@ test-slow: $(TEST) ## tests that take minutes
 e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
 
-e2e-cluster: $(CLUSTER) ## tests on a Ray cluster of two nodes on this machine
+e2e-cluster: $(CLUSTER) ## tests on two Ray nodes, and of a deployment with PostgreSQL, on this machine
 	@.venv/bin/pytest -m cluster tests/cluster
 
 lint: $(TEST) ## style, format and types
