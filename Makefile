@@ -58,7 +58,7 @@ test-slow: $(TEST) ## tests that take minutes
 e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
 
-e2e-cluster: $(CLUSTER) ## tests on a Ray cluster of two nodes and an S3 server on this machine
+e2e-cluster: $(CLUSTER) ## tests on two Ray nodes, an S3 server and PostgreSQL, on this machine
 	@.venv/bin/pytest -m cluster tests/cluster
 
 lint: $(TEST) ## style, format and types
@@ -104,8 +104,8 @@ $(TEST): pyproject.toml constraints.txt | $(VENV)
 	@touch $(BASE) $@
 
 $(CLUSTER): pyproject.toml constraints.txt | $(VENV)
-	@echo 'Installing Ray and an S3 server into .venv'
-	@$(INSTALL) -e '.[test,ray,object-server]' -c constraints.txt || $(FAILED)
+	@echo 'Installing Ray, an S3 server and the driver of PostgreSQL into .venv'
+	@$(INSTALL) -e '.[test,ray,object-server,postgres]' -c constraints.txt || $(FAILED)
 	@touch $@ $(TEST)
 
 # uv picks the build of PyTorch without CUDA; pip takes what its index has.

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import math
 import os
 import shutil
@@ -32,10 +33,15 @@ import dagster as dg
 import yaml
 
 from dsir_dagster import sql
-from dsir_dagster.resources.dagster_private import DagsterSqliteStorage, InstanceRef, NoOpComputeLogManager
+from dsir_dagster.resources.dagster_private import (
+    CheckError,
+    DagsterSqliteStorage,
+    InstanceRef,
+    NoOpComputeLogManager,
+)
 from dsir_dagster.resources.home import private_folder
 from dsir_dagster.resources.settings import ConfigError
-from dsir_dagster.resources.wording import SQLITE_DAMAGED
+from dsir_dagster.resources.wording import MISSING_CLASS, SQLITE_DAMAGED, UNSET_VARIABLE, one_line
 from dsir_dagster.storage import QuickSqliteStorage
 
 #: The instance's settings, written into a new DAGSTER_HOME.
@@ -101,7 +107,7 @@ def open_instance(home: Path, say: Callable[[str], None] | None = None) -> dg.Da
     Raises
     ------
     ConfigError
-        ``dagster.yaml`` is not valid.
+        ``dagster.yaml`` is not valid, or names what is not installed or not in the environment.
     OSError
         The folder cannot be written to, or one of its databases is unusable and cannot be repaired.
     """
@@ -111,13 +117,48 @@ def open_instance(home: Path, say: Callable[[str], None] | None = None) -> dg.Da
     # Dagster would redirect what a command prints during its run into files and copy it to the terminal later, or
     # never if the process has ended.
     nowhere = {"module": NoOpComputeLogManager.__module__, "class": NoOpComputeLogManager.__name__}
-    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(folder), overrides={"compute_logs": nowhere}))
+    ref = InstanceRef.from_dir(str(folder), overrides={"compute_logs": nowhere})
+    try:
+        with _without_retries():
+            return dg.DagsterInstance.from_ref(ref)
+    except (dg.DagsterInvalidConfigError, ImportError, CheckError) as error:
+        raise ConfigError(f"{folder / 'dagster.yaml'}: {_unmet(error)}") from error
+
+
+def _unmet(error: Exception) -> str:
+    """Say what ``dagster.yaml`` asks for that is not there: a variable of the environment, a package."""
+    if variable := UNSET_VARIABLE.match(error):
+        return f"the environment variable {variable[1]} is not set"
+    if (missing := MISSING_CLASS.match(error)) and missing[1] == "dagster_postgres":
+        return (
+            "dagster_postgres is not installed; `pip install -e '.[postgres]' -c constraints.txt` installs it"
+        )
+    if isinstance(error, ImportError) and error.name == "psycopg":
+        return (
+            "storage.postgres.postgres_db lacks `scheme: postgresql+psycopg2`, the driver that is installed"
+        )
+    return one_line(error)
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """Keep what Dagster says of each attempt to reach its database off the terminal; the last error says it all."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Retrying failed database")
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
 
 
 def make_whole(folder: Path, say: Callable[[str], None]) -> None:
     """Give a DAGSTER_HOME its settings and databases if it has none; repair what a kill or a race left of them.
 
-    A storage other than SQLite is left alone.
+    A storage other than SQLite, such as PostgreSQL, is left alone.
 
     Parameters
     ----------
@@ -137,6 +178,8 @@ def make_whole(folder: Path, say: Callable[[str], None]) -> None:
     if storage is None or storage.class_name not in of_sqlite:
         return
     base_dir = storage.config_dict["base_dir"]
+    if not isinstance(base_dir, str) and base_dir["env"] not in os.environ:
+        return  # opening it says so
     base = Path(base_dir if isinstance(base_dir, str) else os.environ[base_dir["env"]])
     if not any(map(fault, _databases(base))):
         return

@@ -8,16 +8,20 @@ gone: the runs stay "started" forever, and a backfill waits for them forever. Wi
 monitoring finds out and marks them as failed, and run retries start them again.
 
 The code server cannot be trusted with this: after *Reload definitions*, a new one answers that does not know the
-earlier runs, so it can neither vouch for them nor stop them. The process itself can.
+earlier runs, so it can neither vouch for them nor stop them. The process itself can, if it is on this machine and in
+this container: elsewhere its number is that of another process, and the code server has to be asked.
 """
 
+import json
 import os
+import platform
 import signal
 
 import dagster as dg
 import psutil
 
 from dsir_dagster.resources.dagster_private import (
+    GRPC_INFO_TAG,
     CanCancelExecutionRequest,
     CanCancelExecutionResult,
     CheckRunHealthResult,
@@ -26,6 +30,8 @@ from dsir_dagster.resources.dagster_private import (
     deserialize_value,
 )
 
+#: Where the process of a `dsir run` is: :func:`place`.
+PLACE_TAG = "dsir/place"
 #: Seconds by which a process may seem to start late: the clocks of the kernel and of Dagster differ a little.
 CLOCKS_DIFFER = 2.0
 
@@ -48,9 +54,9 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
             of the whole graph cleans it up.
         """
         client = self._get_grpc_client_for_termination(run.run_id)
-        if client is None or worker(self._instance, run.run_id):
+        if client is None or (is_here(run) and worker(self._instance, run.run_id)):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        # On another machine, or not started yet.
+        # In another place, or not started yet.
         try:
             answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
         except DagsterUserCodeUnreachableError:
@@ -60,12 +66,13 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         return CheckRunHealthResult(WorkerStatus.FAILED, "its process is gone")
 
     def terminate(self, run_id: str) -> bool:
-        """Stop a run: interrupt its process if it is on this machine, else ask the code server to.
+        """Stop a run: interrupt its process if it is here, else ask the code server to.
 
         A ``dsir run`` stops as it does at Ctrl-C.
         """
         run = self._instance.get_run_by_id(run_id)
-        process = worker(self._instance, run_id) if run and not run.is_finished else None
+        found = run and not run.is_finished and is_here(run)
+        process = worker(self._instance, run_id) if found else None
         if run is None or process is None:
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
@@ -74,6 +81,26 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         )
         os.kill(process.pid, signal.SIGINT)
         return True
+
+
+def place() -> str:
+    """Return the name of this machine and of this container: where process numbers mean the same processes."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        numbers = ""
+    return f"{platform.node()} {numbers}".strip()
+
+
+def is_here(run: dg.DagsterRun) -> bool:
+    """Tell whether a run's process is one that this process can see.
+
+    That of a code server is where the server is; that of a ``dsir run`` says itself where it is.
+    """
+    if GRPC_INFO_TAG not in run.tags:
+        return run.tags.get(PLACE_TAG) == place()
+    host = json.loads(run.tags[GRPC_INFO_TAG]).get("host")
+    return host in (None, "localhost", "127.0.0.1", "::1")
 
 
 def worker(instance: dg.DagsterInstance, run_id: str) -> psutil.Process | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 
 from dsir_dagster.definitions import build_defs
+from dsir_dagster.launcher import PLACE_TAG, place
 from dsir_dagster.refresh import (
     ASKED_BY_TAG,
     DUE_TAG,
@@ -70,6 +71,7 @@ def run_refresh(
         tags={
             **job.run_tags,
             HOME_TAG: str(workspace.home),
+            PLACE_TAG: place(),
             ASKED_BY_TAG: "dsir run",
             DUE_TAG: due_tag(due),
             # The user retries this run, not the daemon.

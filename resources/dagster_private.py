@@ -10,6 +10,7 @@ import threading
 import warnings
 
 import dagster as dg
+from dagster._check import CheckError
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -29,6 +30,7 @@ from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     DagsterEventBatchMetadata,
+    EngineEventData,
     generate_event_batch_id,
 )
 from dagster._core.execution.api import execute_run_iterator
@@ -42,6 +44,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
 
@@ -70,6 +73,7 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "CanCancelExecutionResult",
     "CheckRunHealthResult",
     "DagsterUserCodeUnreachableError",
+    "GRPC_INFO_TAG",
     "WorkerStatus",
     "deserialize_value",
     # SQLite's `synchronous` and kept connections in `storage: sqlite`
@@ -80,8 +84,11 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "SqliteEventLogStorage",
     "SqliteRunStorage",
     # `DagsterInstance.from_config` with overrides, and the settings of an instance that is not opened
+    "CheckError",
     "InstanceRef",
     "NoOpComputeLogManager",
+    # in tests: an event that names a process
+    "EngineEventData",
     # in tests: the staleness that pages show, and *Retry from failure*, on `DagsterInstance`
     "CachingStaleStatusResolver",
     "KnownExecutionState",

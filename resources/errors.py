@@ -62,7 +62,7 @@ def explained(error: BaseException) -> str | None:
     if module == "yaml":
         return f"not YAML: {' '.join(str(error).split())}"
     if isinstance(error, sqlite3.Error) or module == "sqlalchemy":
-        return _of_sqlite(error)
+        return _of_history(error)
     cause = explained(error.__cause__) if error.__cause__ else None
     if module == "dagster":
         return cause or f"Dagster: {' '.join(str(error).split())[:500]}"
@@ -96,9 +96,11 @@ def _of_duckdb(error: duckdb.Error) -> str:
     return text
 
 
-def _of_sqlite(error: BaseException) -> str:
-    error = getattr(error, "orig", None) or error  # SQLAlchemy wraps SQLite's
+def _of_history(error: BaseException) -> str:
+    error = getattr(error, "orig", None) or error  # SQLAlchemy wraps the driver's
     home = os.environ.get("DAGSTER_HOME", "DAGSTER_HOME")
+    if type(error).__module__.split(".")[0] == "psycopg2":
+        return f"{home}/dagster.yaml names a database that cannot be used: {' '.join(str(error).split())}"
     where = f"{home}, where Dagster keeps its history: {_first_line(error)}"
     if wording.SQLITE_FULL(error):
         return f"{where}; finished work is kept: make room and start again"

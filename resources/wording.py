@@ -126,3 +126,10 @@ SQLITE_LOCKED = Wording("locked")
 SQLITE_DAMAGED = Wording("malformed", "not a database")
 #: The system failed to read or write.
 SQLITE_IO = Wording("disk I/O")
+
+# --- Dagster ---------------------------------------------------------------------------------------------------------
+
+#: ``dagster.yaml`` names a variable of the environment; the group is its name.
+UNSET_VARIABLE = Wording(r'environment variable "(\w+)" which is not set')
+#: It names a class whose package is not installed; the group is the package.
+MISSING_CLASS = Wording(r"Couldn't import module (\w+)")

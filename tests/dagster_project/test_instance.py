@@ -1,5 +1,6 @@
 """A DAGSTER_HOME: created once by any number of processes, complete or absent after a kill, repaired otherwise."""
 
+import json
 import os
 import random
 import signal
@@ -282,3 +283,28 @@ def test_settings_that_are_not_dagsters_are_named(tmp_path, monkeypatch, setting
     ) as found:
         open_instance(tmp_path)
     assert "\n" not in str(found.value)
+
+
+POSTGRES = {
+    "hostname": "127.0.0.1",
+    "username": "dagster",
+    "password": {"env": "DSIR_IS_NOT_SET"},
+    "db_name": "d",
+}
+
+
+def test_settings_that_name_what_is_not_there_say_so_and_stay(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dagster_postgres", None)  # as where it is not installed
+    settings = tmp_path / "dagster" / "dagster.yaml"
+    settings.parent.mkdir()
+    storage = {"custom": {"module": "dsir_dagster.storage", "class": "QuickSqliteStorage"}}
+    storage["custom"]["config"] = {"base_dir": {"env": "DSIR_IS_NOT_SET"}}
+    for written, said in (
+        ({"postgres": {"postgres_db": POSTGRES}}, r"dagster_postgres is not installed; `pip install -e"),
+        (storage, r"the environment variable DSIR_IS_NOT_SET is not set$"),
+    ):
+        text = json.dumps({"storage": written})
+        settings.write_text(text)
+        with pytest.raises(ConfigError, match=rf"dagster\.yaml: {said}") as found:
+            open_instance(tmp_path)
+        assert "\n" not in str(found.value) and settings.read_text() == text

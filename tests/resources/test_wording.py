@@ -17,6 +17,7 @@ from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ import pyarrow.json
 import pytest
 
 from dsir_dagster.resources import wording
+from dsir_dagster.resources.dagster_private import InstanceRef
 from dsir_dagster.resources.wording import Wording, one_line, system_error
 
 WORDINGS = {name: value for name, value in vars(wording).items() if isinstance(value, Wording)}
@@ -227,6 +229,16 @@ def a_database_that_cannot_grow() -> None:
         sqlite("INSERT INTO t VALUES (zeroblob(100000))")
 
 
+# --- Dagster ---------------------------------------------------------------------------------------------------------
+
+
+def opened_instance(module: str, name: str) -> None:
+    config = {"base_dir": {"env": "DSIR_IS_NOT_SET"}}
+    storage = {"custom": {"module": module, "class": name, "config": config}}
+    Path("dagster.yaml").write_text(json.dumps({"storage": storage}))
+    dg.DagsterInstance.from_ref(InstanceRef.from_dir("."))
+
+
 #: What makes a library say each pattern of a wording, in the order of the patterns.
 PROVOKED: dict[str, list[Callable[[], object]]] = {
     "SEVERAL_JSON_VALUES": [lambda: json.loads("{} {}")],
@@ -274,6 +286,8 @@ PROVOKED: dict[str, list[Callable[[], object]]] = {
     "SQLITE_LOCKED": [a_locked_database],
     "SQLITE_DAMAGED": [a_malformed_database, a_database_of_something_else],
     "SQLITE_IO": [a_database_that_cannot_grow],
+    "UNSET_VARIABLE": [lambda: opened_instance(module="dsir_dagster.storage", name="QuickSqliteStorage")],
+    "MISSING_CLASS": [lambda: opened_instance(module="not_installed", name="Storage")],
 }
 
 
