@@ -389,12 +389,12 @@ def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkey
     before = done.rows("SELECT * FROM documents ORDER BY ALL")
     features = {p.name: p.read_bytes() for p in (done.home / "features").glob("*.arrow")}
     done.config["features"]["buckets"] = 500
-    from dsir_dagster.resources import store
+    from dsir_dagster.resources import sealed
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.pa.ipc, "new_file", full)
+    monkeypatch.setattr(sealed.BatchWriter, "write_batch", full)
     stages = done.run()
     assert "No space left on device" in stages["raw_counts"].errors[0]
     assert any("features/pool.law.arrow" in error for error in stages["raw_counts"].errors)
