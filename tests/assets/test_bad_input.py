@@ -394,7 +394,7 @@ def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkey
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sealed.BatchWriter, "write_batch", full)
+    monkeypatch.setattr(sealed.BatchWriter, "__enter__", full)
     stages = done.run()
     assert "No space left on device" in stages["raw_counts"].errors[0]
     assert any("features/pool.law.arrow" in error for error in stages["raw_counts"].errors)
