@@ -66,8 +66,8 @@ class Discovery:
     def shards(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
 
-        :func:`kept_stamp` says which files keep their stamp; every other one is read once to hash it. A new file with
-        the content of a shard whose own file is gone was renamed: it is this shard from now on, unless another file
+        :func:`kept_stamp` says which files keep their stamp. A store is asked for the tags of the others; those that
+        have none are read once to hash them. A new file with the content of a shard whose own file is gone was renamed: it is this shard from now on, unless another file
         has a name that stands for the shard. What is found and what is gone is recorded in the table ``shards``, if
         the home is writable. Files in DSIR_HOME are left out.
 
@@ -84,6 +84,7 @@ class Discovery:
         """
         rows: list[Row] = self._catalog.query("known_shards").to_pylist()
         found: list[Shard] = []
+        stamps: dict[Shard, str] = {}
         for source in self._settings.raw:
             try:
                 found += asked(self._engine, partial(discover, source, self._home))
@@ -91,22 +92,19 @@ class Discovery:
                 if absent is None:
                     raise
                 absent[f"source {source.name}"] = str(error)
-                found += [
-                    Shard(
-                        row["uri"],
-                        row["size"],
-                        row["modified"],
-                        row["stamp"],
-                        key=row["shard"],
-                        source=row["source"],
+                recorded = [row for row in rows if row["source"] == source.name and not row["vanished"]]
+                for row in recorded:
+                    shard = Shard(
+                        row["uri"], row["size"], row["modified"], key=row["shard"], source=row["source"]
                     )
-                    for row in rows
-                    if row["source"] == source.name and not row["vanished"]
-                ]
+                    found.append(shard)
+                    stamps[shard] = row["stamp"]
         _refuse_equal_keys(found)
         known = {row["uri"]: row for row in rows}
-        stamps = {
-            shard: stamp for shard in found if (stamp := kept_stamp(shard, known.get(shard.uri))) is not None
+        stamps |= {
+            shard: stamp
+            for shard in found
+            if shard not in stamps and (stamp := kept_stamp(shard, known.get(shard.uri))) is not None
         }
         new = [shard for shard in found if shard not in stamps]
         stamps |= zip(new, stamps_of(new, self._engine), strict=True)

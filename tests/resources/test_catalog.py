@@ -166,7 +166,7 @@ def test_shards_are_inserted_or_replaced_by_their_key(catalog):
     catalog.record_shards(pa.Table.from_pylist([shard("b", "2"), shard("c", "1")]))
     found = {row["shard"]: row for row in catalog.query("known_shards").to_pylist()}
     assert {key: row["stamp"] for key, row in found.items()} == {"a": "1", "b": "2", "c": "1"}
-    assert found["c"] == {**shard("c", "1"), "vanished": False}
+    assert found["c"] == {**shard("c", "1"), "seen_at": found["c"]["seen_at"], "vanished": False}
 
 
 def test_a_shard_vanishes_and_comes_back(catalog):
