@@ -67,9 +67,9 @@ class Discovery:
         """Find the files of every source and stamp those that are new or changed.
 
         :func:`kept_stamp` says which files keep their stamp. A store is asked for the tags of the others; those that
-        have none are read once to hash them. A new file with the content of a shard whose own file is gone was renamed: it is this shard from now on, unless another file
-        has a name that stands for the shard. What is found and what is gone is recorded in the table ``shards``, if
-        the home is writable. Files in DSIR_HOME are left out.
+        have none are read once to hash them. A new file with the content of a shard whose own file is gone was renamed:
+        it is this shard from now on, unless another file has a name that stands for the shard. What is found and what
+        is gone is recorded in the table ``shards``, if the home is writable. Files in DSIR_HOME are left out.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Discovery:
         missing = self._without_file(rows, files)
         files = renamed(files, rows, missing)
         if self._catalog.writable:
-            self._record(rows, files, missing)
+            self._record(rows, files, missing, {shard.uri for shard in new})
         return files
 
     def _without_file(self, rows: Sequence[Row], files: list[ShardFile]) -> set[str]:
@@ -128,8 +128,13 @@ class Discovery:
         exists = dict(zip(doubtful, self._engine.map_requests(file_exists, doubtful), strict=True))
         return {row["shard"] for row in unnamed if not exists.get(row["uri"], False)}
 
-    def _record(self, rows: Sequence[Row], files: list[ShardFile], missing: set[str]) -> None:
-        """Record what is new, changed, gone or back in the table ``shards``; write nothing if nothing is."""
+    def _record(
+        self, rows: Sequence[Row], files: list[ShardFile], missing: set[str], stamped: set[str]
+    ) -> None:
+        """Record what is new, changed, gone or back in the table ``shards``; write nothing if nothing is.
+
+        A file that was asked for again, since it was recorded right after it was written, is recorded again.
+        """
         recorded = {row["shard"]: row for row in rows}
         there = {file.shard for file in files}
         gone = [shard for shard in sorted(missing - there) if not recorded[shard]["vanished"]]
@@ -140,7 +145,10 @@ class Discovery:
             vars(file)
             for file in files
             if not file.stamp.startswith(UNREADABLE)
-            and any(recorded.get(file.shard, {}).get(name) != value for name, value in vars(file).items())
+            and (
+                any(recorded.get(file.shard, {}).get(name) != value for name, value in vars(file).items())
+                or (file.uri in stamped and file.modified and is_remote(file.uri))
+            )
         ]
         if changed:
             self._catalog.record_shards(pa.Table.from_pylist(changed))
