@@ -65,11 +65,11 @@ class Discovery:
     def shards(self, absent: dict[str, str] | None = None) -> list[ShardFile]:
         """Find the files of every source and stamp those that are new or changed.
 
-        :func:`kept_stamp` says which files keep their stamp; every other one is read once to hash it. A new file with
-        the content of a shard whose own file is gone was renamed: it is this shard from now on, unless another file
-        has a name that stands for the shard. What is found and what is gone is recorded in the table ``shards``, if
-        the home is writable. Files in DSIR_HOME are left out. The files of a source with ``group`` become groups; a
-        renamed one is another file.
+        :func:`kept_stamp` says which files keep their stamp. A store is asked for the tags of the others; those that
+        have none are read once to hash them. A new file with the content of a shard whose own file is gone was renamed:
+        it is this shard from now on, unless another file has a name that stands for the shard. What is found and what
+        is gone is recorded in the table ``shards``, if the home is writable. Files in DSIR_HOME are left out. The files
+        of a source with ``group`` become groups; a renamed one is another file.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class Discovery:
         missing = self._without_file(rows, files)
         files = renamed(files, rows, missing)
         if self._catalog.writable:
-            self._record(rows, files, missing)
+            self._record(rows, files, missing, {shard.uri for shard in new})
         return files
 
     def known_files(self, rows: Sequence[Row]) -> dict[str, Row]:
@@ -153,8 +153,13 @@ class Discovery:
         exists = dict(zip(doubtful, self._engine.map_requests(file_exists, doubtful), strict=True))
         return {row["shard"] for row in unnamed if not exists.get(row["uri"], False)}
 
-    def _record(self, rows: Sequence[Row], files: list[ShardFile], missing: set[str]) -> None:
-        """Record what is new, changed, gone or back in the table ``shards``; write nothing if nothing is."""
+    def _record(
+        self, rows: Sequence[Row], files: list[ShardFile], missing: set[str], stamped: set[str]
+    ) -> None:
+        """Record what is new, changed, gone or back in the table ``shards``; write nothing if nothing is.
+
+        A file that was asked for again, since it was recorded right after it was written, is recorded again.
+        """
         recorded = {row["shard"]: row for row in rows}
         there = {file.shard for file in files}
         gone = [shard for shard in sorted(missing - there) if not recorded[shard]["vanished"]]

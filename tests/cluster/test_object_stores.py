@@ -141,13 +141,17 @@ def test_blocks_of_a_parquet_file_are_those_of_a_local_one(tmp_path, stored, pro
     assert len(local) > 1 and local == remote
 
 
-def test_a_second_look_asks_for_a_list_and_nothing_else(tmp_path, stored, proxy):
-    small = pipeline_over(tmp_path)
-    small.workspace().discovery.shards()
-    proxy.count_anew()
-    time.sleep(2)
-    small.workspace().discovery.shards()
-    assert proxy.requests == {"LIST": 1}
+def test_after_a_second_look_a_list_is_asked_for_and_nothing_else(tmp_path, stored, proxy):
+    small = SmallPipeline(tmp_path)
+    small.config["raw"][0]["uri"] = f"s3://{BUCKET}/looks/*"
+    put(stored, "looks/a.jsonl", lines([{"id": "1", "text": "first"}]))
+    asked = []
+    for pause in (0, 0, 2.1, 0):  # a look right after the file was written does not count
+        time.sleep(pause)
+        proxy.count_anew()
+        small.workspace().discovery.shards()
+        asked.append(proxy.requests["HEAD"])
+    assert asked == [1, 1, 1, 0] and proxy.requests == {"LIST": 1}
 
 
 # --- what is new ---------------------------------------------------------------------------------------------------
