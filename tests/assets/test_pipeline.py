@@ -146,8 +146,10 @@ def test_force_recomputes_what_is_fresh(done):
 
 def test_a_materialization_that_is_fresh_is_reported_and_not_computed(done):
     result = done.materialize("raw_counts", partition="pool.law")
-    [event] = result.get_asset_materialization_events()
-    metadata = event.materialization.metadata
+    of_run = dg.AssetRecordsFilter(dg.AssetKey("raw_counts"), asset_partitions=["pool.law"])
+    newest = done.instance.fetch_materializations(of_run, limit=1).records[0]
+    assert newest.run_id == result.run_id
+    metadata = newest.asset_materialization.metadata
     assert metadata["why"].value == "fresh, not recomputed" and metadata["documents"].value == 40
     assert len(done.rows("SELECT 1 FROM lineage WHERE partition = 'pool.law' AND asset = 'raw_counts'")) == 1
 
