@@ -13,17 +13,22 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from dsir_dagster.resources.object_stores import arrow_file_system, object_store_errors
+from dsir_dagster.resources.object_stores import arrow_file_system, object_store_errors, open_object
+
+T = TypeVar("T")
 
 #: Folder of unfinished files, in the folder of each kind.
 TEMPORARY = ".tmp"
@@ -190,10 +195,9 @@ class Objects:
             raise ValueError(f"{self._uri}: not an object store that Arrow serves")
         return found
 
-    @property
-    def _filesystem(self) -> pafs.FileSystem:
-        """As of now: of a store that was waited for in vain, the next request waits less."""
-        return self._connected()[0]
+    @cached_property
+    def _requests(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="request")
 
     def where(self, name: str) -> str:
         """As :meth:`BulkFiles.where`."""
@@ -201,24 +205,20 @@ class Objects:
 
     def open(self, name: str, mapped: bool = False) -> pa.NativeFile:
         """As :meth:`BulkFiles.open`."""
-        with self._named(name):
-            return self._filesystem.open_input_file(self._at(name))
+        return self._ask(name, lambda store: open_object(store, self._at(name)))
 
     def look(self, name: str) -> Stored | None:
         """As :meth:`BulkFiles.look`."""
-        with self._named(name):
-            [info] = self._filesystem.get_file_info([self._at(name)])
+        [info] = self._ask(name, lambda store: store.get_file_info([self._at(name)]))
         return Stored(info.size, info.mtime_ns or 0) if info.is_file else None
 
     def listing(self, folder: str) -> dict[str, Stored]:
         """As :meth:`BulkFiles.listing`."""
         below = pafs.FileSelector(self._at(folder), recursive=True, allow_not_found=True)
-        with self._named(folder):
-            found = self._filesystem.get_file_info(below)
         start = len(self._path) + 1
         return {
             info.path[start:]: Stored(info.size, info.mtime_ns or 0)
-            for info in found
+            for info in self._ask(folder, lambda store: store.get_file_info(below))
             if info.type == pafs.FileType.File
         }
 
@@ -229,25 +229,36 @@ class Objects:
     def publish(self, new: Path, name: str) -> None:
         """As :meth:`BulkFiles.publish`."""
         # Never an open stream that an error could close: closing is what publishes an object.
-        with self._named(name):
-            pafs.copy_files(
-                str(new), self._at(name), pafs.LocalFileSystem(), self._filesystem, chunk_size=READ_BYTES
-            )
+        here = pafs.LocalFileSystem()
+        self._ask(
+            name,
+            lambda store: pafs.copy_files(str(new), self._at(name), here, store, chunk_size=READ_BYTES),
+        )
 
     def remove(self, name: str) -> None:
         """As :meth:`BulkFiles.remove`."""
         for each in [name] if self.look(name) else self.listing(name):
-            with self._named(each), suppress(FileNotFoundError):
-                self._filesystem.delete_file(self._at(each))
+            with suppress(FileNotFoundError):
+                self._ask(each, partial(_delete, self._at(each)))
 
     def take_out(self, name: str, to: Path) -> None:
         """As :meth:`BulkFiles.take_out`."""
-        with self._named(name), suppress(FileNotFoundError):
-            pafs.copy_files(self._at(name), str(to), self._filesystem, pafs.LocalFileSystem())
-            self._filesystem.delete_file(self._at(name))
+        here = pafs.LocalFileSystem()
+        with suppress(FileNotFoundError):
+            self._ask(name, lambda store: pafs.copy_files(self._at(name), str(to), store, here))
+            self.remove(name)
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
-    def _named(self, name: str) -> AbstractContextManager[None]:
-        return object_store_errors(self.where(name))
+    def _ask(self, name: str, request: Callable[[pafs.FileSystem], T]) -> T:
+        """Return what the store answers; the main thread can be interrupted while it waits."""
+        with object_store_errors(self.where(name)):
+            store, _ = self._connected()  # as of now: of one that was waited for in vain, the next waits less
+            if threading.current_thread() is threading.main_thread():
+                return self._requests.submit(request, store).result()
+            return request(store)
+
+
+def _delete(path: str, store: pafs.FileSystem) -> None:
+    store.delete_file(path)

@@ -15,6 +15,7 @@ what Arrow reads itself, these variables count:
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 import time
@@ -38,6 +39,8 @@ CONNECT_SECONDS = 3
 SILENT_SECONDS = 5
 #: In which Google's client begins another attempt; the pause before it may be as long again.
 GCS_SECONDS = 40
+#: Least bytes to ask an object for.
+LEAST_BYTES = 1 << 16
 #: After one request was waited for in vain, others of the same store are repeated at once or not at all, for this time:
 #: a thousand files do not wait one after the other.
 DOWN_SECONDS = 30
@@ -120,6 +123,74 @@ def _place(uri: str) -> tuple[_Key, str] | None:
         bucket, account = _container(uri, bucket)
         key = (kind, account, _flag("AZURE"))
     return key, f"{bucket}{slash}{name}".rstrip("/")
+
+
+class ObjectFile(pa.PythonFile):
+    """An object, opened for random access; from :func:`open_object`."""
+
+
+def open_object(filesystem: pafs.FileSystem, path: str) -> ObjectFile:
+    """Open an object of one of Arrow's stores for random access.
+
+    Raises
+    ------
+    FileNotFoundError
+    OSError
+        As Arrow raises it.
+    """
+    return ObjectFile(_Repeating(filesystem.open_input_file(path)), mode="r")
+
+
+class _Repeating(io.RawIOBase):
+    """Reads no less than fits a refusal, and asks again where Arrow's client does not."""
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file, self._size, self._at = file, file.size(), 0
+        self._held, self._begin = b"", 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._at + size, self._size)
+        if not self._begin <= self._at <= end <= self._begin + len(self._held):
+            begin = max(min(self._at, self._size - LEAST_BYTES), 0)
+            data = self._fetch(begin, max(end - begin, min(LEAST_BYTES, self._size - begin)))
+            if len(data) > LEAST_BYTES:
+                self._at = end
+                return data[: end - begin]
+            self._held, self._begin = data, begin
+        found = self._held[self._at - self._begin : end - self._begin]
+        self._at = end
+        return found
+
+    def _fetch(self, begin: int, size: int) -> bytes:
+        for pause in (0.2, 1.0, 5.0, None):
+            try:
+                data = self._file.read_at(size, begin)
+            except OSError as error:
+                if pause is None or not wording.S3_NO_ROOM(error):
+                    raise
+            else:
+                if len(data) == size:
+                    return data
+            if pause is not None:
+                time.sleep(pause)
+        raise Unreachable(f"its store sent {len(data):,} of {size:,} bytes; try again")
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _ForDuckDB(ArrowFSWrapper):

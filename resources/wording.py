@@ -73,6 +73,9 @@ LARGE_WINDOW = Wording("requires too much memory")
 S3_SAID = Wording(
     r"AWS Error (?P<code>\w+)(?: \(HTTP status (?P<status>\d+)\))? during (?P<operation>\w+) operation: ?(?P<said>.*)"
 )
+#: An answer to S3 was larger than what was asked for, as a refusal can be: Arrow has room for no more, and its client
+#: does not ask again.
+S3_NO_ROOM = Wording("INTERNAL_FAILURE.*Failed to flush response stream")
 #: The same of Google Cloud Storage.
 GCS_SAID = Wording(
     r"google::cloud::Status\((?P<code>\w+): (?P<said>.*?)(?: error_info=.*)?\)\.?(?: Detail: .*)?$"

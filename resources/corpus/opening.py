@@ -27,7 +27,7 @@ from fsspec.spec import AbstractBufferedFile
 
 from dsir_dagster.resources.corpus.errors import CorpusError
 from dsir_dagster.resources.corpus.signatures import HEAD, compression, container, encoding
-from dsir_dagster.resources.object_stores import ObjectStoreError, arrow_file_system
+from dsir_dagster.resources.object_stores import ObjectFile, ObjectStoreError, arrow_file_system, open_object
 from dsir_dagster.resources.uris import local_path
 
 #: Bytes that a request to an object store asks for. A file that is not larger is fetched as a whole.
@@ -99,7 +99,7 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
                 )
             yield stack.enter_context(pa.OSFile(os.fsencode(path), "rb"))
         elif isinstance(filesystem, ArrowStore):
-            file = stack.enter_context(filesystem.fs.open_input_file(path))
+            file = stack.enter_context(open_object(filesystem.fs, path))
             if (size := file.size()) > REQUEST_BYTES:
                 yield file
             else:
@@ -114,7 +114,7 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
 
 def is_distant(stream: pa.NativeFile) -> bool:
     """Return whether each read of a stream from :func:`open_binary` is a request to an object store."""
-    return not isinstance(stream, pa.OSFile | pa.MemoryMappedFile | pa.BufferReader | pa.PythonFile)
+    return isinstance(stream, ObjectFile)
 
 
 def in_sequence(stream: pa.NativeFile) -> pa.NativeFile:
@@ -153,7 +153,7 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
     """
     with open_binary(uri) as raw:
         padded = True
-        if isinstance(raw, pa.PythonFile):  # some stores cannot seek
+        if isinstance(raw, pa.PythonFile) and not is_distant(raw):  # some stores cannot seek
             head = raw.read(HEAD)
             raw = pa.PythonFile(_PutBack(head, raw), mode="r")
         else:

@@ -40,7 +40,6 @@ from dsir_dagster.resources.corpus.fields import (
 )
 from dsir_dagster.resources.corpus.opening import (
     REQUEST_BYTES,
-    ArrowStore,
     ahead,
     file_system,
     is_distant,
@@ -354,13 +353,13 @@ def _fits(uri: str, block_bytes: int) -> bool:
 
 @contextlib.contextmanager
 def _native_text(uri: str) -> Iterator[pa.NativeFile]:
-    """Open a text file as a native stream; one that Python code reads is copied to a temporary file first.
+    """Open a text file as a native stream; what Python code reads, as from stores, is copied to a file first.
 
     pyarrow 26 reads CSV ahead in a thread of its pool. If that thread is in Python code when the reader ends early or
     by an error, it waits for itself forever, and after eight such threads every reader does.
     """
     with open_text(uri) as stream:
-        ours = isinstance(file_system(uri)[0], LocalFileSystem | ArrowStore)
+        ours = isinstance(file_system(uri)[0], LocalFileSystem)
         if ours and not isinstance(stream, pa.PythonFile | pa.TransformInputStream):
             yield stream
             return

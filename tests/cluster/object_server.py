@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         proxy = self.proxy
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         method = "LIST" if self.command == "GET" and "list-type" in self.path else self.command
         fate = proxy.fate(method)
         with proxy.lock:
@@ -186,6 +186,20 @@ class _Handler(BaseHTTPRequestHandler):
                 proxy.ranges.append(len(sent))
         if fate == "cut":
             self._reset()
+
+    def _body(self) -> bytes:
+        """Read what was sent, in one piece or in chunks, and let it be passed on as one."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass
+        del self.headers["Transfer-Encoding"]
+        self.headers["Content-Length"] = str(sum(map(len, chunks)))
+        return b"".join(chunks)
 
     def _reset(self) -> None:
         """Close the connection such that the other side sees a reset."""

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
@@ -69,6 +69,39 @@ def read_s3() -> None:
     once = pa.fs.AwsDefaultS3RetryStrategy(max_attempts=0)
     options = {"endpoint_override": f"http://{NOWHERE}", "region": "us-east-1", "anonymous": True}
     pa.fs.S3FileSystem(**options, retry_strategy=once).get_file_info("bucket/name")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Says that an object has 100 bytes, and answers each request for them with a longer refusal."""
+
+    def do_HEAD(self) -> None:
+        self.answer(200, 100)
+
+    def do_GET(self) -> None:
+        refusal = b"<Error><Code>SlowDown</Code><Message>" + b"Reduce your request rate. " * 20
+        refusal += b"</Message></Error>"
+        self.answer(503, len(refusal))
+        self.wfile.write(refusal)
+
+    def answer(self, status: int, length: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def read_s3_with_a_refusal_that_is_too_long() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        once = pa.fs.AwsDefaultS3RetryStrategy(max_attempts=0)
+        at = {"endpoint_override": f"http://127.0.0.1:{server.server_port}", "region": "us-east-1"}
+        try:
+            store = pa.fs.S3FileSystem(**at, anonymous=True, retry_strategy=once)
+            store.open_input_file("bucket/name").read_at(10, 0)
+        finally:
+            server.shutdown()
 
 
 def read_gcs() -> None:
@@ -255,6 +288,7 @@ PROVOKED: dict[str, list[Callable[[], object]]] = {
     ],
     "LARGE_WINDOW": [lambda: decompress(LARGE_FRAME, "zstd")],
     "S3_SAID": [read_s3],
+    "S3_NO_ROOM": [read_s3_with_a_refusal_that_is_too_long],
     "GCS_SAID": [read_gcs],
     "AZURE_SAID": [read_azure],
     "LOCKED": [locked_by_another_process],
