@@ -94,8 +94,8 @@ class Ray:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 raise ConfigError(
-                    f"compute.address: no Ray cluster at {self._address}; start one with `ray start --head`, or name "
-                    "another address"
+                    f"compute.address: no Ray cluster at {self._address} that this machine is a node of; start one "
+                    "with `ray start --head`, or join it with `ray start --address=HOST:6379 --num-cpus=0`"
                 ) from error
         return ray
 
