@@ -190,6 +190,7 @@ def test_automation_leaves_a_selection_as_the_launchpad_configured_it(done):
     assert automation.tick() == 1 and len(done.picks()) == 20
 
 
+@pytest.mark.slow  # seconds by itself, two minutes at the end of a process that ran a thousand tests
 def test_sensors_schedule_and_a_run_by_hand_do_no_work_twice(pipeline, tmp_path):
     pipeline.instance = dg.DagsterInstance.local_temp(
         str(tmp_path)
