@@ -296,8 +296,9 @@ def _seconds_since(path: Path) -> float:
 def _scratch(folder: Path) -> Iterator[Path]:
     """Give a new folder in this one and remove it afterwards. What killed processes left goes first."""
     for left in folder.glob(".making-*"):
-        if time.time() - left.stat().st_mtime > 3600:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process's, which is done with it
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=folder, ignore_cleanup_errors=True) as scratch:
         yield Path(scratch)

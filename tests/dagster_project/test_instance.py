@@ -69,7 +69,7 @@ def at_once(home, n=3):
         process.stdin.flush()
     for process in openers:
         _, said = process.communicate(timeout=120)
-        assert (process.returncode, said) == (0, "")
+        assert (process.returncode, said) == (0, ""), said
     with open_instance(home) as instance:
         assert sorted(instance.get_dynamic_partitions("shards")) == [f"shard-{i}" for i in range(n)]
     assert len(versions(home / "dagster")) == len(DATABASES)
