@@ -153,9 +153,8 @@ def log_made(context: Context, parents: Iterable[str], made: Made) -> None:
         Assets it depends on.
     made : Made
     """
-    os.environ.setdefault(
-        "DAGSTER_EVENT_BATCH_SIZE", str(EVENTS)
-    )  # without it, Dagster takes them one by one
+    # Without it, Dagster takes them one by one.
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(EVENTS))
     step = context.get_step_execution_context()
     of_parents = parent_tags(context.instance, parents)
     for together in made:

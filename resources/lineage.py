@@ -97,8 +97,9 @@ class InputList(Mapping[str, str]):
 
 def together(own: Mapping[str, str], shared: InputList | None) -> Mapping[str, str]:
     """Return inputs of an output's own with those that it shares with others."""
-    # A ChainMap is typed for what can be written to; these are not.
-    return own if shared is None else ChainMap(dict(own), shared)  # type: ignore[arg-type]
+    if shared is None:
+        return own
+    return ChainMap(dict(own), shared)  # type: ignore[arg-type]  # typed for what is written to; this is only read
 
 
 def divided(inputs: Mapping[str, str]) -> tuple[dict[str, str], InputList | None]:

@@ -3,8 +3,8 @@
 What belongs here: connecting, tasks in flight and their order, progress of the workers. What does not: what a function
 may rely on (``compute.py``), what is computed.
 
-Every node sees DSIR_HOME and the files of the pool under the same names, and has this project installed in the same
-version. Ray repeats the tasks of a worker or a node that is lost. Nothing goes into ``runtime_env``, which Ray logs.
+Every node sees the files of the pool and those of outputs under the same names, on a shared disk or in an object store,
+and has this project installed in the same version. Ray repeats the tasks of a worker or a node that is lost. Nothing goes into ``runtime_env``, which Ray logs.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def write_records(
     def items() -> Iterator[RecordsToWrite]:
         number = 0
         text = np.add.reduceat(n_bytes, bounds[:-1]).tolist()
-        for first, last in together(text, [file.size for file in files]):
+        for first, last in runs_of(text, [file.size for file in files]):
             start, stop = bounds[first], bounds[last]
             # Copied: a slice of an Arrow table is pickled with all of the table.
             mine = ordered.take(pa.array(np.arange(start, stop)))
@@ -174,7 +174,7 @@ def write_records(
     return written
 
 
-def together(text: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
+def runs_of(text: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Divide shards into runs, each with no more to write and to read than a task has; or with one shard.
 
     Parameters

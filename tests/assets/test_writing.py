@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsir_dagster.assets.picking import writing
-from dsir_dagster.assets.picking.writing import cut, pieces_of, together
+from dsir_dagster.assets.picking.writing import cut, pieces_of, runs_of
 
 amounts = st.lists(st.integers(0, 300), min_size=1, max_size=40)
 
@@ -33,7 +33,7 @@ def test_a_file_has_no_more_text_than_allowed_or_one_document(sizes):
 @given(amounts, st.data())
 def test_shards_go_together_as_long_as_one_task_can_write_and_read_them(text, data):
     sizes = data.draw(st.lists(st.integers(0, 300), min_size=len(text), max_size=len(text)))
-    runs = together(text, sizes)
+    runs = runs_of(text, sizes)
     assert [i for first, last in runs for i in range(first, last)] == list(range(len(text)))
     for first, last in runs:
         assert last == first + 1 or (sum(text[first:last]) <= 100 and sum(sizes[first:last]) <= 200)
