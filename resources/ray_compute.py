@@ -4,7 +4,8 @@ What belongs here: connecting, tasks in flight and their order, progress of the 
 may rely on (``compute.py``), what is computed.
 
 Every node sees the files of the pool and those of outputs under the same names, on a shared disk or in an object store,
-and has this project installed in the same version. Ray repeats the tasks of a worker or a node that is lost. Nothing goes into ``runtime_env``, which Ray logs.
+and has this project installed in the same version. Ray repeats the tasks of a worker or a node that is lost. Nothing
+goes into ``runtime_env``, which Ray logs.
 """
 
 from __future__ import annotations
