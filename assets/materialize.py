@@ -313,7 +313,7 @@ class Attempted:
             {name: file.checksum for name, file in self.result.files.items()} | kept,
             self.result.metadata,
             {name: file.modified for name, file in self.result.files.items()}
-            | {name: output.made.modified[name] for name in kept},
+            | {name: when for name, when in (output.made.modified if kept else {}).items() if name in kept},
             metrics=self.result.metrics,
         )
 

@@ -66,6 +66,16 @@ def test_a_new_target_leaves_the_others_log_weights_and_does_not_weigh_them_agai
     assert files(pipeline) == one_by_one
 
 
+def test_a_home_whose_lineage_knows_no_times_takes_a_new_target(weighed):
+    """As that of a catalog of version 1."""
+    pipeline, _ = weighed
+    with pipeline.workspace().catalog.transaction() as connection:
+        connection.execute("UPDATE materializations SET modified = MAP {}::MAP(VARCHAR, BIGINT)")
+    pipeline.config["targets"].append(NEW)
+    assert pipeline.errors() == []
+    assert {each.state for each in pipeline.workspace().plan().outputs()} == {"fresh"}
+
+
 def test_a_shard_without_documents_takes_a_new_target_too(weighed):
     pipeline, _ = weighed
     pipeline.write_bytes("pool/empty.jsonl", b"")
