@@ -224,7 +224,7 @@ def _key(item: ErrorDetails, content: object) -> str:
 def _reason(item: ErrorDetails) -> str:
     """Word a pydantic error for someone who does not know pydantic."""
     if item["type"] == "extra_forbidden":
-        return "unknown key; check the spelling against the README's configuration reference"
+        return "unknown key; check the spelling against docs/configuration.md"
     if item["type"] == "missing":
         return "required key is missing"
     if item["type"] == "model_type":

@@ -1,18 +1,22 @@
-"""The README's SQL runs, and its configuration reference is complete."""
+"""The pages' SQL runs, their links lead somewhere, and the configuration reference is complete."""
 
 import re
 from pathlib import Path
 
 import pydantic
+import pytest
 
 from dsir_dagster.assets.methods import METHODS
 from dsir_dagster.resources.settings import Settings
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CATALOG = (ROOT / "docs" / "catalog.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 
-def test_every_query_of_the_readme_runs_on_a_catalog(done):
-    [block] = re.findall(r"```sql\n(.*?)```", README, flags=re.S)
+def test_every_query_of_the_docs_runs_on_a_catalog(done):
+    [block] = re.findall(r"```sql\n(.*?)```", CATALOG, flags=re.S)
     queries = [query for query in block.split(";") if query.strip()]
     assert len(queries) >= 4
     for query in queries:
@@ -20,7 +24,7 @@ def test_every_query_of_the_readme_runs_on_a_catalog(done):
 
 
 def test_the_query_for_what_was_made_from_a_file_finds_all_of_it(done):
-    queries = re.findall(r"```sql\n(.*?)```", README, flags=re.S)[0].split(";")
+    queries = re.findall(r"```sql\n(.*?)```", CATALOG, flags=re.S)[0].split(";")
     [query] = [query for query in queries if "dependents(" in query]
     found = {
         f"{asset}[{partition}]" if partition else asset
@@ -35,7 +39,7 @@ def test_the_query_for_what_was_made_from_a_file_finds_all_of_it(done):
     }
 
 
-def test_every_key_of_the_configuration_is_in_the_readme():
+def test_every_key_of_the_configuration_is_documented():
     def keys(model):
         for name, field in model.model_fields.items():
             inner = [
@@ -50,4 +54,22 @@ def test_every_key_of_the_configuration_is_in_the_readme():
 
     own = {key for method in METHODS.values() for key in keys(method.options)}
     for key in own | set(keys(Settings)) - {"options"}:  # those of a method stand beside the others
-        assert re.search(rf"[`.{{]{key}[`.\[:]", README), key
+        assert re.search(rf"[`.{{]{key}[`.\[:]", CONFIGURATION), key
+
+
+def anchors(page):
+    """The anchors that GitHub gives a page's headings."""
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    headings = re.findall(r"^#+ (.*)$", prose, flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_within_the_project_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
