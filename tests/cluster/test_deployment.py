@@ -12,7 +12,7 @@ import yaml
 
 from dsir_dagster.resources.settings import Settings
 from tests.cluster.servers import COMPOSE, DEPLOY, Deployment, Postgres
-from tests.cluster.test_ray import cluster, on_ray  # noqa: F401 - a fixture
+from tests.cluster.test_ray import on_ray
 from tests.e2e.test_refresh import RUNS
 from tests.e2e.test_ui import location
 from tests.pipeline import SmallPipeline, sentences
@@ -76,7 +76,7 @@ def ended(server, number):
     return found if len(found) >= number and done else None
 
 
-def test_a_backfill_a_refresh_by_the_sensor_and_one_by_the_schedule(tmp_path, postgres, cluster):  # noqa: F811
+def test_a_backfill_a_refresh_by_the_sensor_and_one_by_the_schedule(tmp_path, postgres, cluster):
     started, _ = cluster
     small = on_ray(prepared(tmp_path / "deployed"))
     small.config["compute"]["address"] = started.address
