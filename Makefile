@@ -59,7 +59,7 @@ e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
 
 e2e-cluster: $(CLUSTER) ## tests on two Ray nodes, an S3 server and PostgreSQL, on this machine
-	@.venv/bin/pytest -m cluster tests/cluster
+	@.venv/bin/pytest -n 2 --dist loadfile -m cluster tests/cluster
 
 lint: $(TEST) ## style, format and types
 	@.venv/bin/ruff check .

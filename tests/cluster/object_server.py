@@ -240,7 +240,7 @@ def s3_server(folder: Path) -> Iterator[int]:
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     command = [weed(), "server", f"-dir={folder}", f"-ip={HOST}", f"-ip.bind={HOST}", "-filer", "-s3"]
     command += [f"-{name}={port}" for name, port in ports.items()]
-    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=40"]
     command += [f"-s3.config={folder / 'identities.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}.localSocket={folder}/{name}.sock" for name in ("filer", "s3")]
     with open(folder / "log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:

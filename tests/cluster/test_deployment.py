@@ -6,6 +6,8 @@ The commands are those of ``deploy/compose.yaml``, the settings those of ``deplo
 import re
 import shutil
 import subprocess
+import sysconfig
+from pathlib import Path
 
 import pytest
 import yaml
@@ -20,6 +22,9 @@ from tests.pipeline import SmallPipeline, sentences
 pytest.importorskip("ray")
 pytest.importorskip("dagster_postgres")
 pytestmark = pytest.mark.cluster
+
+#: Of the environment that runs the tests, whatever the PATH says.
+PROGRAMS = Path(sysconfig.get_path("scripts"))
 
 
 @pytest.fixture
@@ -117,7 +122,7 @@ def test_a_backfill_a_refresh_by_the_sensor_and_one_by_the_schedule(tmp_path, po
 
 
 def dsir(small, *arguments):
-    command = [shutil.which("dsir"), *arguments, "--config", small.config_path, "--home", small.home]
+    command = [PROGRAMS / "dsir", *arguments, "--config", small.config_path, "--home", small.home]
     return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
@@ -192,6 +197,6 @@ def test_the_entry_starts_a_node_of_ray_if_asked_to_and_then_the_command(tmp_pat
         return
     asked_for = arguments.read_text().split()
     assert asked_for[0] == "start" and "--num-cpus=0" in asked_for
-    shown = subprocess.run([shutil.which("ray"), "start", "--help"], capture_output=True, text=True).stdout
+    shown = subprocess.run([PROGRAMS / "ray", "start", "--help"], capture_output=True, text=True).stdout
     for option in asked_for[1:]:
         assert re.search(rf"{option.partition('=')[0]}\b", shown), option

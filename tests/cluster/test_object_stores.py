@@ -146,7 +146,7 @@ def test_after_a_second_look_a_list_is_asked_for_and_nothing_else(tmp_path, stor
     small.config["raw"][0]["uri"] = f"s3://{BUCKET}/looks/*"
     put(stored, "looks/a.jsonl", lines([{"id": "1", "text": "first"}]))
     asked = []
-    for pause in (0, 0, 2.1, 0):  # a look right after the file was written does not count
+    for pause in (0, 0, 3.1, 0):  # a look right after the file was written does not count
         time.sleep(pause)
         proxy.count_anew()
         small.workspace().discovery.shards()
