@@ -25,7 +25,7 @@ from benchmarks.pool import make_pool, require_corpus
 from dsir_dagster.resources.store import Origin
 from dsir_dagster.resources.workspace import Workspace
 from tests.cluster.nodes import two_nodes
-from tests.cluster.object_server import BUCKET, Proxy, point_to, put, s3_server
+from tests.cluster.object_server import BUCKET, HOST, point_to, put, s3_server
 
 NODES = 2
 
@@ -56,18 +56,12 @@ def main() -> int:
         with two_nodes() as (cluster, _):
             on_ray = pipeline("ray", compute={"engine": "ray", "address": cluster.address, "cores": 1})
             rows.append(("two Ray nodes of one core", on_ray.run()))
-        with bucket(folder) as (port, proxy):
+        with bucket(folder) as port:
             for shard in pool.shards:
                 put(port, f"pool/{shard.name}", shard.read_bytes())
-            in_bucket = pipeline(
-                "s3",
-                f"s3://{BUCKET}/pool/*",
-                compute={"cores": NODES},
-                store=f"s3://{BUCKET}/home",
-            )
-            proxy.count_anew()
+            uri, store = f"s3://{BUCKET}/pool/*", f"s3://{BUCKET}/home"
+            in_bucket = pipeline("s3", uri, compute={"cores": NODES}, store=store)
             rows.append(("two threads, pool and store in S3", in_bucket.run()))
-            asked = ", ".join(f"{number:,} {method}" for method, number in sorted(proxy.requests.items()))
             same = {
                 "files by Ray": files_of(on_ray) == files_of(threads),
                 "picks in S3": picks_of(in_bucket) == picks_of(threads),
@@ -80,23 +74,19 @@ def main() -> int:
         )
     console.print(f"{n_bytes / 1e6:,.0f} MB of text, {documents:,} documents, {len(pool.shards)} shards")
     console.print(table)
-    console.print("CPU and memory are the leading process's. Requests to S3, by a proxy: " + asked)
+    console.print("CPU and memory are the leading process's.")
     for what, equal in same.items():
         console.print(f"{what}: {'the same' if equal else 'different'}")
     return 0 if all(same.values()) else 1
 
 
 @contextmanager
-def bucket(folder: Path) -> Iterator[tuple[int, Proxy]]:
-    """Run an S3 server, and point this process and its children to it, through a proxy that counts."""
+def bucket(folder: Path) -> Iterator[int]:
+    """Run an S3 server, and point this process and its children to it; yield its port."""
     (folder / "server").mkdir()
     with s3_server(folder / "server") as port, pytest.MonkeyPatch.context() as environment:
-        proxy = Proxy(port)
-        point_to(proxy.endpoint, environment)
-        try:
-            yield port, proxy
-        finally:
-            proxy.close()
+        point_to(f"http://{HOST}:{port}", environment)
+        yield port
 
 
 def files_of(pipeline: Pipeline) -> dict[str, str]:
