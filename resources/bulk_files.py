@@ -75,7 +75,7 @@ class BulkFiles(Protocol):
         """Return the finished files below a folder, by name; a listing costs less than a look at each."""
 
     def scratch(self, name: str) -> Path:
-        """Return a new local folder for what will be published under this name."""
+        """Return a new local path for the file, or the folder of files, to be published under this name."""
 
     def publish(self, new: Path, name: str) -> None:
         """Put a finished local file in its place, or, below a folder of this machine, a folder of files."""
@@ -139,20 +139,24 @@ class Folder:
     def scratch(self, name: str) -> Path:
         """As :meth:`BulkFiles.scratch`."""
         # Beside the kind's files, as a kind may have a disk of its own, and deeper than any view looks.
-        path = self._root / name.split("/")[0] / TEMPORARY / uuid.uuid4().hex
-        path.mkdir(parents=True, exist_ok=True)
+        folder = self._root / name.split("/")[0] / TEMPORARY
+        folder.mkdir(parents=True, exist_ok=True)
         (self._root / name).parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return folder / uuid.uuid4().hex
 
     def publish(self, new: Path, name: str) -> None:
         """As :meth:`BulkFiles.publish`."""
-        path, old = self._root / name, new.with_name("old")
+        path, old = self._root / name, new.with_name(f"{new.name}.old")
+        if not new.is_dir() or not path.exists():
+            os.replace(new, path)
+            return
+        os.replace(path, old)
         try:
-            if new.is_dir() and path.exists():
-                os.replace(path, old)
             os.replace(new, path)
         finally:
-            if old.exists() and not path.exists():
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
                 os.replace(old, path)
 
     def remove(self, name: str) -> None:
@@ -224,7 +228,11 @@ class Objects:
 
     def scratch(self, name: str) -> Path:
         """As :meth:`BulkFiles.scratch`."""
-        return Path(tempfile.mkdtemp(prefix="dsir-"))
+        file, path = tempfile.mkstemp(
+            prefix="dsir-"
+        )  # not a name alone: others must not read what is written
+        os.close(file)
+        return Path(path)
 
     def publish(self, new: Path, name: str) -> None:
         """As :meth:`BulkFiles.publish`."""

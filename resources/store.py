@@ -340,7 +340,7 @@ class Store:
         for scratch in folder.glob("*"):
             with contextlib.suppress(OSError):
                 if time.time() - scratch.stat().st_mtime > LEFTOVER_SECONDS:
-                    shutil.rmtree(scratch, ignore_errors=True)
+                    _discard(scratch)
 
     @contextlib.contextmanager
     def table_writer(self, name: str, kind: str, origin: Origin) -> Iterator[pq.ParquetWriter]:
@@ -449,8 +449,8 @@ def _publishing(files: BulkFiles, name: str) -> Iterator[Path]:
     scratch = None
     try:
         scratch = files.scratch(name)
-        yield scratch / "new"
-        files.publish(scratch / "new", name)
+        yield scratch
+        files.publish(scratch, name)
     except OSError as error:
         # The error of any other file that the body reads or writes names that file already.
         if error.errno is not None and str(error.filename or scratch or "").startswith(str(scratch or "")):
@@ -461,7 +461,16 @@ def _publishing(files: BulkFiles, name: str) -> Iterator[Path]:
         raise
     finally:
         if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _discard(scratch)
+
+
+def _discard(path: Path) -> None:
+    """Remove an unfinished file or folder, if it is there and this process may."""
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _sealed(path: Path) -> tuple[int, str]:

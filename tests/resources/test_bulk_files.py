@@ -20,7 +20,7 @@ def files(request, tmp_path, monkeypatch):
 
 
 def put(files, name: str, content: bytes) -> None:
-    new = files.scratch(name) / "new"
+    new = files.scratch(name)
     new.write_bytes(content)
     files.publish(new, name)
 
@@ -44,7 +44,7 @@ def test_a_file_is_found_by_name_once_it_is_published(files):
 
 def test_a_file_in_the_making_is_in_no_listing(files):
     scratch = files.scratch("features/a.arrow")
-    (scratch / "new").write_bytes(b"half")
+    scratch.write_bytes(b"half")
     assert files.listing("features") == {}
 
 

@@ -350,8 +350,8 @@ def full_disk(monkeypatch):
 
     def for_path(path: Path) -> None:
         scratch = path.parent / ".tmp" / ("0" * 32)
-        scratch.mkdir(parents=True)
-        os.symlink(FULL, scratch / "new")
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(FULL, scratch)
 
     return for_path
 
