@@ -29,13 +29,11 @@ from dsir_dagster.resources.table import Column, Table
 class MatchOptions(ResampleOptions):
     """Options of ``match``."""
 
-    objective: Literal["mean", "worst"] = pydantic.Field(
-        "mean",
-        description="With several targets: come close to their mixture, or to the target matched worst.",
-    )
-    smoothing: Annotated[Number, pydantic.Field(gt=0)] = pydantic.Field(
-        MatchingOptions.smoothing, description="Pseudo-counts a bucket of every distribution."
-    )
+    objective: Literal["mean", "worst"] = "mean"
+    """With several targets: come close to their mixture, or to the target that is `worst` off."""
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = MatchingOptions.smoothing
+    """Pseudo-counts per bucket in every distribution that the method compares; with more, the picks are more
+    diverse and closer in KL."""
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:

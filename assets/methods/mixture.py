@@ -33,12 +33,10 @@ LARGEST = 1 << 27
 class MixingOptions(MethodOptions):
     """Options of ``mixture``."""
 
-    sources: Annotated[int, pydantic.Field(gt=0)] | None = pydantic.Field(
-        None, description="Largest number of sources."
-    )
-    smoothing: Annotated[Number, pydantic.Field(gt=0)] = pydantic.Field(
-        MixtureOptions.smoothing, description="Pseudo-counts a bucket of the target and of every source."
-    )
+    sources: Annotated[int, pydantic.Field(gt=0)] | None = None
+    """Use at most this many sources."""
+    smoothing: Annotated[Number, pydantic.Field(gt=0)] = MixtureOptions.smoothing
+    """Pseudo-counts per bucket of the target and of every source."""
 
 
 @dataclass(frozen=True)

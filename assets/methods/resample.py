@@ -23,18 +23,12 @@ from dsir_dagster.resources.settings.types import Model, Number
 
 
 class SolvedTemperature(Model):
-    """The temperature at which the weights are as even as requested; give exactly one of the two.
-
-    Attributes
-    ----------
-    effective_sample_size : float
-        ``(Σw)² / Σw²`` of the eligible documents' weights, in documents.
-    acceptance : float
-        Mean weight over largest weight: the share that rejection sampling would accept.
-    """
+    """The temperature at which the weights are as even as requested; give exactly one of the two."""
 
     effective_sample_size: Annotated[Number, pydantic.Field(gt=1)] | None = None
+    """`(Σw)² / Σw²` of the eligible documents' weights, in documents."""
     acceptance: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
+    """Mean weight over largest weight: the share that rejection sampling would accept."""
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> "SolvedTemperature":
@@ -50,15 +44,11 @@ def _kind_of_temperature(value: object) -> str:
 class LengthOptions(MethodOptions):
     """Options of the methods that correct log weights for a document's length."""
 
-    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = pydantic.Field(
-        None,
-        description=(
-            "Correction for a document's length: the log weight (for `match`, a round's sum of ratios) unchanged, "
-            "divided by the number of n-grams, or by its square root; `poisson`: the log weight (for `match`, the "
-            "logarithm of the mean ratio) plus the log ratio of Poisson distributions of the number of tokens. "
-            "Default: none; for `match`, per_ngram."
-        ),
-    )
+    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = None
+    """Correction of the log weight for a document's length: `none`, `per_ngram`, `sqrt` (divided by the
+    n-grams, or by their square root), `poisson` (plus the log ratio of two Poisson distributions of the
+    number of tokens). Of `match`, of the sum of ratios that a round ranks by, with `per_ngram` as its
+    default; of the others `none`."""
 
 
 class ResampleOptions(LengthOptions):
@@ -71,13 +61,10 @@ class ResampleOptions(LengthOptions):
             pydantic.Discriminator(_kind_of_temperature),
         ]
         | None
-    ) = pydantic.Field(
-        None,
-        description=(
-            "What log weights are divided by before noise is added; default 1. For `match`, what the logarithms of "
-            "its rounds' mean ratios are divided by, solved on the first round; default: no noise in the rounds."
-        ),
-    )
+    ) = None
+    """What log weights are divided by before noise is added (default: 1): a number, or solved for
+    `{effective_sample_size: N}` or `{acceptance: p}`. Of `match`, what the logarithms of its rounds' mean
+    ratios are divided by, solved on the first round (default: no noise in the rounds)."""
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:

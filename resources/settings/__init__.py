@@ -68,14 +68,23 @@ class Settings(Model):
     """The whole configuration file."""
 
     raw: Annotated[list[RawSource], pydantic.Field(min_length=1)]
+    """The raw pool: one or more sources."""
     targets: Annotated[list[Target], pydantic.Field(min_length=1)]
+    """What the selections should be like."""
     features: FeatureSettings = FeatureSettings()
+    """How text becomes counts; a change counts everything again."""
     estimator: EstimatorSettings = EstimatorSettings()
+    """How the distributions of pool and targets are fitted."""
     selections: Annotated[list[Selection], pydantic.Field(min_length=1)]
+    """What to pick."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """How selections are measured."""
     compute: ComputeSettings = ComputeSettings()
+    """Where work is done."""
     store: StoreUri | None = None
+    """`s3://`, `gs://` or `abfs://`: where bulk files are instead of in `DSIR_HOME`."""
     refresh_cron: str = "0 2 * * *"
+    """When the schedule `nightly_refresh` runs, once switched on; UTC."""
 
     @pydantic.model_validator(mode="after")
     def _names(self) -> Settings:

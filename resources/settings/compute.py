@@ -13,18 +13,13 @@ from dsir_dagster.resources.settings.types import Model
 
 
 class ComputeSettings(Model):
-    """Where work is done; results are the same bytes wherever that is.
-
-    Attributes
-    ----------
-    engine : {"threads", "ray"}
-        Threads of this machine, or tasks of a Ray cluster (the extra `ray`).
-    address : str
-        Of the Ray cluster: ``auto`` for the one that this machine is part of, or ``host:port``.
-    cores : int, optional
-        Of the threads: how many; default all that the process may run on. Of Ray: what each task takes; default 1.
-    """
+    """Where work is done; results are the same bytes wherever that is."""
 
     engine: Literal["threads", "ray"] = "threads"
+    """`threads` of this machine, or `ray`: tasks of a Ray cluster (the extra `ray`). The outputs are the same
+    bytes."""
     address: Annotated[str, pydantic.Field(pattern=r"^(auto|[^\s:/@]+:\d+)$")] = "auto"
+    """The Ray cluster, which this machine is a node of: `auto`, or `host:port` if it is one of several."""
     cores: Annotated[int, pydantic.Field(gt=0)] | None = None
+    """Of threads: how many (default: all that the process may use). Of Ray: cores that each task takes
+    (default: 1)."""

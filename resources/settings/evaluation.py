@@ -20,64 +20,41 @@ RANDOM, TOP_K = "random", "top_k"
 
 
 class ProxySettings(Model):
-    """Small language models trained on each pick; needs PyTorch (the extra `paper`) and takes minutes.
-
-    Attributes
-    ----------
-    seeds : int
-        Models for each pick.
-    tokens : int
-        Tokens to train each on.
-    """
+    """Small language models trained on each pick; needs PyTorch (the extra `paper`) and takes minutes."""
 
     seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
+    """Models for each pick."""
     tokens: Annotated[int, pydantic.Field(gt=0)] = 250_000
+    """Tokens to train each on."""
 
 
 class DownstreamSettings(Model):
-    """Classifiers of labelled targets, on word vectors learned from each pick.
-
-    Attributes
-    ----------
-    label : str
-        Field of the targets' records that holds the label (a string or an integer).
-    seeds : int
-        Classifiers for each pick.
-    tokens : int
-        Tokens to learn word vectors from.
-    """
+    """Classifiers of labelled targets, on word vectors learned from each pick."""
 
     label: str
+    """Field of the targets' records that holds the label: a string or an integer."""
     seeds: Annotated[int, pydantic.Field(gt=0, le=100)] = 3
+    """Classifiers for each pick."""
     tokens: Annotated[int, pydantic.Field(gt=0)] = DownstreamOptions.tokens
+    """Tokens to learn the word vectors from."""
 
 
 class EvaluationSettings(Model):
-    """How selections are measured.
-
-    Attributes
-    ----------
-    compare : list of str
-        Methods to compare a selection with, at the same size, beside top_k and random.
-    random_seeds : int
-        Number of random selections of equal size to compare a selection with.
-    smoothing : float
-        Pseudo-count per bucket of every distribution in a KL divergence.
-    sample : int
-        N-grams of each pick, and of the held-out text, to read again and measure under a hash that selected nothing,
-        without a hash, and for distinct n-grams; 0 for none.
-    proxy : ProxySettings, optional
-        Train language models on the selection and on what it is compared with.
-    downstream : DownstreamSettings, optional
-        Train classifiers of targets that have labels and a holdout.
-    """
+    """How selections are measured."""
 
     compare: list[MethodName] = pydantic.Field(default_factory=list)
+    """Methods whose picks of the same size a selection is compared with, beside `top_k` and `random`."""
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
+    """Random selections to compare with."""
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = SMOOTHING
+    """Pseudo-count per bucket in every KL divergence."""
     sample: Annotated[int, pydantic.Field(ge=0)] = 200_000
+    """N-grams of each pick and of the held-out text that are read again and measured under another hash,
+    without a hash, and for distinct n-grams; 0 for none."""
     proxy: ProxySettings | None = None
+    """Train small language models on the picks (the extra `paper`; minutes)."""
     downstream: DownstreamSettings | None = None
+    """Train classifiers of targets with labels and a holdout, on word vectors learnt from the picks."""
 
     @pydantic.field_validator("compare")
     @classmethod

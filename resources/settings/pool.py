@@ -20,28 +20,22 @@ Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
 
 
 class Reader(Model):
-    """How the files of a source or a target are read.
-
-    Attributes
-    ----------
-    text : str or list of str
-        Field that holds the text: a name, a dotted path into nested records, or several of these, whose texts are
-        joined by newlines, as are the elements of a list. A path leads through objects, lists of objects and texts that
-        are JSON.
-    id : str, optional
-        Field that holds the document's id: a string, or a number or boolean, which becomes one. Without it, the id is
-        ``<shard>:<row>``; of a file in a group, with the key and the row that it has on its own.
-    max_quarantined : float
-        Share of the rows of a shard, or of the target, that may be quarantined before a run fails.
-    reader : str, optional
-        ``package.module:function``, called with the file's URI, yields Arrow record batches; looked for beside the
-        configuration first. Without it the file's suffix decides (:mod:`dsir_dagster.resources.corpus.files`).
-    """
+    """How the files of a source or a target are read."""
 
     text: Fields = "text"
+    """Field of the text: a name, a dotted path (`meta.body`), or a list of these, joined by a newline. A path
+    goes through objects, lists of objects (`messages.content`) and strings that hold JSON; the strings of a
+    list are joined by a newline."""
     id: str | None = None
+    """Field of the document's id: a string, number or boolean (`1.0` becomes `1`). A document without one, or
+    with a list, an object or NaN, is called `<shard>:<row>` (in a group, too, by the shard that its file
+    would be), and counted as `ids_replaced`."""
     max_quarantined: Annotated[Number, pydantic.Field(ge=0, le=1)] = 0.1
+    """Share of the rows (blank lines apart) of a shard, or of a target, that may be quarantined. Above it the
+    shard is still used, but the run's exit code is 1 and the check `few_rows_quarantined` warns."""
     reader: Annotated[str, pydantic.Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    """`package.module:function`: takes a URI, yields Arrow record batches; looked for beside the
+    configuration, then among installed packages. Without one, the suffix decides."""
     _folder: Path | None = pydantic.PrivateAttr(None)
 
     @property
@@ -55,41 +49,30 @@ class Reader(Model):
 
 
 class GroupSettings(Model):
-    """Files of a source as one shard (``resources/groups.py``).
-
-    Attributes
-    ----------
-    bytes : int
-        Wanted in a shard: a whole number, or text such as ``256 MB`` or ``1 GiB``.
-    """
+    """Files of a source as one shard (``resources/groups.py``)."""
 
     bytes: Annotated[pydantic.ByteSize, pydantic.Field(gt=0)]
+    """Size of a shard on average, and at most twice that, unless one file is larger: a number of bytes, or
+    text such as `256 MB` or `1 GiB`."""
 
 
 class RawSource(Reader):
-    """A set of files of the raw pool; each file is one shard, or each group of files.
-
-    Attributes
-    ----------
-    name : str
-        Name of the source; shard keys begin with it.
-    uri : str
-        Path or fsspec URI, with glob characters.
-    source : str, optional
-        Field that names the origin of a record (The Pile: ``meta.pile_set_name``). Without it the
-        origin is the name of the source.
-    chunk_words : int, optional
-        Cut every text into pieces of this many words (:mod:`dsir.chunking`); each piece is a document of its own with
-        the id ``<id of the record>#<number of the piece>``.
-    group : GroupSettings, optional
-        Make shards of many small files. Ids and picks are those of shards of one file each.
-    """
+    """A set of files of the raw pool; each file is one shard, or each group of files."""
 
     name: Name
+    """Name of the source; shard keys begin with it."""
     uri: Uri
+    """Path or URI with glob characters. Every file is one shard, unless `group` is set; files in `DSIR_HOME`
+    are ignored."""
     source: str | None = None
+    """Field that says where a record comes from (The Pile: `meta.pile_set_name`), for compositions and caps;
+    strings, numbers and booleans, as ids. `sources_replaced` counts those that fall back to the name of the
+    source."""
     chunk_words: Annotated[int, pydantic.Field(gt=0)] | None = None
+    """Cut every text into pieces of this many words between white space (the paper: 128), the last one
+    shorter; each piece is a document, called `<id>#<number>`. Takes one text field."""
     group: GroupSettings | None = None
+    """Make shards of many small files; ids and picks are the same as with a shard for every file."""
 
     @pydantic.model_validator(mode="after")
     def _one_field(self) -> RawSource:
@@ -102,31 +85,28 @@ class RawSource(Reader):
 
 
 class Target(Reader):
-    """A set of documents whose distribution a selection should have.
-
-    Attributes
-    ----------
-    name : str
-        Name of the target; a partition of ``target_counts``.
-    uri : str
-        Path or fsspec URI, with glob characters.
-    holdout : str, optional
-        Path or URI of documents of the same distribution that are never fitted on; evaluations measure against them.
-        Without it, they use the target itself and say so.
-    """
+    """A set of documents whose distribution a selection should have."""
 
     name: Name
+    """Name of the target; a partition of `target_counts`."""
     uri: Uri
+    """Path or URI with glob characters."""
     holdout: Uri | None = None
+    """Path or URI of documents of the same kind that are never fitted on; evaluations measure against them.
+    Without it, they measure against the target itself, and say so."""
 
 
 class FeatureSettings(Model):
     """Hashed n-grams; see :class:`dsir.features.FeatureSpec` for what each value means."""
 
     tokenizer: str = FeatureSpec.tokenizer
+    r"""`wordpunct` (`\w+|[^\w\s]+`), `whitespace`, or `package.module:function` from str to list of str."""
     ngrams: int = FeatureSpec.ngrams
+    """N-grams of order 1 to n."""
     buckets: int = FeatureSpec.buckets
+    """Hash buckets, up to 2^24."""
     hash: Hash = FeatureSpec.hash
+    """`fast`, or `sha256`: the published tool's buckets, bit for bit."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> FeatureSettings:
@@ -142,22 +122,19 @@ class FitSize(Model):
     """Fit the raw distribution on about this many n-grams, drawn by content hash."""
 
     ngrams: Annotated[int, pydantic.Field(gt=0)]
+    """Fit the pool's distribution on a sample of documents with about this many n-grams, drawn by content
+    hash."""
 
 
 class PinnedFit(Model):
-    """Fit the raw distribution once, on the shards counted so far, and keep it under a name.
-
-    Attributes
-    ----------
-    pinned : str
-        Name of this version of the raw distribution. A known name stands for its distribution; a new name fits a new
-        one.
-    max_drift : float
-        KL(pool‖pinned distribution) in nats above which the check `pool_has_not_drifted` warns.
-    """
+    """Fit the raw distribution once, on the shards counted so far, and keep it under a name."""
 
     pinned: Name
+    """Fit the pool's distribution once, on the shards counted so far, and keep it under this name; new shards
+    leave old weights fresh."""
     max_drift: Annotated[Number, pydantic.Field(gt=0)] = 0.02
+    """Nats that the pool may drift from the pinned distribution before the check `pool_has_not_drifted`
+    warns."""
 
 
 def _kind_of_fit(value: object) -> str:
@@ -176,18 +153,13 @@ Fit = Annotated[
 
 
 class EstimatorSettings(Model):
-    """How the two bag-of-n-grams distributions are fitted.
-
-    Attributes
-    ----------
-    target_smoothing : float
-        Laplace smoothing of the target distribution, in n-grams per bucket.
-    fit : "all", {ngrams: N} or {pinned: NAME}
-        N-grams of the pool to fit the raw distribution on.
-    """
+    """How the two bag-of-n-grams distributions are fitted."""
 
     target_smoothing: Annotated[Number, pydantic.Field(ge=0)] = 0.0
+    """Laplace smoothing of the target's distribution, in n-grams per bucket."""
     fit: Fit = "all"
+    """What the pool's distribution is fitted on: `all` counted shards, a sample (`{ngrams: N}`), or once and
+    for all (`{pinned: NAME}`)."""
 
     @property
     def pinned(self) -> str | None:

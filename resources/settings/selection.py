@@ -24,21 +24,15 @@ from dsir_dagster.resources.settings.types import ConfigError, Model, Name, Numb
 
 
 class Size(Model):
-    """Size of a selection: exactly one of the three.
-
-    Attributes
-    ----------
-    documents : int
-        Number of documents.
-    fraction : float
-        Share of the eligible documents, in (0, 1].
-    tokens : int
-        Budget of tokens; documents are taken in order of their keys until it is reached.
-    """
+    """Size of a selection: exactly one of the three."""
 
     documents: Annotated[int, pydantic.Field(gt=0)] | None = None
+    """Number of documents."""
     fraction: Annotated[Number, pydantic.Field(gt=0, le=1)] | None = None
+    """Share of the eligible documents, above 0 and at most 1."""
     tokens: Annotated[int, pydantic.Field(gt=0)] | None = None
+    """Budget of tokens, which is never exceeded: documents are taken in order of their keys while they fit.
+    """
 
     @pydantic.model_validator(mode="after")
     def _one(self) -> Size:
@@ -73,24 +67,16 @@ Bounds = Annotated[
 
 
 class Quality(Model):
-    """Bounds of the quality filter (:mod:`dsir.quality`); the paper's by default.
-
-    Attributes
-    ----------
-    words : [low, high]
-        Number of words.
-    most_frequent_word : [low, high]
-        Share of the words that the most frequent one takes.
-    informative_words : [low, high]
-        Share of the words that are neither English stopwords nor punctuation.
-    not_digits : [low, high]
-        Share of the words that are not a single digit.
-    """
+    """Bounds of the quality filter (:mod:`dsir.quality`); the paper's by default."""
 
     words: Bounds = PAPER["words"]
+    """Number of words."""
     most_frequent_word: Bounds = PAPER["most_frequent_word"]
+    """Share of the words that the most frequent one takes."""
     informative_words: Bounds = PAPER["informative_words"]
+    """Share of the words that are neither English stopwords nor punctuation."""
     not_digits: Bounds = PAPER["not_digits"]
+    """Share of the words that are not a single digit."""
 
 
 def _on_or_off(value: object) -> object:
@@ -115,53 +101,28 @@ class Selection(Model):
 
     A dump leaves out later options at their default, so a selection without them keeps the fingerprint that it had
     before they existed.
-
-    Attributes
-    ----------
-    name : str
-        Name of the selection; a partition of ``selections`` and ``evaluations``.
-    targets : list of str
-        Names of targets. Of several, each gets its share, and nothing is picked twice.
-    shares : list of float, optional
-        Share of each target, normalized to 1. Default: in proportion to the targets' n-grams, as in the reference.
-    method : str
-        One of those in ``assets/methods/``.
-    size : Size
-        Documents, fraction or tokens, for each epoch.
-    min_tokens : int
-        Documents with fewer tokens are not eligible.
-    quality : Quality, optional
-        Documents outside of these bounds are not eligible. In the file: ``true`` (the paper's bounds), ``false`` or a
-        mapping.
-    collapse_duplicates : bool
-        Of documents with equal texts, only the first by id, shard and row is eligible.
-    near_duplicates : float, optional
-        Of documents whose word 5-grams have at least this Jaccard similarity, only the best-ranked is picked. Needs the
-        extra `near-duplicates`.
-    source_caps : float or dict of str to float, optional
-        The largest share of the budget for each source, or for the named ones.
-    overlap : {"first", "best"}
-        Which of several targets gets a document: the first one listed (as in the reference), or the one that ranks it
-        best (so that their order does not matter).
-    epochs : int
-        Number of selections of this size, each drawn afresh.
-    seed : int
-        Seed of the noise.
-    output : {"jsonl", "jsonl.zst", "parquet", "none"}
-        Format of the chosen records; with none, only the picks are written, which name the records.
-    options : MethodOptions
-        Options of the method alone. In the file and in a dump, they stand beside the others.
     """
 
     name: Name
+    """Name of the selection; a partition of `selections` and `evaluations`."""
     targets: Annotated[list[str], pydantic.Field(min_length=1)]
+    """Names of one or more targets; with several, each gets its share and nothing is picked twice."""
     shares: list[Annotated[Number, pydantic.Field(gt=0)]] | None = None
+    """Share of each target. Default: in proportion to the targets' n-grams, as in the published tool."""
     method: MethodName = "resample"
+    """How documents are ranked."""
     size: Size
+    """How much to pick, for each epoch: exactly one of `documents`, `fraction` and `tokens`."""
     min_tokens: Annotated[int, pydantic.Field(ge=0)] = 100
+    """Shorter documents are not eligible."""
     quality: Annotated[Quality | None, pydantic.BeforeValidator(_on_or_off)] = None
+    """Documents outside the bounds of a quality filter are not eligible: `true` for the paper's bounds, or a
+    mapping with others, exclusive, `null` for none."""
     collapse_duplicates: bool = False
+    """Of documents with equal text, only the first by id is eligible."""
     near_duplicates: Annotated[Number, pydantic.Field(gt=0, lt=1)] | None = None
+    """Of documents whose word 5-grams have at least this Jaccard similarity (0.8 is usual), only the
+    best-ranked is picked, and the next in rank fill the budget (the extra `near-duplicates`)."""
     source_caps: (
         Annotated[
             Annotated[Share, pydantic.Tag("number")] | Annotated[dict[str, Share], pydantic.Tag("by source")],
@@ -169,10 +130,18 @@ class Selection(Model):
         ]
         | None
     ) = None
+    """Largest share of the budget for each source, or a mapping of sources to theirs."""
     overlap: Literal["first", "best"] = "first"
+    """A document that several targets want goes to the `first` listed, as in the published tool, or to the
+    one that ranks it `best`, whatever the order of targets."""
     epochs: Annotated[int, pydantic.Field(gt=0, le=1000)] = 1
+    """This many selections of this size, each drawn independently; the column and field `epoch` tell them
+    apart."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+    """Seed of the noise."""
     output: Literal["jsonl", "jsonl.zst", "parquet", "none"] = "jsonl"
+    """Format of the chosen records; or `none`: only `picks.parquet`, which names them, without reading the
+    pool's files again."""
     options: pydantic.SerializeAsAny[MethodOptions] = MethodOptions()
 
     @pydantic.model_validator(mode="before")
