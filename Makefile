@@ -28,12 +28,13 @@ BASE = .venv/.installed
 TEST = .venv/.installed-test
 PAPER = .venv/.installed-paper
 CLUSTER = .venv/.installed-cluster
+DOCS = .venv/.installed-docs
 CORPUS = .dsir/demo/packages/.installed
 # A .venv whose Python is gone is recreated.
-$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER) $(CLUSTER))
+$(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER) $(CLUSTER) $(DOCS))
 DEMO = --config demo/dsir.yaml
 
-.PHONY: help setup demo corpus dev test test-slow e2e e2e-cluster lint bench bench-backfill bench-refresh paper clean
+.PHONY: help setup demo corpus dev test test-slow e2e e2e-cluster lint docs bench bench-backfill bench-refresh paper clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -65,6 +66,11 @@ lint: $(TEST) ## style, format and types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+
+docs: $(DOCS) ## the documentation as a site, in docs/_build/index.html
+	@.venv/bin/python docs/configuration.py
+	@.venv/bin/sphinx-build -q -W --keep-going -b html docs docs/_build
+	@echo 'docs/_build/index.html'
 
 bench: $(TEST) corpus ## speed against the reference implementation
 	@.venv/bin/python -m benchmarks.throughput
@@ -107,6 +113,11 @@ $(CLUSTER): pyproject.toml constraints.txt | $(VENV)
 	@echo 'Installing Ray, an S3 server and the driver of PostgreSQL into .venv'
 	@$(INSTALL) -e '.[test,ray,object-server,postgres]' -c constraints.txt || $(FAILED)
 	@touch $@ $(TEST)
+
+$(DOCS): pyproject.toml constraints.txt | $(VENV)
+	@echo 'Installing the project and Sphinx into .venv (up to a minute)'
+	@$(INSTALL) -e '.[docs]' -c constraints.txt || $(FAILED)
+	@touch $(BASE) $@
 
 # uv picks the build of PyTorch without CUDA; pip takes what its index has.
 $(PAPER): pyproject.toml constraints.txt | $(VENV)
