@@ -27,7 +27,7 @@ Row = tuple[str, str, str]
 LINKS = {
     "group": "[many small files](operating.md#many-small-files)",
     "fit": "[a growing pool](operating.md#a-growing-pool)",
-    "quality": "[the quality filter](method.md#the-method-exactly)",
+    "quality": "[the quality filter](method.md#quality-filter)",
     "method": "[methods](method.md#methods)",
     "engine": "[a Ray cluster](cluster.md)",
     "store": "[bulk files in an object store](cluster.md#bulk-files-in-an-object-store)",
