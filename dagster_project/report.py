@@ -42,13 +42,13 @@ COLUMNS = (
     Column("selection"),
     Column("method"),
     Column("\ntokens", "number", 0),
-    Column("KL\nreduction", "number", 3),
-    Column("\n95 % interval", "range"),
-    Column("over random,\nother hash", "number", 3),
-    Column("\nnot hashed", "number", 3),
+    Column("KL\nreduction", "nats"),
+    Column("\n95% interval", "range"),
+    Column("over random,\nother hash", "nats"),
+    Column("\nnot hashed", "nats"),
     Column("distinct\nn-grams", "number", 0),
-    Column("same\npicks", "share", 0),
-    Column("effective\nsample size", "number", 1),
+    Column("same\npicks", "share"),
+    Column("effective\nsample size", "size"),
 )
 
 

@@ -204,7 +204,8 @@ def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
 
 
 INTERVALS = (
-    "Lines: 95 % intervals over held-out documents; for random picks, two standard deviations over seeds."
+    "Lines: 95% intervals over the target's documents that were measured on; for random picks, two standard "
+    "deviations over seeds."
 )
 
 

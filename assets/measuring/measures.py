@@ -17,6 +17,9 @@ every target, and one for the mean under the target ''.
                                     n-grams, over the selecting hash's buckets
 ``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
 ``over_random_unhashed`` * ±        the same sample, n-grams as they are
+``ahead`` * ±                       the selection's ``kl_reduction`` less the pick's, paired: both under the same
+                                    draws of the target's documents; of random picks, the mean over seeds
+``ahead_unhashed`` * ±              the same of ``over_random_unhashed``
 ``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
                                     with ``evaluation.proxy``
 ``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
@@ -223,10 +226,17 @@ def by_pick(values: Mapping[str, float]) -> dict[str, float]:
     return others | {RANDOM: float(np.mean(random))}
 
 
+#: What is also measured as the selection's lead over every other pick, and the name of that.
+AHEAD = {"kl_reduction": "ahead", "over_random_unhashed": "ahead_unhashed"}
+
+
 def compare(
     name: str, cross: CrossEntropies, picks: list[str], base: np.ndarray, target: str, metrics: Metrics
 ) -> None:
     """Add the KL reduction of every pick: the cross-entropy with the base, less that with the pick.
+
+    Some are also added as the selection's lead. Its interval is that of the difference: the two move together from one
+    holdout to another, so the intervals of two picks may overlap where their difference is certain.
 
     Parameters
     ----------
@@ -251,6 +261,15 @@ def compare(
     # With random picks as the base it is 0 up to rounding.
     metrics.add(name, RANDOM, round(random.mean(), 12) + 0.0, target)
     metrics.add(name, RANDOM, random.std(ddof=1), target, statistic="sd")
+    if name in AHEAD:
+        mine = picks.index("selection")
+        for pick in by_pick(dict.fromkeys(picks, 0.0)):
+            if pick != "selection":
+                theirs = [i for i, each in enumerate(picks) if each == pick or (pick == RANDOM and is_random(each))]
+                lead = reductions[mine] - reductions[theirs].mean()
+                of_draws = drawn[:, mine] - drawn[:, theirs].mean(axis=1)
+                # Between equal picks it is 0 up to rounding.
+                metrics.add_interval(AHEAD[name], pick, round(lead, 12) + 0.0, of_draws.round(12) + 0.0, target)
 
 
 def measure_buckets(
