@@ -78,6 +78,7 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
         console.print("No selection is materialized yet; `dsir run` does that.")
     for note in notes:
         console.print(note, style="yellow")
+    _print_verdicts(selections, console)
     if selections:
         _print_compositions(workspace, selections, console)
         _print_files(workspace, selections, console)
@@ -182,6 +183,24 @@ def _selection_rows(selection: dict, measured: list[dict]) -> Iterator[tuple[obj
             None if own else or_dash(row.get("agreement")),
             or_dash(selection["effective_sample_size"]) if own else None,
         )
+
+
+#: How a verdict's level looks.
+STYLES = {"good": "green", "caution": "yellow", "bad": "bold red"}
+
+
+def _print_verdicts(selections: list[dict], console: Terminal) -> None:
+    """Show what the numbers of each selection mean, in a sentence."""
+    rows = [
+        (row["selection"], Text(row["verdict_level"], STYLES[row["verdict_level"]]), row["verdict"])
+        for row in selections
+        if row["verdict"] is not None
+    ]
+    if rows:
+        console.print()
+        console.print("Verdicts", style="bold")
+        columns = [Column("selection"), Column("level"), Column("what the numbers mean; more in its report")]
+        console.print(grid(Table(columns, rows), gap=1))
 
 
 def _print_compositions(workspace: Workspace, selections: list[dict], console: Terminal) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from dsir_dagster.resources.borders import markdown, visible
 
 #: What a cell holds: a string, an int, a float (number, nats, size, signed, share), a value with both ends of its
-#: interval, the ends alone, a value with its spread. None is an empty cell. A kind has its number of digits, so that one
-#: number reads the same wherever it stands: nats have three, an effective sample size (size) and a share in % have one.
+#: interval, the ends alone, a value with its spread. None is an empty cell. A kind has its digits, so that a number
+#: reads the same wherever it stands: nats have three, an effective sample size (size) and a share in % have one.
 Kind = Literal["text", "whole", "number", "nats", "size", "signed", "share", "interval", "range", "spread"]
 DIGITS = {"share": 1, "size": 1}
 
@@ -52,14 +52,14 @@ class Column:
         if self.kind == "number" and self.digits is None:
             return f"{cell:,.4g}" if abs(cell) < 1000 else f"{cell:,.0f}", ""
         digits = DIGITS.get(self.kind, 3) if self.digits is None else self.digits
+        sign = "+" if self.kind == "signed" else ""
         if self.kind == "share":
             # What is short of all is not shown as all.
             return f"{min(cell, 1 - 10.0 ** -(digits + 2)) if cell < 1 else cell:.{digits}%}", ""
-        if self.kind in ("number", "nats", "size"):
-            return f"{cell:,.{digits}f}", ""
-        if self.kind == "signed":
-            return f"{cell:+,.{digits}f}", ""
-        first, *rest = (f"{each:.{digits}f}" for each in cell)
+        # `z`: what rounds to zero has no sign.
+        if self.kind in ("number", "nats", "size", "signed"):
+            return f"{cell:{sign}z,.{digits}f}", ""
+        first, *rest = (f"{each:z.{digits}f}" for each in cell)
         if self.kind == "interval":
             return first, " to ".join(rest)
         return f"{first} {'to' if self.kind == 'range' else '±'} {rest[0]}", ""

@@ -265,11 +265,15 @@ def compare(
         mine = picks.index("selection")
         for pick in by_pick(dict.fromkeys(picks, 0.0)):
             if pick != "selection":
-                theirs = [i for i, each in enumerate(picks) if each == pick or (pick == RANDOM and is_random(each))]
+                theirs = [
+                    i for i, each in enumerate(picks) if each == pick or (pick == RANDOM and is_random(each))
+                ]
                 lead = reductions[mine] - reductions[theirs].mean()
                 of_draws = drawn[:, mine] - drawn[:, theirs].mean(axis=1)
                 # Between equal picks it is 0 up to rounding.
-                metrics.add_interval(AHEAD[name], pick, round(lead, 12) + 0.0, of_draws.round(12) + 0.0, target)
+                metrics.add_interval(
+                    AHEAD[name], pick, round(lead, 12) + 0.0, of_draws.round(12) + 0.0, target
+                )
 
 
 def measure_buckets(

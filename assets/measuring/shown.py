@@ -130,16 +130,21 @@ def tables(
     def row(name: str) -> list[object]:
         return [
             selection.method if name == "selection" else labels[name],
-            *(metrics.bounds(metric, name) for metric in measured),
+            metrics.bounds(measured[0], name),
+            None if name == "selection" else metrics.bounds("ahead", name),
+            *(metrics.bounds(metric, name) for metric in measured[1:]),
             *(tuple(metrics.get(each, name, statistic=of) for of in ("value", "sd")) for each in models),
             *(metrics.get(each, name) for each in ("tokens", "mean_tokens", "distinct_ngrams")),
             None if name == "selection" else metrics.get("agreement", name),
         ]
 
-    over = ("over random", "over random, independent hash", "over random, not hashed")
+    over = ("over random, sample", "sample, independent hash", "sample, not hashed")
     columns = [
         Column("picks"),
-        *(Column(each, "interval") for each in ("KL reduction", *over[: len(measured) - 1])),
+        *(
+            Column(each, "interval")
+            for each in ("KL reduction", "selection ahead by", *over[: len(measured) - 1])
+        ),
         *(Column(MODELS[metric], "spread") for metric in models),
         Column("tokens", "number", 0),
         Column("mean length", "size"),

@@ -15,7 +15,13 @@ from dsir_dagster.resources.snapshot import Snapshot
 
 
 def add_report(
-    snapshot: Snapshot, selection: Selection, source: Output, output: Output, result: Result, metrics: Metrics, verdict: Verdict
+    snapshot: Snapshot,
+    selection: Selection,
+    source: Output,
+    output: Output,
+    result: Result,
+    metrics: Metrics,
+    verdict: Verdict,
 ) -> None:
     """Write the report of a selection, and add it to the result of its evaluation.
 

@@ -177,8 +177,7 @@ def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | N
 
     cells = [(name, *(cell(target, metric, pick) for pick in metrics.picks)) for name, target, metric in rows]
     columns = [
-        Column(pick.replace("_", "-"), "spread" if pick == RANDOM else "interval")
-        for pick in metrics.picks
+        Column(pick.replace("_", "-"), "spread" if pick == RANDOM else "interval") for pick in metrics.picks
     ]
     return Table([Column("nats"), *columns], cells)
 

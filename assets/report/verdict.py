@@ -1,13 +1,13 @@
 """What the numbers of an evaluation mean: a verdict in words.
 
-What belongs here: numbers in, sentences out, each with its level. What does not: the numbers (``assets/measuring/``), how
-a page or a terminal shows the sentences.
+What belongs here: numbers in, sentences out, each with its level. What does not: the numbers (``assets/measuring/``),
+how a page or a terminal shows the sentences.
 
 A difference of two picks is real if the 95% interval of the paired difference excludes 0; against random picks it must
 also exceed two standard deviations over seeds, as the check `kl_reduction_beats_random` requires.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -176,8 +176,8 @@ class Verdict:
 
 def numbers_of(
     selection: Selection,
-    made: dict[str, Any],
-    holdouts: dict[str, bool],
+    made: Mapping[str, Any],
+    holdouts: Mapping[str, bool],
     get: Callable[..., float | None],
     not_measured: Sequence[str] = (),
 ) -> Numbers:
@@ -186,9 +186,9 @@ def numbers_of(
     Parameters
     ----------
     selection : Selection
-    made : dict
+    made : mapping
         Metadata of the selection in the lineage.
-    holdouts : dict of str to bool
+    holdouts : mapping of str to bool
         By target: whether it has a holdout.
     get : callable
         From metric, pick, target, statistic to the number, None if it was not measured.
@@ -243,7 +243,7 @@ def judge(numbers: Numbers) -> Verdict:
     worse = [
         each
         for each in (numbers.mean, *numbers.targets)
-        if each.over_random and each.over_random.sign < 0 and numbers.method != RANDOM
+        if each.over_random and each.over_random.sign < 0 and _chosen(numbers)
     ]
     sentences = [
         *_beside_random(numbers),
@@ -252,7 +252,10 @@ def judge(numbers: Numbers) -> Verdict:
         _effective(numbers),
         _copies(numbers),
         *_leaks(numbers),
-        *(Sentence("caution", "Not measured", f"{each[0].upper()}{each[1:]}.") for each in numbers.not_measured),
+        *(
+            Sentence("caution", "Not measured", f"{each[0].upper()}{each[1:]}.")
+            for each in numbers.not_measured
+        ),
     ]
     banner = _banner(worse[0], numbers.method) if worse else ""
     warnings = [each.text.removesuffix(".") for each in sentences if each.level == "bad"]
@@ -271,6 +274,11 @@ def measured_on(targets: Sequence[OfTarget]) -> str:
     return f"held-out text of {_listed(held_out)} and the fitted text of {_listed(fitted)} (no holdout)"
 
 
+def _chosen(numbers: Numbers) -> bool:
+    """Whether a method had a choice, so that a comparison says something about it."""
+    return numbers.method != RANDOM and not _everything(numbers)
+
+
 def _everything(numbers: Numbers) -> bool:
     return numbers.documents >= numbers.eligible
 
@@ -282,7 +290,9 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
         text = "This selection is random: a baseline for others, not a choice for the target."
         return [Sentence("caution", about, text)]
     if _everything(numbers):
-        text = "Every eligible document was picked, so there was nothing to choose: any method picks the same."
+        text = (
+            "Every eligible document was picked, so there was nothing to choose: any method picks the same."
+        )
         return [Sentence("caution", about, text)]
     if found is None:
         return [Sentence("caution", about, "There are no random picks to compare with.")]
@@ -315,7 +325,7 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
 
 def _beside_top_k(numbers: Numbers) -> list[Sentence]:
     found, plain = numbers.mean.over_top_k, numbers.mean.plain_over_top_k
-    if found is None or numbers.method in (TOP_K, RANDOM) or _everything(numbers):
+    if found is None or numbers.method == TOP_K or not _chosen(numbers):
         return []
     same = ""
     if numbers.same_as_top_k is not None:
@@ -347,6 +357,12 @@ def _measured_on(numbers: Numbers) -> Sentence:
     return Sentence("caution", "Measured on", text)
 
 
+def _hardly_drawn(numbers: Numbers) -> bool:
+    least = min(each.effective_sample_size for each in numbers.targets)
+    by_weight = numbers.method == "resample" and numbers.plain_weights and _chosen(numbers)
+    return by_weight and least < FEW * numbers.documents
+
+
 def _effective(numbers: Numbers) -> Sentence:
     least = min(numbers.targets, key=lambda each: each.effective_sample_size)
     size = least.effective_sample_size
@@ -356,12 +372,14 @@ def _effective(numbers: Numbers) -> Sentence:
         f"{numbers.eligible:,} eligible documents"
     )
     about = "Effective sample size"
+    if _everything(numbers):
+        return Sentence("good", about, f"{text}; all were picked.")
     if numbers.method != "resample":
         return Sentence("good", about, f"{text}; `{numbers.method}` does not draw by weight.")
     if not numbers.plain_weights:
         text += ", before the temperature and the correction for length of this selection."
         return Sentence("good", about, text)
-    if size < FEW * numbers.documents:
+    if _hardly_drawn(numbers):
         text += (
             f": a few documents have nearly all of the weight, so drawing {numbers.documents:,} by weight is nearly "
             "the same as taking the largest (top-k). `match`, or a `temperature`, picks more widely."
@@ -403,7 +421,9 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
         text = f"{several(many, 'document')} of the pool {'is' if many == 1 else 'are'} in the holdout, none picked."
         sentences.append(Sentence("caution", "Leakage", text))
     if numbers.in_target:
-        text = f"{_picks(numbers.in_target, 'is', 'are')} in the target, word for word, and bring nothing new."
+        text = (
+            f"{_picks(numbers.in_target, 'is', 'are')} in the target, word for word, and bring nothing new."
+        )
         sentences.append(Sentence("caution", "Leakage", text))
     elif numbers.pool_in_target and not sentences:
         many = numbers.pool_in_target
@@ -429,12 +449,19 @@ def _summary(numbers: Numbers) -> str:
         if mean.over_top_k and numbers.method != TOP_K:
             how = {1: "better than top-k", 0: "as good as top-k", -1: "worse than top-k"}
             parts[0] += f", {how[mean.over_top_k.sign]}"
-    parts[0] += f", on {measured_on(numbers.targets)}"
-    parts += [
-        f"worse than random for {each.name}"
-        for each in numbers.targets
-        if len(numbers.targets) > 1 and numbers.method != RANDOM and each.over_random and each.over_random.sign < 0
-    ]
+            plain = mean.plain_over_top_k
+            if plain and plain.sign * mean.over_top_k.sign < 0:
+                parts[0] += f" ({'better' if plain.sign > 0 else 'worse'} on n-grams that are not hashed)"
+    if _chosen(numbers):
+        parts[0] += f", on {measured_on(numbers.targets)}"
+        parts += [
+            f"worse than random for {each.name}"
+            for each in numbers.targets
+            if len(numbers.targets) > 1 and each.over_random and each.over_random.sign < 0
+        ]
+    if _hardly_drawn(numbers):
+        size = min(each.effective_sample_size for each in numbers.targets)
+        parts.append(f"effective sample size {written(size, 'size')}, nearly top-k")
     if numbers.in_holdout:
         parts.append(f"{numbers.in_holdout:,} of it in the holdout")
     return "; ".join(parts)
