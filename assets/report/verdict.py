@@ -330,7 +330,7 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
     same = ""
     if numbers.same_as_top_k is not None:
         same = f"; {written(numbers.same_as_top_k, 'share')} of the documents are the same"
-    if found == Difference(0, 0, 0):
+    if max(abs(found.low), abs(found.high)) < 0.0005:  # all of it would read 0.000
         text = f"Top-k's picks score the same{same}."
     elif found.sign == 0:
         text = f"As good as top-k: the difference of {found.nats} may be chance{same}."
