@@ -73,12 +73,12 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
     _print_pool(pool, snapshot, console)
     selections, notes = _choose(snapshot)
     if selections:
+        _print_verdicts(selections, console)
         _print_selections(workspace, selections, console)
     else:
         console.print("No selection is materialized yet; `dsir run` does that.")
     for note in notes:
         console.print(note, style="yellow")
-    _print_verdicts(selections, console)
     if selections:
         _print_compositions(workspace, selections, console)
         _print_files(workspace, selections, console)
