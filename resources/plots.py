@@ -152,7 +152,7 @@ def log_weights(
         ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
     for ax in panels[shown:]:
         ax.set_axis_off()
-    note = "The outermost bars also hold the documents beyond them, at most 1 % at each end."
+    note = "The outermost bars also hold the documents beyond them, at most 1% at each end."
     return finished(figure, "Histogram of log weights", note, of_many("targets", shown, len(targets)))
 
 

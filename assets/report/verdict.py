@@ -349,7 +349,8 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
 
 def _measured_on(numbers: Numbers) -> Sentence:
     fitted = [each.name for each in numbers.targets if not each.held_out]
-    text = f"Measured on {measured_on(numbers.targets)}"
+    text = measured_on(numbers.targets)
+    text = text[0].upper() + text[1:]
     if not fitted:
         return Sentence("good", "Measured on", f"{text}, which the selection has not seen.")
     whose = "the figures are" if len(fitted) == len(numbers.targets) else f"{_listed(fitted)}'s figures are"

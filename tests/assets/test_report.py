@@ -135,7 +135,10 @@ def test_it_begins_with_a_verdict_from_the_numbers_of_the_catalog(ran_once):
     ) < page.tags.index("svg")
     before = page.text.split("How good it is")[0]
     assert f"Better than random picks by {nats}" in before and verdict[1:] in before
-    assert "Measured on held-out target text" in before and "effective sample size of" in before
+    assert (
+        "Held-out target text, which the selection has not seen" in before
+        and "effective sample size of" in before
+    )
     assert level == "caution" and ("class", f"verdict {level}") in page.attributes
     assert ("class", "banner") not in page.attributes
 
@@ -151,7 +154,7 @@ def test_one_number_has_one_form(ran_once):
         each for each in page.cells if each[0] == "same documents as the selection" and f"{share:.1%}" in each
     ]
     assert f"{size:,.1f} effective sample size" in page.text and f"sample size of {size:,.1f} of" in page.text
-    assert not re.search(r"\d %|-0\.0+\b", re.split("Documents With|How it was made", page.text)[0])
+    assert not re.search(r"\d %|-0\.0+\b", page.text.split("Documents With")[0].split("}")[-1])
 
 
 def test_a_selection_worse_than_random_has_a_banner(pipeline):
@@ -184,7 +187,7 @@ def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(
     pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
     assert pipeline.errors() == []
     text = page_of(pipeline).text
-    assert text.count("held-out text of medicine and the fitted text of law (no holdout)") == 3
+    assert text.lower().count("held-out text of medicine and the fitted text of law (no holdout)") == 3
     assert "law's figures are too good" in text
     assert "as many tokens as an epoch of the selection" in text and "ranking of the first epoch" in text
     assert "cut into pieces of 60 words; each piece counts as a document" in text
