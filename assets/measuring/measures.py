@@ -32,6 +32,8 @@ every target, and one for the mean under the target ''.
 ``p10_tokens``, ``p90_tokens``      quantiles of the length
 ``distinct_ngrams``                 different n-grams among 1,000 of the sample
 ``duplicates``                      documents whose content an earlier one has
+``near_copies``                     for ``selection``: share of up to 2,000 documents of the sample that nearly
+                                    repeat another of them (Jaccard similarity of word 5-grams from 0.8 on)
 ``in_target``, ``in_holdout`` *     documents whose content is in the target. Under the target '': in any
 ``share``                           for ``pool`` and ``selection``: share of each source
 ==================================  ==========================================================================
@@ -56,6 +58,7 @@ from dsir.evaluation import (
 )
 from dsir.features import featurize, hash_strings
 from dsir.importance import fit_threshold, log_weights
+from dsir.near_duplicates import near_copies
 from dsir.ngrams import Occurrences, number_ngrams
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
@@ -69,6 +72,8 @@ from dsir_dagster.resources.workspace import Workspace
 
 #: Buckets of the hash that selected nothing: XXH64 of the n-gram, modulo this.
 INDEPENDENT_BUCKETS = 40_009
+#: Documents that near-copies are looked for among, and the similarity from which on they are some.
+COMPARED, SIMILAR = 2_000, 0.8
 
 
 class Metrics:
@@ -315,6 +320,11 @@ def measure_sample(
     counted = {name: ngrams.distinct(each) for name, each in times.items()}
     for name, value in by_pick({name: 1000 * d / max(n, 1) for name, (d, n) in counted.items()}).items():
         metrics.add("distinct_ngrams", name, value)
+    # Those of the smallest hash, which do not depend on where a document lies.
+    mine = np.flatnonzero(times["selection"])
+    mine = mine[np.argsort(features.content_hash[mine], kind="stable")][:COMPARED]
+    copies = near_copies([texts[i] for i in mine], spec, SIMILAR)
+    metrics.add("near_copies", "selection", copies.mean())
     base = np.flatnonzero([is_random(pick) for pick in picks])
     for target, first, last in zip(targets, starts[:-1], starts[1:], strict=True):
         mine = np.arange(len(texts))

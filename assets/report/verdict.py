@@ -21,6 +21,8 @@ Level = Literal["good", "caution", "bad"]
 LEVELS: tuple[Level, ...] = ("good", "caution", "bad")
 #: Below this share of the picks, an effective sample size leaves the noise of `resample` next to no say.
 FEW = 0.1
+#: From this share of near-copies on, they are a caution.
+MANY = 0.01
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Numbers:
         Share of the documents that top-k picks too.
     duplicates : int
         Picked documents whose text another picked one has.
+    near_copies : float, optional
+        Share of a sample of the picked documents that nearly repeat another one of it; None without a sample.
     near_duplicates : float, optional
         The similarity from which on near-copies were passed over.
     in_target, in_holdout, pool_in_target, pool_in_holdout : int
@@ -120,6 +124,7 @@ class Numbers:
     targets: Sequence[OfTarget]
     same_as_top_k: float | None = None
     duplicates: int = 0
+    near_copies: float | None = None
     near_duplicates: float | None = None
     in_target: int = 0
     in_holdout: int = 0
@@ -229,6 +234,7 @@ def numbers_of(
         targets=[of_target(*each) for each in holdouts.items()],
         same_as_top_k=get("agreement", TOP_K, "", "value"),
         duplicates=count("duplicates"),
+        near_copies=get("near_copies", "selection", "", "value"),
         near_duplicates=selection.near_duplicates,
         in_target=count("in_target"),
         in_holdout=count("in_holdout"),
@@ -399,10 +405,20 @@ def _effective(numbers: Numbers) -> Sentence:
 def _copies(numbers: Numbers) -> Sentence:
     if numbers.near_duplicates is not None:
         near = f"Near-copies were left out, from a similarity of {numbers.near_duplicates:g} on."
+    elif numbers.near_copies is None:
+        near = "Near-copies were not looked for (`evaluation.sample: 0`)."
+    elif numbers.near_copies == 0:
+        near = "A sample has no near-copies."
     else:
-        near = "Near-copies were not looked for (`near_duplicates`)."
+        near = f"{written(numbers.near_copies, 'share')} of a sample nearly repeat another document of it; "
+        near += "`near_duplicates: 0.8` leaves such out."
+    many = numbers.near_duplicates is None and (numbers.near_copies or 0) >= MANY
     if not numbers.duplicates:
-        return Sentence("good", "Copies", f"No picked document repeats another word for word. {near}")
+        return Sentence(
+            "caution" if many else "good",
+            "Copies",
+            f"No picked document repeats another word for word. {near}",
+        )
     share = written(numbers.duplicates / max(numbers.documents, 1), "share")
     text = f"{_picks(numbers.duplicates, 'repeats', 'repeat')} the text of another word for word ({share}); "
     text += f"`collapse_duplicates: true` keeps one of each. {near}"

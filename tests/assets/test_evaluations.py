@@ -97,6 +97,7 @@ def test_every_metric_that_is_documented_is_there_and_no_other(measured):
     lengths = {(f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
     of_picks = {(name, pick) for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
     agreement = {("agreement", pick) for pick in ("match", "top_k", "random", "seed")}
+    of_picks.add(("near_copies", "selection"))
     assert values(measured, target="medicine").keys() == by_target | leaked
     assert values(measured).keys() == by_target | leaked | lengths | of_picks | agreement
 
@@ -138,6 +139,7 @@ def test_what_was_planted_is_found(measured):
     # All documents of the domain are picked: 40, those of the target and the holdout, and three copies.
     assert found["in_target", "selection"] == 3 and found["in_holdout", "selection"] == 2
     assert found["duplicates", "selection"] == 3
+    assert found["near_copies", "selection"] == pytest.approx(3 / 48)
     assert found["in_holdout", "random"] <= 2
     assert "2 picked documents are in the holdout" in metadata(measured)["note"]
     assert (
@@ -234,7 +236,9 @@ def test_without_a_sample_or_a_holdout(pipeline):
     pipeline.config["evaluation"] = {"sample": 0, "random_seeds": 2}
     assert pipeline.errors() == []
     found = values(pipeline)
-    assert not {"over_random", "distinct_ngrams"} & {metric for metric, *_ in found}
+    assert not {"over_random", "distinct_ngrams", "near_copies", "ahead_unhashed"} & {
+        metric for metric, *_ in found
+    }
     assert ("kl_reduction", "match") not in found
     assert found["kl_reduction", "selection"] > found["kl_reduction", "random"]
     assert found["in_holdout", "selection"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]

@@ -156,6 +156,10 @@ def test_copies():
         "12 picked documents repeat the text of another word for word (1.2%)"
     )
     assert "not looked for" in finding(PLAIN, "Copies")[1]
+    assert finding(replace(PLAIN, near_copies=0.0), "Copies")[1].endswith("A sample has no near-copies.")
+    for share, level in ((0.002, "good"), (0.031, "caution")):
+        found = finding(replace(PLAIN, near_copies=share), "Copies")
+        assert found[0] == level and f"{share:.1%} of a sample nearly repeat another document" in found[1]
     assert "from a similarity of 0.8 on" in finding(replace(PLAIN, near_duplicates=0.8), "Copies")[1]
 
 
