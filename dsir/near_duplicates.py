@@ -1,8 +1,8 @@
 """Near-duplicates: documents that share nearly all of their runs of five words with a better one.
 
-What belongs here: sketches of texts, which documents of a ranking are nearly the same as a better-ranked one, near-copies
-among a few texts. What does not: documents of equal text (``sql/duplicates.sql``), reading texts, what is picked instead
-(``assets/picking/near_duplicates.py``).
+What belongs here: sketches of texts, which documents of a ranking are nearly the same as a better-ranked one, and
+near-copies among a few texts. What does not: documents of equal text (``sql/duplicates.sql``), reading texts, what is
+picked instead (``assets/picking/near_duplicates.py``).
 
 Two documents are near-duplicates if the Jaccard similarity of their sets of word 5-grams is at least a threshold
 (Broder 1997; for language models: Lee et al., ACL 2022, section 4.2, who use 5-grams and 0.8). Candidate pairs are
