@@ -18,7 +18,8 @@ every target, and one for the mean under the target ''.
 ``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
 ``over_random_unhashed`` * ±        the same sample, n-grams as they are
 ``ahead`` * ±                       the selection's ``kl_reduction`` less the pick's, paired: both under the same
-                                    draws of the target's documents; of random picks, the mean over seeds
+                                    draws of the target's documents. Of random picks, the mean over seeds, whose
+                                    interval also covers what one of them differs from it
 ``ahead_unhashed`` * ±              the same of ``over_random_unhashed``
 ``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
                                     with ``evaluation.proxy``
@@ -241,7 +242,8 @@ def compare(
     """Add the KL reduction of every pick: the cross-entropy with the base, less that with the pick.
 
     Some are also added as the selection's lead. Its interval is that of the difference: the two move together from one
-    holdout to another, so the intervals of two picks may overlap where their difference is certain.
+    holdout to another, so the intervals of two picks may overlap where their difference is certain. Over random picks,
+    their spread over seeds comes on top, with the same draws for every target, since the picks are the same.
 
     Parameters
     ----------
@@ -275,6 +277,9 @@ def compare(
                 ]
                 lead = reductions[mine] - reductions[theirs].mean()
                 of_draws = drawn[:, mine] - drawn[:, theirs].mean(axis=1)
+                if pick == RANDOM:
+                    chance = np.random.default_rng(list(RANDOM.encode())).standard_normal(len(of_draws))
+                    of_draws = of_draws + random.std(ddof=1) * chance
                 # Between equal picks it is 0 up to rounding.
                 metrics.add_interval(
                     AHEAD[name], pick, round(lead, 12) + 0.0, of_draws.round(12) + 0.0, target

@@ -39,7 +39,7 @@ COLORS = {
 #: Width of a plot for a narrow window, in inches: on a phone its labels have the size of the captions.
 NARROW = 4.2
 #: What a verdict of each level amounts to.
-HEADINGS = {"good": "good", "caution": "usable, with cautions", "bad": "do not use it as it is"}
+HEADINGS = {"good": "good", "caution": "usable, with cautions", "bad": "do not rely on it as it is"}
 
 
 def svg(plot: plots.Plot) -> "Markup":

@@ -3,8 +3,7 @@
 What belongs here: numbers in, sentences out, each with its level. What does not: the numbers (``assets/measuring/``),
 how a page or a terminal shows the sentences.
 
-A difference of two picks is real if the 95% interval of the paired difference excludes 0; against random picks it must
-also exceed two standard deviations over seeds, as the check `kl_reduction_beats_random` requires.
+A difference of two picks is real if its 95% interval excludes 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ Level = Literal["good", "caution", "bad"]
 LEVELS: tuple[Level, ...] = ("good", "caution", "bad")
 #: Below this share of the picks, an effective sample size leaves the noise of `resample` next to no say.
 FEW = 0.1
-#: From this share of near-copies on, they are a caution.
+#: From this share on, near-copies are a caution, and documents of the holdout make the figures worthless.
 MANY = 0.01
 
 
@@ -32,21 +31,16 @@ class Difference:
     Attributes
     ----------
     value, low, high : float
-    chance : float
-        What the other pick varies by: two standard deviations over the seeds of random picks; 0 for others.
     """
 
     value: float
     low: float
     high: float
-    chance: float = 0.0
 
     @property
     def sign(self) -> int:
         """1 if the selection is better, -1 if it is worse, 0 if this cannot be told."""
-        if self.low > 0 and self.value > self.chance:
-            return 1
-        return -1 if self.high < 0 and self.value < -self.chance else 0
+        return int(self.low > 0) - int(self.high < 0)
 
     @property
     def nats(self) -> str:
@@ -201,12 +195,9 @@ def numbers_of(
         What was asked for and could not be measured, and why.
     """
 
-    def difference(metric: str, pick: str, target: str, view: str) -> Difference | None:
+    def difference(metric: str, pick: str, target: str) -> Difference | None:
         value, low, high = (get(metric, pick, target, each) for each in ("value", "low", "high"))
-        if value is None or low is None or high is None:
-            return None
-        chance = 2 * (get(view, RANDOM, target, "sd") or 0.0) if pick == RANDOM else 0.0
-        return Difference(value, low, high, chance)
+        return None if value is None or low is None or high is None else Difference(value, low, high)
 
     def of_target(name: str, held_out: bool) -> OfTarget:
         return OfTarget(
@@ -216,8 +207,8 @@ def numbers_of(
             get("kl_reduction", RANDOM, name, "value") or 0.0,
             get("effective_sample_size", "pool", name, "value") or 0.0,
             *(
-                difference(metric, pick, name, view)
-                for metric, view in (("ahead", "kl_reduction"), ("ahead_unhashed", "over_random_unhashed"))
+                difference(metric, pick, name)
+                for metric in ("ahead", "ahead_unhashed")
                 for pick in (RANDOM, TOP_K)
             ),
         )
@@ -264,7 +255,9 @@ def judge(numbers: Numbers) -> Verdict:
         ),
     ]
     banner = _banner(worse[0], numbers.method) if worse else ""
-    warnings = [each.text.removesuffix(".") for each in sentences if each.level == "bad"]
+    leaked = [each for each in sentences if each.about == "Leakage"] if numbers.in_holdout else []
+    told = [each for each in sentences if each.level == "bad" or each in leaked[:1]]
+    warnings = [each.text.removesuffix(".") for each in told]
     note = "; ".join([*warnings, *numbers.not_measured])
     return Verdict(_summary(numbers), sentences, measured_on(numbers.targets), banner, note)
 
@@ -432,7 +425,8 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
             f"{_picks(numbers.in_holdout, 'is', 'are')} in the holdout, word for word, which makes measures on it too "
             "good; take them out of the holdout or of the pool."
         )
-        sentences.append(Sentence("bad", "Leakage", text))
+        share = numbers.in_holdout / max(numbers.documents, 1)
+        sentences.append(Sentence("bad" if share >= MANY else "caution", "Leakage", text))
     elif numbers.pool_in_holdout:
         many = numbers.pool_in_holdout
         text = f"{several(many, 'document')} of the pool {'is' if many == 1 else 'are'} in the holdout, none picked."

@@ -156,6 +156,9 @@ def test_the_lead_over_another_pick_is_the_difference_with_an_interval_of_its_ow
             value, low, high = (found[lead, pick, *end] for end in ((), ("low",), ("high",)))
             assert value == pytest.approx(found[reduction, "selection"] - found[reduction, pick], abs=1e-9)
             assert low <= value <= high
+        # Two standard deviations over seeds at least: it covers chance too.
+        wide = found[lead, "random", "high"] - found[lead, "random", "low"]
+        assert wide > 3.5 * found[reduction, "random", "sd"]
     own = found["kl_reduction", "selection", "high"] - found["kl_reduction", "selection", "low"]
     paired = found["ahead", "top_k", "high"] - found["ahead", "top_k", "low"]
     assert paired < own  # both picks move with the holdout

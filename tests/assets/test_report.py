@@ -166,7 +166,7 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
     page = page_of(pipeline)
     assert ("class", "banner") in page.attributes and ("class", "verdict bad") in page.attributes
     assert page.text.index("Worse than random picks: a KL reduction of -") < page.text.index(
-        "Verdict: do not use it"
+        "Verdict: do not rely on it"
     )
     [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
     assert note.startswith("Worse than random picks by")

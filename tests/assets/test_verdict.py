@@ -7,9 +7,9 @@ import pytest
 from dsir_dagster.assets.report.verdict import Difference, Numbers, OfTarget, judge
 from dsir_dagster.resources.table import Column, written
 
-AHEAD = Difference(0.4, 0.35, 0.45, 0.01)
-BEHIND = Difference(-0.098, -0.11, -0.09, 0.01)
-UNKNOWN = Difference(0.005, -0.01, 0.02, 0.01)
+AHEAD = Difference(0.4, 0.35, 0.45)
+BEHIND = Difference(-0.098, -0.11, -0.09)
+UNKNOWN = Difference(0.005, -0.01, 0.02)
 MEDICINE = OfTarget("medicine", True, 0.385, -0.015, 3000.0, AHEAD, UNKNOWN, AHEAD, UNKNOWN)
 LAW = replace(MEDICINE, name="law")
 PLAIN = Numbers("resample", True, 1000, 30_000, replace(MEDICINE, name=""), [MEDICINE], 0.996)
@@ -51,13 +51,8 @@ def test_worse_than_random_is_said_first_and_last():
     assert matched.banner and "method: match" not in matched.banner
 
 
-@pytest.mark.parametrize(
-    "difference",
-    [UNKNOWN, Difference(0.005, 0.004, 0.006, 0.01), Difference(-0.005, -0.006, -0.004, 0.01)],
-    ids=["interval around 0", "no more than seeds vary", "no less than seeds vary"],
-)
-def test_a_difference_that_may_be_chance_is_no_better_than_random(difference):
-    numbers = of_mean(over_random=difference, plain_over_random=None)
+def test_a_difference_that_may_be_chance_is_no_better_than_random():
+    numbers = of_mean(over_random=UNKNOWN, plain_over_random=None)
     level, text = finding(numbers, "Random picks")
     assert level == "caution" and text.startswith("No better than random picks") and "may be chance" in text
     assert judge(numbers).level == "caution" and not judge(numbers).banner
@@ -166,8 +161,8 @@ def test_copies():
 @pytest.mark.parametrize(
     ("leaked", "level", "says"),
     [
-        ({"in_holdout": 2, "pool_in_holdout": 2}, "bad", "2 picked documents are in the holdout"),
-        ({"in_holdout": 1}, "bad", "1 picked document is in the holdout"),
+        ({"in_holdout": 20, "pool_in_holdout": 20}, "bad", "20 picked documents are in the holdout"),
+        ({"in_holdout": 1}, "caution", "1 picked document is in the holdout"),
         ({"pool_in_holdout": 3}, "caution", "3 documents of the pool are in the holdout, none picked"),
         (
             {"in_target": 3, "pool_in_target": 3},
@@ -182,8 +177,8 @@ def test_leaks(leaked, level, says):
     numbers = replace(PLAIN, **leaked)
     found = finding(numbers, "Leakage")
     assert found[0] == level and says in found[1]
-    assert (says in judge(numbers).note) == (level == "bad")
-    assert ("in the holdout" in judge(numbers).summary) == (level == "bad")
+    assert (says in judge(numbers).note) == ("in_holdout" in leaked)
+    assert ("in the holdout" in judge(numbers).summary) == ("in_holdout" in leaked)
 
 
 def test_nothing_is_chosen_where_everything_fits_or_chance_decides():
