@@ -35,10 +35,11 @@ from dsir_dagster.assets.measuring.measures import (
     measure_sample,
     read_target,
 )
-from dsir_dagster.assets.measuring.shown import metadata, tables
+from dsir_dagster.assets.measuring.shown import metadata, not_measured, tables
 from dsir_dagster.assets.measuring.trained import TEST_TOKENS, downstream_f1, proxy_losses
 from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
+from dsir_dagster.assets.report.verdict import Verdict, judge, numbers_of
 from dsir_dagster.assets.selections import output_of as selection_output
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
@@ -66,8 +67,8 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
     selection, source = current_selection(snapshot.plan, name)
 
     def compute(worker: Worker, output: Output, tell: Tell) -> Result:
-        result, metrics = evaluate(snapshot, selection, source)
-        add_report(snapshot, selection, source, output, result, metrics)
+        result, metrics, verdict = evaluate(snapshot, selection, source)
+        add_report(snapshot, selection, source, output, result, metrics, verdict)
         return result
 
     yield from bring_up_to_date(
@@ -109,8 +110,8 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     return selection, output
 
 
-def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[Result, Metrics]:
-    """Measure a selection, and picks of the same size by other methods; return the numbers too."""
+def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[Result, Metrics, Verdict]:
+    """Measure a selection, and picks of the same size by other methods; return the numbers and the verdict too."""
     settings = snapshot.settings.evaluation
     name = snapshot.store.picks(selection.name, source.fingerprint)
     table = snapshot.store.read_table(name, source.origin)
@@ -139,14 +140,17 @@ def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[
     measure_contents(picks, pool, targets, metrics)
     composition = measure_composition(table["source"], pool, metrics)
     names = [*filterfalse(is_random, picks), RANDOM]
+    missing = not_measured(snapshot, selection, picks, metrics)
+    holdouts = {each.name: each.target.holdout is not None for each in targets}
+    verdict = judge(numbers_of(selection, source.made.metadata, holdouts, metrics.get, missing))
     result = Result(
         rows=len(metrics.rows),
         files={},
-        metadata=metadata(snapshot, source, selection, picks, sampled, metrics),
+        metadata=metadata(snapshot, source, picks, sampled, metrics, verdict),
         tables=tables(selection, targets, names, composition, metrics),
         metrics=metrics.rows,
     )
-    return result, metrics
+    return result, metrics, verdict
 
 
 def measure_on_targets(
@@ -189,7 +193,7 @@ def output_of(plan: Plan, selection: Output) -> Output:
 
 EVALUATIONS = Asset(
     name="evaluations",
-    version="4",
+    version="5",
     description=(
         "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
         "same under an independent hash and without hashing; effective sample size, agreement with top-k and with "

@@ -27,6 +27,7 @@ from rich.live import Live
 from dsir.compilation import warm_up
 from dsir_dagster.assets.materialize import first_of
 from dsir_dagster.changes import print_changes
+from dsir_dagster.comparison import print_comparison
 from dsir_dagster.definitions import DEFAULT_CONFIG, DEFAULT_HOME
 from dsir_dagster.doctor import examine
 from dsir_dagster.doctor.printing import print_doctor
@@ -114,6 +115,15 @@ def main(arguments: list[str] | None = None) -> int:
                 "--rebuild",
                 action="store_true",
                 help="first rebuild the catalog from its last copy and the outputs' lineage files",
+            )
+        if name == "report":
+            command.add_argument(
+                "--html",
+                type=Path,
+                nargs="?",
+                const=Path(),
+                metavar="PATH",
+                help="write a page that compares all selections of the home (default: report.html in it)",
             )
         if name == "status":
             command.add_argument("--all", action="store_true", help="list the fresh partitions too")
@@ -381,6 +391,9 @@ def prune(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Show what was read, each selection beside the pool, and how to go on."""
+    """Show what was read, each selection beside the pool, and how to go on; or write a page about it."""
+    if options.html is not None:
+        print_comparison(Workspace(options.config, options.home), options.html, out)
+        return 0
     print_report(Workspace(options.config, options.home), out)
     return 0

@@ -42,13 +42,13 @@ COLUMNS = (
     Column("selection"),
     Column("method"),
     Column("\ntokens", "number", 0),
-    Column("KL\nreduction", "number", 3),
-    Column("\n95 % interval", "range"),
-    Column("over random,\nother hash", "number", 3),
-    Column("\nnot hashed", "number", 3),
+    Column("KL\nreduction", "nats"),
+    Column("\n95% interval", "range"),
+    Column("over random,\nother hash", "nats"),
+    Column("\nnot hashed", "nats"),
     Column("distinct\nn-grams", "number", 0),
-    Column("same\npicks", "share", 0),
-    Column("effective\nsample size", "number", 1),
+    Column("same\npicks", "share"),
+    Column("effective\nsample size", "size"),
 )
 
 
@@ -73,6 +73,7 @@ def print_report(workspace: Workspace, console: Terminal) -> None:
     _print_pool(pool, snapshot, console)
     selections, notes = _choose(snapshot)
     if selections:
+        _print_verdicts(selections, console)
         _print_selections(workspace, selections, console)
     else:
         console.print("No selection is materialized yet; `dsir run` does that.")
@@ -182,6 +183,24 @@ def _selection_rows(selection: dict, measured: list[dict]) -> Iterator[tuple[obj
             None if own else or_dash(row.get("agreement")),
             or_dash(selection["effective_sample_size"]) if own else None,
         )
+
+
+#: How a verdict's level looks.
+STYLES = {"good": "green", "caution": "yellow", "bad": "bold red"}
+
+
+def _print_verdicts(selections: list[dict], console: Terminal) -> None:
+    """Show what the numbers of each selection mean, in a sentence."""
+    rows = [
+        (row["selection"], Text(row["verdict_level"], STYLES[row["verdict_level"]]), row["verdict"])
+        for row in selections
+        if row["verdict"] is not None
+    ]
+    if rows:
+        console.print()
+        console.print("Verdicts", style="bold")
+        columns = [Column("selection"), Column("level"), Column("what the numbers mean; more in its report")]
+        console.print(grid(Table(columns, rows), gap=1))
 
 
 def _print_compositions(workspace: Workspace, selections: list[dict], console: Terminal) -> None:

@@ -1,8 +1,8 @@
 """Near-duplicates: documents that share nearly all of their runs of five words with a better one.
 
-What belongs here: sketches of texts, and which documents of a ranking are nearly the same as a better-ranked one. What
-does not: documents of equal text (``sql/duplicates.sql``), reading texts, what is picked instead
-(``assets/picking/near_duplicates.py``).
+What belongs here: sketches of texts, which documents of a ranking are nearly the same as a better-ranked one, and
+near-copies among a few texts. What does not: documents of equal text (``sql/duplicates.sql``), reading texts, what is
+picked instead (``assets/picking/near_duplicates.py``).
 
 Two documents are near-duplicates if the Jaccard similarity of their sets of word 5-grams is at least a threshold
 (Broder 1997; for language models: Lee et al., ACL 2022, section 4.2, who use 5-grams and 0.8). Candidate pairs are
@@ -123,6 +123,43 @@ def jaccard(a: np.ndarray, b: np.ndarray) -> float:
     """Return the Jaccard similarity of two sets of distinct hashes: the size of the intersection over the union's."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
+
+
+def near_copies(texts: Sequence[str], spec: FeatureSpec, threshold: float) -> np.ndarray:
+    """Find the texts that are nearly the same as an earlier one, by comparing every pair; needs no library.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        A few thousand at most: texts that share n-grams take 12 bytes of memory a pair.
+    spec : FeatureSpec
+        Its tokenizer is used.
+    threshold : float
+        The smallest Jaccard similarity of near-copies, in (0, 1].
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+
+    Examples
+    --------
+    >>> near_copies(["a b c d e f g h", "a b c d e f g h", "h g f e d c b a"], FeatureSpec(), 0.8).tolist()
+    [False, True, False]
+    """
+    from scipy.sparse import csr_array, tril
+
+    if not len(texts):
+        return np.zeros(0, dtype=bool)
+    sets = _ngrams(texts, spec)
+    sizes = np.array([len(each) for each in sets])
+    _, column = np.unique(np.concatenate(sets), return_inverse=True)
+    row = np.repeat(np.arange(len(sets)), sizes)
+    member = csr_array((np.ones(len(row), np.int32), (row, column)))
+    shared = tril(member @ member.T, k=-1).tocoo()
+    similar = shared.data >= threshold * (sizes[shared.row] + sizes[shared.col] - shared.data)
+    found = np.zeros(len(sets), dtype=bool)
+    found[shared.row[similar]] = True
+    return found
 
 
 def near_duplicates(sketches: Sketches, threshold: float) -> np.ndarray:

@@ -152,7 +152,7 @@ def log_weights(
         ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
     for ax in panels[shown:]:
         ax.set_axis_off()
-    note = "The outermost bars also hold the documents beyond them, at most 1 % at each end."
+    note = "The outermost bars also hold the documents beyond them, at most 1% at each end."
     return finished(figure, "Histogram of log weights", note, of_many("targets", shown, len(targets)))
 
 
@@ -204,7 +204,8 @@ def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
 
 
 INTERVALS = (
-    "Lines: 95 % intervals over held-out documents; for random picks, two standard deviations over seeds."
+    "Lines: 95% intervals over the target's documents that were measured on; for random picks, two standard "
+    "deviations over seeds."
 )
 
 

@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 from dsir_dagster.resources.borders import markdown, visible
 
-#: What a cell holds: a string, an int, a float (number, signed, share), a value with both ends of its interval,
-#: the ends alone, a value with its spread. None is an empty cell.
-Kind = Literal["text", "whole", "number", "signed", "share", "interval", "range", "spread"]
+#: What a cell holds: a string, an int, a float (number, nats, size, signed, share), a value with both ends of its
+#: interval, the ends alone, a value with its spread. None is an empty cell. A kind has its digits, so that a number
+#: reads the same wherever it stands: nats have three, an effective sample size (size) and a share in % have one.
+Kind = Literal["text", "whole", "number", "nats", "size", "signed", "share", "interval", "range", "spread"]
+DIGITS = {"share": 1, "size": 1}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Column:
     kind : Kind
         Of its values.
     digits : int, optional
-        After the decimal point. Default: four significant digits for a number, one for a share, three otherwise.
+        After the decimal point. Default: that of the kind; for a number, four significant ones.
     """
 
     name: str
@@ -47,15 +49,17 @@ class Column:
             return visible(str(cell)), ""
         if self.kind == "whole":
             return f"{cell:,}", ""
-        if self.kind == "share":
-            return f"{cell:.{1 if self.digits is None else self.digits}%}", ""
-        if self.kind == "number":
-            if self.digits is not None:
-                return f"{cell:,.{self.digits}f}", ""
+        if self.kind == "number" and self.digits is None:
             return f"{cell:,.4g}" if abs(cell) < 1000 else f"{cell:,.0f}", ""
-        if self.kind == "signed":
-            return f"{cell:+,.{3 if self.digits is None else self.digits}f}", ""
-        first, *rest = (f"{each:.{3 if self.digits is None else self.digits}f}" for each in cell)
+        digits = DIGITS.get(self.kind, 3) if self.digits is None else self.digits
+        sign = "+" if self.kind == "signed" else ""
+        if self.kind == "share":
+            # What is short of all is not shown as all.
+            return f"{min(cell, 1 - 10.0 ** -(digits + 2)) if cell < 1 else cell:.{digits}%}", ""
+        # `z`: what rounds to zero has no sign.
+        if self.kind in ("number", "nats", "size", "signed"):
+            return f"{cell:{sign}z,.{digits}f}", ""
+        first, *rest = (f"{each:z.{digits}f}" for each in cell)
         if self.kind == "interval":
             return first, " to ".join(rest)
         return f"{first} {'to' if self.kind == 'range' else '±'} {rest[0]}", ""
@@ -64,6 +68,17 @@ class Column:
         """Write a cell on one line, without escaping."""
         value, interval = self.parts(cell)
         return f"{value} ({interval})" if interval else value
+
+
+def written(cell: Any, kind: Kind) -> str:
+    """Write a number in a sentence as in a table.
+
+    Examples
+    --------
+    >>> written(0.3551, "nats"), written(0.9996, "share"), written(1.04, "size"), written((0.1, 0.2), "range")
+    ('0.355', '99.9%', '1.0', '0.100 to 0.200')
+    """
+    return Column("", kind).text(cell)
 
 
 @dataclass(frozen=True)

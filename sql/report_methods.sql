@@ -11,7 +11,11 @@ SELECT
     max(e.value) FILTER (e.metric = 'over_random_independent_hash' AND e.statistic = 'value') AS independent_hash,
     max(e.value) FILTER (e.metric = 'over_random_unhashed' AND e.statistic = 'value')       AS unhashed,
     max(e.value) FILTER (e.metric = 'distinct_ngrams')                                      AS distinct_ngrams,
-    max(e.value) FILTER (e.metric = 'agreement')                                            AS agreement
+    max(e.value) FILTER (e.metric = 'agreement')                                            AS agreement,
+    -- How far the selection is ahead of this pick.
+    max(e.value) FILTER (e.metric = 'ahead' AND e.statistic = 'value')                      AS ahead,
+    max(e.value) FILTER (e.metric = 'ahead' AND e.statistic = 'low')                        AS ahead_low,
+    max(e.value) FILTER (e.metric = 'ahead' AND e.statistic = 'high')                       AS ahead_high
 FROM evaluations AS e
 JOIN (SELECT unnest($selections) AS selection, unnest($versions) AS version) AS a
   ON a.selection = e.selection AND a.version = e.version

@@ -15,7 +15,9 @@ WITH asked AS (
     JOIN latest AS l ON l.asset = 'selections' AND l.partition = a.selection
     LEFT JOIN wanted AS w ON w.partition = a.selection
 ), reports AS (
-    SELECT l.partition AS selection, l.metadata->>'selection_version' AS version, l.metadata->>'report' AS report
+    SELECT l.partition AS selection, l.metadata->>'selection_version' AS version, l.metadata->>'report' AS report,
+           l.metadata->>'verdict' AS verdict, l.metadata->>'verdict_level' AS verdict_level,
+           l.metadata->>'measured_on' AS measured_on
     FROM lineage AS l
     WHERE l.asset = 'evaluations' AND l.pruned_at IS NULL
     QUALIFY row_number() OVER (PARTITION BY selection, version ORDER BY l.sequence DESC) = 1
@@ -27,6 +29,7 @@ SELECT
     (s.metadata->>'tokens')::BIGINT        AS tokens,
     getvariable('dsir_home') || '/' || (s.metadata->>'folder')  AS folder,
     $home || '/' || r.report                                   AS report,
+    r.verdict, r.verdict_level, r.measured_on,
     (s.metadata->'launchpad') IS NOT NULL  AS overridden,
     s.inputs['configuration']              AS configuration,
     map_keys(s.inputs)                     AS inputs,

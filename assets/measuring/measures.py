@@ -17,6 +17,10 @@ every target, and one for the mean under the target ''.
                                     n-grams, over the selecting hash's buckets
 ``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
 ``over_random_unhashed`` * ±        the same sample, n-grams as they are
+``ahead`` * ±                       the selection's ``kl_reduction`` less the pick's, paired: both under the same
+                                    draws of the target's documents. Of random picks, the mean over seeds, whose
+                                    interval also covers what one of them differs from it
+``ahead_unhashed`` * ±              the same of ``over_random_unhashed``
 ``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
                                     with ``evaluation.proxy``
 ``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
@@ -29,6 +33,8 @@ every target, and one for the mean under the target ''.
 ``p10_tokens``, ``p90_tokens``      quantiles of the length
 ``distinct_ngrams``                 different n-grams among 1,000 of the sample
 ``duplicates``                      documents whose content an earlier one has
+``near_copies``                     for ``selection``: share of up to 2,000 documents of the sample that nearly
+                                    repeat another of them (Jaccard similarity of word 5-grams from 0.8 on)
 ``in_target``, ``in_holdout`` *     documents whose content is in the target. Under the target '': in any
 ``share``                           for ``pool`` and ``selection``: share of each source
 ==================================  ==========================================================================
@@ -53,6 +59,7 @@ from dsir.evaluation import (
 )
 from dsir.features import featurize, hash_strings
 from dsir.importance import fit_threshold, log_weights
+from dsir.near_duplicates import near_copies
 from dsir.ngrams import Occurrences, number_ngrams
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
@@ -66,6 +73,8 @@ from dsir_dagster.resources.workspace import Workspace
 
 #: Buckets of the hash that selected nothing: XXH64 of the n-gram, modulo this.
 INDEPENDENT_BUCKETS = 40_009
+#: Documents that near-copies are looked for among, and the similarity from which on they are some.
+COMPARED, SIMILAR = 2_000, 0.8
 
 
 class Metrics:
@@ -223,10 +232,18 @@ def by_pick(values: Mapping[str, float]) -> dict[str, float]:
     return others | {RANDOM: float(np.mean(random))}
 
 
+#: What is also measured as the selection's lead over every other pick, and the name of that.
+AHEAD = {"kl_reduction": "ahead", "over_random_unhashed": "ahead_unhashed"}
+
+
 def compare(
     name: str, cross: CrossEntropies, picks: list[str], base: np.ndarray, target: str, metrics: Metrics
 ) -> None:
     """Add the KL reduction of every pick: the cross-entropy with the base, less that with the pick.
+
+    Some are also added as the selection's lead. Its interval is that of the difference: the two move together from one
+    holdout to another, so the intervals of two picks may overlap where their difference is certain. Over random picks,
+    their spread over seeds comes on top, with the same draws for every target, since the picks are the same.
 
     Parameters
     ----------
@@ -251,6 +268,22 @@ def compare(
     # With random picks as the base it is 0 up to rounding.
     metrics.add(name, RANDOM, round(random.mean(), 12) + 0.0, target)
     metrics.add(name, RANDOM, random.std(ddof=1), target, statistic="sd")
+    if name in AHEAD:
+        mine = picks.index("selection")
+        for pick in by_pick(dict.fromkeys(picks, 0.0)):
+            if pick != "selection":
+                theirs = [
+                    i for i, each in enumerate(picks) if each == pick or (pick == RANDOM and is_random(each))
+                ]
+                lead = reductions[mine] - reductions[theirs].mean()
+                of_draws = drawn[:, mine] - drawn[:, theirs].mean(axis=1)
+                if pick == RANDOM:
+                    chance = np.random.default_rng(list(RANDOM.encode())).standard_normal(len(of_draws))
+                    of_draws = of_draws + random.std(ddof=1) * chance
+                # Between equal picks it is 0 up to rounding.
+                metrics.add_interval(
+                    AHEAD[name], pick, round(lead, 12) + 0.0, of_draws.round(12) + 0.0, target
+                )
 
 
 def measure_buckets(
@@ -292,6 +325,11 @@ def measure_sample(
     counted = {name: ngrams.distinct(each) for name, each in times.items()}
     for name, value in by_pick({name: 1000 * d / max(n, 1) for name, (d, n) in counted.items()}).items():
         metrics.add("distinct_ngrams", name, value)
+    # Those of the smallest hash, which do not depend on where a document lies.
+    mine = np.flatnonzero(times["selection"])
+    mine = mine[np.argsort(features.content_hash[mine], kind="stable")][:COMPARED]
+    copies = near_copies([texts[i] for i in mine], spec, SIMILAR)
+    metrics.add("near_copies", "selection", copies.mean())
     base = np.flatnonzero([is_random(pick) for pick in picks])
     for target, first, last in zip(targets, starts[:-1], starts[1:], strict=True):
         mine = np.arange(len(texts))

@@ -6,6 +6,7 @@ What belongs here: which numbers are shown singly, notes on them, tables and plo
 
 from dsir_dagster.assets.measuring.baselines import Pick, other_methods
 from dsir_dagster.assets.measuring.measures import Metrics, TargetTexts
+from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import Selection
@@ -56,32 +57,19 @@ COUNTED = ("tokens", "duplicates", "in_target", "in_holdout")
 def metadata(
     snapshot: Snapshot,
     source: Output,
-    selection: Selection,
     picks: dict[str, Pick],
     ngrams: int,
     metrics: Metrics,
+    verdict: Verdict,
 ) -> dict[str, int | float | str]:
-    """Return the numbers that Dagster and the lineage show, with a note on anything noteworthy."""
+    """Return the verdict and the numbers that Dagster and the lineage show."""
     numbers = {
         name: metrics.get(metric, pick, statistic=statistic)
         for name, (metric, pick, statistic) in SHOWN.items()
     }
-    with_holdout = all(snapshot.settings.target(target).holdout for target in selection.targets)
-    settings = snapshot.settings.evaluation
-    notes = []
-    if leaked := int(metrics.get("in_holdout") or 0):
-        notes.append(
-            f"{leaked:,} of the selected documents are in the holdout, word for word, which makes measures on it too "
-            "good; take them out of the holdout or of the pool"
-        )
-    if settings.downstream and numbers["f1_macro"] is None:
-        notes.append(
-            f"no target of the selection has a holdout and a field {settings.downstream.label!r}: no F1 is measured"
-        )
-    compared = {*other_methods(snapshot, selection)} - {selection.method}
-    if absent := sorted(compared - picks.keys()):
-        notes.append(f"no document of {', '.join(absent)} fits into the budget")
     return {
+        "verdict": verdict.summary,
+        "verdict_level": verdict.level,
         "documents": len(picks["selection"]),
         "selection_version": source.fingerprint,
         **{
@@ -89,11 +77,26 @@ def metadata(
             for name, value in numbers.items()
             if value is not None
         },
-        "random_selections": settings.random_seeds,
+        "random_selections": snapshot.settings.evaluation.random_seeds,
         "sampled_ngrams": ngrams,
-        "measured_on": "held-out target text" if with_holdout else "the fitted target text (no holdout)",
-        **({"note": "; ".join(notes)} if notes else {}),
+        "measured_on": verdict.measured_on,
+        **({"note": verdict.note} if verdict.note else {}),
     }
+
+
+def not_measured(
+    snapshot: Snapshot, selection: Selection, picks: dict[str, Pick], metrics: Metrics
+) -> list[str]:
+    """Return what was asked for and could not be measured, and why."""
+    settings, missing = snapshot.settings.evaluation, []
+    if settings.downstream and metrics.get("f1_macro") is None:
+        missing.append(
+            f"no target of the selection has a holdout and a field {settings.downstream.label!r}: no F1 is measured"
+        )
+    compared = {*other_methods(snapshot, selection)} - {selection.method}
+    if absent := sorted(compared - picks.keys()):
+        missing.append(f"no document of {', '.join(absent)} fits into the budget")
+    return missing
 
 
 def tables(
@@ -127,19 +130,24 @@ def tables(
     def row(name: str) -> list[object]:
         return [
             selection.method if name == "selection" else labels[name],
-            *(metrics.bounds(metric, name) for metric in measured),
+            metrics.bounds(measured[0], name),
+            None if name == "selection" else metrics.bounds("ahead", name),
+            *(metrics.bounds(metric, name) for metric in measured[1:]),
             *(tuple(metrics.get(each, name, statistic=of) for of in ("value", "sd")) for each in models),
             *(metrics.get(each, name) for each in ("tokens", "mean_tokens", "distinct_ngrams")),
             None if name == "selection" else metrics.get("agreement", name),
         ]
 
-    over = ("over random", "over random, independent hash", "over random, not hashed")
+    over = ("over random, sample", "sample, independent hash", "sample, not hashed")
     columns = [
         Column("picks"),
-        *(Column(each, "interval") for each in ("KL reduction", *over[: len(measured) - 1])),
+        *(
+            Column(each, "interval")
+            for each in ("KL reduction", "selection ahead by", *over[: len(measured) - 1])
+        ),
         *(Column(MODELS[metric], "spread") for metric in models),
         Column("tokens", "number", 0),
-        Column("mean length", "number", 1),
+        Column("mean length", "size"),
         Column("distinct n-grams in 1,000", "number", 0),
         Column("same documents as the selection", "share"),
     ]

@@ -225,7 +225,7 @@ def tables(sources: Sources, mixture: SourceMixture) -> dict[str, Table | plots.
     names = rows["source"].to_pylist()
     groups: list[plots.Bars] = [
         ("pool", plots.POOL, rows["pool_share"].to_numpy(), None),
-        ("mixture, with 95 % interval", plots.SELECTION, weight, errors),
+        ("mixture, with 95% interval", plots.SELECTION, weight, errors),
     ]
     used = pc.sum(pc.greater(weights_table(sources, mixture)["weight"], 0)).as_py()
     note = f"{len(names)} of {len(sources.names)} sources" if len(names) < len(sources.names) else ""
@@ -235,7 +235,7 @@ def tables(sources: Sources, mixture: SourceMixture) -> dict[str, Table | plots.
             [
                 Column("source"),
                 Column("weight", "number", 3),
-                Column("95 % interval", "range"),
+                Column("95% interval", "range"),
                 Column("pool share", "number", 3),
                 Column("alignment", "number", 3),
             ],

@@ -20,6 +20,7 @@ from dsir.selection import CANDIDATE
 from dsir_dagster.assets.materialize import Result
 from dsir_dagster.assets.measuring.measures import Metrics
 from dsir_dagster.assets.report.documents import Look, length_bin
+from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Output, Plan, ShardFile
 from dsir_dagster.resources.settings import KeyRule, Selection
@@ -46,6 +47,7 @@ class Page:
     output: Output
     result: Result
     metrics: Metrics
+    verdict: Verdict
     picks: pa.Table
     look: Look
 
@@ -78,7 +80,11 @@ class Page:
             "made": made,
             "all_tokens": int(pc.sum(self.picks["n_tokens"]).as_py()),
             "metadata": measured,
-            "notes": [each["note"] for each in (made, measured) if "note" in each],
+            "verdict": self.verdict,
+            "notes": [made["note"]] if "note" in made else [],
+            "chunked": [source for source in self.snapshot.settings.raw if source.chunk_words is not None],
+            "by_tokens": self.selection.size.tokens is not None,
+            "bounds": lambda pick: metrics.bounds("kl_reduction", pick)[1:],
             "value": lambda metric, pick="selection", statistic="value": metrics.get(
                 metric, pick, statistic=statistic
             ),
@@ -150,7 +156,7 @@ def lengths_table(metrics: Metrics) -> Table:
         )
         for name in ("pool", *metrics.picks)
     ]
-    return Table([Column("tokens of a document"), *(Column(name, "number", 1) for name in columns)], rows)
+    return Table([Column("tokens of a document"), *(Column(name, "size") for name in columns)], rows)
 
 
 def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | None:
@@ -171,8 +177,7 @@ def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | N
 
     cells = [(name, *(cell(target, metric, pick) for pick in metrics.picks)) for name, target, metric in rows]
     columns = [
-        Column(pick.replace("_", "-"), "spread" if pick == RANDOM else "interval", 4)
-        for pick in metrics.picks
+        Column(pick.replace("_", "-"), "spread" if pick == RANDOM else "interval") for pick in metrics.picks
     ]
     return Table([Column("nats"), *columns], cells)
 

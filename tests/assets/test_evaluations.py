@@ -90,10 +90,14 @@ def test_every_metric_that_is_documented_is_there_and_no_other(measured):
         by_target |= {(name, "random"), (name, "random", "sd")}
         for pick in ("selection", "match", "top_k"):
             by_target |= {(name, pick), (name, pick, "low"), (name, pick, "high")}
+    for name in ("ahead", "ahead_unhashed"):
+        for pick in ("match", "top_k", "random"):
+            by_target |= {(name, pick), (name, pick, "low"), (name, pick, "high")}
     leaked = {(f"in_{part}", pick) for pick in PICKS for part in ("target", "holdout")}
     lengths = {(f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
     of_picks = {(name, pick) for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
     agreement = {("agreement", pick) for pick in ("match", "top_k", "random", "seed")}
+    of_picks.add(("near_copies", "selection"))
     assert values(measured, target="medicine").keys() == by_target | leaked
     assert values(measured).keys() == by_target | leaked | lengths | of_picks | agreement
 
@@ -135,8 +139,31 @@ def test_what_was_planted_is_found(measured):
     # All documents of the domain are picked: 40, those of the target and the holdout, and three copies.
     assert found["in_target", "selection"] == 3 and found["in_holdout", "selection"] == 2
     assert found["duplicates", "selection"] == 3
+    assert found["near_copies", "selection"] == pytest.approx(3 / 48)
     assert found["in_holdout", "random"] <= 2
-    assert "2 of the selected documents are in the holdout" in metadata(measured)["note"]
+    assert "2 picked documents are in the holdout" in metadata(measured)["note"]
+    assert (
+        metadata(measured)["verdict_level"] == "bad"
+        and "2 of it in the holdout" in metadata(measured)["verdict"]
+    )
+
+
+@pytest.mark.parametrize("selection", ["picked", "matched"])
+def test_the_lead_over_another_pick_is_the_difference_with_an_interval_of_its_own(measured, selection):
+    found = values(measured, selection)
+    for lead, reduction in (("ahead", "kl_reduction"), ("ahead_unhashed", "over_random_unhashed")):
+        for pick in ("top_k", "random"):
+            value, low, high = (found[lead, pick, *end] for end in ((), ("low",), ("high",)))
+            assert value == pytest.approx(found[reduction, "selection"] - found[reduction, pick], abs=1e-9)
+            assert low <= value <= high
+        # Two standard deviations over seeds at least: it covers chance too.
+        wide = found[lead, "random", "high"] - found[lead, "random", "low"]
+        assert wide > 3.5 * found[reduction, "random", "sd"]
+    own = found["kl_reduction", "selection", "high"] - found["kl_reduction", "selection", "low"]
+    paired = found["ahead", "top_k", "high"] - found["ahead", "top_k", "low"]
+    assert paired < own  # both picks move with the holdout
+    if selection == "picked":  # by top_k
+        assert found["ahead", "top_k"] == paired == 0
 
 
 def test_agreement_with_the_same_picks_and_with_those_of_another_seed(measured):
@@ -212,7 +239,9 @@ def test_without_a_sample_or_a_holdout(pipeline):
     pipeline.config["evaluation"] = {"sample": 0, "random_seeds": 2}
     assert pipeline.errors() == []
     found = values(pipeline)
-    assert not {"over_random", "distinct_ngrams"} & {metric for metric, *_ in found}
+    assert not {"over_random", "distinct_ngrams", "near_copies", "ahead_unhashed"} & {
+        metric for metric, *_ in found
+    }
     assert ("kl_reduction", "match") not in found
     assert found["kl_reduction", "selection"] > found["kl_reduction", "random"]
     assert found["in_holdout", "selection"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]

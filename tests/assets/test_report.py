@@ -86,7 +86,7 @@ def test_it_is_one_file_that_loads_nothing_and_runs_nothing(ran_once):
     source = path_of(ran_once).read_text()
     assert "@import" not in source and not re.search(r"url\((?!#)", source)
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 2 * 5
 
 
 def test_its_numbers_are_those_of_the_catalog(ran_once):
@@ -105,7 +105,7 @@ def test_its_numbers_are_those_of_the_catalog(ran_once):
     assert f"{metrics['selection', 'value']:.3f}" in text and f"{metrics['random', 'value']:.3f}" in text
     [cells] = [each for each in page.cells if each[0] == "medicine" and "(" in each[1]]
     value, low, high = (metrics["selection", each] for each in ("value", "low", "high"))
-    assert cells[1] == f"{value:.4f} ({low:.4f} to {high:.4f})"
+    assert cells[1] == f"{value:.3f} ({low:.3f} to {high:.3f})"
     for source, pool, selected in ran_once.rows(
         "SELECT source, max(value) FILTER (pick = 'pool'), max(value) FILTER (pick = 'selection') "
         "FROM evaluations WHERE source <> '' GROUP BY source"
@@ -116,6 +116,83 @@ def test_its_numbers_are_those_of_the_catalog(ran_once):
         cells for cells in page.cells if cells[0] == "medicine" and re.fullmatch(r"-?[\d,]+", cells[1])
     ]
     assert [sum(int(cells[i]) for cells in of_plot) for i in (2, 3)] == [120, 20]
+
+
+def test_it_begins_with_a_verdict_from_the_numbers_of_the_catalog(ran_once):
+    page = page_of(ran_once)
+    [(verdict, level)] = ran_once.rows(
+        "SELECT metadata->>'verdict', metadata->>'verdict_level' FROM latest WHERE asset = 'evaluations'"
+    )
+    lead = dict(
+        ran_once.rows(
+            "SELECT statistic, value FROM evaluations WHERE metric = 'ahead' AND pick = 'random' AND target = ''"
+        )
+    )
+    nats = f"{lead['value']:.3f} nats (95% interval {lead['low']:.3f} to {lead['high']:.3f})"
+    assert verdict.startswith(f"better than random by {nats}") and "on held-out target text" in verdict
+    assert page.tags.index("section") < page.tags.index("table") and page.tags.index(
+        "section"
+    ) < page.tags.index("svg")
+    before = page.text.split("How good it is")[0]
+    assert f"Better than random picks by {nats}" in before and verdict[1:] in before
+    assert (
+        "Held-out target text, which the selection has not seen" in before
+        and "effective sample size of" in before
+    )
+    assert level == "caution" and ("class", f"verdict {level}") in page.attributes
+    assert ("class", "banner") not in page.attributes
+
+
+def test_one_number_has_one_form(ran_once):
+    page = page_of(ran_once)
+    share, size = (
+        ran_once.rows(f"SELECT value FROM evaluations WHERE metric = '{metric}' AND pick = '{pick}'")[0][0]
+        for metric, pick in (("agreement", "top_k"), ("effective_sample_size", "pool"))
+    )
+    assert page.text.count(f"{share:.1%} of the documents are the same") == 2  # the verdict and a tile
+    assert [
+        each for each in page.cells if each[0] == "same documents as the selection" and f"{share:.1%}" in each
+    ]
+    assert f"{size:,.1f} effective sample size" in page.text and f"sample size of {size:,.1f} of" in page.text
+    assert not re.search(r"\d %|-0\.0+\b", page.text.split("Documents With")[0].split("}")[-1])
+
+
+def test_a_selection_worse_than_random_has_a_banner(pipeline):
+    """The largest weights for medicine, measured on a holdout of law."""
+    pipeline.write_pool()
+    pipeline.write("medicine-test.jsonl", sentences("law", 30, seed=101))
+    pipeline.config["evaluation"] = {"random_seeds": 3, "sample": 0}
+    assert pipeline.errors() == []
+    page = page_of(pipeline)
+    assert ("class", "banner") in page.attributes and ("class", "verdict bad") in page.attributes
+    assert page.text.index("Worse than random picks: a KL reduction of -") < page.text.index(
+        "Verdict: do not rely on it"
+    )
+    [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
+    assert note.startswith("Worse than random picks by")
+
+
+def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(pipeline):
+    pipeline.write_pool()
+    pipeline.write("law.jsonl", sentences("law", 30, seed=102))
+    pipeline.config["raw"][0]["chunk_words"] = 60
+    pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
+    pipeline.config["selections"][0] |= {
+        "targets": ["medicine", "law"],
+        "epochs": 2,
+        "output": "none",
+        "min_tokens": 10,
+        "size": {"tokens": 900},
+    }
+    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    assert pipeline.errors() == []
+    text = page_of(pipeline).text
+    assert text.lower().count("held-out text of medicine and the fitted text of law (no holdout)") == 3
+    assert "law's figures are too good" in text
+    assert "as many tokens as an epoch of the selection" in text and "ranking of the first epoch" in text
+    assert "cut into pieces of 60 words; each piece counts as a document" in text
+    assert "The picks are in" in text and "output: none writes no records" in text
+    assert "of a sample of" not in text and "Picks and records" not in text
 
 
 def test_documents_have_the_place_that_the_catalog_gives_them(ran_once):

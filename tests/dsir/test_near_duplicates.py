@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsir.features import FeatureSpec
-from dsir.near_duplicates import jaccard, near_duplicates, sketch, version
+from dsir.near_duplicates import jaccard, near_copies, near_duplicates, sketch, version
 
 SPEC = FeatureSpec()
 WORDS = [f"word{i}" for i in range(2000)]
@@ -55,6 +55,15 @@ def test_planted_copies_are_found_and_unrelated_documents_are_not():
     copies = [changed(each, n=2, seed=i) for i, each in enumerate(originals[::3])]
     assert of(originals + copies) == [False] * 300 + [True] * 100
     assert not any(of(originals))
+
+
+def test_near_copies_are_those_of_every_pair():
+    originals = [text(seed, length=60) for seed in range(20)]
+    texts = [changed(each, n, seed=n) for n in (0, 1, 2, 4) for each in originals] + ["", "", "one two"]
+    expected = [any(similarity(a, b) >= 0.8 for b in texts[:i]) for i, a in enumerate(texts)]
+    assert near_copies(texts, SPEC, 0.8).tolist() == expected
+    assert 20 < sum(expected) < 60  # those with one word changed, and some with two
+    assert near_copies([], SPEC, 0.8).tolist() == []
 
 
 def test_the_best_ranked_stays_and_only_it():

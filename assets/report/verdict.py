@@ -1,0 +1,496 @@
+"""What the numbers of an evaluation mean: a verdict in words.
+
+What belongs here: numbers in, sentences out, each with its level. What does not: the numbers (``assets/measuring/``),
+how a page or a terminal shows the sentences.
+
+A difference of two picks is real if its 95% interval excludes 0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dsir_dagster.resources.borders import several
+from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
+from dsir_dagster.resources.table import written
+
+#: What a sentence is for its reader: reassurance, something to know before the selection is used, a reason not to.
+Level = Literal["good", "caution", "bad"]
+LEVELS: tuple[Level, ...] = ("good", "caution", "bad")
+#: Below this share of the picks, an effective sample size leaves the noise of `resample` next to no say.
+FEW = 0.1
+#: From this share on, near-copies are a caution, and documents of the holdout make the figures worthless.
+MANY = 0.01
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the selection's KL reduction is ahead of another pick's, in nats, with its 95% interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def sign(self) -> int:
+        """1 if the selection is better, -1 if it is worse, 0 if this cannot be told."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    @property
+    def nats(self) -> str:
+        """The size of the difference with its interval, in words."""
+        value, low, high = self.value, self.low, self.high
+        if self.sign < 0:
+            value, low, high = -value, -high, -low
+        return f"{written(value, 'nats')} nats (95% interval {written((low, high), 'range')})"
+
+
+@dataclass(frozen=True)
+class OfTarget:
+    """What was measured for a target, or for the mean of all of them.
+
+    Attributes
+    ----------
+    name : str
+        '' for the mean.
+    held_out : bool
+        Whether it has a holdout, on which it was measured.
+    kl_reduction, of_random : float
+        In nats.
+    effective_sample_size : float
+        Of the eligible documents' weights.
+    over_random, over_top_k : Difference, optional
+        None where there was no such pick.
+    plain_over_random, plain_over_top_k : Difference, optional
+        The same on n-grams that are not hashed; None without `evaluation.sample`.
+    """
+
+    name: str
+    held_out: bool
+    kl_reduction: float
+    of_random: float
+    effective_sample_size: float
+    over_random: Difference | None = None
+    over_top_k: Difference | None = None
+    plain_over_random: Difference | None = None
+    plain_over_top_k: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a verdict is drawn from.
+
+    Attributes
+    ----------
+    method : str
+    plain_weights : bool
+        Whether documents are ranked by their log weights with or without noise, and nothing else.
+    documents, eligible : int
+        Picked in an epoch; to pick from.
+    mean : OfTarget
+        The mean of the targets.
+    targets : sequence of OfTarget
+    same_as_top_k : float, optional
+        Share of the documents that top-k picks too.
+    duplicates : int
+        Picked documents whose text another picked one has.
+    near_copies : float, optional
+        Share of a sample of the picked documents that nearly repeat another one of it; None without a sample.
+    near_duplicates : float, optional
+        The similarity from which on near-copies were passed over.
+    in_target, in_holdout, pool_in_target, pool_in_holdout : int
+        Documents of the selection and of the pool whose text is in a target or in its holdout.
+    not_measured : sequence of str
+        What was asked for and could not be measured, and why.
+    """
+
+    method: str
+    plain_weights: bool
+    documents: int
+    eligible: int
+    mean: OfTarget
+    targets: Sequence[OfTarget]
+    same_as_top_k: float | None = None
+    duplicates: int = 0
+    near_copies: float | None = None
+    near_duplicates: float | None = None
+    in_target: int = 0
+    in_holdout: int = 0
+    pool_in_target: int = 0
+    pool_in_holdout: int = 0
+    not_measured: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One finding.
+
+    Attributes
+    ----------
+    level : Level
+    about : str
+        Two or three words.
+    text : str
+    """
+
+    level: Level
+    about: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers mean.
+
+    Attributes
+    ----------
+    summary : str
+        In one line, without a period.
+    sentences : list of Sentence
+    measured_on : str
+        Which text the figures are for.
+    banner : str
+        What must not be overlooked; '' if there is nothing.
+    note : str
+        What a run warns of; '' if there is nothing.
+    """
+
+    summary: str
+    sentences: list[Sentence]
+    measured_on: str
+    banner: str = ""
+    note: str = ""
+
+    @property
+    def level(self) -> Level:
+        """The gravest of its sentences' levels."""
+        return LEVELS[max(LEVELS.index(each.level) for each in self.sentences)]
+
+
+def numbers_of(
+    selection: Selection,
+    made: Mapping[str, Any],
+    holdouts: Mapping[str, bool],
+    get: Callable[..., float | None],
+    not_measured: Sequence[str] = (),
+) -> Numbers:
+    """Collect the numbers of a verdict.
+
+    Parameters
+    ----------
+    selection : Selection
+    made : mapping
+        Metadata of the selection in the lineage.
+    holdouts : mapping of str to bool
+        By target: whether it has a holdout.
+    get : callable
+        From metric, pick, target, statistic to the number, None if it was not measured.
+    not_measured : sequence of str
+        What was asked for and could not be measured, and why.
+    """
+
+    def difference(metric: str, pick: str, target: str) -> Difference | None:
+        value, low, high = (get(metric, pick, target, each) for each in ("value", "low", "high"))
+        return None if value is None or low is None or high is None else Difference(value, low, high)
+
+    def of_target(name: str, held_out: bool) -> OfTarget:
+        return OfTarget(
+            name,
+            held_out,
+            get("kl_reduction", "selection", name, "value") or 0.0,
+            get("kl_reduction", RANDOM, name, "value") or 0.0,
+            get("effective_sample_size", "pool", name, "value") or 0.0,
+            *(
+                difference(metric, pick, name)
+                for metric in ("ahead", "ahead_unhashed")
+                for pick in (RANDOM, TOP_K)
+            ),
+        )
+
+    def count(metric: str, pick: str = "selection") -> int:
+        return int(get(metric, pick, "", "value") or 0)
+
+    return Numbers(
+        method=selection.method,
+        plain_weights=selection.keys_are_log_weights,
+        documents=-(-made["documents"] // selection.epochs),
+        eligible=made["eligible_documents"],
+        mean=of_target("", all(holdouts.values())),
+        targets=[of_target(*each) for each in holdouts.items()],
+        same_as_top_k=get("agreement", TOP_K, "", "value"),
+        duplicates=count("duplicates"),
+        near_copies=get("near_copies", "selection", "", "value"),
+        near_duplicates=selection.near_duplicates,
+        in_target=count("in_target"),
+        in_holdout=count("in_holdout"),
+        pool_in_target=count("in_target", "pool"),
+        pool_in_holdout=count("in_holdout", "pool"),
+        not_measured=not_measured,
+    )
+
+
+def judge(numbers: Numbers) -> Verdict:
+    """Say what the numbers of an evaluation mean."""
+    worse = [
+        each
+        for each in (numbers.mean, *numbers.targets)
+        if each.over_random and each.over_random.sign < 0 and _chosen(numbers)
+    ]
+    sentences = [
+        *_beside_random(numbers),
+        *_beside_top_k(numbers),
+        _measured_on(numbers),
+        _effective(numbers),
+        _copies(numbers),
+        *_leaks(numbers),
+        *(
+            Sentence("caution", "Not measured", f"{each[0].upper()}{each[1:]}.")
+            for each in numbers.not_measured
+        ),
+    ]
+    banner = _banner(worse[0], numbers.method) if worse else ""
+    leaked = [each for each in sentences if each.about == "Leakage"] if numbers.in_holdout else []
+    told = [each for each in sentences if each.level == "bad" or each in leaked[:1]]
+    warnings = [each.text.removesuffix(".") for each in told]
+    note = "; ".join([*warnings, *numbers.not_measured])
+    return Verdict(_summary(numbers), sentences, measured_on(numbers.targets), banner, note)
+
+
+def measured_on(targets: Sequence[OfTarget]) -> str:
+    """Say which text selections were measured on."""
+    held_out = [each.name for each in targets if each.held_out]
+    fitted = [each.name for each in targets if not each.held_out]
+    if not fitted:
+        return "held-out target text"
+    if not held_out:
+        return "the fitted target text (no holdout)"
+    return f"held-out text of {_listed(held_out)} and the fitted text of {_listed(fitted)} (no holdout)"
+
+
+def _chosen(numbers: Numbers) -> bool:
+    """Whether a method had a choice, so that a comparison says something about it."""
+    return numbers.method != RANDOM and not _everything(numbers)
+
+
+def _everything(numbers: Numbers) -> bool:
+    return numbers.documents >= numbers.eligible
+
+
+def _beside_random(numbers: Numbers) -> list[Sentence]:
+    about = "Random picks"
+    found = numbers.mean.over_random
+    if numbers.method == RANDOM:
+        text = "This selection is random: a baseline for others, not a choice for the target."
+        return [Sentence("caution", about, text)]
+    if _everything(numbers):
+        text = (
+            "Every eligible document was picked, so there was nothing to choose: any method picks the same."
+        )
+        return [Sentence("caution", about, text)]
+    if found is None:
+        return [Sentence("caution", about, "There are no random picks to compare with.")]
+    of = f"KL reduction {written(numbers.mean.kl_reduction, 'nats')}, random picks of this size "
+    of += f"{written(numbers.mean.of_random, 'nats')}"
+    many = len(numbers.targets) > 1
+    mean = " in the mean of the targets" if many else ""
+    if found.sign > 0:
+        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}: {of}.")
+    elif found.sign < 0:
+        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}: {of}.")
+    else:
+        text = f"No better than random picks{mean}: {of}; the difference of {found.nats} may be chance."
+        first = Sentence("caution", about, text)
+    rest = []
+    for each in numbers.targets if many else ():
+        if each.over_random and each.over_random.sign < 0:
+            text = f"For {each.name}, worse than random picks by {each.over_random.nats}."
+            rest.append(Sentence("bad", about, text))
+        elif each.over_random and each.over_random.sign == 0:
+            text = f"For {each.name}, no better than random picks: {each.over_random.nats}."
+            rest.append(Sentence("caution", about, text))
+    plain = numbers.mean.plain_over_random
+    if plain and plain.sign < found.sign:
+        how = "no better than random picks" if plain.sign == 0 else "worse than random picks"
+        text = f"On n-grams that are not hashed it is {how}: {plain.nats}. It fits the buckets, not the text."
+        rest.append(Sentence("caution", about, text))
+    return [first, *rest]
+
+
+def _beside_top_k(numbers: Numbers) -> list[Sentence]:
+    found, plain = numbers.mean.over_top_k, numbers.mean.plain_over_top_k
+    if found is None or numbers.method == TOP_K or not _chosen(numbers):
+        return []
+    same = ""
+    if numbers.same_as_top_k is not None:
+        same = f"; {written(numbers.same_as_top_k, 'share')} of the documents are the same"
+    if max(abs(found.low), abs(found.high)) < 0.0005:  # all of it would read 0.000
+        text = f"Top-k's picks score the same{same}."
+    elif found.sign == 0:
+        text = f"As good as top-k: the difference of {found.nats} may be chance{same}."
+    else:
+        text = f"{'Better' if found.sign > 0 else 'Worse'} than top-k by {found.nats}{same}."
+    level: Level = "caution" if found.sign < 0 else "good"
+    sentences = [Sentence(level, "Top-k", text)]
+    if plain and plain.sign < 0 <= found.sign:
+        text = f"On n-grams that are not hashed it is worse than top-k by {plain.nats}."
+        sentences.append(Sentence("caution", "Top-k", text))
+    elif plain and found.sign < 0 < plain.sign:
+        text = f"On n-grams that are not hashed it is better than top-k by {plain.nats}."
+        sentences.append(Sentence("good", "Top-k", text))
+    return sentences
+
+
+def _measured_on(numbers: Numbers) -> Sentence:
+    fitted = [each.name for each in numbers.targets if not each.held_out]
+    text = measured_on(numbers.targets)
+    text = text[0].upper() + text[1:]
+    if not fitted:
+        return Sentence("good", "Measured on", f"{text}, which the selection has not seen.")
+    whose = "the figures are" if len(fitted) == len(numbers.targets) else f"{_listed(fitted)}'s figures are"
+    text += f": {whose} too good; give the target a `holdout`."
+    return Sentence("caution", "Measured on", text)
+
+
+def _hardly_drawn(numbers: Numbers) -> bool:
+    least = min(each.effective_sample_size for each in numbers.targets)
+    by_weight = numbers.method == "resample" and numbers.plain_weights and _chosen(numbers)
+    return by_weight and least < FEW * numbers.documents
+
+
+def _effective(numbers: Numbers) -> Sentence:
+    least = min(numbers.targets, key=lambda each: each.effective_sample_size)
+    size = least.effective_sample_size
+    whose = f" for {least.name}" if len(numbers.targets) > 1 else ""
+    text = (
+        f"The weights{whose} have an effective sample size of {written(size, 'size')} of "
+        f"{numbers.eligible:,} eligible documents"
+    )
+    about = "Effective sample size"
+    if _everything(numbers):
+        return Sentence("good", about, f"{text}; all were picked.")
+    if numbers.method != "resample":
+        return Sentence("good", about, f"{text}; `{numbers.method}` does not draw by weight.")
+    if not numbers.plain_weights:
+        text += ", before the temperature and the correction for length of this selection."
+        return Sentence("good", about, text)
+    if _hardly_drawn(numbers):
+        text += (
+            f": a few documents have nearly all of the weight, so drawing {numbers.documents:,} by weight is nearly "
+            "the same as taking the largest (top-k). `match`, or a `temperature`, picks more widely."
+        )
+        return Sentence("caution", about, text)
+    if size < numbers.documents:
+        text += (
+            f", fewer than the {numbers.documents:,} picked: those with the largest weights are picked in any case, "
+            "the rest is drawn."
+        )
+        return Sentence("caution", about, text)
+    text += f", at least as many as the {numbers.documents:,} picked: the picks are a real draw by weight."
+    return Sentence("good", about, text)
+
+
+def _copies(numbers: Numbers) -> Sentence:
+    if numbers.near_duplicates is not None:
+        near = f"Near-copies were left out, from a similarity of {numbers.near_duplicates:g} on."
+    elif numbers.near_copies is None:
+        near = "Near-copies were not looked for (`evaluation.sample: 0`)."
+    elif numbers.near_copies == 0:
+        near = "A sample has no near-copies."
+    else:
+        near = f"{written(numbers.near_copies, 'share')} of a sample nearly repeat another document of it; "
+        near += "`near_duplicates: 0.8` leaves such out."
+    many = numbers.near_duplicates is None and (numbers.near_copies or 0) >= MANY
+    if not numbers.duplicates:
+        return Sentence(
+            "caution" if many else "good",
+            "Copies",
+            f"No picked document repeats another word for word. {near}",
+        )
+    share = written(numbers.duplicates / max(numbers.documents, 1), "share")
+    text = f"{_picks(numbers.duplicates, 'repeats', 'repeat')} the text of another word for word ({share}); "
+    text += f"`collapse_duplicates: true` keeps one of each. {near}"
+    return Sentence("caution", "Copies", text)
+
+
+def _leaks(numbers: Numbers) -> list[Sentence]:
+    sentences = []
+    if numbers.in_holdout:
+        text = (
+            f"{_picks(numbers.in_holdout, 'is', 'are')} in the holdout, word for word, which makes measures on it too "
+            "good; take them out of the holdout or of the pool."
+        )
+        share = numbers.in_holdout / max(numbers.documents, 1)
+        sentences.append(Sentence("bad" if share >= MANY else "caution", "Leakage", text))
+    elif numbers.pool_in_holdout:
+        many = numbers.pool_in_holdout
+        text = f"{several(many, 'document')} of the pool {'is' if many == 1 else 'are'} in the holdout, none picked."
+        sentences.append(Sentence("caution", "Leakage", text))
+    if numbers.in_target:
+        text = (
+            f"{_picks(numbers.in_target, 'is', 'are')} in the target, word for word, and bring nothing new."
+        )
+        sentences.append(Sentence("caution", "Leakage", text))
+    elif numbers.pool_in_target and not sentences:
+        many = numbers.pool_in_target
+        text = f"{several(many, 'document')} of the pool {'is' if many == 1 else 'are'} in the target, none picked."
+        sentences.append(Sentence("good", "Leakage", text))
+    if not sentences:
+        text = "No document of the pool is in a target or its holdout, word for word."
+        sentences.append(Sentence("good", "Leakage", text))
+    return sentences
+
+
+def _summary(numbers: Numbers) -> str:
+    mean = numbers.mean
+    if numbers.method == RANDOM:
+        parts = ["random picks, a baseline"]
+    elif _everything(numbers):
+        parts = ["every eligible document was picked"]
+    elif mean.over_random is None:
+        parts = ["nothing to compare with"]
+    else:
+        how = {1: "better than random by", 0: "no better than random:", -1: "WORSE than random by"}
+        parts = [f"{how[mean.over_random.sign]} {mean.over_random.nats}"]
+        if mean.over_top_k and numbers.method != TOP_K:
+            how = {1: "better than top-k", 0: "as good as top-k", -1: "worse than top-k"}
+            parts[0] += f", {how[mean.over_top_k.sign]}"
+            plain = mean.plain_over_top_k
+            if plain and plain.sign * mean.over_top_k.sign < 0:
+                parts[0] += f" ({'better' if plain.sign > 0 else 'worse'} on n-grams that are not hashed)"
+    if _chosen(numbers):
+        parts[0] += f", on {measured_on(numbers.targets)}"
+        parts += [
+            f"worse than random for {each.name}"
+            for each in numbers.targets
+            if len(numbers.targets) > 1 and each.over_random and each.over_random.sign < 0
+        ]
+    if _hardly_drawn(numbers):
+        size = min(each.effective_sample_size for each in numbers.targets)
+        parts.append(f"effective sample size {written(size, 'size')}, nearly top-k")
+    if numbers.in_holdout:
+        parts.append(f"{numbers.in_holdout:,} of it in the holdout")
+    return "; ".join(parts)
+
+
+def _banner(worse: OfTarget, method: str) -> str:
+    whose = f" for {worse.name}" if worse.name else ""
+    other = "another method" if method == "match" else "`method: match`"
+    return (
+        f"Worse than random picks{whose}: a KL reduction of {written(worse.kl_reduction, 'nats')} against "
+        f"{written(worse.of_random, 'nats')}. Do not use this selection as it is. Try {other}, a larger target "
+        "or a larger selection; `dsir doctor` looks for the cause."
+    )
+
+
+def _picks(number: int, one: str, many: str) -> str:
+    return f"{several(number, 'picked document')} {one if number == 1 else many}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
