@@ -315,6 +315,7 @@ class Attempted:
             {name: file.modified for name, file in self.result.files.items()}
             | {name: when for name, when in (output.made.modified if kept else {}).items() if name in kept},
             metrics=self.result.metrics,
+            why=output.why or "forced",
         )
 
 
