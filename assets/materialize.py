@@ -12,9 +12,10 @@ shard. Only assets with one partition a run yield an ordinary result, which the 
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -91,6 +92,29 @@ def in_words(error: Exception) -> str:
         return error.description or str(error)
     own = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return explained(error) or own
+
+
+def errors_as_failures(step: Callable[..., Iterator]) -> Callable[..., Iterator]:
+    """Make a step, a generator, fail with a message in place of an error whose message says it all.
+
+    Other errors are bugs, whose traceback is wanted.
+    """
+
+    @wraps(step)
+    def failing(*arguments: Any) -> Iterator:
+        try:
+            yield from step(*arguments)
+        except dg.Failure:
+            raise
+        except Exception as error:
+            if explained(error) is None:
+                raise
+            failure = dg.Failure(in_words(error), allow_retries=not is_input_error(error))
+        else:
+            return
+        raise failure  # not from `except`, where it would bring the error along
+
+    return failing
 
 
 def first_of(lines: Sequence[str], shown: int = 20) -> list[str]:
@@ -265,7 +289,8 @@ def bring_up_to_date(
             progress.add(partitions=1)
             if isinstance(outcome, Exception):
                 failures[output.name] = outcome
-                context.log.error(f"{output.name}: {in_words(outcome)}", exc_info=outcome)
+                bug = outcome if explained(outcome) is None and not isinstance(outcome, dg.Failure) else None
+                context.log.error(f"{output.name}: {in_words(outcome)}", exc_info=bug)
                 continue
             result = outcome.result
             if "note" in result.metadata:

@@ -40,8 +40,8 @@ from dsir_dagster.resources.store import file_kinds
 
 #: Version of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
 #: version 3, a metric's name contained its pick and statistic; those rows are dropped and measured again. Before
-#: version 4, outputs shared no inputs; their rows stay as they are. Before version 5, only DuckDB 2 could read the file,
-#: and it did not say why an output was made.
+#: version 4, outputs shared no inputs; their rows stay as they are. Before version 5, only DuckDB 2 could read the
+#: file, and it did not say why an output was made.
 VERSION = 5
 
 #: DuckDB's oldest version that can read the file, so that any shell of today can.
@@ -215,9 +215,14 @@ class Catalog:
             Where the present catalog is moved. Default: it is replaced.
         """
         new, log = self.path.with_suffix(".new"), self.path.with_suffix(".new.wal")
+        storage = {"storage_compatibility_version": READABLE_FROM}
         for leftover in (new, log):
             leftover.unlink(missing_ok=True)
-        with interrupts(), errors_named(self.path), duckdb.connect(new, config={"storage_compatibility_version": READABLE_FROM}) as connection:
+        with (
+            interrupts(),
+            errors_named(self.path),
+            duckdb.connect(new, config=storage) as connection,
+        ):
             connection.execute(sql.load("schema"))
             connection.execute(sql.load("insert_about"), {"version": VERSION, "commits": number})
             for name, rows in tables.items():

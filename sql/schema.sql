@@ -68,7 +68,7 @@ CREATE TABLE input_lists (
 CREATE VIEW lineage AS
 SELECT m.* EXCLUDE (list) REPLACE (
     CASE WHEN m.list IS NULL THEN m.inputs ELSE map_concat(l.inputs, m.inputs) END AS inputs,
-    map(map_keys(m.modified), list_transform(map_values(m.modified), lambda t: make_timestamp_ns(t))) AS modified
+    map(map_keys(m.modified), list_transform(map_values(m.modified), lambda t: make_timestamp(t // 1000))) AS modified
 )
 FROM materializations AS m LEFT JOIN input_lists AS l ON l.digest = m.list;
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import pydantic
@@ -47,10 +47,14 @@ def _kind_of_temperature(value: object) -> str:
     return "solved" if isinstance(value, dict | SolvedTemperature) else "number"
 
 
+Length: TypeAlias = Literal["none", "per_ngram", "sqrt", "poisson"]
+LENGTHS: tuple[Length, ...] = get_args(Length)
+
+
 class LengthOptions(MethodOptions):
     """Options of the methods that correct log weights for a document's length."""
 
-    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = pydantic.Field(
+    length: Length | None = pydantic.Field(
         None,
         description=(
             "Correction for a document's length: the log weight (for `match`, a round's sum of ratios) unchanged, "

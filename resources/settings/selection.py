@@ -7,7 +7,7 @@ What belongs here: the entries of the section ``selections``. What does not: the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import pydantic
 
@@ -106,6 +106,9 @@ def _kind_of_caps(value: object) -> str:
 
 
 Share = Annotated[Number, pydantic.Field(gt=0, le=1)]
+#: Format of a selection's records.
+RecordFormat: TypeAlias = Literal["jsonl", "jsonl.zst", "parquet", "none"]
+OUTPUTS: tuple[RecordFormat, ...] = get_args(RecordFormat)
 #: Options added later: a dump has them only if they are not at their default.
 LATER = ("quality", "collapse_duplicates", "near_duplicates", "source_caps", "overlap", "epochs")
 
@@ -172,7 +175,7 @@ class Selection(Model):
     overlap: Literal["first", "best"] = "first"
     epochs: Annotated[int, pydantic.Field(gt=0, le=1000)] = 1
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
-    output: Literal["jsonl", "jsonl.zst", "parquet", "none"] = "jsonl"
+    output: RecordFormat = "jsonl"
     options: pydantic.SerializeAsAny[MethodOptions] = MethodOptions()
 
     @pydantic.model_validator(mode="before")

@@ -245,11 +245,12 @@ def test_new_homes_are_their_owners(pipeline, tmp_path):
 
 
 STORAGE = INSTANCE_SETTINGS[INSTANCE_SETTINGS.index("storage:") : INSTANCE_SETTINGS.index("run_launcher:")]
-BEFORE_STORAGE = INSTANCE_SETTINGS.replace(STORAGE, "")
+BEFORE_NUX = INSTANCE_SETTINGS.replace("nux:\n  enabled: false\n", "")
+BEFORE_STORAGE = BEFORE_NUX.replace(STORAGE, "")
 
 
 @pytest.mark.parametrize(
-    "earlier", [BEFORE_STORAGE, BEFORE_STORAGE.replace("dsir_dagster.", "dagster_project.")]
+    "earlier", [BEFORE_NUX, BEFORE_STORAGE, BEFORE_STORAGE.replace("dsir_dagster.", "dagster_project.")]
 )
 def test_settings_of_an_earlier_version_are_brought_up_to_date(folder, earlier):
     (folder / "dagster.yaml").write_text(earlier)

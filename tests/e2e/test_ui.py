@@ -202,7 +202,6 @@ def screenshots(server, folder: Path):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         return
-    server.ask("mutation { setNuxSeen }")
     target = folder / "screenshots"
     target.mkdir()
     pages = {

@@ -261,7 +261,7 @@ def test_a_home_whose_outputs_shared_no_inputs_is_upgraded_with_nothing_recomput
     done.config["selections"][0]["seed"] = 5
     assert done.errors() == []
     questions = (
-        "FROM lineage ORDER BY ALL",
+        "SELECT * EXCLUDE (why) FROM lineage ORDER BY ALL",
         EVALUATIONS,
         SHARDS,
         "FROM selection_changes('picked') ORDER BY ALL",
