@@ -63,9 +63,9 @@ class OutputsFailed(dg.Failure):
     def __init__(self, asset: str, errors: Mapping[str, Exception], total: int) -> None:
         self.errors = dict(errors)
         rest = f"; the other {total - len(errors)} are materialized and stay" if total > len(errors) else ""
+        first = f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n" if total > 1 else ""
         super().__init__(
-            f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n"
-            + "\n".join(first_of(told(errors))),
+            first + "\n".join(first_of(told(errors))),
             allow_retries=not all(is_input_error(error) for error in errors.values()),
         )
 
@@ -94,24 +94,23 @@ def in_words(error: Exception) -> str:
     return explained(error) or own
 
 
-def errors_as_failures(step: Callable[..., Iterator]) -> Callable[..., Iterator]:
+def errors_as_failures(step: Callable[..., Iterator]) -> Callable[..., Any]:
     """Make a step, a generator, fail with a message in place of an error whose message says it all.
 
     Other errors are bugs, whose traceback is wanted.
     """
 
     @wraps(step)
-    def failing(*arguments: Any) -> Iterator:
+    def failing(*arguments: Any, **named: Any) -> Iterator:
         try:
-            yield from step(*arguments)
-        except dg.Failure:
-            raise
+            yield from step(*arguments, **named)
+            return
+        except dg.Failure as error:
+            failure = error.with_traceback(None)
         except Exception as error:
             if explained(error) is None:
                 raise
             failure = dg.Failure(in_words(error), allow_retries=not is_input_error(error))
-        else:
-            return
         raise failure  # not from `except`, where it would bring the error along
 
     return failing

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import numpy as np
@@ -65,7 +65,9 @@ def choice(name: str, values: Iterable[str]) -> Any:
 
 
 if TYPE_CHECKING:
-    MethodChoice = LengthChoice = OutputChoice = str
+    MethodChoice: TypeAlias = str
+    LengthChoice: TypeAlias = str
+    OutputChoice: TypeAlias = str
 else:
     MethodChoice = choice("Method", METHODS)
     LengthChoice = choice("Length", LENGTHS)
@@ -80,32 +82,36 @@ class SelectionOptions(RunOptions):
     """
 
     method: MethodChoice = pydantic.Field(
-        MethodChoice(AS_CONFIGURED), description="How documents are ranked and picked."
+        default=MethodChoice(AS_CONFIGURED), description="How documents are ranked and picked."
     )
-    documents: int | None = pydantic.Field(None, description="Size: number of documents.")
+    documents: int | None = pydantic.Field(default=None, description="Size: number of documents.")
     fraction: float | None = pydantic.Field(
-        None, description="Size: share of the eligible documents, above 0 and at most 1."
+        default=None, description="Size: share of the eligible documents, above 0 and at most 1."
     )
-    tokens: int | None = pydantic.Field(None, description="Size: budget of tokens.")
-    min_tokens: int | None = pydantic.Field(None, description="Documents with fewer tokens are not eligible.")
+    tokens: int | None = pydantic.Field(default=None, description="Size: budget of tokens.")
+    min_tokens: int | None = pydantic.Field(
+        default=None, description="Documents with fewer tokens are not eligible."
+    )
     quality: bool | None = pydantic.Field(
-        None, description="Whether documents outside of the paper's bounds of quality are not eligible."
+        default=None,
+        description="Whether documents outside of the paper's bounds of quality are not eligible.",
     )
     temperature: float | None = pydantic.Field(
-        None, description="What log weights are divided by before noise is added; 1 if not set."
+        default=None, description="What log weights are divided by before noise is added; 1 if not set."
     )
     length: LengthChoice = pydantic.Field(
-        LengthChoice(AS_CONFIGURED), description="How log weights are corrected for a document's length."
+        default=LengthChoice(AS_CONFIGURED),
+        description="How log weights are corrected for a document's length.",
     )
     collapse_duplicates: bool | None = pydantic.Field(
-        None, description="Whether only one of several documents with equal texts is eligible."
+        default=None, description="Whether only one of several documents with equal texts is eligible."
     )
     epochs: int | None = pydantic.Field(
-        None, description="Number of selections of this size, each drawn afresh."
+        default=None, description="Number of selections of this size, each drawn afresh."
     )
-    seed: int | None = pydantic.Field(None, description="Seed of the noise.")
+    seed: int | None = pydantic.Field(default=None, description="Seed of the noise.")
     output: OutputChoice = pydantic.Field(
-        OutputChoice(AS_CONFIGURED),
+        default=OutputChoice(AS_CONFIGURED),
         description="Format of the chosen records; with none, only the picks are written.",
     )
 
@@ -163,7 +169,7 @@ class SelectionOptions(RunOptions):
             return Selection.model_validate(values)
         except pydantic.ValidationError as error:
             reasons = "; ".join(
-                f"{'.'.join(str(part) for part in e['loc'] if part != 'options')}: {e['msg']}"
+                f"{'.'.join(str(part) for part in e['loc'] if part != 'options')}: {e['msg'].removeprefix('Value error, ')}"
                 for e in error.errors()
             )
             raise ConfigError(f"selection '{selection.name}', launchpad: {reasons}") from None

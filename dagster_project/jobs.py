@@ -7,7 +7,7 @@ date (``dagster_project/refresh.py``).
 import enum
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 import pydantic
@@ -22,7 +22,7 @@ def build_materialize_shards() -> dg.JobDefinition:
     """Return the job."""
     offered = {asset.name: asset for asset in graph().shown if asset.partitions is Partitions.SHARDS}
     if TYPE_CHECKING:
-        AssetChoice = str
+        AssetChoice: TypeAlias = str
     else:
         AssetChoice = enum.Enum("AssetOfShards", {name: name for name in offered}, type=str)
 

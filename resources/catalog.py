@@ -215,13 +215,12 @@ class Catalog:
             Where the present catalog is moved. Default: it is replaced.
         """
         new, log = self.path.with_suffix(".new"), self.path.with_suffix(".new.wal")
-        storage = {"storage_compatibility_version": READABLE_FROM}
         for leftover in (new, log):
             leftover.unlink(missing_ok=True)
         with (
             interrupts(),
             errors_named(self.path),
-            duckdb.connect(new, config=storage) as connection,
+            duckdb.connect(new, config=dict(storage_compatibility_version=READABLE_FROM)) as connection,
         ):
             connection.execute(sql.load("schema"))
             connection.execute(sql.load("insert_about"), {"version": VERSION, "commits": number})

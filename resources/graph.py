@@ -36,7 +36,7 @@ Made: TypeAlias = "Iterator[Sequence[tuple[Output, Report]]]"
 class RunOptions(dg.Config):
     """What to change for one run. What is left as it is stays as configured."""
 
-    force: bool = pydantic.Field(False, description="Make outputs again even if they are fresh.")
+    force: bool = pydantic.Field(default=False, description="Make outputs again even if they are fresh.")
 
     @classmethod
     def shown(cls, settings: Settings) -> type[Self]:

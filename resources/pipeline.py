@@ -20,7 +20,9 @@ class PipelineResource(dg.ConfigurableResource):
 
     config: str = pydantic.Field(description="Path of the YAML file.")
     home: str = pydantic.Field(description="DSIR_HOME: where outputs and the catalog are.")
-    threads: int = pydantic.Field(0, description="Threads of a run; 0: as many as the cores it may use.")
+    threads: int = pydantic.Field(
+        default=0, description="Threads of a run; 0: as many as the cores it may use."
+    )
 
     @cached_property
     def workspace(self) -> Workspace:
