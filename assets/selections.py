@@ -168,10 +168,11 @@ class SelectionOptions(RunOptions):
         try:
             return Selection.model_validate(values)
         except pydantic.ValidationError as error:
-            reasons = "; ".join(
-                f"{'.'.join(str(part) for part in e['loc'] if part != 'options')}: {e['msg'].removeprefix('Value error, ')}"
-                for e in error.errors()
-            )
+            found = [
+                (".".join(str(part) for part in each["loc"] if part != "options"), each["msg"])
+                for each in error.errors()
+            ]
+            reasons = "; ".join(f"{where}: {what.removeprefix('Value error, ')}" for where, what in found)
             raise ConfigError(f"selection '{selection.name}', launchpad: {reasons}") from None
 
 
