@@ -14,6 +14,7 @@ from contextlib import closing
 
 import dagster as dg
 import pytest
+import yaml
 
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
@@ -309,3 +310,10 @@ def test_settings_that_name_what_is_not_there_say_so_and_stay(tmp_path, monkeypa
         with pytest.raises(ConfigError, match=rf"dagster\.yaml: {said}") as found:
             open_instance(tmp_path)
         assert "\n" not in str(found.value) and settings.read_text() == text
+
+
+def test_a_deployment_has_the_same_settings_but_for_its_storage():
+    deployed = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "dagster.yaml").read_text())
+    ours = yaml.safe_load(INSTANCE_SETTINGS)
+    assert deployed.pop("storage") != ours.pop("storage")
+    assert deployed == ours and not ours["nux"]["enabled"]

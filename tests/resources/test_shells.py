@@ -54,7 +54,7 @@ def test_an_older_version_of_duckdb_answers_as_this_one_does(done, version):
     assert done.errors() == []
     path = done.home / "catalog.duckdb"
     [(views, document, made, shard)] = done.rows(
-        "SELECT (SELECT list(view_name ORDER BY ALL) FROM duckdb_views() WHERE NOT internal AND NOT temporary), "
+        "SELECT (SELECT list(view_name ORDER BY view_name) FROM duckdb_views() WHERE NOT internal AND NOT temporary), "
         "any_value(doc_id), any_value(version), any_value(shard) FROM selections WHERE selection = 'picked'"
     )
     questions = [
@@ -64,7 +64,7 @@ def test_an_older_version_of_duckdb_answers_as_this_one_does(done, version):
         f"FROM why('{document}', 'picked') ORDER BY ALL",
         "SELECT w.* FROM (SELECT DISTINCT doc_id FROM documents) AS d, why(d.doc_id, 'other') AS w ORDER BY ALL",
         "FROM selection_changes('picked') ORDER BY ALL",
-        "FROM selection_changes('picked', 1, 2) ORDER BY ALL",
+        "FROM selection_changes('picked', old := 1, new := 2) ORDER BY ALL",
     ]
     for question in questions:
         there = subprocess.run(
