@@ -129,12 +129,22 @@ def test_a_configuration_that_broke_since_it_was_loaded_is_a_failure_with_its_me
     defs = build_defs(done.config_path, done.home)
     done.config["selections"][0]["size"] = {"documents": -1}
     assert done.config_path
-    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        asset_selection=[dg.AssetKey("importance_estimator")], instance=done.instance, raise_on_error=False
-    )
-    [failure] = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-    assert "selections[0].size.documents" in failure.user_failure_data.description
-    assert failure.error.cause is None
+    estimator = [dg.AssetKey("importance_estimator")]
+    results = [
+        defs.resolve_implicit_global_asset_job_def().execute_in_process(
+            asset_selection=estimator, instance=done.instance, raise_on_error=False
+        ),
+        defs.resolve_job_def("refresh").execute_in_process(instance=done.instance, raise_on_error=False),
+        defs.resolve_job_def("materialize_shards").execute_in_process(
+            run_config={"ops": {"materialize_matching": {"config": {"shards": ["*"]}}}},
+            instance=done.instance,
+            raise_on_error=False,
+        ),
+    ]
+    for result in results:
+        failure = next(event.step_failure_data for event in result.all_events if event.is_step_failure)
+        assert "selections[0].size.documents" in failure.user_failure_data.description
+        assert failure.error.cause is None
 
 
 def test_without_a_configuration_the_three_ways_to_name_one_are_said(monkeypatch):
