@@ -34,7 +34,11 @@ CORPUS = .dsir/demo/packages/.installed
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER) $(CLUSTER) $(DOCS))
 DEMO = --config demo/dsir.yaml
 
+<<<<<<< HEAD
 .PHONY: help setup demo corpus dev test test-slow e2e e2e-cluster lint docs bench bench-backfill bench-refresh paper clean
+=======
+.PHONY: help setup demo corpus dev test test-slow e2e shells e2e-cluster lint bench bench-backfill bench-refresh paper clean
+>>>>>>> launchpad
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -58,6 +62,10 @@ test-slow: $(TEST) ## tests that take minutes
 
 e2e: $(TEST) ## tests that drive a real `dg dev`
 	@.venv/bin/pytest -m e2e
+
+shells: $(TEST) ## that older versions of DuckDB read the catalog
+	@for version in 1.2 1.5; do $(INSTALL) --no-deps --target .venv/duckdb/$$version "duckdb==$$version.*" || $(FAILED); done
+	@.venv/bin/pytest tests/resources/test_shells.py
 
 e2e-cluster: $(CLUSTER) ## tests on two Ray nodes, an S3 server and PostgreSQL, on this machine
 	@.venv/bin/pytest -n 2 --dist loadfile -m cluster tests/cluster

@@ -12,9 +12,10 @@ shard. Only assets with one partition a run yield an ordinary result, which the 
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -62,9 +63,9 @@ class OutputsFailed(dg.Failure):
     def __init__(self, asset: str, errors: Mapping[str, Exception], total: int) -> None:
         self.errors = dict(errors)
         rest = f"; the other {total - len(errors)} are materialized and stay" if total > len(errors) else ""
+        first = f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n" if total > 1 else ""
         super().__init__(
-            f"{len(errors)} of {total} outputs of {asset} failed{rest}.\n"
-            + "\n".join(first_of(told(errors))),
+            first + "\n".join(first_of(told(errors))),
             allow_retries=not all(is_input_error(error) for error in errors.values()),
         )
 
@@ -91,6 +92,28 @@ def in_words(error: Exception) -> str:
         return error.description or str(error)
     own = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return explained(error) or own
+
+
+def errors_as_failures(step: Callable[..., Iterator]) -> Callable[..., Any]:
+    """Make a step, a generator, fail with a message in place of an error whose message says it all.
+
+    Other errors are bugs, whose traceback is wanted.
+    """
+
+    @wraps(step)
+    def failing(*arguments: Any, **named: Any) -> Iterator:
+        try:
+            yield from step(*arguments, **named)
+            return
+        except dg.Failure as error:
+            failure = error.with_traceback(None)
+        except Exception as error:
+            if explained(error) is None:
+                raise
+            failure = dg.Failure(in_words(error), allow_retries=not is_input_error(error))
+        raise failure  # not from `except`, where it would bring the error along
+
+    return failing
 
 
 def first_of(lines: Sequence[str], shown: int = 20) -> list[str]:
@@ -265,7 +288,8 @@ def bring_up_to_date(
             progress.add(partitions=1)
             if isinstance(outcome, Exception):
                 failures[output.name] = outcome
-                context.log.error(f"{output.name}: {in_words(outcome)}", exc_info=outcome)
+                bug = outcome if explained(outcome) is None and not isinstance(outcome, dg.Failure) else None
+                context.log.error(f"{output.name}: {in_words(outcome)}", exc_info=bug)
                 continue
             result = outcome.result
             if "note" in result.metadata:
@@ -315,6 +339,7 @@ class Attempted:
             {name: file.modified for name, file in self.result.files.items()}
             | {name: when for name, when in (output.made.modified if kept else {}).items() if name in kept},
             metrics=self.result.metrics,
+            why=output.why or "forced",
         )
 
 

@@ -5,11 +5,12 @@ documents are ranked and picked (``assets/methods/``), formats of records (``res
 selection is (``assets/evaluations.py``).
 """
 
+import enum
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 import numpy as np
@@ -21,8 +22,9 @@ import pydantic
 from dsir import near_duplicates
 from dsir.selection import Budget, joined
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, one_by_one
-from dsir_dagster.assets.methods import Picked, pick
+from dsir_dagster.assets.methods import METHODS, Picked, pick
 from dsir_dagster.assets.methods.ranking import noise_keys
+from dsir_dagster.assets.methods.resample import LENGTHS
 from dsir_dagster.assets.picking.candidates import Candidates
 from dsir_dagster.assets.picking.survey import (
     PoolSurvey,
@@ -38,7 +40,8 @@ from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Pa
 from dsir_dagster.resources.lineage import canonical, output_name, together
 from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.plots import Plot
-from dsir_dagster.resources.settings import ConfigError, Selection, methods
+from dsir_dagster.resources.settings import ConfigError, Selection, Settings
+from dsir_dagster.resources.settings.selection import OUTPUTS, Quality, Size
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import (
     PIECE,
@@ -52,32 +55,93 @@ from dsir_dagster.resources.store import (
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
 
+#: What a closed choice says to keep what is configured, where selections differ in it.
+AS_CONFIGURED = "as_configured"
+
+
+def choice(name: str, values: Iterable[str]) -> Any:
+    """Return the values as an enum, which the launchpad offers and checks; the first is :data:`AS_CONFIGURED`."""
+    return enum.Enum(name, {value: value for value in (AS_CONFIGURED, *values)}, type=str)
+
+
+if TYPE_CHECKING:
+    MethodChoice: TypeAlias = str
+    LengthChoice: TypeAlias = str
+    OutputChoice: TypeAlias = str
+else:
+    MethodChoice = choice("Method", METHODS)
+    LengthChoice = choice("Length", LENGTHS)
+    OutputChoice = choice("Output", OUTPUTS)
+
 
 class SelectionOptions(RunOptions):
-    """Parameters of a selection to override for one run, in the launchpad.
+    """What to change in a selection for one run.
 
-    Attributes
-    ----------
-    method, min_tokens, temperature, length, collapse_duplicates, epochs, seed, output
-        As in the configuration; None keeps the configured value.
-    quality
-        True for the paper's bounds, False for none.
-    documents, fraction, tokens
-        Size; at most one of them. None keeps the configured size.
+    What equals the configuration changes nothing; an option that the configured method takes and another one does not
+    may stay when the method changes. `dsir run` and `refresh` go back to the configuration.
     """
 
-    method: str | None = None
-    documents: int | None = None
-    fraction: float | None = None
-    tokens: int | None = None
-    min_tokens: int | None = None
-    quality: bool | None = None
-    temperature: float | None = None
-    length: str | None = None
-    collapse_duplicates: bool | None = None
-    epochs: int | None = None
-    seed: int | None = None
-    output: str | None = None
+    method: MethodChoice = pydantic.Field(
+        default=MethodChoice(AS_CONFIGURED), description="How documents are ranked and picked."
+    )
+    documents: int | None = pydantic.Field(default=None, description="Size: number of documents.")
+    fraction: float | None = pydantic.Field(
+        default=None, description="Size: share of the eligible documents, above 0 and at most 1."
+    )
+    tokens: int | None = pydantic.Field(default=None, description="Size: budget of tokens.")
+    min_tokens: int | None = pydantic.Field(
+        default=None, description="Documents with fewer tokens are not eligible."
+    )
+    quality: bool | None = pydantic.Field(
+        default=None,
+        description="Whether documents outside of the paper's bounds of quality are not eligible.",
+    )
+    temperature: float | None = pydantic.Field(
+        default=None, description="What log weights are divided by before noise is added; 1 if not set."
+    )
+    length: LengthChoice = pydantic.Field(
+        default=LengthChoice(AS_CONFIGURED),
+        description="How log weights are corrected for a document's length.",
+    )
+    collapse_duplicates: bool | None = pydantic.Field(
+        default=None, description="Whether only one of several documents with equal texts is eligible."
+    )
+    epochs: int | None = pydantic.Field(
+        default=None, description="Number of selections of this size, each drawn afresh."
+    )
+    seed: int | None = pydantic.Field(default=None, description="Seed of the noise.")
+    output: OutputChoice = pydantic.Field(
+        default=OutputChoice(AS_CONFIGURED),
+        description="Format of the chosen records; with none, only the picks are written.",
+    )
+
+    @classmethod
+    def shown(cls, settings: Settings) -> type["SelectionOptions"]:
+        """Return the class with the value that all configured selections share as each field's default.
+
+        Of a field in which they differ, the description says what each of them has.
+        """
+        configured = {each.name: values_of(each) for each in settings.selections}
+        fields: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            if name in RunOptions.model_fields:
+                continue
+            values = {selection: mine[name] for selection, mine in configured.items()}
+            first, *others = values.values()
+            same = all(other == first for other in others)
+            default = first if same and first is not None else field.default
+            if same:
+                now = "not set" if first is None else _in_yaml(first)
+            else:
+                now = ", ".join(
+                    f"{selection} {'not set' if value is None else _in_yaml(value)}"
+                    for selection, value in values.items()
+                )
+            description = f"{field.description} Configured: {now}."
+            if isinstance(field.annotation, type) and issubclass(field.annotation, enum.Enum):
+                default = field.annotation(default)
+            fields[name] = (field.annotation, pydantic.Field(default, description=description))
+        return pydantic.create_model(cls.__name__, __base__=cls, __doc__=cls.__doc__, **fields)
 
     def apply(self, selection: Selection) -> Selection:
         """Return the selection with the given parameters replaced.
@@ -87,20 +151,51 @@ class SelectionOptions(RunOptions):
         ConfigError
             The parameters are not valid together.
         """
-        by_method = selection.by(self.method) if self.method and self.method in methods() else selection
-        values = by_method.model_dump()
-        sizes = {"documents", "fraction", "tokens"}
-        values |= self.model_dump(exclude={"force", *sizes}, exclude_none=True)
-        if size := self.model_dump(include=sizes, exclude_none=True):
-            values["size"] = size
+        configured = values_of(selection)
+        asked = self.model_dump(exclude={"force"}, exclude_none=True, mode="json")
+        changed = {
+            name: value
+            for name, value in asked.items()
+            if value != AS_CONFIGURED and value != configured[name]
+        }
+        if not changed:
+            return selection
+        values = (selection.by(changed["method"]) if "method" in changed else selection).model_dump()
+        sizes = {name: changed.pop(name) for name in Size.model_fields if name in changed}
+        values |= changed
+        if sizes:
+            values["size"] = sizes
         try:
             return Selection.model_validate(values)
         except pydantic.ValidationError as error:
-            reasons = "; ".join(
-                f"{'.'.join(str(part) for part in e['loc'] if part != 'options')}: {e['msg']}"
-                for e in error.errors()
-            )
+            found = [
+                (".".join(str(part) for part in each["loc"] if part != "options"), each["msg"])
+                for each in error.errors()
+            ]
+            reasons = "; ".join(f"{where}: {what.removeprefix('Value error, ')}" for where, what in found)
             raise ConfigError(f"selection '{selection.name}', launchpad: {reasons}") from None
+
+
+def values_of(selection: Selection) -> dict[str, Any]:
+    """Return what a selection has for each field of the launchpad; None if it is not set, or if no field can say it."""
+    temperature = getattr(selection.options, "temperature", None)
+    quality = {None: False, Quality(): True}.get(selection.quality)
+    return {
+        "method": selection.method,
+        **selection.size.model_dump(),
+        "min_tokens": selection.min_tokens,
+        "quality": quality,
+        "temperature": temperature if isinstance(temperature, float | int) else None,
+        "length": getattr(selection.options, "length", None),
+        "collapse_duplicates": selection.collapse_duplicates,
+        "epochs": selection.epochs,
+        "seed": selection.seed,
+        "output": selection.output,
+    }
+
+
+def _in_yaml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def make_selections(

@@ -24,6 +24,11 @@ from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.pipeline import PipelineResource
 from dsir_dagster.resources.plan import Output, Plan, fingerprint, takes_part
+from dsir_dagster.resources.settings import ConfigError
+
+#: The sensor and the schedule that start the job.
+WHEN_DUE = "refresh_when_due"
+NIGHTLY = "nightly_refresh"
 
 #: Seconds since its last change before a file by itself starts a refresh: someone may still be writing it.
 SETTLE_SECONDS = 10.0
@@ -49,11 +54,11 @@ def build_automation(
         ),
     )
     def discover_shards(context: dg.SensorEvaluationContext, pipeline: PipelineResource) -> dg.SkipReason:
-        workspace = pipeline.workspace
         try:
+            workspace = pipeline.workspace
             plan = workspace.plan()
-        except CorpusError as error:
-            return dg.SkipReason(f"the pool cannot be read: {error}")
+        except (ConfigError, CorpusError) as error:
+            return dg.SkipReason(unusable(error))
         vanished = workspace.discovery.vanished()
         new = register_shards(context.instance, plan, vanished)
         changed = [shard for shard in plan.uncounted if plan.raw_counts(shard).state == "stale"]
@@ -62,6 +67,7 @@ def build_automation(
         return dg.SkipReason("; ".join(parts))
 
     @dg.sensor(
+        name=WHEN_DUE,
         job_name=refresh.name,  # given the job itself, Dagster copies the sensor and warns about its own copy
         minimum_interval_seconds=30,
         description=(
@@ -72,11 +78,11 @@ def build_automation(
     def refresh_when_due(
         context: dg.SensorEvaluationContext, pipeline: PipelineResource
     ) -> dg.SkipReason | dg.SensorResult:
-        workspace = pipeline.workspace
         try:
+            workspace = pipeline.workspace
             plan = workspace.plan()
-        except CorpusError as error:
-            return dg.SkipReason(f"the pool cannot be read: {error}")
+        except (ConfigError, CorpusError) as error:
+            return dg.SkipReason(unusable(error))
         asked = set(json.loads(context.cursor or "[]"))
         due = {attempt(output): output for output in due_outputs(plan)}
         new = {key: output for key, output in due.items() if key not in asked}
@@ -101,12 +107,18 @@ def build_automation(
         return dg.SensorResult(run_requests=[request], cursor=json.dumps(sorted(due)))
 
     schedule = dg.ScheduleDefinition(
-        name="nightly_refresh",
+        name=NIGHTLY,
         job=refresh,
         cron_schedule=cron,
         description="Runs `refresh` at the times given by `refresh_cron` in the configuration.",
     )
     return [discover_shards, refresh_when_due], schedule
+
+
+def unusable(error: Exception) -> str:
+    """Say why there is no plan."""
+    what = "the configuration cannot be used" if isinstance(error, ConfigError) else "the pool cannot be read"
+    return f"{what}: {error}"
 
 
 def _terminated(instance: dg.DagsterInstance, plan: Plan) -> str | None:

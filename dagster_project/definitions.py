@@ -12,19 +12,32 @@ from pathlib import Path
 
 import dagster as dg
 
-from dsir_dagster.assets.materialize import RunOptions, as_result, log_made
-from dsir_dagster.automation import build_automation
+from dsir_dagster.assets.materialize import RunOptions, as_result, errors_as_failures, log_made
+from dsir_dagster.automation import NIGHTLY, WHEN_DUE, build_automation
 from dsir_dagster.jobs import build_materialize_shards
-from dsir_dagster.refresh import Stage, build_refresh
+from dsir_dagster.refresh import REFRESH, Stage, build_refresh
 from dsir_dagster.resources.dagster_private import accept_beta
 from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
 from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.pipeline import PipelineResource
-from dsir_dagster.resources.settings import load_settings
+from dsir_dagster.resources.settings import ConfigError, Settings, load_settings
 
 #: The demo's configuration, which the wheel carries as an example.
 DEFAULT_CONFIG = Path(__file__).with_name("example.yaml").resolve()
 DEFAULT_HOME = ".dsir"
+
+#: Said where Dagster loads the definitions and nothing names a configuration.
+UNNAMED = (
+    "no configuration is named; set DSIR_CONFIG to the path of your YAML file, write the line DSIR_CONFIG=my.yaml into "
+    "`.env` beside pyproject.toml, or open the UI with `dsir ui --config my.yaml`"
+)
+
+#: Ends every asset's description.
+KEPT_UP_TO_DATE = (
+    f"Kept up to date by the job `{REFRESH}`, which makes what is missing or stale. `dsir run` starts it, and so do "
+    f"the sensor `{WHEN_DUE}`, when a file or the configuration changes, and the schedule `{NIGHTLY}`, once someone "
+    "switches them on."
+)
 
 OWNERS = ["team:data-selection"]
 
@@ -41,7 +54,7 @@ def build_defs(
     Parameters
     ----------
     config : str or Path, optional
-        The YAML file. Default: the environment variable DSIR_CONFIG, else the demo's.
+        The YAML file. Default: the environment variable DSIR_CONFIG.
     home : str or Path, optional
         Where outputs go. Default: the environment variable DSIR_HOME, else ``.dsir``.
     loggers : mapping, optional
@@ -54,10 +67,12 @@ def build_defs(
     Raises
     ------
     resources.settings.ConfigError
-        The configuration is not valid.
+        The configuration is not valid, or none is named.
     """
     accept_beta()
-    config = Path(config or os.environ.get("DSIR_CONFIG") or DEFAULT_CONFIG).resolve()
+    if not (config := config or os.environ.get("DSIR_CONFIG")):
+        raise ConfigError(UNNAMED)
+    config = Path(config).resolve()
     home = Path(home or os.environ.get("DSIR_HOME") or DEFAULT_HOME).resolve()
     settings = load_settings(config)
     partitions = {
@@ -70,7 +85,7 @@ def build_defs(
     refresh = build_refresh(tell)
     sensors, schedule = build_automation(refresh, settings.refresh_cron)
     return dg.Definitions(
-        assets=[build_asset(asset, partitions) for asset in shown],
+        assets=[build_asset(asset, partitions, settings) for asset in shown],
         asset_checks=[
             build_check(asset, check, partitions)
             for asset in shown
@@ -88,7 +103,7 @@ def build_defs(
 
 
 def build_asset(
-    asset: Asset, partitions: Mapping[Partitions, dg.PartitionsDefinition | None]
+    asset: Asset, partitions: Mapping[Partitions, dg.PartitionsDefinition | None], settings: Settings
 ) -> dg.AssetsDefinition:
     """Build a Dagster asset from a record."""
     step = asset.step
@@ -114,13 +129,13 @@ def build_asset(
 
     def made_alone(context, pipeline, config):
         partition = context.partition_key if context.has_partition_key else ""
-        return as_result(step(context, pipeline.workspace, [partition], config))
+        yield as_result(step(context, pipeline.workspace, [partition], config))
 
     compute = made_one_by_one if asset.partitions.many else made_alone
     compute.__annotations__ = {
         "context": dg.AssetExecutionContext,
         "pipeline": PipelineResource,
-        "config": asset.options or RunOptions,
+        "config": (asset.options or RunOptions).shown(settings),
     }
     return dg.asset(
         name=asset.name,
@@ -132,8 +147,8 @@ def build_asset(
         group_name=asset.group,
         owners=OWNERS,
         kinds=set(asset.kinds),
-        description=asset.description,
-    )(compute)
+        description=f"{asset.description}\n\n{KEPT_UP_TO_DATE}",
+    )(errors_as_failures(compute))
 
 
 def build_check(
@@ -143,7 +158,7 @@ def build_check(
 
     def evaluate(context, pipeline):
         partition = context.partition_key if check.by_partition else ""
-        return check.evaluate(pipeline.workspace, partition, context.log)
+        yield check.evaluate(pipeline.workspace, partition, context.log)
 
     evaluate.__annotations__ = {
         "context": dg.AssetCheckExecutionContext,
@@ -156,7 +171,7 @@ def build_check(
         partitions_def=partitions[asset.partitions] if check.by_partition else None,
         blocking=check.blocking,
         description=check.description,
-    )(evaluate)
+    )(errors_as_failures(evaluate))
 
 
 @dg.definitions

@@ -48,6 +48,8 @@ from dsir_dagster.storage import QuickSqliteStorage
 INSTANCE_SETTINGS = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false
 storage:
   custom:
     module: dsir_dagster.storage
@@ -75,6 +77,7 @@ EARLIER_SETTINGS = (
     "8ae649680f0fc13f399c2aaa9f76e30ed77204ec917f78e4ba147009e6c9a3e9",
     "abf3b9bcdc38f6f1bc1b553b717e24f26068bd3b75805670c5a5498b24f7ab6c",
     "cee3b0dcd931c484f5e9041af6645ed95eb1fa953ab0759fdacd100b3963043f",
+    "8cd1a5e4f274f0bdd231f03342e1cef27c5c9f150a66154a8b4cd3db7b6a3e6c",
 )
 
 #: The module of the run launcher in earlier versions.

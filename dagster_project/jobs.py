@@ -4,54 +4,52 @@ What belongs here: choosing the shards. What does not: making them (``assets/``)
 date (``dagster_project/refresh.py``).
 """
 
+import enum
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 import pydantic
 
-from dsir_dagster.assets.materialize import RunOptions, log_made
+from dsir_dagster.assets.materialize import RunOptions, errors_as_failures, log_made
 from dsir_dagster.resources.graph import Partitions, graph
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.pipeline import PipelineResource
 
 
-class ShardOptions(RunOptions):
-    """Which shards to materialize.
-
-    Attributes
-    ----------
-    shards : list of str
-        Shard keys, or patterns with ``*``, ``?`` and ``[…]``.
-    assets : list of str
-        Assets partitioned by shard; materialized in the order of the graph.
-    """
-
-    shards: list[str] = pydantic.Field(min_length=1)
-    assets: list[str] = pydantic.Field(default=["raw_counts"])
-
-
 def build_materialize_shards() -> dg.JobDefinition:
     """Return the job."""
+    offered = {asset.name: asset for asset in graph().shown if asset.partitions is Partitions.SHARDS}
+    if TYPE_CHECKING:
+        AssetChoice: TypeAlias = str
+    else:
+        AssetChoice = enum.Enum("AssetOfShards", {name: name for name in offered}, type=str)
+
+    class ShardOptions(RunOptions):
+        """Which shards to materialize."""
+
+        shards: list[str] = pydantic.Field(
+            min_length=1, description="Keys of shards, or patterns with `*`, `?` and `[…]`."
+        )
+        assets: list[AssetChoice] = pydantic.Field(
+            default=["raw_counts"], description="What to make of them, in the order of the graph."
+        )
 
     @dg.op(
         out={},
         description="Materialize the shards that the patterns match, with an event for each.",
     )
+    @errors_as_failures
     def materialize_matching(
         context: dg.OpExecutionContext, pipeline: PipelineResource, config: ShardOptions
     ) -> Iterator[dg.Output]:
         workspace = pipeline.workspace
-        offered = [asset for asset in graph().shown if asset.partitions is Partitions.SHARDS]
-        unknown = sorted(set(config.assets) - {asset.name for asset in offered})
-        if unknown:
-            there = ", ".join(asset.name for asset in offered)
-            raise dg.Failure(f"assets: {', '.join(unknown)}; there are: {there}")
         plan = workspace.plan()
         register_shards(context.instance, plan)
         keys = matching(config.shards, sorted(plan.shards))
         context.log.info(f"{len(keys)} of {len(plan.shards)} shards: {', '.join(keys[:20])}")
-        for asset in offered:
+        for asset in offered.values():
             if asset.step and asset.name in config.assets:
                 log_made(context, asset.after, asset.step(context, workspace, keys, config))
         yield from ()  # no output

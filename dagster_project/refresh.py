@@ -25,6 +25,7 @@ from dsir_dagster.assets.materialize import (
     Made,
     OutputsFailed,
     RunOptions,
+    errors_as_failures,
     first_of,
     is_input_error,
     kept_report,
@@ -125,6 +126,7 @@ def build_refresh(tell: Callable[[Stage], None] = lambda stage: None) -> dg.JobD
             out={"done": dg.Out(dg.Nothing)},
             description=f"Bring all of `{asset.name}` up to date; fresh outputs stay.",
         )
+        @errors_as_failures
         def step(context: dg.OpExecutionContext, pipeline: PipelineResource) -> Iterator:
             yield from refresh_asset(context, pipeline.workspace, asset, tell)
 

@@ -40,8 +40,12 @@ from dsir_dagster.resources.store import file_kinds
 
 #: Version of the tables in ``sql/schema.sql``. Version 1 had no sequence; ``sql/upgrade_lineage.sql`` reads it. Before
 #: version 3, a metric's name contained its pick and statistic; those rows are dropped and measured again. Before
-#: version 4, outputs shared no inputs; their rows stay as they are.
-VERSION = 4
+#: version 4, outputs shared no inputs; their rows stay as they are. Before version 5, only DuckDB 2 could read the
+#: file, and it did not say why an output was made.
+VERSION = 5
+
+#: DuckDB's oldest version that can read the file, so that any shell of today can.
+READABLE_FROM = "v1.2.0"
 
 #: Age in seconds at which the copy of the catalog is replaced.
 COPY_SECONDS = 60
@@ -213,7 +217,11 @@ class Catalog:
         new, log = self.path.with_suffix(".new"), self.path.with_suffix(".new.wal")
         for leftover in (new, log):
             leftover.unlink(missing_ok=True)
-        with interrupts(), errors_named(self.path), duckdb.connect(new) as connection:
+        with (
+            interrupts(),
+            errors_named(self.path),
+            duckdb.connect(new, config=dict(storage_compatibility_version=READABLE_FROM)) as connection,
+        ):
             connection.execute(sql.load("schema"))
             connection.execute(sql.load("insert_about"), {"version": VERSION, "commits": number})
             for name, rows in tables.items():
@@ -234,7 +242,7 @@ class Catalog:
         literal = "'" + self._files.replace("'", "''") + "'"
         where = f"coalesce(getvariable('dsir_home'), {literal})"
         files = f"regexp_replace({where}, '([*?[])', '[\\1]', 'g')"  # magic characters of the path itself
-        parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why")
+        parts = ("views", "macros_noise", "macros_lineage", "macros_changes", "macros_why", "comments")
         text = "\n".join(map(sql.load, parts))
         for kind in file_kinds().values():  # views.sql lacks kinds of added assets
             if kind.schema is not None and f"/{kind.name}/" not in text:
@@ -463,13 +471,15 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[int, st
 def _tables(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, pa.Table]:
     """Read all rows of a catalog, converted to the present tables if it has an older version."""
     version, _ = _version(connection, path)
-    questions = {"shards": "FROM shards", "lineage": "FROM lineage"}
+    questions = {"shards": sql.load("upgrade_shards"), "lineage": "FROM lineage"}
     if version == 1:
         questions["lineage"] = sql.load("upgrade_lineage")
     if version >= 3:
         questions["evaluations"] = "FROM evaluations"
     if version >= 4:
         questions |= {"lineage": "FROM materializations", "input_lists": "FROM input_lists"}
+    if version >= 5:
+        questions["shards"] = "SELECT * EXCLUDE (modified) FROM shards"
     return {name: connection.sql(text).to_arrow_table() for name, text in questions.items()}
 
 

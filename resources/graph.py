@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import dagster as dg
+import pydantic
 
 if TYPE_CHECKING:
     from dsir_dagster.resources.plan import Output, Plan
@@ -33,15 +34,14 @@ Made: TypeAlias = "Iterator[Sequence[tuple[Output, Report]]]"
 
 
 class RunOptions(dg.Config):
-    """Options of a run that recomputes outputs; change them in the launchpad.
+    """What to change for one run. What is left as it is stays as configured."""
 
-    Attributes
-    ----------
-    force : bool
-        Recompute outputs even if they are fresh.
-    """
+    force: bool = pydantic.Field(default=False, description="Make outputs again even if they are fresh.")
 
-    force: bool = False
+    @classmethod
+    def shown(cls, settings: Settings) -> type[Self]:
+        """Return the class as the launchpad shows it, with what is configured as the defaults."""
+        return cls
 
 
 #: Class of the options that a step takes.

@@ -136,6 +136,8 @@ class Lineage:
         Numbers and strings to show.
     modified : mapping of str to int
         Name of each file to when it was written, by the clock of its file system or store, in nanoseconds.
+    why : str
+        Why it was made; '' if it was recorded without.
     sequence : int
         Number of the transaction that recorded it; the catalog fills it in.
     metrics : sequence of Metric, optional
@@ -158,6 +160,7 @@ class Lineage:
     files: Mapping[str, str]
     metadata: Metadata
     modified: Mapping[str, int] = field(default_factory=dict)
+    why: str = field(default_factory=str)
     sequence: int = 0
     metrics: Sequence[Metric] | None = None
     absent: Sequence[str] = ()

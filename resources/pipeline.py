@@ -10,26 +10,19 @@ from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
+import pydantic
 
 from dsir_dagster.resources.workspace import Workspace
 
 
 class PipelineResource(dg.ConfigurableResource):
-    """The pipeline that a code location serves.
+    """The pipeline that a code location serves."""
 
-    Attributes
-    ----------
-    config : str
-        Path of the YAML file.
-    home : str
-        DSIR_HOME: where outputs and the catalog are.
-    threads : int
-        0: the cores this process may run on.
-    """
-
-    config: str
-    home: str
-    threads: int = 0
+    config: str = pydantic.Field(description="Path of the YAML file.")
+    home: str = pydantic.Field(description="DSIR_HOME: where outputs and the catalog are.")
+    threads: int = pydantic.Field(
+        default=0, description="Threads of a run; 0: as many as the cores it may use."
+    )
 
     @cached_property
     def workspace(self) -> Workspace:

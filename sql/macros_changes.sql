@@ -78,7 +78,7 @@ WITH asked AS (
 ), sides AS (
     SELECT DISTINCT ON (v.side) v.side, v.selection, v.version, v.configuration, l.inputs,
            (l.metadata->>'key_rule')::JSON AS rule
-    FROM asked, compared_versions(asked.selection, asked.old, asked.new) AS v
+    FROM asked, compared_versions(asked.selection, old := asked.old, new := asked.new) AS v
     JOIN lineage AS l ON l.asset = 'selections' AND l.partition = v.selection AND l.fingerprint = v.version
     WHERE v.on_disk
 ), inputs AS (
@@ -131,8 +131,8 @@ WITH asked AS (
         -- what order follows from: the rule of keys of both versions, NULL where one of them has none
         CASE WHEN o.rule = n.rule THEN n.rule END AS rule,
         coalesce((n.rule->>'log_weight')::BOOLEAN, false) AS by_weight,
-        (o.configuration->'size'->>'fraction') IS NOT NULL
-            AND (n.configuration->'size'->>'fraction') IS NOT NULL AS a_share
+        (o.configuration->>'$.size.fraction') IS NOT NULL
+            AND (n.configuration->>'$.size.fraction') IS NOT NULL AS a_share
     FROM sides AS o
     JOIN sides AS n ON o.side = 'old' AND n.side = 'new'
     LEFT JOIN estimators AS eo ON eo.side = 'old'
@@ -162,7 +162,7 @@ WITH asked AS (
     SELECT m.*,
            CASE WHEN NOT m.stayed THEN NULL
                 WHEN m.old_weights = m.new_weights THEN m.log_weight
-                WHEN l.metadata->>'log_weights'->>m.target
+                WHEN (l.metadata->>'log_weights')->>m.target
                      = CASE m.side WHEN 'old' THEN m.new_weights ELSE m.old_weights END
                 THEN w.log_weight END AS log_weight_there
     FROM moved AS m

@@ -17,7 +17,7 @@ list_filter(
         ],
         lambda c: {
             'name': c.name, 'value': c.value,
-            'low': (quality->c.name->>0)::DOUBLE, 'high': (quality->c.name->>1)::DOUBLE
+            'low': json_extract_string(json_extract(quality, c.name), 0)::DOUBLE, 'high': json_extract_string(json_extract(quality, c.name), 1)::DOUBLE
         }
     ),
     lambda c: NOT (coalesce(c.value > c.low, true) AND coalesce(c.value < c.high, true))
@@ -76,19 +76,19 @@ WITH asked AS (
            c.configuration->>'near_duplicates' IS NOT NULL AS deduplicated,
            c.rule,
            CASE WHEN (c.rule->>'noise')::BOOLEAN
-                THEN gumbel_noise(d.content_hash, c.metadata->>'noise_keys'
+                THEN gumbel_noise(d.content_hash, (c.metadata->>'noise_keys')
                                   ->>(t.target || CASE WHEN e.epoch > 1 THEN '#' || e.epoch ELSE '' END))
                 WHEN (c.rule->>'log_weight')::BOOLEAN THEN 0.0 END AS noise,
            corrected_log_weight(
                w.log_weight, c.configuration->>'length', d.n_ngrams, d.n_tokens,
-               (c.metadata->>'mean_tokens'->>t.target)::DOUBLE, (c.metadata->>'pool_mean_tokens')::DOUBLE
-           ) / coalesce((c.metadata->>'temperatures'->>t.target)::DOUBLE, 1) AS corrected,
+               ((c.metadata->>'mean_tokens')->>t.target)::DOUBLE, (c.metadata->>'pool_mean_tokens')::DOUBLE
+           ) / coalesce(((c.metadata->>'temperatures')->>t.target)::DOUBLE, 1) AS corrected,
            (c.configuration->>'min_tokens')::BIGINT AS min_tokens,
            quality_failed(c.configuration->'quality', d.n_tokens, d.most_frequent_word, d.informative_words,
                           d.single_digits) AS failed,
            twins.twin,
            c.inputs[output_name('weights', d.shard)] AS weights,
-           (lw.fingerprint = weights OR lw.metadata->>'log_weights'->>t.target = a.log_weights->>t.target)
+           (lw.fingerprint = weights OR (lw.metadata->>'log_weights')->>t.target = a.log_weights->>t.target)
                AND lr.fingerprint = lw.inputs[output_name('raw_counts', d.shard)] AS same,
            lw.inputs['importance_estimator'] AS estimator
     FROM chosen AS d

@@ -1,76 +1,77 @@
--- Tables of the catalog: small rows only. Bulk rows are Parquet files behind the views of views.sql. To change a
--- column, raise `VERSION` in resources/catalog.py and convert old rows in upgrade_lineage.sql.
+-- Tables of the catalog: small rows only. Bulk rows are Parquet files behind the views of views.sql. What tables and
+-- columns mean is in comments.sql. To change a column, raise `VERSION` in resources/catalog.py and convert old rows in
+-- upgrade_*.sql. Times are in UTC: a plain TIMESTAMP is what every client can read.
 
-CREATE TABLE about (                -- one row
-    version INTEGER NOT NULL,       -- of these tables
-    commits BIGINT NOT NULL,        -- transactions recorded so far
-    views   VARCHAR NOT NULL        -- fingerprint of the text of views and macros, which are made again when it changes
+CREATE TABLE about (
+    version INTEGER NOT NULL,
+    commits BIGINT NOT NULL,
+    views   VARCHAR NOT NULL
 );
 
 CREATE TABLE shards (
-    shard    VARCHAR PRIMARY KEY,   -- partition key
-    source   VARCHAR NOT NULL,      -- name of the entry under `raw:`
+    shard    VARCHAR PRIMARY KEY,
+    source   VARCHAR NOT NULL,
     uri      VARCHAR NOT NULL,
-    size     BIGINT NOT NULL,       -- bytes of the file
-    modified DOUBLE NOT NULL,       -- seconds since the epoch, as the file system says
-    stamp    VARCHAR NOT NULL,      -- SHA-256 of the file's bytes
-    seen_at  TIMESTAMPTZ NOT NULL,  -- when the file was last read
-    vanished_at TIMESTAMPTZ         -- when it was first missing; NULL while it is there
+    size     BIGINT NOT NULL,
+    mtime    DOUBLE NOT NULL,
+    stamp    VARCHAR NOT NULL,
+    seen_at  TIMESTAMP NOT NULL,
+    vanished_at TIMESTAMP,
+    modified TIMESTAMP GENERATED ALWAYS AS (make_timestamp((nullif(mtime, 0) * 1e6)::BIGINT)) VIRTUAL
 );
 
 CREATE TABLE materializations (
-    sequence    BIGINT NOT NULL,    -- number of the transaction that recorded it: the newest has the largest
+    sequence    BIGINT NOT NULL,
     asset       VARCHAR NOT NULL,
-    partition   VARCHAR NOT NULL,   -- '' for an asset without partitions
-    fingerprint VARCHAR NOT NULL,   -- of the inputs, the configuration and the code that made it
-    run_id      VARCHAR NOT NULL,   -- Dagster's
-    inputs      MAP(VARCHAR, VARCHAR) NOT NULL,  -- 'asset[partition]', 'file', 'configuration', … -> fingerprint or text
-    list        VARCHAR,            -- digest of more inputs, which it shares with others; NULL if there are none
-    started_at  TIMESTAMPTZ NOT NULL,
-    finished_at TIMESTAMPTZ NOT NULL,
+    partition   VARCHAR NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    run_id      VARCHAR NOT NULL,
+    why         VARCHAR,
+    inputs      MAP(VARCHAR, VARCHAR) NOT NULL,
+    list        VARCHAR,
+    started_at  TIMESTAMP NOT NULL,
+    finished_at TIMESTAMP NOT NULL,
     rows        BIGINT NOT NULL,
-    bytes       BIGINT NOT NULL,    -- written
-    files       MAP(VARCHAR, VARCHAR) NOT NULL,  -- path below DSIR_HOME -> SHA-256
-    modified    MAP(VARCHAR, BIGINT) NOT NULL,   -- path -> when the file was written, as the file system says: ns
-    metadata    JSON NOT NULL,      -- the figures that Dagster shows for the materialization
-    pruned_at   TIMESTAMPTZ         -- when `dsir prune` removed the files; the row stays, as history
+    bytes       BIGINT NOT NULL,
+    files       MAP(VARCHAR, VARCHAR) NOT NULL,
+    modified    MAP(VARCHAR, BIGINT) NOT NULL,
+    metadata    JSON NOT NULL,
+    pruned_at   TIMESTAMP
 );
 
 CREATE TABLE evaluations (
     selection VARCHAR NOT NULL,
-    version   VARCHAR NOT NULL,     -- fingerprint of the selection that was measured
-    target    VARCHAR NOT NULL,     -- '' where the metric does not belong to one target
+    version   VARCHAR NOT NULL,
+    target    VARCHAR NOT NULL,
     metric    VARCHAR NOT NULL,
-    pick      VARCHAR NOT NULL,     -- 'selection', 'pool', 'random', a method's name, or 'seed': the selection with another seed
-    statistic VARCHAR NOT NULL,     -- 'value', 'low', 'high' or 'sd'
-    source    VARCHAR NOT NULL,     -- '' where the metric does not belong to one source
+    pick      VARCHAR NOT NULL,
+    statistic VARCHAR NOT NULL,
+    source    VARCHAR NOT NULL,
     value     DOUBLE
 );
 
--- Outputs with unusable input: the last attempt, until one succeeds.
 CREATE TABLE failures (
     asset       VARCHAR NOT NULL,
     partition   VARCHAR NOT NULL,
-    fingerprint VARCHAR NOT NULL,   -- of its inputs: with others it has not been tried
-    run_id      VARCHAR NOT NULL,   -- Dagster's
-    failed_at   TIMESTAMPTZ NOT NULL,
+    fingerprint VARCHAR NOT NULL,
+    run_id      VARCHAR NOT NULL,
+    failed_at   TIMESTAMP NOT NULL,
     error       VARCHAR NOT NULL,
     PRIMARY KEY (asset, partition)
 );
 
--- Inputs that several outputs share: outputs of an asset for every shard, which may be many.
 CREATE TABLE input_lists (
-    digest VARCHAR NOT NULL,        -- SHA-256
-    inputs MAP(VARCHAR, VARCHAR) NOT NULL  -- 'asset[partition]' -> fingerprint, in order of names
+    digest VARCHAR NOT NULL,
+    inputs MAP(VARCHAR, VARCHAR) NOT NULL
 );
 
--- Every materialization, with all its inputs.
 CREATE VIEW lineage AS
-SELECT m.* EXCLUDE (list)
-       REPLACE (CASE WHEN m.list IS NULL THEN m.inputs ELSE map_concat(l.inputs, m.inputs) END AS inputs)
+SELECT m.* EXCLUDE (list) REPLACE (
+    CASE WHEN m.list IS NULL THEN m.inputs ELSE map_concat(l.inputs, m.inputs) END AS inputs,
+    map(map_keys(m.modified), list_transform(map_values(m.modified), lambda t: make_timestamp(t // 1000))) AS modified
+)
 FROM materializations AS m LEFT JOIN input_lists AS l ON l.digest = m.list;
 
--- The newest materialization of every partition of every asset, but for those that were pruned.
 CREATE VIEW latest AS
 SELECT * EXCLUDE (pruned_at) FROM lineage
 WHERE pruned_at IS NULL

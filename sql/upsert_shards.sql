@@ -1,2 +1,2 @@
 INSERT OR REPLACE INTO shards
-SELECT shard, source, uri, size, modified, stamp, now(), NULL FROM found;
+SELECT shard, source, uri, size, modified AS mtime, stamp, now() AT TIME ZONE 'UTC', NULL FROM found;

@@ -83,10 +83,13 @@ SELECT
     m.run_id,
     m.sequence,
     m.finished_at,
+    m.why,
     (m.metadata->>'documents')::BIGINT                                          AS documents,
     (m.metadata->>'tokens')::BIGINT                                             AS tokens,
     (m.metadata->>'threshold')::DOUBLE                                          AS threshold,
     $where || '/' || (m.metadata->>'folder')                                     AS folder,
+    CASE WHEN f.version IS NOT NULL AND m.metadata->>'output' <> 'none'
+         THEN folder || '/records-*.' || (m.metadata->>'output') END             AS records,
     l.fingerprint IS NOT NULL                                                   AS current,
     m.configuration::JSON                                                       AS configuration,
     f.version IS NOT NULL                                                       AS on_disk,

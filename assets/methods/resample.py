@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import pydantic
@@ -41,14 +41,30 @@ def _kind_of_temperature(value: object) -> str:
     return "solved" if isinstance(value, dict | SolvedTemperature) else "number"
 
 
+Length: TypeAlias = Literal["none", "per_ngram", "sqrt", "poisson"]
+LENGTHS: tuple[Length, ...] = get_args(Length)
+
+
 class LengthOptions(MethodOptions):
     """Options of the methods that correct log weights for a document's length."""
 
+<<<<<<< HEAD
     length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = None
     """Correction of the log weight for a document's length: `none`, `per_ngram`, `sqrt` (divided by the
     n-grams, or by their square root), `poisson` (plus the log ratio of two Poisson distributions of the
     number of tokens). Of `match`, of the sum of ratios that a round ranks by, with `per_ngram` as its
     default; of the others `none`."""
+=======
+    length: Length | None = pydantic.Field(
+        None,
+        description=(
+            "Correction for a document's length: the log weight (for `match`, a round's sum of ratios) unchanged, "
+            "divided by the number of n-grams, or by its square root; `poisson`: the log weight (for `match`, the "
+            "logarithm of the mean ratio) plus the log ratio of Poisson distributions of the number of tokens. "
+            "Default: none; for `match`, per_ngram."
+        ),
+    )
+>>>>>>> launchpad
 
 
 class ResampleOptions(LengthOptions):

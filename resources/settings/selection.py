@@ -7,7 +7,7 @@ What belongs here: the entries of the section ``selections``. What does not: the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import pydantic
 
@@ -92,6 +92,9 @@ def _kind_of_caps(value: object) -> str:
 
 
 Share = Annotated[Number, pydantic.Field(gt=0, le=1)]
+#: Format of a selection's records.
+RecordFormat: TypeAlias = Literal["jsonl", "jsonl.zst", "parquet", "none"]
+OUTPUTS: tuple[RecordFormat, ...] = get_args(RecordFormat)
 #: Options added later: a dump has them only if they are not at their default.
 LATER = ("quality", "collapse_duplicates", "near_duplicates", "source_caps", "overlap", "epochs")
 
@@ -138,10 +141,14 @@ class Selection(Model):
     """This many selections of this size, each drawn independently; the column and field `epoch` tell them
     apart."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+<<<<<<< HEAD
     """Seed of the noise."""
     output: Literal["jsonl", "jsonl.zst", "parquet", "none"] = "jsonl"
     """Format of the chosen records; or `none`: only `picks.parquet`, which names them, without reading the
     pool's files again."""
+=======
+    output: RecordFormat = "jsonl"
+>>>>>>> launchpad
     options: pydantic.SerializeAsAny[MethodOptions] = MethodOptions()
 
     @pydantic.model_validator(mode="before")

@@ -123,20 +123,6 @@ def test_parameters_from_the_launchpad_replace_those_of_the_configuration(done):
     assert len(done.picks()) == 20
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"method": "best"}, "method"), ({"documents": 3, "tokens": 3}, "exactly one"), ({"seed": -1}, "seed")],
-)
-def test_wrong_parameters_from_the_launchpad_are_refused(done, options, words):
-    result = done.materialize("selections", partition="picked", **options)
-    assert not result.success
-    [event] = [event for event in result.all_events if event.is_step_failure]
-    assert (
-        words in event.step_failure_data.error.to_string()
-        and "'picked'" in event.step_failure_data.error.to_string()
-    )
-
-
 def test_force_recomputes_what_is_fresh(done):
     assert done.materialize("raw_counts", partition="pool.law", force=True).success
     assert done.rows(

@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
@@ -245,11 +247,12 @@ def test_new_homes_are_their_owners(pipeline, tmp_path):
 
 
 STORAGE = INSTANCE_SETTINGS[INSTANCE_SETTINGS.index("storage:") : INSTANCE_SETTINGS.index("run_launcher:")]
-BEFORE_STORAGE = INSTANCE_SETTINGS.replace(STORAGE, "")
+BEFORE_NUX = INSTANCE_SETTINGS.replace("nux:\n  enabled: false\n", "")
+BEFORE_STORAGE = BEFORE_NUX.replace(STORAGE, "")
 
 
 @pytest.mark.parametrize(
-    "earlier", [BEFORE_STORAGE, BEFORE_STORAGE.replace("dsir_dagster.", "dagster_project.")]
+    "earlier", [BEFORE_NUX, BEFORE_STORAGE, BEFORE_STORAGE.replace("dsir_dagster.", "dagster_project.")]
 )
 def test_settings_of_an_earlier_version_are_brought_up_to_date(folder, earlier):
     (folder / "dagster.yaml").write_text(earlier)
@@ -308,3 +311,10 @@ def test_settings_that_name_what_is_not_there_say_so_and_stay(tmp_path, monkeypa
         with pytest.raises(ConfigError, match=rf"dagster\.yaml: {said}") as found:
             open_instance(tmp_path)
         assert "\n" not in str(found.value) and settings.read_text() == text
+
+
+def test_a_deployment_has_the_same_settings_but_for_its_storage():
+    deployed = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "dagster.yaml").read_text())
+    ours = yaml.safe_load(INSTANCE_SETTINGS)
+    assert deployed.pop("storage") != ours.pop("storage")
+    assert deployed == ours and not ours["nux"]["enabled"]

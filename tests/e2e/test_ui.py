@@ -1,5 +1,7 @@
 """A person's first hour in the Dagster UI, over the API that the UI itself uses."""
 
+import html
+import re
 import shutil
 import subprocess
 import time
@@ -8,7 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from dsir_dagster.assets.methods import METHODS
+from dsir_dagster.assets.selections import SelectionOptions
 from dsir_dagster.cli import main
 from tests.e2e.server import DagsterServer
 from tests.pipeline import sentences
@@ -72,6 +77,88 @@ def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, t
         assert "picked was overridden in the launchpad, `dsir run` goes back" in shown
         assert "Where the documents come from" not in shown
         screenshots(server, tmp_path)
+    assert server.left == []
+
+
+#: Fields of a run's configuration, with what the launchpad says about them.
+FIELDS = """
+query ($selector: PipelineSelector!) {
+  runConfigSchemaOrError(selector: $selector) {
+    ... on RunConfigSchema {
+      rootDefaultYaml
+      allConfigTypes {
+        ... on CompositeConfigType { fields { name description } }
+        ... on EnumConfigType { values { value } }
+      }
+    }
+  }
+}"""
+
+
+def test_the_launchpad_shows_what_is_configured_and_refuses_what_is_no_choice(
+    pipeline, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DAGSTER_HOME", str(pipeline.home / "dagster"))
+    pipeline.write_pool()
+    other = {"name": "other", "method": "top_k", "length": "sqrt", "output": "parquet"}
+    pipeline.config["selections"][0] |= {"seed": 7, "method": "resample", "temperature": 2.0}
+    pipeline.config["selections"].append(pipeline.config["selections"][0] | other | {"seed": 8})
+    del pipeline.config["selections"][1]["temperature"]
+    assert main(["init", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
+    # What both selections have is there to be changed; where they differ, the description says what each has.
+    configured = {
+        "collapse_duplicates": False,
+        "documents": 20,
+        "epochs": 1,
+        "force": False,
+        "length": "as_configured",
+        "method": "as_configured",
+        "min_tokens": 100,
+        "output": "as_configured",
+        "quality": False,
+    }
+    server = DagsterServer(pipeline.config_path, pipeline.home, tmp_path / "dg.log")
+    with server:
+        where = {"repositoryLocationName": "dsir", "repositoryName": "__repository__"}
+        selector = {**where, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": ["selections"]}]}
+        schema = server.ask(FIELDS, selector=selector)["runConfigSchemaOrError"]
+        assert yaml.safe_load(schema["rootDefaultYaml"])["ops"]["selections"]["config"] == configured
+        [fields] = [
+            {field["name"]: field["description"] for field in each["fields"]}
+            for each in schema["allConfigTypes"]
+            if "min_tokens" in {field["name"] for field in each.get("fields", ())}
+        ]
+        assert fields.keys() == SelectionOptions.model_fields.keys() and all(fields.values())
+        assert "picked 7, other 8" in fields["seed"]
+        assert "picked resample, other top_k" in fields["method"]
+        assert "picked 2.0, other not set" in fields["temperature"]
+        choices = [
+            [v["value"] for v in each["values"]] for each in schema["allConfigTypes"] if "values" in each
+        ]
+        assert ["as_configured", *METHODS] in choices
+
+        result = server.ask(
+            LAUNCH,
+            params={
+                "selector": {**selector, "assetCheckSelection": []},
+                "runConfigData": {"ops": {"selections": {"config": {"method": "mach"}}}},
+                "executionMetadata": {"tags": [{"key": "dagster/partition", "value": "picked"}]},
+                "mode": "default",
+            },
+        )["launchRun"]
+        assert result["__typename"] == "RunConfigValidationInvalid", result
+        assert "mach" in result["errors"][0]["message"]
+
+        nodes = server.ask("{ assetNodes { description } }")["assetNodes"]
+        assert all("Kept up to date by the job `refresh`" in node["description"] for node in nodes)
+        if chromium := find_chromium():
+            page = browse(
+                chromium, server, "locations/dsir/jobs/__ASSET_JOB/playground", tmp_path, "--dump-dom"
+            )
+            assert "Join the Dagster community" not in page
+            lines = re.findall(r'<pre class="\s*CodeMirror-line\s*"[^>]*>(.*?)</pre>', page, flags=re.S)
+            text = "\n".join(html.unescape(re.sub("<[^>]+>|\u200b", "", line)) for line in lines)
+            assert yaml.safe_load(text)["ops"]["selections"]["config"] == configured
     assert server.left == []
 
 
@@ -197,12 +284,16 @@ def location(server):
     return data["repositoriesOrError"]["nodes"][0]["location"]["name"]
 
 
+def find_chromium() -> str | None:
+    """Return the path of an installed Chromium."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 def screenshots(server, folder: Path):
     """Take pictures of the pages a person looks at, where a Chromium is installed."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     if chromium is None:
         return
-    server.ask("mutation { setNuxSeen }")
     target = folder / "screenshots"
     target.mkdir()
     pages = {
@@ -212,22 +303,28 @@ def screenshots(server, folder: Path):
         "checks": "assets/evaluations?view=checks",
     }
     for name, page in pages.items():
-        subprocess.run(
-            [
-                chromium,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-background-networking",
-                f"--user-data-dir={folder / 'chromium'}",
-                "--window-size=1600,1000",
-                "--virtual-time-budget=15000",
-                f"--screenshot={target / f'{name}.png'}",
-                f"{server.url}/{page}",
-            ],
-            check=True,
-            timeout=90,
-            capture_output=True,
-        )
+        browse(chromium, server, page, folder, f"--screenshot={target / f'{name}.png'}")
         assert (target / f"{name}.png").stat().st_size > 20_000
+
+
+def browse(chromium: str, server: DagsterServer, page: str, folder: Path, *arguments: str) -> str:
+    """Open a page of the UI, wait until it is there; return what the browser writes."""
+    return subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            f"--user-data-dir={folder / 'chromium'}",
+            "--window-size=1600,1400",
+            "--virtual-time-budget=20000",
+            *arguments,
+            f"{server.url}/{page}",
+        ],
+        check=True,
+        timeout=120,
+        capture_output=True,
+        text=True,
+    ).stdout

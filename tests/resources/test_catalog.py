@@ -323,7 +323,7 @@ class Stopped(Exception):
 def insert(connection: duckdb.DuckDBPyConnection, partition: str) -> None:
     connection.execute(
         "INSERT INTO materializations "
-        "VALUES (1, 'a', ?, 'f', 'r', MAP {}, NULL, now(), now(), 0, 0, MAP {}, MAP {}, '{}', NULL)",
+        "VALUES (1, 'a', ?, 'f', 'r', NULL, MAP {}, NULL, now(), now(), 0, 0, MAP {}, MAP {}, '{}', NULL)",
         [partition],
     )
 

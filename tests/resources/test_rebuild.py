@@ -193,9 +193,9 @@ CREATE TABLE lineage (asset VARCHAR NOT NULL, partition VARCHAR NOT NULL, finger
 CREATE TABLE evaluations (selection VARCHAR NOT NULL, version VARCHAR NOT NULL, target VARCHAR NOT NULL,
     metric VARCHAR NOT NULL, source VARCHAR NOT NULL, value DOUBLE);
 CREATE TABLE view_version (fingerprint VARCHAR NOT NULL);
-INSERT INTO shards BY NAME FROM now.shards;
+INSERT INTO shards BY NAME SELECT * EXCLUDE (modified, mtime), mtime AS modified FROM now.shards;
 INSERT INTO lineage BY NAME
-SELECT * EXCLUDE (sequence, modified, metadata, fingerprint),
+SELECT * EXCLUDE (sequence, modified, metadata, fingerprint, why),
        -- Evaluations were of an older version of the code.
        if(asset = 'evaluations', 'older-', '') || fingerprint AS fingerprint,
        json_merge_patch(metadata, json_object('folder', '/old/place')) AS metadata
@@ -244,7 +244,11 @@ def test_a_home_of_version_1_is_migrated_with_nothing_recomputed_but_evaluations
 
 #: Turns a catalog into one of version 3, in which every row had all its inputs to itself.
 VERSION_3 = """
-CREATE TABLE before AS FROM lineage;
+CREATE TABLE before AS
+SELECT l.* EXCLUDE (why) REPLACE (m.modified AS modified)
+FROM lineage AS l JOIN materializations AS m USING (asset, partition, fingerprint, sequence);
+CREATE TABLE old_shards AS SELECT * EXCLUDE (modified, mtime), mtime AS modified FROM shards;
+DROP TABLE shards; ALTER TABLE old_shards RENAME TO shards;
 DROP VIEW latest; DROP VIEW lineage; DROP TABLE materializations; DROP TABLE input_lists;
 ALTER TABLE before RENAME TO lineage;
 CREATE VIEW latest AS SELECT * EXCLUDE (pruned_at) FROM lineage WHERE pruned_at IS NULL
@@ -257,7 +261,7 @@ def test_a_home_whose_outputs_shared_no_inputs_is_upgraded_with_nothing_recomput
     done.config["selections"][0]["seed"] = 5
     assert done.errors() == []
     questions = (
-        "FROM lineage ORDER BY ALL",
+        "SELECT * EXCLUDE (why) FROM lineage ORDER BY ALL",
         EVALUATIONS,
         SHARDS,
         "FROM selection_changes('picked') ORDER BY ALL",
