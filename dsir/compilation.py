@@ -3,9 +3,11 @@
 What belongs here: which functions a run needs, and announcing a compilation. What does not: the functions.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +55,17 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     finally:
         late.cancel()
     return time.perf_counter() - begin
+
+
+@cache
+def ready(spec: FeatureSpec) -> None:
+    """Compile what `spec` needs, once in a process; a line on standard error announces it if it takes longer.
+
+    For notebooks and scripts; the pipeline announces by its own means.
+    """
+    warm_up(spec, _say_once)
+
+
+@cache
+def _say_once(message: str) -> None:
+    print(f"dsir: {message}", file=sys.stderr, flush=True)
