@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -22,14 +22,14 @@ import numpy as np
 import pyarrow as pa
 
 from dsir import evaluation
-from dsir.checks import described, expect_array, expect_instance
+from dsir.checks import expect_array, expect_instance
 from dsir.compilation import ready
 from dsir.explain import Contribution, explain
 from dsir.features import Features, FeatureSpec, Hash, featurize
 from dsir.importance import correct_for_length, log_ratios, log_weights, solve_temperature
 from dsir.matching import Matching, MatchingOptions, draw_keys, in_validation, match, over
 from dsir.noise import gumbel_noise
-from dsir.selection import CANDIDATE, Budget, TopK, joined, needed, pick_in_turn, split_budget, take
+from dsir.selection import CANDIDATE, Budget, TopK, joined, needed, pick_in_turn, split_budget
 from dsir.texts import batches, check_texts
 
 __all__ = ["DSIR", "Match", "Selector", "kl_reduction"]
@@ -265,11 +265,18 @@ class Selector:
             )
         name, value, unit = ("k", k, "documents") if tokens is None else ("tokens", tokens, "tokens")
         there = int(np.count_nonzero(eligible) if tokens is None else self.n_tokens_[eligible].sum())
+        n, admitted = len(eligible), np.count_nonzero(eligible)
+        admit = "set_params(min_tokens=…) admits shorter ones"
+        if not there:
+            longest = self.n_tokens_.max(initial=0)
+            raise ValueError(
+                f"min_tokens: {self.min_tokens}; none of the {n:,} documents has as many tokens, the longest has "
+                f"{longest:,}; {admit}"
+            )
         if not _is_integer(value) or not 1 <= value <= there:
             raise ValueError(
-                f"{name}: {value!r}; expected an integer from 1 to {there:,}, the {unit} of the documents with at least "
-                f"min_tokens={self.min_tokens} tokens ({np.count_nonzero(eligible):,} of {len(eligible):,} documents); "
-                "set_params(min_tokens=…) admits others"
+                f"{name}: {value!r}; expected an integer from 1 to {there:,}, the {unit} that {admitted:,} of {n:,} "
+                f"documents have, those of at least min_tokens={self.min_tokens} tokens; {admit}"
             )
         return Budget(documents=int(value)) if tokens is None else Budget(tokens=int(value))
 
@@ -337,10 +344,12 @@ class DSIR(Selector):
     def _check(self) -> FeatureSpec:
         if not _is_number(self.target_smoothing) or self.target_smoothing < 0:
             raise ValueError(f"target_smoothing: {self.target_smoothing!r}; expected a number of at least 0")
-        solved = isinstance(self.temperature, Mapping) and len(self.temperature) == 1
-        if solved and not set(self.temperature) <= {"effective_sample_size", "acceptance"}:
-            solved = False
-        if not solved and not (_is_number(self.temperature) and self.temperature > 0):
+        given = self.temperature
+        if isinstance(given, Mapping):
+            valid = len(given) == 1 and set(given) <= {"effective_sample_size", "acceptance"}
+        else:
+            valid = _is_number(given) and given > 0
+        if not valid:
             raise ValueError(
                 f"temperature: {self.temperature!r}; expected a number greater than 0, "
                 "{'effective_sample_size': …} or {'acceptance': …}"
@@ -553,8 +562,8 @@ class Match(Selector):
         for each, of_target in zip(names, counted, strict=True):
             if not of_target.validation.any() or not (of_target.totals - of_target.validation).any():
                 raise ValueError(
-                    f"{_called(each, self._counted)}: {of_target.documents:,} documents, too few for a validation part, "
-                    "a fifth of them, which tells when to stop; expected more, or use DSIR"
+                    f"{_called(each, self._counted)}: {of_target.documents:,} documents, too few for a validation "
+                    "part, a fifth of them, which tells when to stop; expected more, or use DSIR"
                 )
         validation = np.array([each.validation for each in counted])
         fitted = np.array([each.totals for each in counted]) - validation
@@ -586,13 +595,8 @@ class Match(Selector):
             candidates["key"] = draw_keys(features, self.matching_, options)
             return candidates
 
-        def one_a_thread(
-            function: Callable[[tuple[Features, np.ndarray]], R], items: Iterable
-        ) -> Iterator[R]:
-            return _threaded(function, items)
-
         self.matching_: Matching = match(
-            over(read, one_a_thread), fitted, validation, self.raw_counts_, budget, options, shares=share
+            over(read, _threaded), fitted, validation, self.raw_counts_, budget, options, shares=share
         )
         top = TopK(budget)
         for candidates in _threaded(keyed, read()):
@@ -686,7 +690,7 @@ def _threaded(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Map a function in a thread for each CPU; results come in order, and few items are read ahead."""
     n = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set dynamically
     with ThreadPoolExecutor(n) as pool:
-        waiting = deque(maxlen=n + 1)
+        waiting: deque[Future[R]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > n:

@@ -48,7 +48,7 @@ def check_texts(name: str, texts: Any, again: bool = True) -> None:
         raise ValueError(f"{name}: a single {type(texts).__name__}; {_EXPECTED}")
     if getattr(texts, "ndim", 1) != 1:
         raise ValueError(f"{name}: {described(texts)}, of {texts.ndim} dimensions; expected one")
-    column = isinstance(texts, pa.Array | pa.ChunkedArray) or hasattr(texts, "__arrow_c_stream__")
+    column = any(hasattr(texts, protocol) for protocol in ("__arrow_c_stream__", "__arrow_c_array__"))
     if isinstance(texts, Mapping) or not (column or isinstance(texts, Iterable)):
         raise ValueError(f"{name}: {described(texts)}; {_EXPECTED}")
     if again and isinstance(texts, Iterator):
