@@ -25,7 +25,7 @@ def described(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
     if isinstance(value, pa.Array | pa.ChunkedArray):
-        return f"array of {value.type}"
+        return f"{'chunked ' * isinstance(value, pa.ChunkedArray)}array of {value.type}"
     return type(value).__name__
 
 

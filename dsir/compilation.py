@@ -30,7 +30,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     spec : FeatureSpec
     announce : callable
         Takes a message. Called before compiling if the cache is empty; if it holds another kernel or an older version,
-        after a second; not called if there is nothing to compile.
+        after three seconds; not called if there is nothing to compile.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     """
     begin = time.perf_counter()
     message = "compiling (first use only, about 20 s)"
-    late = threading.Timer(1.0, announce, [message])
+    late = threading.Timer(3.0, announce, [message])  # a busy machine takes a second or two to load it
     if any(Path(count_documents.stats.cache_path).glob("kernel.*.nbi")):
         late.start()
     else:

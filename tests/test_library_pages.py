@@ -46,11 +46,6 @@ def test_the_page_on_migrating_shows_the_picks_that_come_out(pipeline, monkeypat
             assert said == content
             compared += 1
     assert compared == 4
-    np_picks = names["selector"].fit([r["text"] for r in names["pool"]], {"target": names["target"]})
-    pipeline.config["selections"][0]["method"] = "resample"
-    assert pipeline.errors() == []
-    ranked = [doc_id for _, _, doc_id, *_ in pipeline.picks("like-target")]
-    assert [names["pool"][i]["id"] for i in np_picks.select(5, name="like-target")] == ranked
 
 
 def test_every_argument_of_data_selection_is_mapped():

@@ -30,7 +30,7 @@ CALLS = {
     "featurize a str": (lambda: featurize("a", SPEC), "texts: str; expected a pyarrow array"),
     "featurize a chunked array": (
         lambda: featurize(pa.chunked_array([TEXTS]), SPEC),
-        "texts: array of string; expected",
+        "texts: chunked array of string; expected",
     ),
     "featurize numbers": (lambda: featurize(pa.array([1]), SPEC), "texts: array of int64; expected"),
     "featurize a null": (lambda: featurize(pa.array(["a", None]), SPEC), "texts: 1 nulls; expected none"),
@@ -95,6 +95,10 @@ CALLS = {
     "a match of other buckets": (
         lambda: match(over(lambda: [FEATURES]), TOTALS[:9], TOTALS[:9], TOTALS, None),
         "target: .* counts; the pool has",
+    ),
+    "a match in a list": (
+        lambda: match(over(lambda: [FEATURES]), TOTALS, TOTALS, list(TOTALS), None),
+        r"raw_counts: list; expected integer\[buckets\]",
     ),
     "features of lists": (
         lambda: dataclasses.replace(FEATURES, offsets=[0, 1, 2]),

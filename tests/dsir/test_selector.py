@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 import dsir
-from dsir import selector
 from dsir.explain import Contribution
 from dsir.matching import MatchingOptions
 from dsir.texts import batches
@@ -101,7 +100,6 @@ def test_a_budget_of_tokens(fitted):
 SELECTIONS = {
     "drawn": ("resample", False, {}),
     "drawn-for-two": ("resample", True, {"length": "poisson", "temperature": 3.0}),
-    "matched": ("match", False, {}),
     "matched-to-two": ("match", True, {"length": "poisson"}),
 }
 
@@ -244,8 +242,7 @@ def test_a_pool_is_read_twice_and_not_held():
     assert sum(array.itemsize for array in per_document) <= 40 and per_document
 
 
-def test_memory_is_bounded_by_batches(monkeypatch):
-    monkeypatch.setattr(selector, "_threaded", map)
+def test_memory_is_bounded_by_batches():
     alive, most = 0, 0
 
     class Counted(str):

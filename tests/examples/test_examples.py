@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from dsir_dagster.resources.settings import load_settings
 from tests.pipeline import sentences
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,6 +50,19 @@ def test_there_are_three_configurations():
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+def test_a_configuration_is_valid(path):
+    settings = load_settings(path)
+    assert settings.selections and Path(settings.raw[0].uri).is_relative_to(EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path if path.stem == "the-pile" else pytest.param(path, marks=pytest.mark.slow)
+        for path in CONFIGURATIONS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_a_configuration_runs_as_it_is(pipeline, path):
     pipeline.config = yaml.safe_load(path.read_text())
     for source in pipeline.config["raw"]:
