@@ -18,6 +18,9 @@ from dsir.checks import described
 #: Bytes of text in a batch, unless one document has more.
 BATCH_BYTES = 1 << 22
 
+#: Rows of a column that are cast at a time.
+_CAST_ROWS = 1 << 14
+
 _EXPECTED = "expected texts: a list of str, a column of pandas, polars or Arrow, or an object whose __iter__ yields str"
 
 
@@ -112,15 +115,19 @@ def _of_column(name: str, column: pa.ChunkedArray, n_bytes: int) -> Iterator[pa.
                 f"{name}: {column.null_count:,} of {len(column):,} rows are null, the first is row {first}; expected "
                 "str in all: drop them or fill them first"
             )
-        if chunk.type not in (pa.string(), pa.large_string()):
-            chunk = chunk.cast(pa.large_string())
-        of_batch = (
-            np.cumsum(pc.binary_length(chunk).to_numpy(zero_copy_only=False), dtype=np.int64) // n_bytes
-        )
-        begins = np.flatnonzero(np.diff(of_batch, prepend=-1))
-        for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(chunk)], strict=True):
-            yield chunk.slice(begin, end - begin)
+        if chunk.type in (pa.string(), pa.large_string()):
+            yield from _cut(chunk, n_bytes)
+        else:  # cast a part at a time, not to hold the column twice
+            for first in range(0, len(chunk), _CAST_ROWS):
+                yield from _cut(chunk.slice(first, _CAST_ROWS).cast(pa.large_string()), n_bytes)
         row += len(chunk)
+
+
+def _cut(chunk: pa.Array, n_bytes: int) -> Iterator[pa.Array]:
+    ends = np.cumsum(pc.binary_length(chunk).to_numpy(zero_copy_only=False), dtype=np.int64)
+    begins = np.flatnonzero(np.diff(ends // n_bytes, prepend=-1))
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(chunk)], strict=True):
+        yield chunk.slice(begin, end - begin)
 
 
 def _is_text(type_: pa.DataType) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -223,12 +224,33 @@ def test_columns_of_pandas_and_polars(fitted):
 
 
 @pytest.mark.parametrize("n_bytes", [1, 300, 10**9])
-@pytest.mark.parametrize("kind", [list, pa.array, lambda x: pa.chunked_array([x[:9], x[9:]])])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list,
+        pa.array,
+        lambda x: pa.chunked_array([x[:9], x[9:]]),
+        lambda x: pa.array(x, pa.string_view()),
+        lambda x: pa.array(["-", *x, "-"]).dictionary_encode()[1:-1],
+    ],
+)
 def test_batches_hold_all_texts_in_order(kind, n_bytes):
     some = ["", *RAW[:20], "", "ü" * 400, ""]
     found = list(batches("raw", kind(some), n_bytes))
     assert [text for batch in found for text in batch.to_pylist()] == some
     assert n_bytes == 10**9 or len(found) > 3
+
+
+def test_a_long_column_of_another_type_is_cast_in_parts():
+    some = [f"text {i % 7}" for i in range(40_000)]
+    found = list(batches("raw", pa.array(some).dictionary_encode()))
+    assert [text for batch in found for text in batch.to_pylist()] == some
+    assert len(found) == 3
+
+
+def test_a_fitted_selector_can_be_pickled(fitted):
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.select(20), fitted.select(20))
 
 
 def test_a_pool_is_read_twice_and_not_held():

@@ -55,14 +55,8 @@ def test_a_configuration_is_valid(path):
     assert settings.selections and Path(settings.raw[0].uri).is_relative_to(EXAMPLES)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path if path.stem == "the-pile" else pytest.param(path, marks=pytest.mark.slow)
-        for path in CONFIGURATIONS
-    ],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_a_configuration_runs_as_it_is(pipeline, path):
     pipeline.config = yaml.safe_load(path.read_text())
     for source in pipeline.config["raw"]:
