@@ -115,12 +115,21 @@ def _of_column(name: str, column: pa.ChunkedArray, n_bytes: int) -> Iterator[pa.
                 f"{name}: {column.null_count:,} of {len(column):,} rows are null, the first is row {first}; expected "
                 "str in all: drop them or fill them first"
             )
-        if chunk.type in (pa.string(), pa.large_string()):
-            yield from _cut(chunk, n_bytes)
-        else:  # cast a part at a time, not to hold the column twice
-            for first in range(0, len(chunk), _CAST_ROWS):
-                yield from _cut(chunk.slice(first, _CAST_ROWS).cast(pa.large_string()), n_bytes)
+        for part in _plain(chunk):
+            yield from _cut(part, n_bytes)
         row += len(chunk)
+
+
+def _plain(chunk: pa.Array) -> Iterator[pa.Array]:
+    """Yield a chunk as plain strings; if it has to be cast, a part at a time, not to hold the column twice."""
+    if chunk.type in (pa.string(), pa.large_string()):
+        yield chunk
+        return
+    in_dictionary = isinstance(chunk, pa.DictionaryArray)
+    values = chunk.dictionary.cast(pa.large_string()) if in_dictionary else None
+    for first in range(0, len(chunk), _CAST_ROWS):
+        part = chunk.slice(first, _CAST_ROWS)
+        yield values.take(part.indices) if in_dictionary else part.cast(pa.large_string())
 
 
 def _cut(chunk: pa.Array, n_bytes: int) -> Iterator[pa.Array]:

@@ -204,6 +204,9 @@ def test_explanations_add_up(fitted):
         lambda x: pa.array(x, pa.large_string()),
         lambda x: pa.array(x, pa.string_view()),
         lambda x: pa.array(x).dictionary_encode(),
+        lambda x: pa.DictionaryArray.from_arrays(
+            pa.array(range(len(x))), pa.array(x, pa.string_view())
+        ),  # polars
         lambda x: pa.chunked_array([x[:50], [], x[50:]]),
         Again,
         StreamColumn,
