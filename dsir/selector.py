@@ -156,8 +156,8 @@ class Selector:
         """
         spec = self._check()
         named = dict(target) if isinstance(target, Mapping) else {TARGET: target}
-        if not named:
-            raise ValueError("target: no targets; expected texts, or a mapping of names to texts")
+        if not named or not all(isinstance(name, str) for name in named):
+            raise ValueError(f"target: the names {list(named)}; expected texts, or a mapping of str to texts")
         check_texts("raw", raw)
         for name, texts in named.items():
             check_texts(_called(name, named), texts)
@@ -515,16 +515,17 @@ class Match(Selector):
         )
 
     def _first_pass(self, raw: Any, spec: FeatureSpec) -> Iterator[Features]:
-        self._batches: list[pa.RecordBatch] = []
+        self._reading: list[pa.RecordBatch] = []
         for features in _features("raw", raw, spec):
-            self._batches.append(features.to_arrow())
+            self._reading.append(features.to_arrow())
             yield features
 
     def _second_pass(
         self, raw: Any, spec: FeatureSpec, ratios: np.ndarray
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        for features in map(Features.from_arrow, self._batches):
+        for features in map(Features.from_arrow, self._reading):
             yield log_weights(features, ratios), features.n_tokens, features.n_ngrams, features.content_hash
+        self._batches = self._reading  # not before, so that a fit that fails leaves the last one as it was
 
     def select(
         self,

@@ -126,7 +126,7 @@ def _plain(chunk: pa.Array) -> Iterator[pa.Array]:
         yield chunk
         return
     in_dictionary = isinstance(chunk, pa.DictionaryArray)
-    values = chunk.dictionary.cast(pa.large_string()) if in_dictionary else None
+    values: pa.Array = chunk.dictionary.cast(pa.large_string()) if in_dictionary else chunk
     for first in range(0, len(chunk), _CAST_ROWS):
         part = chunk.slice(first, _CAST_ROWS)
         yield values.take(part.indices) if in_dictionary else part.cast(pa.large_string())

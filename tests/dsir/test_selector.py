@@ -330,7 +330,8 @@ def test_a_pool_that_is_none_is_refused_in_one_line(raw, message):
 def test_targets_that_are_none_are_refused():
     for target, message in (
         ([], "target: 0 documents without a word"),
-        ({}, "target: no targets"),
+        ({}, r"target: the names \[\]; expected texts, or a mapping of str to texts"),
+        ({3: ["a"]}, r"target: the names \[3\]; expected"),
         ({"law": "x"}, r"target\['law'\]: a single str"),
         (iter(["a"]), "target: a list_iterator, which can be read only once"),
     ):
@@ -426,6 +427,16 @@ def test_a_target_too_small_to_match_is_refused():
     selector = dsir.Match(min_tokens=0).fit(RAW, ["a"])
     with pytest.raises(ValueError, match="target: 1 documents, too few for a validation part"):
         selector.select(5)
+
+
+def test_a_fit_that_fails_leaves_the_last_one_as_it_was():
+    selector = dsir.Match(buckets=1000).fit(RAW, TARGET)
+    picks = selector.select(20)
+    with pytest.raises(ValueError, match="raw: 1 documents without a word"):
+        selector.fit([""], TARGET)
+    with pytest.raises(ValueError, match="raw: row 1 is int"):
+        selector.fit(["a", 1], TARGET)
+    np.testing.assert_array_equal(selector.select(20), picks)
 
 
 # --- as scikit-learn's users expect --------------------------------------------------------------------
