@@ -34,11 +34,7 @@ CORPUS = .dsir/demo/packages/.installed
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER) $(CLUSTER) $(DOCS))
 DEMO = --config demo/dsir.yaml
 
-<<<<<<< HEAD
-.PHONY: help setup demo corpus dev test test-slow e2e e2e-cluster lint docs bench bench-backfill bench-refresh paper clean
-=======
-.PHONY: help setup demo corpus dev test test-slow e2e shells e2e-cluster lint bench bench-backfill bench-refresh paper clean
->>>>>>> launchpad
+.PHONY: help setup demo corpus dev test test-slow e2e shells e2e-cluster lint docs bench bench-backfill bench-refresh paper clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets

@@ -4,7 +4,20 @@ Xie, Santurkar, Ma, Liang: *Data Selection for Language Models via Importance Re
 (arXiv 2302.03169). What belongs here: arrays in, arrays out (numpy, numba, pyarrow; scikit-learn and SciPy where models
 are fitted). What does not: files, databases, the orchestrator.
 
+In a notebook, ``dsir.DSIR``, ``dsir.Match`` and ``dsir.kl_reduction`` are all one needs:
+
+>>> import dsir
+>>> raw = ["the cat sat", "def f(x): return x", "the dog ran"]
+>>> selector = dsir.DSIR(min_tokens=0).fit(raw=raw, target=["def f(y): return y", "f(x)"])
+>>> selector.select(1, seed=0)
+array([1])
+
 =====================  ===============================================================
+*for notebooks*
+``selector``           texts to picks, in scikit-learn's manner: ``DSIR``, ``Match``, ``kl_reduction``
+``texts``              lists, columns and iterables of texts to batches
+``checks``             wrong types and shapes to errors of one line
+
 *features*
 ``chunking``           long texts to pieces
 ``features``           texts to sparse counts of hashed n-grams
@@ -34,6 +47,28 @@ are fitted). What does not: files, databases, the orchestrator.
 =====================  ===============================================================
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dsir.cache import ensure_cache
 
+if TYPE_CHECKING:
+    from dsir.explain import Contribution
+    from dsir.features import FeatureSpec
+    from dsir.selector import DSIR, Match, kl_reduction
+
+__all__ = ["DSIR", "Contribution", "FeatureSpec", "Match", "kl_reduction"]
+
 ensure_cache()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is exported when it is first used: the compiler takes most of a second."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dsir import selector
+
+    return getattr(selector, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from dsir.checks import expect_strings
 from dsir.features import utf8_ranges
 from dsir.featurizer.words import decode
 
@@ -72,12 +73,9 @@ def cut(texts: pa.Array, n_words: int) -> Pieces:
     ValueError
         If `texts` has another type or nulls, or `n_words` is less than 1.
     """
-    if not isinstance(texts, pa.Array) or texts.type not in (pa.string(), pa.large_string()):
-        raise ValueError(f"texts: {getattr(texts, 'type', type(texts))}; expected an array of (large_)string")
-    if texts.null_count:
-        raise ValueError(f"texts: {texts.null_count} nulls; expected none")
-    if n_words < 1:
-        raise ValueError(f"n_words: {n_words}; expected at least 1")
+    expect_strings("texts", texts)
+    if not isinstance(n_words, int) or n_words < 1:
+        raise ValueError(f"n_words: {n_words!r}; expected an integer of at least 1")
     data, starts, ends = utf8_ranges(texts)
     room = (int(ends[-1] - starts[0]) // (2 * n_words) if len(texts) else 0) + len(texts)
     parents, offsets = _cut(data, starts, ends, n_words, *_white_space(), room)

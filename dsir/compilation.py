@@ -3,9 +3,11 @@
 What belongs here: which functions a run needs, and announcing a compilation. What does not: the functions.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     spec : FeatureSpec
     announce : callable
         Takes a message. Called before compiling if the cache is empty; if it holds another kernel or an older version,
-        after a second; not called if there is nothing to compile.
+        after three seconds; not called if there is nothing to compile.
 
     Returns
     -------
@@ -37,7 +39,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     """
     begin = time.perf_counter()
     message = "compiling (first use only, about 20 s)"
-    late = threading.Timer(1.0, announce, [message])
+    late = threading.Timer(3.0, announce, [message])  # a busy machine takes a second or two to load it
     if any(Path(count_documents.stats.cache_path).glob("kernel.*.nbi")):
         late.start()
     else:
@@ -53,3 +55,17 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     finally:
         late.cancel()
     return time.perf_counter() - begin
+
+
+@cache
+def ready(spec: FeatureSpec) -> None:
+    """Compile what `spec` needs, once in a process; a line on standard error announces it if it takes longer.
+
+    For notebooks and scripts; the pipeline announces by its own means.
+    """
+    warm_up(spec, _say_once)
+
+
+@cache
+def _say_once(message: str) -> None:
+    print(f"dsir: {message}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numba
 import numpy as np
 
+from dsir.checks import expect_array, expect_buckets, expect_instance
 from dsir.features import Features
 from dsir.noise import gumbel_noise
 
@@ -186,7 +187,16 @@ def masked_totals(features: Features, masks: np.ndarray, totals: np.ndarray) -> 
         Which documents are counted, or how often.
     totals : ndarray of int64, shape (masks, buckets)
         Changed in place.
+
+    Raises
+    ------
+    ValueError
+        If an argument has another type or shape, or `totals` has fewer buckets than `features`.
     """
+    expect_instance("features", features, Features)
+    expect_array("masks", masks, (np.bool_, np.unsignedinteger), "masks", len(features))
+    expect_array("totals", totals, (np.int64,), len(masks), "buckets")
+    expect_buckets("totals", totals, features)
     _masked_totals(features.offsets, features.buckets, features.counts, masks, totals)
 
 

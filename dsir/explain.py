@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dsir.checks import expect_array
 from dsir.features import FeatureSpec, custom_tokenizer
 from dsir.featurizer.hashing import K1, K3, hash_word_bytes
 
@@ -56,7 +57,13 @@ def explain(text: str, spec: FeatureSpec, log_ratio: np.ndarray) -> list[Contrib
     -------
     list of Contribution
         One a distinct n-gram, largest first. They sum to the log weight (paper, equation 1).
+
+    Raises
+    ------
+    ValueError
+        If `log_ratio` has another type or shape.
     """
+    expect_array("log_ratio", log_ratio, (np.floating,), spec.buckets)
     words = tokenize(text, spec)
     counts: Counter[tuple[str, ...]] = Counter()
     for n in range(1, spec.ngrams + 1):

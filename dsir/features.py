@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from dsir.checks import expect_array, expect_instance, expect_strings
 from dsir.featurizer.hashing import xxh64_ranges
 from dsir.featurizer.kernel import count_documents, room_for_words
 from dsir.featurizer.memo import new_memo
@@ -131,6 +132,14 @@ class Features:
     content_hash: np.ndarray
     word_counts: WordCounts | None = None
 
+    def __post_init__(self) -> None:
+        expect_array("offsets", self.offsets, (np.int64,), "documents + 1")
+        n = len(self.offsets) - 1
+        expect_array("buckets", self.buckets, (np.uint16, np.uint32), "entries")
+        expect_array("counts", self.counts, (np.uint32, np.uint8), len(self.buckets))
+        expect_array("n_tokens", self.n_tokens, (np.int64,), n)
+        expect_array("content_hash", self.content_hash, (np.uint64,), n)
+
     def __len__(self) -> int:
         return len(self.n_tokens)
 
@@ -176,7 +185,10 @@ class Features:
         ------
         IndexError
             If there is a bucket of ``n_buckets`` or above; `totals` is as before.
+        ValueError
+            If `totals` has another type or shape.
         """
+        expect_array("totals", totals, (np.int64,), "buckets")
         if len(self.buckets) and self.buckets.max() >= len(totals):
             raise IndexError(f"bucket {self.buckets.max()} of {len(totals)}")
         add_counts(self.buckets, self.counts, totals)
@@ -245,10 +257,8 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
     -----
     Equals ``get_ngram_counts`` of ``data_selection.hashed_ngram_dsir`` under ``hash="sha256"``.
     """
-    if not isinstance(texts, pa.Array) or texts.type not in (pa.string(), pa.large_string()):
-        raise ValueError(f"texts: {getattr(texts, 'type', type(texts))}; expected an array of (large_)string")
-    if texts.null_count:
-        raise ValueError(f"texts: {texts.null_count} nulls; expected none")
+    expect_strings("texts", texts)
+    expect_instance("spec", spec, FeatureSpec)
     texts.validate(full=True)
     data, starts, ends = utf8_ranges(texts)
     content_hash = xxh64_ranges(data, starts, ends)
@@ -288,7 +298,14 @@ _NO_TABLE.flags.writeable = False
 
 
 def hash_strings(strings: pa.Array) -> np.ndarray:
-    """XXH64, seed 0, of the UTF-8 bytes of every value of a string array without nulls: uint64[n]."""
+    """XXH64, seed 0, of the UTF-8 bytes of every value of a string array without nulls: uint64[n].
+
+    Raises
+    ------
+    ValueError
+        If it is no pyarrow array of (large_)string, or has nulls.
+    """
+    expect_strings("strings", strings)
     return xxh64_ranges(*utf8_ranges(strings))
 
 

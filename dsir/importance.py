@@ -13,6 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from dsir.checks import expect_array, expect_buckets, expect_instance
 from dsir.features import Features
 from dsir.featurizer.intrinsics import four_sums, inner
 from dsir.featurizer.packed import PackedFeatures
@@ -44,8 +45,10 @@ def log_ratios(
     Raises
     ------
     ValueError
-        Either has no n-grams, or the shapes differ.
+        Either has no n-grams or is no such array, or the shapes differ.
     """
+    expect_array("target_counts", target_counts, (np.integer, np.floating), "buckets")
+    expect_array("raw_counts", raw_counts, (np.integer, np.floating), "buckets")
     if target_counts.shape != raw_counts.shape:
         raise ValueError(f"target has {target_counts.shape} buckets, the pool {raw_counts.shape}")
     if target_counts.sum() == 0:
@@ -74,7 +77,15 @@ def log_weights(features: Features | PackedFeatures, ratios: np.ndarray) -> np.n
     -------
     ndarray of float64, shape (targets, n)
         In nats.
+
+    Raises
+    ------
+    ValueError
+        If `ratios` has another type or shape, or fewer buckets than `features`.
     """
+    expect_instance("features", features, Features, PackedFeatures)
+    expect_array("ratios", ratios, (np.floating,), "targets", "buckets")
+    expect_buckets("ratios", ratios, features)
     ratios = np.ascontiguousarray(ratios, dtype=np.float64)
     out = np.empty((len(ratios), len(features)), dtype=np.float64)
     packed = features.packed() if isinstance(features, Features) else features

@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 
+from dsir.checks import expect_array
 from dsir.evaluation import contained, distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.importance import correct_for_length, log_weights
@@ -589,6 +590,7 @@ class _Rounds:
 
 def _check_counts(target: np.ndarray, validation: np.ndarray, raw_counts: np.ndarray) -> None:
     """Raise the ValueError that :func:`match` documents if shapes differ or there are no n-grams."""
+    expect_array("raw_counts", raw_counts, (np.integer,), "buckets")
     for name, counts in (("target", target), ("validation", validation), ("pool", raw_counts[np.newaxis])):
         if counts.shape[1] != len(raw_counts):
             raise ValueError(f"{name}: {counts.shape} counts; the pool has {raw_counts.shape}")

@@ -7,6 +7,7 @@ another language (as in ``sql/macros_noise.sql``). What does not: who needs nois
 import numpy as np
 from numba import njit
 
+from dsir.checks import expect_array
 from dsir.featurizer.hashing import K2, K3, rotl, xxh64_whole
 from dsir.featurizer.intrinsics import inner, inner_float
 
@@ -134,9 +135,7 @@ def exponential_noise(content_hash: np.ndarray, seed: int, selection: str) -> np
 
 
 def _checked(content_hash: np.ndarray) -> np.ndarray:
-    content_hash = np.asarray(content_hash)
-    if content_hash.ndim != 1 or content_hash.dtype != np.uint64:
-        raise ValueError(f"content_hash: {content_hash.dtype}[{content_hash.ndim}d]; expected uint64[n]")
+    expect_array("content_hash", content_hash, (np.uint64,), "n")
     content_hash = np.ascontiguousarray(content_hash).view()
     content_hash.flags.writeable = False  # one type for the compiler, whoever owns it
     return content_hash
@@ -155,6 +154,8 @@ def noise_key(seed: int, selection: str) -> int:
     ValueError
         If `seed` is out of range.
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed: {seed}; expected an integer from 0 to 2**64 - 1")
+    if not isinstance(selection, str):
+        raise ValueError(f"selection: {selection!r}; expected the name of a selection, a str")
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed: {seed!r}; expected an integer from 0 to 2**64 - 1")
     return int(xxh64_whole(np.frombuffer(selection.encode(), np.uint8), np.uint64(seed)))

@@ -48,23 +48,11 @@ LENGTHS: tuple[Length, ...] = get_args(Length)
 class LengthOptions(MethodOptions):
     """Options of the methods that correct log weights for a document's length."""
 
-<<<<<<< HEAD
-    length: Literal["none", "per_ngram", "sqrt", "poisson"] | None = None
+    length: Length | None = None
     """Correction of the log weight for a document's length: `none`, `per_ngram`, `sqrt` (divided by the
     n-grams, or by their square root), `poisson` (plus the log ratio of two Poisson distributions of the
     number of tokens). Of `match`, of the sum of ratios that a round ranks by, with `per_ngram` as its
     default; of the others `none`."""
-=======
-    length: Length | None = pydantic.Field(
-        None,
-        description=(
-            "Correction for a document's length: the log weight (for `match`, a round's sum of ratios) unchanged, "
-            "divided by the number of n-grams, or by its square root; `poisson`: the log weight (for `match`, the "
-            "logarithm of the mean ratio) plus the log ratio of Poisson distributions of the number of tokens. "
-            "Default: none; for `match`, per_ngram."
-        ),
-    )
->>>>>>> launchpad
 
 
 class ResampleOptions(LengthOptions):

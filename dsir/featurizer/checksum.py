@@ -6,6 +6,8 @@ What belongs here: the arithmetic. What does not: where the bytes come from, wha
 import numpy as np
 from numba import njit
 
+from dsir.checks import expect_array
+
 _BLOCK = 128  # words, summed with the processor's widest additions
 _ODD = np.uint64(0x9E3779B185EBCA87)
 _SHIFT = np.uint64(32)
@@ -29,6 +31,7 @@ def checksum(words: np.ndarray) -> int:
     int
         0 .. 2**64 - 1.
     """
+    expect_array("words", words, (np.uint64,), "words")
     words.flags.writeable = False  # one type for the compiler, whoever owns the bytes
     return int(_checksum(words))
 

@@ -30,7 +30,7 @@ from dsir_dagster.resources.corpus.files import (
     is_still,
     stamp_of,
 )
-from dsir_dagster.resources.corpus.jsontext import json_values, parse_record
+from dsir_dagster.resources.corpus.jsontext import UNPARSED_FIELD, json_values, parse_record
 from dsir_dagster.resources.corpus.lines import BLANK_LINE, LineBlock, line_blocks
 from dsir_dagster.resources.corpus.tables import TableBlock, table_blocks
 
@@ -118,9 +118,10 @@ def fields_of_file(uri: str, reader: Reader) -> list[str]:
 
 def _as_record(line: bytes) -> object:
     try:
-        return parse_record(line)
+        record = parse_record(line)
     except UnicodeDecodeError:
         return None
+    return None if UNPARSED_FIELD in record else record
 
 
 def no_usable_row(

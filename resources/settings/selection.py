@@ -141,14 +141,10 @@ class Selection(Model):
     """This many selections of this size, each drawn independently; the column and field `epoch` tell them
     apart."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
-<<<<<<< HEAD
     """Seed of the noise."""
-    output: Literal["jsonl", "jsonl.zst", "parquet", "none"] = "jsonl"
+    output: RecordFormat = "jsonl"
     """Format of the chosen records; or `none`: only `picks.parquet`, which names them, without reading the
     pool's files again."""
-=======
-    output: RecordFormat = "jsonl"
->>>>>>> launchpad
     options: pydantic.SerializeAsAny[MethodOptions] = MethodOptions()
 
     @pydantic.model_validator(mode="before")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from data_selection import HashedNgramDSIR
 
+import dsir
 from dsir.features import FeatureSpec, featurize
 from dsir.importance import log_ratios, log_weights
 from dsir.selection import CANDIDATE, Budget, TopK, needed, pick_in_turn, rank, split_budget
@@ -200,6 +201,20 @@ def test_top_k_picks_the_same_documents_as_the_reference(corpus, our_ratios, joi
     top = TopK(Budget(documents=amount))
     top.add(pool_of(corpus, log_weights(corpus.features, our_ratios.joint)[0]))
     assert set(top.picked()["row"].tolist()) == expected
+
+
+@pytest.mark.parametrize("top_k", [False, True])
+def test_the_selector_for_notebooks_picks_the_same_documents(corpus, joint, injected_noise, tmp_path, top_k):
+    expected = reference_picks(joint, tmp_path, 40, top_k=top_k)
+    target = [
+        json.loads(line)["text"]
+        for file in corpus.target_files
+        for line in Path(file).read_text().splitlines()
+    ]
+    selector = dsir.DSIR(hash="sha256").fit(raw=corpus.texts, target=target)
+    noise = scattered(corpus, np.flatnonzero(corpus.eligible), injected_noise[0]) if injected_noise else None
+    assert set(selector.select(40, noise=noise, top_k=top_k).tolist()) == expected
+    np.testing.assert_allclose(selector.log_weights_, joint.weights, rtol=1e-9)
 
 
 @pytest.mark.parametrize("amount", [5, 101])
