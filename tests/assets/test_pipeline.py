@@ -5,7 +5,6 @@ import json
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from dsir_dagster.resources.store import Origin, sealed_writer
 from tests.pipeline import sentences
