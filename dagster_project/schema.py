@@ -1,0 +1,2 @@
+def configuration_schema():
+    return {}
