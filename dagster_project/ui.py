@@ -21,9 +21,6 @@ from dsir_dagster.resources.workspace import Workspace
 #: Name of the code location. The state of sensors and schedules in a home is kept under it.
 LOCATION = "dsir"
 
-#: Starts `dagster dev` without its advice to use `dg dev`, which serves a project's folder only.
-DEV = "import warnings; warnings.simplefilter('ignore'); from dagster._cli import main; main()"
-
 
 def prepare(workspace: Workspace) -> tuple[Plan, int]:
     """Prepare DAGSTER_HOME, the catalog and the partitions of the shards.
@@ -68,4 +65,5 @@ def serve(workspace: Workspace, port: int, host: str, say: Callable[[str], None]
     options = ["--workspace", str(servers), "--port", str(port), "--host", host]
     options += [] if verbose else ["--log-level", "warning"]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-c", DEV, "dev", *options])
+    # Dagster advises to use `dg dev` instead, which serves a project's folder only.
+    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "dagster", "dev", *options])

@@ -24,6 +24,7 @@ from dsir_dagster.assets.picking.texts import texts_of_shard
 from dsir_dagster.resources.groups import GROUP, by_file, read_first_rows
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.settings.types import meant
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
@@ -108,7 +109,9 @@ def collect_why(workspace: Workspace, doc_id: str, name: str) -> Why:
     """
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
-        raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
+        raise ConfigError(
+            f"no selection is named '{name}'; there are: {', '.join(names)}{meant(name, names)}"
+        )
     snapshot, absent = Snapshot.known(workspace)
     current_selection(snapshot.plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()

@@ -306,7 +306,9 @@ def test_report_shows_only_its_own_configurations_versions(two, dsir):
     pipeline, other = two
     code, out, _ = dsir(pipeline, "report")
     assert (
-        code == 0 and f"of another configuration; `dsir run --config {pipeline.config_path} " in out and "resample" not in out
+        code == 0
+        and f"of another configuration; `dsir run --config {pipeline.config_path} " in out
+        and "resample" not in out
     )
     assert pipeline.errors() == []
     _, out, _ = dsir(pipeline, "report")

@@ -322,7 +322,7 @@ def test_a_required_key_that_is_missing_is_named(tmp_path, section, key):
 )
 def test_a_size_is_exactly_one_of_three(tmp_path, size, given):
     message = refusal(tmp_path, changed("selections", 0, "size", to=size))
-    assert "\n  selections[0].size: give exactly one of documents, fraction, tokens" in message
+    assert "\n  selections[0].size: expected one of documents, fraction, tokens" in message
     assert f"given: {given}" in message
 
 
