@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +23,15 @@ import numpy as np
 import yaml
 
 from dsir_dagster.as_json import as_json
+from dsir_dagster.configured import CONVENTIONAL
 from dsir_dagster.resources.borders import several, visible
-from dsir_dagster.resources.corpus import CorpusError, FileInfo, expand, first_records, read_blocks
+from dsir_dagster.resources.corpus import CorpusError, FileInfo, TextBatch, expand, first_records, read_blocks
 from dsir_dagster.resources.corpus.errors import CODECS, FORMATS, file_format
 from dsir_dagster.resources.corpus.fields import field_names, lookup, name_of
 from dsir_dagster.resources.settings import ConfigError, RawSource, Selection, load_settings
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.schema import TITLE, configuration_schema
-from dsir_dagster.terminal import Terminal, Text, grid, lines
+from dsir_dagster.terminal import Terminal, Text, as_typed, grid, lines
 
 #: Names that fields of text, of ids and of origins usually have, the usual ones first.
 TEXT = (
@@ -145,8 +147,8 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
         raise ConfigError(f"{base}: there is no such folder; make it, or name another file with -o")
     targets = find(target, base, "target", one=True) if target else []
     taken = {file.uri for each in targets for file in each.files}
-    sources = find(pool, base, "pool", leave_out=taken)
-    for each in (*sources, *targets):
+    sources = readable(find(pool, base, "pool", leave_out=taken), err)
+    for each in targets:
         look_at(each)
     _write_schema(base / SCHEMA_FILE)
     with output.open("x", encoding="utf-8") as file:
@@ -160,9 +162,32 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
     if not targets:
         text = f"fill in the target: `uri: {FILL_IN}` in {shown} stands for what you want more of"
         err.print(Text(text, "yellow"))
-    option = "" if output == Path("dsir.yaml") else f" --config {shown}"
-    out.print(f"then `dsir doctor{option}` looks for likely trouble, and `dsir run{option}` picks")
+    option = "" if output == Path(CONVENTIONAL) else f" --config {shlex.quote(shown)}"
+    for command, does in (("doctor", "looks for likely trouble"), ("run", "picks")):
+        out.print(f"  {as_typed.program} {command}{option}   # {does}", soft_wrap=True)
     return 0
+
+
+def readable(sources: list[Found], err: Terminal) -> list[Found]:
+    """Look at sources; return those with a file that can be read, and say why others are left out.
+
+    Raises
+    ------
+    CorpusError
+        None can be read.
+    """
+    good, errors = [], []
+    for each in sources:
+        try:
+            look_at(each)
+            good.append(each)
+        except CorpusError as error:
+            errors.append(error)
+    if not good:
+        raise errors[0]
+    for left_out in errors:
+        err.print(lines(f"left out: {left_out}", "yellow"))
+    return good
 
 
 # --- which files ----------------------------------------------------------------------------------------------------
@@ -190,6 +215,8 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
         There are no files, or none of a known format.
     """
     local = "://" not in path
+    if local and not os.path.exists(path) and not glob.has_magic(path):
+        raise ConfigError(f"{path}: there is no such file or folder")
     folder = path.rstrip("/") or "/"
     if local and not os.path.isdir(path):
         if os.path.exists(path):  # its name may look like a pattern
@@ -225,9 +252,9 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
             merged.setdefault(("", suffix), []).extend(files)
         groups = merged
     if one and len(groups) > 1:
-        kinds = ", ".join(f"*{suffix}" for _, suffix in groups)
+        there = ", ".join(f"*{suffix}" for _, suffix in groups)
         raise CorpusError(
-            f"{path}: a target has one pattern, and there are {kinds} in this folder; name one of them"
+            f"{path}: a target has one pattern, and there are {there} in this folder; name one of them"
         )
     start = folder if not local else glob.escape(folder)
     found: list[Found] = []
@@ -239,7 +266,9 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
         matches = {
             relatives[uri] for uri in relatives if uri in hidden and _matches(relatives[uri], first, suffix)
         }
-        name = _unique(_name(first or os.path.basename(os.path.abspath(folder)), role), found)
+        name = _name(first or os.path.basename(os.path.abspath(folder)), role)
+        kinds = {kind for start_of, kind in groups if start_of == first}
+        name = _unique(name if len(kinds) == 1 else name + suffix.lower().replace(".", "-"), found)
         if matches and len(files) <= MOST_SOURCES:  # the target is among them: name the others
             for file in files:
                 each = f"{start}/{glob.escape(relatives[file.uri])}"
@@ -300,14 +329,14 @@ def look_at(found: Found) -> None:
     """
     chosen = [found.files[i] for i in np.unique(np.linspace(0, len(found.files) - 1, FILES).astype(int))]
     records: list[dict[str, Any]] = []
-    readable, errors = [], []
+    good, errors = [], []
     for file in chosen:
         try:
             seen = first_records(file.uri, RawSource(name="pool", uri=file.uri), RECORDS)
         except CorpusError as error:
             errors.append(error)
             continue
-        readable.append(file)
+        good.append(file)
         records += (each for each in seen if isinstance(each, dict))
     if not records:
         if errors:
@@ -331,20 +360,28 @@ def look_at(found: Found) -> None:
         found.origins = [name for name, _ in origins.most_common(5)]
     found.others = [name for name in left if name != found.source]
     reader = RawSource(name="pool", uri=found.uri, text=text, id=found.id, source=found.source)
-    for file in readable:
-        for block in islice(read_blocks(file.uri, reader, 1 << 17), 1):
-            batch = block.parse()
-            found.unusable += len(batch.rejected)
-            texts = batch.texts.slice(0, 10 * RECORDS).to_pylist()
-            ids, origins_of = (
-                [None] * len(texts) if column is None else column.to_pylist()
-                for column in (batch.ids, batch.sources)
-            )
-            found.lengths += (len(_WORD.findall(each)) for each in texts)
-            found.documents += (
-                (id_ or "", origin or "", each)
-                for id_, origin, each in zip(ids, origins_of, texts, strict=False)
-            )
+    errors = []
+    for file in good:
+        try:
+            for block in islice(read_blocks(file.uri, reader, 1 << 17), 1):
+                _add(found, block.parse())
+        except CorpusError as error:
+            errors.append(error)
+    if errors and not found.documents:
+        raise errors[0]
+
+
+def _add(found: Found, batch: TextBatch) -> None:
+    """Add the documents of a block."""
+    found.unusable += len(batch.rejected)
+    texts = batch.texts.slice(0, 10 * RECORDS).to_pylist()
+    ids, origins = (
+        [None] * len(texts) if column is None else column.to_pylist() for column in (batch.ids, batch.sources)
+    )
+    found.lengths += (len(_WORD.findall(each)) for each in texts)
+    found.documents += (
+        (id_ or "", origin or "", each) for id_, origin, each in zip(ids, origins, texts, strict=False)
+    )
 
 
 def _fields(records: Iterable[dict[str, Any]]) -> list[str]:

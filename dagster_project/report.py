@@ -114,16 +114,16 @@ def print_report(report: Report, console: Terminal) -> None:
     """Print a report."""
     print_absent(report.absent, console)
     if not report.pool["shards"]:
-        console.print("Nothing is computed yet; `dsir run` does that.")
+        console.print("Nothing is computed yet; `dsir run` does that.", soft_wrap=True)
         return
     console.print()
     _print_pool(report.pool, report.drift, console)
     if report.selections:
         _print_selections(report.selections, console)
     else:
-        console.print("No selection is materialized yet; `dsir run` does that.")
+        console.print("No selection is materialized yet; `dsir run` does that.", soft_wrap=True)
     for note in report.notes:
-        console.print(note, style="yellow")
+        console.print(note, style="yellow", soft_wrap=True)
     if report.selections:
         _print_compositions(report.selections, console)
         _print_files(report, console)
@@ -266,7 +266,7 @@ def _print_files(report: Report, console: Terminal) -> None:
 def _print_queries(selection: str, console: Terminal) -> None:
     console.print()
     rest = " with `dsir status`, `dsir ui` for the Dagster UI, or SQL on the catalog:"
-    console.print(Text.assemble(("Go on", "bold"), rest))
+    console.print(Text.assemble(("Go on", "bold"), rest), soft_wrap=True)
     for title, query in QUERIES:
         console.print(f"  -- {title}", style="dim")
         for line in query.format(selection=selection).split("\n"):

@@ -102,14 +102,17 @@ def print_status(known: Known, every: bool, quiet: bool, console: Terminal) -> N
             f"{several(len(known.vanished), 'shard')} vanished: {shorten(known.vanished)}; what was made of them stays "
             "until `dsir prune`",
             style="yellow",
+            soft_wrap=True,
         )
     failed = sum(each.state == "failed" for each in found)
     due = sum(each.state in ("stale", "missing") for each in found)
     if failed:
         text = f"failed: {several(failed, 'output')}; repair what is named, and `dsir run` tries again"
-        console.print(text, style="red")
+        console.print(text, style="red", soft_wrap=True)
     if due:
-        console.print(f"not fresh: {several(due, 'output')}; `dsir run` brings them up to date")
+        console.print(
+            f"not fresh: {several(due, 'output')}; `dsir run` brings them up to date", soft_wrap=True
+        )
     elif not failed:
         console.print("everything is fresh")
 

@@ -210,7 +210,7 @@ def prune(shared: Shared, yes: Annotated[bool, typer.Option("--yes", help="Remov
         print_leftovers(leftovers, shared.out)
         total = f"{len(leftovers)} files and folders, {sum(each.bytes for each in leftovers) / 1e6:,.1f} MB"
         if not yes:
-            out.print(f"{total}; `dsir prune --yes` removes them")
+            out.print(f"{total}; `dsir prune --yes` removes them", soft_wrap=True)
             return 0
         with open_instance(workspace.home) as instance:
             remove_leftovers(workspace, leftovers, instance)

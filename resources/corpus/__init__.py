@@ -91,16 +91,21 @@ def read_blocks(
         The file is missing, cut off, damaged, of an unknown format, or lacks a column. If that shows after some blocks
         were yielded, they must not be used.
     """
-    fields = RecordFields.of(reader)
+    return _blocks(uri, reader, RecordFields.of(reader), block_bytes, all_columns)
+
+
+def _blocks(
+    uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool
+) -> Generator[Block]:
     if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
     return table_blocks(uri, reader, fields, block_bytes, all_columns)
 
 
 def first_records(uri: str, reader: Reader, most: int = 20) -> list[object]:
-    """Return the first records of a file as Python objects; damaged lines are None."""
+    """Return the first records of a file as Python objects, whatever their fields; damaged lines are None."""
     records: list[object] = []
-    for block in read_blocks(uri, reader, 1 << 16, all_columns=True):
+    for block in _blocks(uri, reader, RecordFields(()), 1 << 16, all_columns=True):
         if isinstance(block, LineBlock):
             records += map(_as_record, block.data[: 1 << 20].splitlines()[: most - len(records)])
         else:

@@ -66,7 +66,7 @@ def _reason(item: ErrorDetails, content: object, model: type[pydantic.BaseModel]
     if item["type"] == "list_type":
         return "expected a list; each of its entries begins with a dash"
     if item["type"] in ("byte_size", "byte_size_unit"):
-        return f"expected a number of bytes, such as 256 MB or 1 GiB{_given(given)}"
+        return f"expected a number of bytes, such as 256 MB or 1 GiB (given: {masked(repr(given))})"
     if isinstance(given, datetime.date):
         return f"YAML takes {given} for a date; put it in quotes"
     if item["type"] == "literal_error":
