@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from pathlib import PurePath
 from typing import Any
 
@@ -32,6 +33,8 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if hasattr(value, "item") and not isinstance(value, str):  # of NumPy
         value = value.item()
+    if isinstance(value, Decimal):  # DuckDB's sums of integers
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime):

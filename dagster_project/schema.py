@@ -21,6 +21,8 @@ TITLE = "Configuration of dsir"
 #: What pydantic writes where a number may also be text, and what JSON Schema calls it.
 _BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
 
+_ATTRIBUTES = "\n\nAttributes\n----------\n"
+
 
 def configuration_schema() -> dict[str, Any]:
     """Return the JSON Schema of the configuration file."""
@@ -71,13 +73,15 @@ def _models(*models: type[pydantic.BaseModel]) -> Iterator[type[pydantic.BaseMod
 
 
 def _describe(model: type[pydantic.BaseModel], schema: dict[str, Any]) -> None:
-    """Take descriptions of keys from the section Attributes of the model's docstring."""
-    text, _, attributes = (inspect.getdoc(model) or "").partition("\n\nAttributes\n----------\n")
-    schema["description"] = _prose(text.partition("\n\n")[0])
-    for names, says in re.findall(r"^(\S[^:\n]*) : .*\n((?:    .*\n?|\n)*)", attributes, flags=re.M):
-        for name in names.split(", "):
-            if name in schema["properties"]:
-                schema["properties"][name].setdefault("description", _prose(says))
+    """Take descriptions of keys from the sections Attributes of the docstrings of a model and its bases."""
+    text = (inspect.getdoc(model) or "").partition("\n\n")[0]
+    schema["description"] = _prose(text)
+    for each in model.__mro__:
+        _, _, attributes = ((each.__doc__ and inspect.cleandoc(each.__doc__)) or "").partition(_ATTRIBUTES)
+        for names, says in re.findall(r"^(\S[^:\n]*) : .*\n((?:    .*\n?|\n)*)", attributes, flags=re.M):
+            for name in names.split(", "):
+                if name in schema["properties"]:
+                    schema["properties"][name].setdefault("description", _prose(says))
 
 
 def _prose(text: str) -> str:

@@ -7,6 +7,7 @@ What belongs here: what the UI needs before it starts, and starting it. What doe
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from dsir_dagster.instance import open_instance
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.workspace import Workspace
 
 #: Name of the code location. The state of sensors and schedules in a home is kept under it.
@@ -48,7 +50,13 @@ def serve(workspace: Workspace, port: int, host: str, say: Callable[[str], None]
         Takes a line of text before the UI starts.
     verbose : bool
         Whether to let Dagster say all that it logs.
+
+    Raises
+    ------
+    ConfigError
+        Something listens on the port, or this machine does not have the address.
     """
+    _free(host, port)
     prepare(workspace)
     dagster_home = Path(os.environ["DAGSTER_HOME"])
     location = {"module_name": "dsir_dagster.definitions", "location_name": LOCATION}
@@ -61,9 +69,20 @@ def serve(workspace: Workspace, port: int, host: str, say: Callable[[str], None]
         # Its processes are started by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
-    say(f"The Dagster UI: http://{host}:{port} (Ctrl-C ends it)")
+    say(f"the Dagster UI starts at http://{host}:{port}; Ctrl-C ends it")
     options = ["--workspace", str(servers), "--port", str(port), "--host", host]
     options += [] if verbose else ["--log-level", "warning"]
     sys.stdout.flush()
     # Dagster advises to use `dg dev` instead, which serves a project's folder only.
     os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "dagster", "dev", *options])
+
+
+def _free(host: str, port: int) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(found[0], found[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[4])
+    except OSError as error:
+        advice = "choose another with --port, or another address with --host"
+        raise ConfigError(f"{host}:{port}: {error.strerror}; {advice}") from None

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         except typer.TyperException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context else "dsir"
-            err.print(f"{error.format_message()} (see `{command} --help`)", style="red")
+            err.print(f"{error.format_message()} (see `{command} -h`)", style="red")
             return 2
         except Stopped as error:
             err.print(str(error), style="yellow")

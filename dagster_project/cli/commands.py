@@ -221,10 +221,13 @@ def prune(shared: Shared, yes: Annotated[bool, typer.Option("--yes", help="Remov
 @command(app, "dsir init")
 def init(shared: Shared) -> int:
     """Prepare the home folder and register the shards, for a Dagster UI on it."""
+    from dsir_dagster.resources.borders import several
     from dsir_dagster.ui import prepare
 
     plan, new = prepare(shared.workspace())
-    out.print(f"{len(plan.shards)} shards, {new} of them new; outputs go to {shared.home.resolve()}")
+    out.print(
+        f"{several(len(plan.shards), 'shard')}, {new} of them new; outputs go to {shared.home.resolve()}"
+    )
     return 0
 
 

@@ -6,6 +6,7 @@ What belongs here: options of more than one command, and what follows from them.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import shlex
@@ -90,6 +91,9 @@ class Shared:
         """Open the pipeline of each configuration."""
         from dsir_dagster.resources.workspace import Workspace
 
+        if not gc.isenabled():  # what is imported by now stays to the end (`dagster_project/__main__.py`)
+            gc.freeze()
+            gc.enable()
         return [Workspace(config, self.home) for config in self.configs]
 
 
