@@ -13,8 +13,16 @@ from typing import Annotated
 
 import typer
 
-from dsir_dagster.as_json import as_json
-from dsir_dagster.cli.options import Json, Shared, command, err, out, plain_command, selections
+from dsir_dagster.cli.options import (
+    Json,
+    Shared,
+    command,
+    err,
+    out,
+    plain_command,
+    print_document,
+    selections,
+)
 from dsir_dagster.configured import CONVENTIONAL
 
 app = typer.Typer(
@@ -87,7 +95,7 @@ def doctor(shared: Shared, as_document: Json = False) -> int:
     warm_up(workspace.settings.features.spec(), (lambda text: None) if as_document else shared.say)
     findings, curves = examine(workspace)
     if as_document:
-        print(as_json({"findings": findings, "curves": curves}))
+        print_document({"findings": findings, "curves": curves})
     else:
         print_doctor(findings, curves, shared.quiet, out)
     return 0
@@ -112,7 +120,7 @@ def status(
 
     known = collect_status(shared.workspace())
     if as_document:
-        print(as_json(known.document()))
+        print_document(known.document())
     else:
         print_status(known, every, shared.quiet, out)
     return 0
@@ -127,7 +135,7 @@ def report(shared: Shared, as_document: Json = False) -> int:
 
     found = collect_report(shared.workspace())
     if as_document:
-        print(as_json(found))
+        print_document(found)
     else:
         print_report(found, out)
     return 0
@@ -145,7 +153,7 @@ def why(
 
     found = collect_why(shared.workspace(), doc_id, selection)
     if as_document:
-        print(as_json(found))
+        print_document(found)
     else:
         print_why(found, out)
     return 0
@@ -164,7 +172,7 @@ def changes(
 
     found = collect_changes(shared.workspace(), selection, old, new)
     if as_document:
-        print(as_json(found))
+        print_document(found)
     else:
         print_changes(found, out)
     return 0
@@ -248,5 +256,5 @@ def schema() -> int:
     """Print the JSON Schema of the configuration, by which editors complete and check it."""
     from dsir_dagster.schema import configuration_schema
 
-    print(as_json(configuration_schema()))
+    print_document(configuration_schema())
     return 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsir_dagster.as_json import as_json
 from dsir_dagster.configured import CONVENTIONAL, find_config, find_home
 from dsir_dagster.terminal import Terminal, as_typed, lines
 
@@ -52,7 +53,7 @@ Home = Annotated[
         "--home", metavar="FOLDER", help="Folder of outputs and catalog. Default: DSIR_HOME, else .dsir."
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed, and the last line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed, and the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what Dagster logs, too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
@@ -231,6 +232,14 @@ def is_interrupt(error: BaseException) -> bool:
         return True
     dagster = sys.modules.get("dagster")
     return dagster is not None and isinstance(error, dagster.DagsterExecutionInterruptedError)
+
+
+def print_document(found: object) -> None:
+    """Print what a command found as JSON."""
+    try:
+        print(as_json(found), flush=True)
+    except BrokenPipeError:
+        out.on_broken_pipe()
 
 
 def name_program(path: str) -> None:
