@@ -149,7 +149,7 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
     taken = {file.uri for each in targets for file in each.files}
     sources = readable(find(pool, base, "pool", leave_out=taken), err)
     for each in targets:
-        look_at(each)
+        look_at(each, origins=False)
     _write_schema(base / SCHEMA_FILE)
     with output.open("x", encoding="utf-8") as file:
         file.write(configuration(sources, targets[0] if targets else None))
@@ -164,7 +164,7 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
         err.print(Text(text, "yellow"))
     option = "" if output == Path(CONVENTIONAL) else f" --config {shlex.quote(shown)}"
     for command, does in (("doctor", "looks for likely trouble"), ("run", "picks")):
-        out.print(f"  {as_typed.program} {command}{option}   # {does}", soft_wrap=True)
+        out.print(f"  {as_typed.program} {command + option:<{len(option) + 6}}  # {does}", soft_wrap=True)
     return 0
 
 
@@ -319,8 +319,15 @@ def _unique(name: str, found: Sequence[Found]) -> str:
 # --- which fields ---------------------------------------------------------------------------------------------------
 
 
-def look_at(found: Found) -> None:
+def look_at(found: Found, origins: bool = True) -> None:
     """Read the beginnings of some files, propose fields, and read documents by them.
+
+    Parameters
+    ----------
+    found : Found
+        Gets what is found.
+    origins : bool
+        Whether to look for a field of the origin.
 
     Raises
     ------
@@ -354,10 +361,9 @@ def look_at(found: Found) -> None:
     used = [text] if isinstance(text, str) else text
     found.id = _id_field({name: each for name, each in values.items() if name not in used})
     left = {name: each for name, each in values.items() if name not in (*used, found.id)}
-    found.source = _source_field(left)
-    if found.source:
-        origins = Counter(filter(None, map(name_of, left[found.source])))
-        found.origins = [name for name, _ in origins.most_common(5)]
+    if origins and (source := _source_field(left)):
+        counts = Counter(filter(None, map(name_of, left[source])))
+        found.source, found.origins = source, [name for name, _ in counts.most_common(5)]
     found.others = [name for name in left if name != found.source]
     reader = RawSource(name="pool", uri=found.uri, text=text, id=found.id, source=found.source)
     errors = []
@@ -594,7 +600,7 @@ def _print_documents(every: Sequence[Found], console: Terminal) -> None:
         return Text(" ".join(text[:1000].split()), no_wrap=True, overflow="ellipsis")
 
     rows = [
-        (name, cut(id_[-24:]), cut(origin[:16]), len(_WORD.findall(text)), cut(text))
+        (name, cut(id_[:24]), cut(origin[:16]), len(_WORD.findall(text)), cut(text))
         for name, id_, origin, text in chosen
     ]
     columns = [Column("from"), Column("id"), Column("source"), Column("tokens", "whole"), Column("text")]

@@ -187,7 +187,9 @@ def _shared(config: Path | list[Path] | None, home: Path | None, quiet: bool, ve
     if verbose:
         import logging
 
-        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        logger = logging.getLogger("dagster")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(logging.StreamHandler())
     return Shared(given or [find_config(say=announce)], find_home(home), quiet, verbose)
 
 
