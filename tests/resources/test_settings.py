@@ -233,8 +233,8 @@ def test_a_path_holds_nothing_but_keys_that_can_be_written(tmp_path, where, valu
         ),
         (
             ["selections", 0, "targets"],
-            ["lw"],
-            "no target is named 'lw'; there are: law; did you mean 'law'?",
+            ["chemprt"],
+            "there are: chemprot; did you mean 'chemprot'?",
         ),
         (
             ["features", "hash"],
