@@ -47,8 +47,7 @@ demo: corpus ## build the demo's corpus, run the pipeline on it, report
 	@.venv/bin/dsir report $(DEMO)
 
 dev: corpus ## the Dagster UI on the demo
-	@.venv/bin/dsir init $(DEMO)
-	@VIRTUAL_ENV="$(CURDIR)/.venv" DSIR_CONFIG="$(CURDIR)/demo/dsir.yaml" exec .venv/bin/dg dev
+	@exec .venv/bin/dsir ui $(DEMO)
 
 test: $(TEST) ## the tests (not the slow ones)
 	@.venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal

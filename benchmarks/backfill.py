@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.pool import Corpus, read_records, require_corpus
 from dsir.compilation import warm_up
 from dsir.features import featurize
-from dsir_dagster.cli import quiet_logger
+from dsir_dagster.cli.running import quiet_logger
 from dsir_dagster.definitions import build_defs
 from dsir_dagster.instance import open_instance
 from dsir_dagster.resources.corpus import read_blocks

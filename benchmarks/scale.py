@@ -47,7 +47,7 @@ from dsir.features import Features, FeatureSpec, featurize
 from dsir.matching import MatchingOptions, in_validation, match
 from dsir.selection import CANDIDATE, Budget
 from dsir_dagster.assets.methods import pick
-from dsir_dagster.cli import quiet_logger
+from dsir_dagster.cli.running import quiet_logger
 from dsir_dagster.instance import open_instance
 from dsir_dagster.resources.ray_compute import AHEAD
 from dsir_dagster.resources.settings import Selection

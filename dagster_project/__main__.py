@@ -16,7 +16,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
-    gc.disable()
+    gc.disable()  # until a command has imported what it needs and opens its pipeline
     # During the import there is nothing to clean up.
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
@@ -26,8 +26,6 @@ def main() -> NoReturn:
 
     for number, handler in before.items():
         signal.signal(number, handler)
-    gc.freeze()
-    gc.enable()
     try:
         code = cli.main()
         sys.stdout.flush()

@@ -6,6 +6,10 @@ What belongs here: choosing the versions to compare, and layout. What does not: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
@@ -15,10 +19,32 @@ from dsir_dagster.terminal import Terminal, Text, grid, or_dash
 SHOWN = 10
 
 
-def print_changes(
-    workspace: Workspace, selection: str, old: str | None, new: str | None, console: Terminal
-) -> None:
-    """Show the changes between two versions of a selection.
+@dataclass(frozen=True)
+class Changes:
+    """What differs between two versions of a selection; the keys of ``dsir changes --json``.
+
+    Attributes
+    ----------
+    selection : str
+    versions : list of dict
+        The two that are compared, the older first; or fewer, if there are no two whose files are there.
+    counts : list of dict
+        Documents that entered or left, by reason.
+    documents : list of dict
+        The best of those that entered, then of those that left.
+    listed : list of dict
+        Every version that was made.
+    """
+
+    selection: str
+    versions: Sequence[dict[str, Any]]
+    counts: Sequence[dict[str, Any]]
+    documents: Sequence[dict[str, Any]]
+    listed: Sequence[dict[str, Any]]
+
+
+def collect_changes(workspace: Workspace, selection: str, old: str | None, new: str | None) -> Changes:
+    """Compare two versions of a selection.
 
     Parameters
     ----------
@@ -27,7 +53,6 @@ def print_changes(
     old, new : str or None
         Number or fingerprint of a version. Default for `new`: the latest; for `old`: the one before `new`. Both
         defaults skip versions whose files are gone.
-    console : Terminal
 
     Raises
     ------
@@ -45,26 +70,33 @@ def print_changes(
             _check_version(versions, wanted)
     compared = catalog.query("changes_compared", selection=selection, old=old, new=new).to_pylist()
     if len(compared) < 2:
+        return Changes(selection, compared, [], [], versions)
+    choice = {"selection": selection, "old": compared[0]["version"], "new": compared[1]["version"]}
+    counts = catalog.query("changes_counts", **choice).to_pylist()
+    documents = catalog.query("changes_documents", **choice, shown=SHOWN).to_pylist() if counts else []
+    return Changes(selection, compared, counts, documents, versions)
+
+
+def print_changes(changes: Changes, console: Terminal) -> None:
+    """Show the changes between two versions of a selection."""
+    if len(changes.versions) < 2:
         console.print(
-            f"nothing to compare: selection '{selection}' has {_listed(versions)}",
+            f"nothing to compare: selection '{changes.selection}' has {_listed(changes.listed)}",
             soft_wrap=True,
         )
         return
-    choice = {"selection": selection, "old": compared[0]["version"], "new": compared[1]["version"]}
-    _print_versions(selection, compared, console)
-    counts = catalog.query("changes_counts", **choice).to_pylist()
-    if not counts:
+    _print_versions(changes.selection, changes.versions, console)
+    if not changes.counts:
         console.print("the same documents are picked")
         return
-    _print_counts(counts, console)
-    documents = catalog.query("changes_documents", **choice, shown=SHOWN).to_pylist()
+    _print_counts(changes.counts, console)
     for change in ("entered", "left"):
-        rows = [row for row in documents if row["change"] == change]
+        rows = [row for row in changes.documents if row["change"] == change]
         if rows:
             _print_documents(change, rows, console)
 
 
-def _check_version(versions: list[dict], wanted: str) -> None:
+def _check_version(versions: Sequence[dict[str, Any]], wanted: str) -> None:
     """Raise ConfigError unless one of the versions has this number or fingerprint, and has its files."""
     found = [row for row in versions if wanted in (str(row["number"]), row["version"])]
     selection = versions[0]["selection"]
@@ -80,7 +112,7 @@ def _check_version(versions: list[dict], wanted: str) -> None:
         )
 
 
-def _listed(versions: list[dict]) -> str:
+def _listed(versions: Sequence[dict[str, Any]]) -> str:
     """List versions with number, fingerprint, time, and whether their files still exist."""
 
     def fate(row: dict) -> str:
@@ -94,7 +126,7 @@ def _listed(versions: list[dict]) -> str:
     )
 
 
-def _print_versions(selection: str, compared: list[dict], console: Terminal) -> None:
+def _print_versions(selection: str, compared: Sequence[dict[str, Any]], console: Terminal) -> None:
     columns = [
         Column(f"selection {selection}"),
         Column("version", "whole"),
@@ -119,7 +151,7 @@ def _print_versions(selection: str, compared: list[dict], console: Terminal) -> 
         console.print(f"configuration changed: {compared[1]['configured']}", soft_wrap=True)
 
 
-def _print_counts(counts: list[dict], console: Terminal) -> None:
+def _print_counts(counts: Sequence[dict[str, Any]], console: Terminal) -> None:
     styles = {"entered": "green"}
     rows = [
         (Text(row["change"], styles.get(row["change"], "yellow")), row["documents"], row["why"])

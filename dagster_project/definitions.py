@@ -6,7 +6,6 @@ What belongs here: turning the graph's records into Dagster's assets and checks.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,23 +13,14 @@ import dagster as dg
 
 from dsir_dagster.assets.materialize import RunOptions, as_result, errors_as_failures, log_made
 from dsir_dagster.automation import NIGHTLY, WHEN_DUE, build_automation
+from dsir_dagster.configured import find_config, find_home
 from dsir_dagster.jobs import build_materialize_shards
 from dsir_dagster.refresh import REFRESH, Stage, build_refresh
 from dsir_dagster.resources.dagster_private import accept_beta
 from dsir_dagster.resources.graph import Asset, Check, Partitions, graph
 from dsir_dagster.resources.partitions import shards
 from dsir_dagster.resources.pipeline import PipelineResource
-from dsir_dagster.resources.settings import ConfigError, Settings, load_settings
-
-#: The demo's configuration, which the wheel carries as an example.
-DEFAULT_CONFIG = Path(__file__).with_name("example.yaml").resolve()
-DEFAULT_HOME = ".dsir"
-
-#: Said where Dagster loads the definitions and nothing names a configuration.
-UNNAMED = (
-    "no configuration is named; set DSIR_CONFIG to the path of your YAML file, write the line DSIR_CONFIG=my.yaml into "
-    "`.env` beside pyproject.toml, or open the UI with `dsir ui --config my.yaml`"
-)
+from dsir_dagster.resources.settings import Settings, load_settings
 
 #: Ends every asset's description.
 KEPT_UP_TO_DATE = (
@@ -54,7 +44,7 @@ def build_defs(
     Parameters
     ----------
     config : str or Path, optional
-        The YAML file. Default: the environment variable DSIR_CONFIG.
+        The YAML file. Default: the environment variable DSIR_CONFIG, else ``dsir.yaml`` of this folder.
     home : str or Path, optional
         Where outputs go. Default: the environment variable DSIR_HOME, else ``.dsir``.
     loggers : mapping, optional
@@ -67,13 +57,10 @@ def build_defs(
     Raises
     ------
     resources.settings.ConfigError
-        The configuration is not valid, or none is named.
+        There is no configuration, or it is not valid.
     """
     accept_beta()
-    if not (config := config or os.environ.get("DSIR_CONFIG")):
-        raise ConfigError(UNNAMED)
-    config = Path(config).resolve()
-    home = Path(home or os.environ.get("DSIR_HOME") or DEFAULT_HOME).resolve()
+    config, home = find_config(config).resolve(), find_home(home).resolve()
     settings = load_settings(config)
     partitions = {
         Partitions.SHARDS: shards,

@@ -6,9 +6,11 @@ What belongs here: layout. What does not: the figures (``sql/report_*.sql``).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from dsir_dagster.assets.importance_estimator import measure_drift
+from dsir_dagster.assets.importance_estimator import Drift, measure_drift
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output
@@ -52,55 +54,97 @@ COLUMNS = (
 )
 
 
-def print_report(workspace: Workspace, console: Terminal) -> None:
-    """Print the report of the configured selections, each in the version that this configuration asks for.
+@dataclass(frozen=True)
+class Report:
+    """What was read and picked; the keys of ``dsir report --json``.
+
+    Attributes
+    ----------
+    absent : dict of str to str
+        Why sources and targets have no files at all; see `Workspace.known_plan`.
+    catalog : Path
+    pool : dict
+        Its size; ``uncounted`` shards are not counted yet, or not as they are now.
+    drift : Drift, optional
+        From the distribution that the estimator is pinned to.
+    selections : list of dict
+        Each with its ``picks``, measured: its own, where ``pick`` is None, and those of other methods; and with its
+        ``composition``, shares of the documents by source.
+    notes : list of str
+        On selections that are not up to date.
+    """
+
+    absent: Mapping[str, str]
+    catalog: str
+    pool: dict[str, Any]
+    drift: Drift | None
+    selections: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+
+
+def collect_report(workspace: Workspace) -> Report:
+    """Return the report of the configured selections, each in the version that this configuration asks for.
 
     If that version was never made, the report shows the latest one and calls it stale. It leaves out a version that
     cannot belong to this configuration because its targets or all of its shards are others.
-
-    Parameters
-    ----------
-    workspace : Workspace
-    console : Terminal
     """
     snapshot, absent = Snapshot.known(workspace)
-    print_absent(absent, console)
-    [pool] = workspace.catalog.query("report_pool", shards=sorted(snapshot.plan.shards)).to_pylist()
+    catalog, plan = workspace.catalog, snapshot.plan
+    [pool] = catalog.query("report_pool", shards=sorted(plan.shards)).to_pylist()
+    pool |= {"uncounted": len(plan.uncounted), "of_shards": len(plan.shards)}
     if not pool["shards"]:
-        console.print("Nothing is computed yet; `dsir run` does that.")
+        return Report(absent, str(catalog.path), pool, None, [], [])
+    pinned = plan.raw_distribution and plan.raw_distribution.state == "fresh"
+    drift = measure_drift(snapshot) if pinned else None
+    selections, notes = _choose(snapshot)
+    names, versions = [row["selection"] for row in selections], [row["version"] for row in selections]
+    measured = (
+        catalog.query("report_methods", selections=names, versions=versions).to_pylist() if names else []
+    )
+    for row in selections:
+        choice = {"selection": row["selection"], "version": row["version"]}
+        row["composition"] = catalog.query("report_composition", **choice).to_pylist()
+        row["picks"] = [each for each in measured if each["selection"] == row["selection"]]
+        for each in ("configuration", "inputs"):
+            del row[each]
+    return Report(absent, str(catalog.path), pool, drift, selections, notes)
+
+
+def print_report(report: Report, console: Terminal) -> None:
+    """Print a report."""
+    print_absent(report.absent, console)
+    if not report.pool["shards"]:
+        console.print("Nothing is computed yet; `dsir run` does that.", soft_wrap=True)
         return
     console.print()
-    _print_pool(pool, snapshot, console)
-    selections, notes = _choose(snapshot)
-    if selections:
-        _print_verdicts(selections, console)
-        _print_selections(workspace, selections, console)
+    _print_pool(report.pool, report.drift, console)
+    if report.selections:
+        _print_verdicts(report.selections, console)
+        _print_selections(report.selections, console)
     else:
-        console.print("No selection is materialized yet; `dsir run` does that.")
-    for note in notes:
-        console.print(note, style="yellow")
-    if selections:
-        _print_compositions(workspace, selections, console)
-        _print_files(workspace, selections, console)
-        _print_queries(selections[0]["selection"], console)
+        console.print("No selection is materialized yet; `dsir run` does that.", soft_wrap=True)
+    for note in report.notes:
+        console.print(note, style="yellow", soft_wrap=True)
+    if report.selections:
+        _print_compositions(report.selections, console)
+        _print_files(report, console)
+        _print_queries(report.selections[0]["selection"], console)
 
 
-def _print_pool(pool: dict, snapshot: Snapshot, console: Terminal) -> None:
+def _print_pool(pool: dict[str, Any], drift: Drift | None, console: Terminal) -> None:
     """Show what was read, how much was not, and how far the pool has drifted from a pinned distribution."""
-    plan = snapshot.plan
     text = (
         f"  {pool['documents']:,} documents in {pool['shards']} shards, "
         f"{pool['tokens']:,} tokens, {pool['megabytes']:,.1f} MB of text, "
         f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {pool['quarantined']:,} rows quarantined"
     )
     console.print(Text.assemble(("Pool", "bold"), text))
-    if plan.uncounted:
+    if pool["uncounted"]:
         console.print(
-            f"{len(plan.uncounted)} of {len(plan.shards)} shards are not counted yet, or not as they are now",
+            f"{pool['uncounted']} of {pool['of_shards']} shards are not counted yet, or not as they are now",
             style="yellow",
         )
-    if plan.raw_distribution and plan.raw_distribution.state == "fresh":
-        drift = measure_drift(snapshot)
+    if drift is not None:
         text = str(drift)
         console.print(text[0].upper() + text[1:], style=None if drift.passed else "yellow")
 
@@ -145,11 +189,9 @@ def _note(row: dict, selection: Output, evaluation: Output) -> str:
     return f"{name if late is selection else late.name} is {late.state}: {late.why}"
 
 
-def _print_selections(workspace: Workspace, selections: list[dict], console: Terminal) -> None:
+def _print_selections(selections: Sequence[dict[str, Any]], console: Terminal) -> None:
     """Show each selection, and below it the picks of other methods, in as many columns as there is room for."""
-    names, versions = [row["selection"] for row in selections], [row["version"] for row in selections]
-    measured = workspace.catalog.query("report_methods", selections=names, versions=versions).to_pylist()
-    rows = [row for selection in selections for row in _selection_rows(selection, measured)]
+    rows = [row for selection in selections for row in _selection_rows(selection)]
     console.print()
     says = "  and other methods' picks of the same size. KL reduction in nats, on held-out target text where there is "
     console.print(Text.assemble(("Selections", "bold"), says, "some"))
@@ -166,10 +208,9 @@ def _print_selections(workspace: Workspace, selections: list[dict], console: Ter
         console.print(f"{more} in a wider terminal, or in the report's file", style="dim")
 
 
-def _selection_rows(selection: dict, measured: list[dict]) -> Iterator[tuple[object, ...]]:
+def _selection_rows(selection: dict[str, Any]) -> Iterator[tuple[object, ...]]:
     """Yield a selection's own row, then a row for each pick that it was compared with; as in `COLUMNS`."""
-    mine = [row for row in measured if row["selection"] == selection["selection"]]
-    for row in mine or [{"pick": None, "tokens": selection["tokens"]}]:
+    for row in selection["picks"] or [{"pick": None, "tokens": selection["tokens"]}]:
         own = row["pick"] is None
         yield (
             selection["selection"] if own else "",
@@ -189,7 +230,7 @@ def _selection_rows(selection: dict, measured: list[dict]) -> Iterator[tuple[obj
 STYLES = {"good": "green", "caution": "yellow", "bad": "bold red"}
 
 
-def _print_verdicts(selections: list[dict], console: Terminal) -> None:
+def _print_verdicts(selections: Sequence[dict[str, Any]], console: Terminal) -> None:
     """Show what the numbers of each selection mean, in a sentence."""
     rows = [
         (row["selection"], Text(row["verdict_level"], STYLES[row["verdict_level"]]), row["verdict"])
@@ -203,13 +244,12 @@ def _print_verdicts(selections: list[dict], console: Terminal) -> None:
         console.print(grid(Table(columns, rows), gap=1))
 
 
-def _print_compositions(workspace: Workspace, selections: list[dict], console: Terminal) -> None:
+def _print_compositions(selections: Sequence[dict[str, Any]], console: Terminal) -> None:
     """Show the share of each source in the pool and in each selection."""
     pool: dict[str, float] = {}
     shares: dict[str, dict[str, float]] = {}
     for row in selections:
-        choice = {"selection": row["selection"], "version": row["version"]}
-        for entry in workspace.catalog.query("report_composition", **choice).to_pylist():
+        for entry in row["composition"]:
             pool[entry["source"]] = entry["pool_share"]
             shares.setdefault(row["selection"], {})[entry["source"]] = entry["selection_share"]
     if not shares:
@@ -232,11 +272,11 @@ def _print_compositions(workspace: Workspace, selections: list[dict], console: T
     console.print(grid(Table(columns, rows), gap=1))
 
 
-def _print_files(workspace: Workspace, selections: list[dict], console: Terminal) -> None:
+def _print_files(report: Report, console: Terminal) -> None:
     console.print()
     console.print("Files", style="bold")
-    console.print(f"  catalog   {workspace.catalog.path}", soft_wrap=True)
-    for row in selections:
+    console.print(f"  catalog   {report.catalog}", soft_wrap=True)
+    for row in report.selections:
         console.print(f"  {row['selection']}   {row['folder']}", soft_wrap=True)
         if row["report"]:
             console.print(f"  {' ' * len(row['selection'])}   {row['report']}", soft_wrap=True)
@@ -244,8 +284,8 @@ def _print_files(workspace: Workspace, selections: list[dict], console: Terminal
 
 def _print_queries(selection: str, console: Terminal) -> None:
     console.print()
-    rest = " with `dsir status`, `make dev` for the Dagster UI, or SQL on the catalog:"
-    console.print(Text.assemble(("Go on", "bold"), rest))
+    rest = " with `dsir status`, `dsir ui` for the Dagster UI, or SQL on the catalog:"
+    console.print(Text.assemble(("Go on", "bold"), rest), soft_wrap=True)
     for title, query in QUERIES:
         console.print(f"  -- {title}", style="dim")
         for line in query.format(selection=selection).split("\n"):

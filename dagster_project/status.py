@@ -6,7 +6,8 @@ output by itself (``resources/plan.py``).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dsir_dagster.resources.borders import several
@@ -27,38 +28,91 @@ class Status:
     why: str
 
 
-def print_status(workspace: Workspace, every: bool, console: Terminal) -> None:
-    """Show the outputs that are not fresh, with the reason, and count the rest.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a pipeline; the keys of ``dsir status --json``, where an output has the keys of its row.
 
-    Parameters
+    Attributes
     ----------
-    workspace : Workspace
-    every : bool
-        Whether to list the fresh outputs too.
-    console : Terminal
+    outputs : list of Status
+        Upstream first.
+    absent : dict of str to str
+        Why sources and targets have no files at all; see `Workspace.known_plan`.
+    vanished : list of str
+        Shards whose files are gone.
     """
+
+    outputs: Sequence[Status]
+    absent: Mapping[str, str]
+    vanished: Sequence[str]
+
+    def document(self) -> dict[str, object]:
+        """Return what is known, with plain outputs and their number in each state."""
+        rows = [
+            {
+                "asset": each.output.asset,
+                "partition": each.output.partition,
+                "state": each.state,
+                "why": each.why,
+            }
+            for each in self.outputs
+        ]
+        counts = Counter(each.state for each in self.outputs)
+        states = {state: counts[state] for state in STYLES}
+        return {"states": states, "outputs": rows, "absent": self.absent, "vanished": sorted(self.vanished)}
+
+
+def collect_status(workspace: Workspace) -> Known:
+    """Return the state of every output."""
     plan, absent = workspace.known_plan()
-    print_absent(absent, console)
     failures = {
         (row["asset"], row["partition"], row["fingerprint"]): row["error"]
         for row in workspace.catalog.query("failures").to_pylist()
     }
     found = list(statuses(plan, failures))
-    rows = [row for asset in plan.graph for row in _rows(asset.name, found, every)]
-    console.print(grid(Table([Column(name) for name in ("asset", "partition", "state", "why")], rows)))
-    if vanished := workspace.discovery.vanished():
+    in_order = [each for asset in plan.graph for each in found if each.output.asset == asset.name]
+    return Known(in_order, absent, list(workspace.discovery.vanished()))
+
+
+def print_status(known: Known, every: bool, quiet: bool, console: Terminal) -> None:
+    """Show the outputs that are not fresh, with the reason, and count the rest.
+
+    Parameters
+    ----------
+    known : Known
+    every : bool
+        Whether to list the fresh outputs too.
+    quiet : bool
+        Whether to list only those that failed.
+    console : Terminal
+    """
+    found = known.outputs
+    shown = [each for each in found if each.state == "failed"] if quiet else found
+    rows = [
+        row
+        for asset in dict.fromkeys(each.output.asset for each in shown)
+        for row in _rows(asset, shown, every)
+    ]
+    if not quiet:
+        print_absent(known.absent, console)
+    if rows:
+        console.print(grid(Table([Column(name) for name in ("asset", "partition", "state", "why")], rows)))
+    if known.vanished and not quiet:
         console.print(
-            f"{several(len(vanished), 'shard')} vanished: {shorten(vanished)}; what was made of them stays until "
-            "`dsir prune`",
+            f"{several(len(known.vanished), 'shard')} vanished: {shorten(known.vanished)}; what was made of them stays "
+            "until `dsir prune`",
             style="yellow",
+            soft_wrap=True,
         )
     failed = sum(each.state == "failed" for each in found)
     due = sum(each.state in ("stale", "missing") for each in found)
     if failed:
         text = f"failed: {several(failed, 'output')}; repair what is named, and `dsir run` tries again"
-        console.print(text, style="red")
+        console.print(text, style="red", soft_wrap=True)
     if due:
-        console.print(f"not fresh: {several(due, 'output')}; `dsir run` brings them up to date")
+        console.print(
+            f"not fresh: {several(due, 'output')}; `dsir run` brings them up to date", soft_wrap=True
+        )
     elif not failed:
         console.print("everything is fresh")
 
@@ -108,7 +162,7 @@ def shorten(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _rows(asset: str, found: list[Status], every: bool) -> Iterator[tuple[object, ...]]:
+def _rows(asset: str, found: Sequence[Status], every: bool) -> Iterator[tuple[object, ...]]:
     """Yield an asset's rows: a count of the fresh outputs and each other one, or every output."""
     mine = [each for each in found if each.output.asset == asset]
     fresh = sum(each.state == "fresh" for each in mine)

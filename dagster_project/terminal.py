@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -26,21 +27,50 @@ from dsir_dagster.resources.table import Table
 PLAIN = str.maketrans("✓✗→…—‖±█▇▆▅▄▃▂▁", "+x>.-|~##==--__")
 
 
+class _AsTyped:
+    """Messages name commands as in `dsir run`; this shows them as they can be typed here.
+
+    Attributes
+    ----------
+    program : str
+        How ``dsir`` was called.
+    options : str
+        The options that name its pipeline, with a space before each.
+    """
+
+    program = "dsir"
+    options = ""
+
+    def __call__(self, text: str) -> str:
+        def typed(match: re.Match[str]) -> str:
+            options = "" if match[1] in ("new", "schema") else self.options
+            return f"`{self.program} {match[1]}{match[2]}{options}`"
+
+        return re.sub(r"`dsir ([a-z]+)([^`]*)`", typed, text)
+
+
+as_typed = _AsTyped()
+
+
+def _shown(text: str, keep: str = "") -> str:
+    return visible(as_typed(text), keep)
+
+
 class Text(rich.text.Text):
     """Styled text on one line: what does not print is shown as an escape, line ends included."""
 
     def __init__(self, text: str = "", style: str | Style = "", **layout: Any) -> None:
-        super().__init__(visible(text), style, **layout)
+        super().__init__(_shown(text), style, **layout)
 
     def append(self, text: rich.text.Text | str, style: str | Style | None = None) -> Self:
         """Add text, or styled text, at the end."""
-        super().append(visible(text) if isinstance(text, str) else text, style)
+        super().append(_shown(text) if isinstance(text, str) else text, style)
         return self
 
 
 def lines(text: str, style: str = "") -> rich.text.Text:
     """Return text of several lines, the later ones indented: none of them passes for a line of its own."""
-    first, *rest = map(visible, text.split("\n"))
+    first, *rest = map(_shown, text.split("\n"))
     indented = (line if line.startswith("  ") else f"  {line}" for line in rest)
     return rich.text.Text("\n".join([first, *indented]), style)
 
@@ -83,7 +113,7 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> rich.text.Text:
         """Turn a string into text: every string that is printed, or is in a table, passes here."""
-        return super().render_str(visible(text), **options)
+        return super().render_str(_shown(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render; text that is neither a string nor a `Text` loses here what does not print."""

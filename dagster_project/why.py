@@ -8,7 +8,10 @@ n-grams' contributions (``dsir/explain.py``).
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from dsir_dagster.assets.picking.texts import texts_of_shard
 from dsir_dagster.resources.groups import GROUP, by_file, read_first_rows
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.settings import ConfigError
+from dsir_dagster.resources.settings.types import meant
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
@@ -31,7 +35,60 @@ from dsir_dagster.terminal import Terminal, Text, grid
 SHOWN = 10
 
 
-def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -> None:
+@dataclass(frozen=True)
+class ForTarget:
+    """A document beside one target.
+
+    Attributes
+    ----------
+    verdict : dict
+        The row of the macro `why`.
+    ngrams : list of Contribution, optional
+        Those that count most for the document come first, those that count most against it last; None if its text was
+        not read.
+    """
+
+    verdict: dict[str, Any]
+    ngrams: Sequence[Contribution] | None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One document: where it is, its verdicts, and every step between its file and the selection."""
+
+    doc_id: str
+    source: str
+    file: str
+    row_in_file: int
+    bytes: tuple[int, int] | None
+    tokens: int
+    targets: Sequence[ForTarget]
+    made_by: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Why:
+    """What there is to say of an id; the keys of ``dsir why --json``.
+
+    Attributes
+    ----------
+    doc_id, selection : str
+    documents : list of Explained
+        Every document with this id.
+    pieces : list of dict
+        If it is the id of a record that was cut into pieces: the first of them, picked ones first.
+    absent : dict of str to str
+        Why sources and targets have no files at all; see `Workspace.known_plan`.
+    """
+
+    doc_id: str
+    selection: str
+    documents: Sequence[Explained]
+    pieces: Sequence[dict[str, Any]]
+    absent: dict[str, str]
+
+
+def collect_why(workspace: Workspace, doc_id: str, name: str) -> Why:
     """Explain a document's place in a selection.
 
     Parameters
@@ -42,7 +99,6 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
         into pieces, these are listed.
     name : str
         Name of the selection.
-    console : Terminal
 
     Raises
     ------
@@ -53,33 +109,64 @@ def print_why(workspace: Workspace, doc_id: str, name: str, console: Terminal) -
     """
     names = [selection.name for selection in workspace.settings.selections]
     if name not in names:
-        raise ConfigError(f"no selection is named '{name}'; there are: {', '.join(names)}")
+        raise ConfigError(
+            f"no selection is named '{name}'; there are: {', '.join(names)}{meant(name, names)}"
+        )
     snapshot, absent = Snapshot.known(workspace)
-    print_absent(absent, console)
     current_selection(snapshot.plan, name)
     rows = workspace.catalog.query("why_document", doc_id=doc_id, selection=name).to_pylist()
     if not rows:
         query = {"doc_id": doc_id, "selection": name, "shown": SHOWN}
         if pieces := workspace.catalog.query("why_pieces", **query).to_pylist():
-            _print_pieces(doc_id, pieces, name, console)
-            return
+            return Why(doc_id, name, [], pieces, absent)
         raise ConfigError(
             f"no document has the id {doc_id!r}; look for it with: "
             "SELECT doc_id FROM documents WHERE doc_id LIKE '%…%'"
         )
     targets, ratios = read_log_ratios(snapshot)
+    spec = workspace.settings.features.spec()
+    documents = []
     for shard, row in dict.fromkeys((each["shard"], each["row"]) for each in rows):
         mine = [each for each in rows if (each["shard"], each["row"]) == (shard, row)]
-        _print_document(mine[0], file_of(snapshot, mine[0]), console)
+        first = mine[0]
         there = f"source {snapshot.plan.shards[shard].source}" not in absent
-        text = read_text(snapshot, mine[0]) if there and mine[0]["log_weight"] is not None else None
-        for each in mine:
-            _print_target(each, console)
-            if text is not None:
-                spec = workspace.settings.features.spec()
-                _print_ngrams(explain(text, spec, ratios[targets.index(each["target"])]), console)
-        chain = workspace.catalog.query("why_chain", version=mine[0]["version"], shard=shard)
-        _print_chain(chain.to_pylist(), console)
+        text = read_text(snapshot, first) if there and first["log_weight"] is not None else None
+        explained = [
+            ForTarget(
+                each, None if text is None else explain(text, spec, ratios[targets.index(each["target"])])
+            )
+            for each in mine
+        ]
+        piece = None if first["record"] is None else (first["begin_byte"], first["end_byte"])
+        chain = workspace.catalog.query("why_chain", version=first["version"], shard=shard).to_pylist()
+        file, n_tokens = file_of(snapshot, first), first["n_tokens"]
+        documents.append(
+            Explained(
+                first["doc_id"],
+                first["source"],
+                file,
+                first["row_in_file"],
+                piece,
+                n_tokens,
+                explained,
+                chain,
+            )
+        )
+    return Why(doc_id, name, documents, [], absent)
+
+
+def print_why(why: Why, console: Terminal) -> None:
+    """Show a document's place in a selection."""
+    print_absent(why.absent, console)
+    if why.pieces:
+        _print_pieces(why.doc_id, why.pieces, why.selection, console)
+    for document in why.documents:
+        _print_document(document, console)
+        for each in document.targets:
+            _print_target(each.verdict, console)
+            if each.ngrams is not None:
+                _print_ngrams(each.ngrams, console)
+        _print_chain(document.made_by, console)
 
 
 def read_text(snapshot: Snapshot, document: dict) -> str:
@@ -113,16 +200,17 @@ def file_of(snapshot: Snapshot, document: dict) -> str:
     return uri
 
 
-def _print_document(row: dict, uri: str, console: Terminal) -> None:
-    console.print(Text(f"{row['doc_id']!r}", style="bold"), Text(f"of source {row['source']}"))
-    place = f"{uri}, row {row['row_in_file']} (from 0)"
-    if row["record"] is not None:
-        place += f", bytes {row['begin_byte']:,} to {row['end_byte']:,} of its text"
+def _print_document(document: Explained, console: Terminal) -> None:
+    console.print(Text(f"{document.doc_id!r}", style="bold"), Text(f"of source {document.source}"))
+    place = f"{document.file}, row {document.row_in_file} (from 0)"
+    if document.bytes is not None:
+        begin, end = document.bytes
+        place += f", bytes {begin:,} to {end:,} of its text"
     console.print(f"  file       {place}", soft_wrap=True)
-    console.print(f"  tokens     {row['n_tokens']:,}")
+    console.print(f"  tokens     {document.tokens:,}")
 
 
-def _print_pieces(doc_id: str, pieces: list[dict], selection: str, console: Terminal) -> None:
+def _print_pieces(doc_id: str, pieces: Sequence[dict[str, Any]], selection: str, console: Terminal) -> None:
     """Show what a record was cut into: picked pieces first."""
     n, picked = pieces[0]["pieces"], pieces[0]["picked"]
     console.print(
@@ -156,7 +244,7 @@ def _print_target(row: dict, console: Terminal) -> None:
     console.print(Text(f"  verdict    {row['verdict']}", style=style), soft_wrap=True)
 
 
-def _print_ngrams(contributions: list[Contribution], console: Terminal) -> None:
+def _print_ngrams(contributions: Sequence[Contribution], console: Terminal) -> None:
     """Show the n-grams that speak most for the document beside those that speak most against it."""
     best = [each for each in contributions if each.nats > 0][:SHOWN]
     worst = [each for each in contributions[::-1] if each.nats < 0][:SHOWN]
@@ -179,7 +267,7 @@ def _cells(contribution: Contribution | None, indent: str = "") -> tuple[str | N
     return f"{indent}{contribution.ngram[:30]}{times}", contribution.nats
 
 
-def _print_chain(steps: list[dict], console: Terminal) -> None:
+def _print_chain(steps: Sequence[dict[str, Any]], console: Terminal) -> None:
     """Show every step between the raw file and the selection: fingerprint, run, time."""
     columns = [Column(name) for name in ("  made by", "fingerprint", "Dagster run", "at")]
     rows = [

@@ -1,9 +1,13 @@
 """The installed wheel: two names to import, everything inside, at ease beside other packages and folders."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -38,7 +42,7 @@ def test_the_wheel_has_two_names_and_all_that_is_read_at_run_time(wheel):
         *there,
         "__init__.py",
     }
-    assert {"dsir_dagster/assets/report/report.html", "dsir_dagster/example.yaml"} <= set(names)
+    assert {"dsir_dagster/assets/report/report.html"} <= set(names)
 
 
 @pytest.mark.slow
@@ -54,8 +58,7 @@ def test_the_installed_wheel_runs_beside_packages_and_folders_of_the_same_names(
 
     elsewhere = tmp_path / "elsewhere" / "demo"
     elsewhere.mkdir(parents=True)
-    with zipfile.ZipFile(wheel) as content:
-        text = content.read("dsir_dagster/example.yaml").decode()
+    text = (REPOSITORY / "demo" / "dsir.yaml").read_text()
     config = elsewhere / "my.yaml"
     config.write_text(text)
     settings = yaml.safe_load(text)
@@ -71,6 +74,44 @@ def test_the_installed_wheel_runs_beside_packages_and_folders_of_the_same_names(
     done = subprocess.run(command, cwd=tmp_path / "theirs", env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "home" / "selections" / "medicine").iterdir())) == 1
+
+    command = [
+        python.with_name("dsir"),
+        "ui",
+        "--config",
+        config,
+        "--home",
+        tmp_path / "home",
+        "--port",
+        "3987",
+    ]
+    with (tmp_path / "ui.log").open("w") as log:
+        ui = subprocess.Popen(
+            command, cwd=tmp_path / "theirs", env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            assert loaded("http://127.0.0.1:3987/graphql") == {"dsir": "RepositoryLocation"}
+        finally:
+            os.killpg(ui.pid, signal.SIGTERM)
+            ui.wait(60)
+
+
+def loaded(url: str) -> dict[str, str]:
+    """Return the code locations that a UI serves, and what became of each, once they are loaded."""
+    asked = "{workspaceOrError{...on Workspace{locationEntries{name loadStatus locationOrLoadError{__typename}}}}}"
+    request = urllib.request.Request(
+        url, json.dumps({"query": asked}).encode(), {"Content-Type": "application/json"}
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        with contextlib.suppress(OSError):
+            entries = json.load(urllib.request.urlopen(request))["data"]["workspaceOrError"][
+                "locationEntries"
+            ]
+            if entries and all(each["loadStatus"] == "LOADED" for each in entries):
+                return {each["name"]: each["locationOrLoadError"]["__typename"] for each in entries}
+    return {}
 
 
 def write(path: Path, rows: list[dict]) -> None:

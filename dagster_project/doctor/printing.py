@@ -24,14 +24,33 @@ OF_TARGETS = {
 }
 
 
-def print_doctor(findings: list[Finding], curves: list[Curve], console: Terminal) -> None:
-    """Print the warnings with advice, the checks of the pool that passed, and all numbers of the targets."""
+def print_doctor(findings: list[Finding], curves: list[Curve], quiet: bool, console: Terminal) -> None:
+    """Print the warnings with advice, the checks of the pool that passed, and all numbers of the targets.
+
+    Parameters
+    ----------
+    findings : list of Finding
+    curves : list of Curve
+    quiet : bool
+        Whether to print only the warnings and their number.
+    console : Terminal
+    """
     warnings = [each for each in findings if each.warning]
     for each in warnings:
         mark, title = ("! ", "bold yellow"), (f"{each.check}, {each.about}", "bold")
         console.print(Text.assemble(mark, title, f": {each.says}"), soft_wrap=True)
         console.print(Text(f"  → {each.advice}", style="yellow"), soft_wrap=True)
+    if not quiet:
+        _print_numbers(findings, curves, bool(warnings), console)
     if warnings:
+        well = len(findings) - len(warnings)
+        console.print(f"{several(len(warnings), 'warning')}; {several(well, 'check')} passed", style="yellow")
+    else:
+        console.print(f"all {len(findings)} checks passed", style="green")
+
+
+def _print_numbers(findings: list[Finding], curves: list[Curve], apart: bool, console: Terminal) -> None:
+    if apart:
         console.print()
     for each in findings:
         if not each.warning and each.check not in OF_TARGETS:
@@ -47,11 +66,6 @@ def print_doctor(findings: list[Finding], curves: list[Curve], console: Terminal
         console.print(Text.assemble(("Learning curves", "bold"), says))
         console.print(grid(_curves(curves)))
     console.print()
-    if warnings:
-        well = len(findings) - len(warnings)
-        console.print(f"{several(len(warnings), 'warning')}; {several(well, 'check')} passed", style="yellow")
-    else:
-        console.print(f"all {len(findings)} checks passed", style="green")
 
 
 def _numbers(findings: list[Finding]) -> Table:

@@ -13,8 +13,7 @@ line), ``tables`` (Parquet, Arrow IPC, CSV), ``custom`` (custom readers), ``json
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable
-from itertools import islice
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from dsir_dagster.resources.corpus.errors import CorpusError, StoreUnreachable, file_format
@@ -53,6 +52,7 @@ __all__ = [
     "expand",
     "fields_of_file",
     "file_exists",
+    "first_records",
     "is_remote",
     "is_still",
     "no_usable_row",
@@ -91,29 +91,37 @@ def read_blocks(
         The file is missing, cut off, damaged, of an unknown format, or lacks a column. If that shows after some blocks
         were yielded, they must not be used.
     """
-    fields = RecordFields.of(reader)
+    return _blocks(uri, reader, RecordFields.of(reader), block_bytes, all_columns)
+
+
+def _blocks(
+    uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool
+) -> Generator[Block]:
     if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
     return table_blocks(uri, reader, fields, block_bytes, all_columns)
 
 
-def fields_of_file(uri: str, reader: Reader) -> list[str]:
-    """Return the fields of a file's first records, dotted if nested; damaged records have none."""
-    names: dict[str, None] = {}
-    for block in islice(read_blocks(uri, reader, 1 << 16, all_columns=True), 1):
-        records: Iterable[object]
+def first_records(uri: str, reader: Reader, most: int = 20) -> list[object]:
+    """Return the first records of a file as Python objects, whatever their fields; damaged lines are None."""
+    records: list[object] = []
+    for block in _blocks(uri, reader, RecordFields(()), 1 << 16, all_columns=True):
         if isinstance(block, LineBlock):
-            records = map(_as_record, block.data[: 1 << 20].splitlines()[:20])
+            records += map(_as_record, block.data[: 1 << 20].splitlines()[: most - len(records)])
         else:
-            columns = {
-                name: json_values(block.batch.slice(0, 5).column(name)) for name in block.batch.schema.names
-            }
-            records = (
+            rows = block.batch.slice(0, most - len(records))
+            columns = {name: json_values(rows.column(name)) for name in rows.schema.names}
+            records += (
                 dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
             )
-        for record in records:
-            names.update(dict.fromkeys(field_names(record)))
-    return list(names)
+        if len(records) >= most:
+            break
+    return records
+
+
+def fields_of_file(uri: str, reader: Reader) -> list[str]:
+    """Return the fields of a file's first records, dotted if nested; damaged records have none."""
+    return list(dict.fromkeys(name for record in first_records(uri, reader) for name in field_names(record)))
 
 
 def _as_record(line: bytes) -> object:

@@ -519,6 +519,10 @@ def _check_schema(uri: str, schema: pa.Schema, fields: RecordFields) -> None:
     twice = {name for name in schema.names if schema.names.count(name) > 1}
     if twice:
         raise CorpusError(f"{uri}: columns named twice: {', '.join(sorted(twice))}; rename one of each")
+    if not fields.text:  # someone wants to know what there is
+        if convert := _other_delimiter(uri, schema):
+            raise CorpusError(f"{uri}: {convert}")
+        return
     if not any(_path(schema, name) for name in fields.text):
         names = " or ".join(f"'{name}'" for name in fields.text)
         columns = f"the columns are: {', '.join(schema.names)}; set `text:` to one of them"

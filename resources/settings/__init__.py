@@ -1,7 +1,8 @@
-"""The configuration file: its schema, its defaults and its error messages.
+"""The configuration file: its schema and its defaults.
 
-What belongs here: reading the whole file; its sections are in ``pool``, ``selection`` and ``evaluation``. What does
-not: reading the data that the file names (``resources/corpus/``), the paths of outputs (``resources/store.py``).
+What belongs here: reading the whole file; its sections are in ``pool``, ``selection`` and ``evaluation``, what is said
+of mistakes in ``mistakes``. What does not: reading the data that the file names (``resources/corpus/``), the paths of
+outputs (``resources/store.py``).
 
 One YAML file describes one pipeline (``DSIR_CONFIG``). Unknown keys and wrong types are refused with the path of the
 key. Relative URIs are relative to the folder of the file.
@@ -9,18 +10,17 @@ key. Relative URIs are relative to the folder of the file.
 
 from __future__ import annotations
 
-import datetime
 import re
 from pathlib import Path
 from typing import Annotated
 
 import pydantic
 import yaml
-from pydantic_core import ErrorDetails
 
 from dsir_dagster.resources.settings.compute import ComputeSettings
 from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
 from dsir_dagster.resources.settings.methods import KeyRule, Method, MethodOptions, methods
+from dsir_dagster.resources.settings.mistakes import mistakes
 from dsir_dagster.resources.settings.pool import (
     EstimatorSettings,
     FeatureSettings,
@@ -30,7 +30,7 @@ from dsir_dagster.resources.settings.pool import (
     Target,
 )
 from dsir_dagster.resources.settings.selection import Selection, Size
-from dsir_dagster.resources.settings.types import ConfigError, Model
+from dsir_dagster.resources.settings.types import ConfigError, Model, meant
 from dsir_dagster.resources.uris import absolute_uri, masked, without_credentials
 
 __all__ = [
@@ -99,7 +99,7 @@ class Settings(Model):
                 if name not in known:
                     raise ValueError(
                         f"selections[{index}].targets: no target is named '{name}'; "
-                        f"there are: {', '.join(sorted(known))}"
+                        f"there are: {', '.join(sorted(known))}{meant(name, known)}"
                     )
             for method in self.evaluation.compare:
                 try:
@@ -157,7 +157,7 @@ def load_settings(path: str | Path) -> Settings:
     try:
         settings = Settings.model_validate(content)
     except pydantic.ValidationError as error:
-        lines = dict.fromkeys(f"  {_key(item, content)}: {_reason(item)}" for item in error.errors())
+        lines = dict.fromkeys(f"  {each}" for each in mistakes(error, content, Settings))
         raise ConfigError("\n".join([f"{path}: the configuration is not valid", *lines])) from None
     base = path.resolve().parent
     for reader in (*settings.raw, *settings.targets):
@@ -214,35 +214,3 @@ def _values_in(node: yaml.Node, known: dict[yaml.Node, int]) -> int:
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
         known[node] = 1 + sum(_values_in(part, known) for part in parts)
     return known[node]
-
-
-def _key(item: ErrorDetails, content: object) -> str:
-    """Write an error's location as ``selections[0].size``, without the names of a union's alternatives."""
-    text = ""
-    missing = len(item["loc"]) - 1 if item["type"] == "missing" else None
-    for depth, part in enumerate(item["loc"]):
-        if isinstance(part, int) and isinstance(content, list):
-            text += f"[{part}]"
-            content = content[part] if part < len(content) else None
-        elif isinstance(content, dict) and (part in content or depth == missing):
-            text += f".{part}" if text else str(part)
-            content = content.get(part)
-    return text or "(top level)"
-
-
-def _reason(item: ErrorDetails) -> str:
-    """Word a pydantic error for someone who does not know pydantic."""
-    if item["type"] == "extra_forbidden":
-        return "unknown key; check the spelling against docs/configuration.md"
-    if item["type"] == "missing":
-        return "required key is missing"
-    if item["type"] == "model_type":
-        return "expected a mapping"
-    if item["type"] in ("byte_size", "byte_size_unit"):
-        return f"expected a number of bytes, such as 256 MB or 1 GiB (given: {masked(repr(item['input']))})"
-    if isinstance(item["input"], datetime.date):
-        return f"YAML takes {item['input']} for a date; put it in quotes"
-    message = item["msg"].removeprefix("Value error, ")
-    if isinstance(item["input"], str | int | float | bool | type(None)):
-        return f"{message} (given: {masked(repr(item['input']))})"
-    return message

@@ -97,7 +97,19 @@ class Target(Reader):
 
 
 class FeatureSettings(Model):
-    """Hashed n-grams; see :class:`dsir.features.FeatureSpec` for what each value means."""
+    """Hashed n-grams; :class:`dsir.features.FeatureSpec` says exactly what each value means.
+
+    Attributes
+    ----------
+    tokenizer : str
+        ``wordpunct`` (words and punctuation), ``whitespace``, or a function ``package.module:function``.
+    ngrams : int
+        Longest n-gram counted.
+    buckets : int
+        Number of hash buckets.
+    hash : {"fast", "sha256"}
+        ``sha256`` gives the buckets of the reference implementation.
+    """
 
     tokenizer: str = FeatureSpec.tokenizer
     r"""`wordpunct` (`\w+|[^\w\s]+`), `whitespace`, or `package.module:function` from str to list of str."""
@@ -119,7 +131,13 @@ class FeatureSettings(Model):
 
 
 class FitSize(Model):
-    """Fit the raw distribution on about this many n-grams, drawn by content hash."""
+    """Fit the raw distribution on a part of the pool.
+
+    Attributes
+    ----------
+    ngrams : int
+        About how many n-grams, drawn by content hash.
+    """
 
     ngrams: Annotated[int, pydantic.Field(gt=0)]
     """Fit the pool's distribution on a sample of documents with about this many n-grams, drawn by content

@@ -34,12 +34,19 @@ class Size(Model):
     """Budget of tokens, which is never exceeded: documents are taken in order of their keys while they fit.
     """
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _a_mapping(cls, value: object) -> object:
+        if not isinstance(value, dict | Size):
+            raise ValueError("expected one of documents, fraction, tokens, as in {documents: 10000}")
+        return value
+
     @pydantic.model_validator(mode="after")
     def _one(self) -> Size:
         given = [key for key, value in self.model_dump().items() if value is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of documents, fraction, tokens; given: {', '.join(given) or 'none'}"
+                f"expected one of documents, fraction, tokens; given: {', '.join(given) or 'none'}"
             )
         return self
 

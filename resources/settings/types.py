@@ -5,6 +5,8 @@ What belongs here: types that several sections use. What does not: any section.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Annotated
 
 import pydantic
@@ -23,6 +25,12 @@ def _not_bool(value: object) -> object:
 Number = Annotated[
     float, pydantic.BeforeValidator(_not_bool), pydantic.Field(strict=False, allow_inf_nan=False)
 ]
+
+
+def meant(given: object, choices: Iterable[str], quote: str = "'") -> str:
+    """Return ``; did you mean 'x'?`` if one of the choices is spelled like what was given, else ''."""
+    close = get_close_matches(str(given), list(choices), n=1)
+    return f"; did you mean {quote}{close[0]}{quote}?" if close else ""
 
 
 class ConfigError(ValueError):

@@ -9,9 +9,7 @@ import pytest
 from dsir_dagster import cli
 from tests.pipeline import sentences
 
-ADVICE = (
-    "the file has the size and time that it had then; `touch` it (or upload it again), and `dsir run` counts"
-)
+ADVICE = "the file has the size and time that it had then; `touch` it (or upload it again), and `dsir run"
 
 
 def change(path, row: int) -> None:

@@ -32,7 +32,7 @@ def test_a_run_and_its_status(pipeline):
     ("arguments", "code", "said"),
     [
         (["status", "--config", "nowhere.yaml"], 2, "nowhere.yaml: no such configuration file"),
-        (["no-command"], 2, "invalid choice: 'no-command'"),
+        (["no-command"], 2, "No such command 'no-command'"),
     ],
 )
 def test_an_error_is_all_that_is_said(tmp_path, arguments, code, said):

@@ -13,8 +13,8 @@ def dsir(done, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(done.home / "dagster"))
 
     def call(*arguments, configs=None):
-        paths = [str(path) for path in configs or [done.config_path]]
-        return main([*arguments, "--config", *paths, "--home", str(done.home)])
+        named = [each for path in configs or [done.config_path] for each in ("--config", str(path))]
+        return main([*arguments, *named, "--home", str(done.home)])
 
     return call
 

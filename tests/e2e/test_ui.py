@@ -74,7 +74,7 @@ def test_from_an_empty_home_to_an_evaluated_selection_through_the_ui(pipeline, t
         capsys.readouterr()
         assert main(["report", "--config", str(pipeline.config_path), "--home", str(pipeline.home)]) == 0
         shown = capsys.readouterr().out
-        assert "picked was overridden in the launchpad, `dsir run` goes back" in shown
+        assert "picked was overridden in the launchpad, `dsir run " in shown
         assert "Where the documents come from" not in shown
         screenshots(server, tmp_path)
     assert server.left == []

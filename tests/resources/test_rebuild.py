@@ -352,7 +352,7 @@ def test_no_view_is_made_and_nothing_is_written_where_the_catalog_is_as_it_shoul
 
 READ_ONLY = """
 import os, sys
-from dsir_dagster import cli
+from dsir_dagster import changes, cli, report, status, why
 from dsir.compilation import warm_up
 from dsir.features import FeatureSpec
 warm_up(FeatureSpec(), print)  # Python itself may be in a folder that is closed to others

@@ -202,6 +202,60 @@ def test_a_path_holds_nothing_but_keys_that_can_be_written(tmp_path, where, valu
     assert not any(word in message for word in ("FitSize", "literal[", ".str", "list["))
 
 
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (["selection"], [], "selection: unknown key; did you mean `selections`?"),
+        (["raw", 0, "txt"], "a", "raw[0].txt: unknown key; did you mean `text`?"),
+        (
+            ["selections", 0, "min_token"],
+            5,
+            "selections[0].min_token: unknown key; did you mean `min_tokens`?",
+        ),
+        (["selections", 0, "temperatur"], 5, "temperatur: unknown key; did you mean `temperature`?"),
+        (
+            ["selections", 0, "size"],
+            5,
+            "size: expected one of documents, fraction, tokens, as in {documents: 10000}",
+        ),
+        (["selections", 0, "size"], {}, "size: expected one of documents, fraction, tokens; given: none"),
+        (
+            ["selections", 0, "size", "rows"],
+            5,
+            "size.rows: unknown key; the keys here are documents, fraction, tokens",
+        ),
+        (["selections", 0, "method"], "mach", "or 'mixture' (given: 'mach'); did you mean 'match'?"),
+        (["selections", 0, "output"], "json", "or 'none' (given: 'json'); did you mean 'jsonl'?"),
+        (
+            ["selections", 0, "temperature"],
+            {"acceptanc": 0.5},
+            "acceptanc: unknown key; did you mean `acceptance`?",
+        ),
+        (
+            ["selections", 0, "targets"],
+            ["chemprt"],
+            "there are: chemprot; did you mean 'chemprot'?",
+        ),
+        (
+            ["features", "hash"],
+            "sha25",
+            "expected 'fast' or 'sha256' (given: 'sha25'); did you mean 'sha256'?",
+        ),
+        (["features", "tokenizer"], "wordpunkt", "'package.module:function'; did you mean 'wordpunct'?"),
+        (
+            ["features"],
+            5,
+            "features: expected a mapping with the keys tokenizer, ngrams, buckets, hash (given: 5)",
+        ),
+        (["estimator", "fit"], {"ngram": 5}, "estimator.fit.ngram: unknown key; did you mean `ngrams`?"),
+        (["evaluation", "compare"], ["mach"], "evaluation.compare[0]: expected 'resample'"),
+        (["raw"], {"name": "pool"}, "raw: expected a list; each of its entries begins with a dash"),
+    ],
+)
+def test_what_was_probably_meant_is_said(tmp_path, where, value, said):
+    assert said in refusal(tmp_path, changed(*where, to=value))
+
+
 def test_a_target_does_not_take_the_keys_of_a_source(tmp_path):
     message = refusal(tmp_path, changed("targets", 0, "source", to="meta"))
     assert "targets[0].source: unknown key" in message
@@ -322,7 +376,7 @@ def test_a_required_key_that_is_missing_is_named(tmp_path, section, key):
 )
 def test_a_size_is_exactly_one_of_three(tmp_path, size, given):
     message = refusal(tmp_path, changed("selections", 0, "size", to=size))
-    assert "\n  selections[0].size: give exactly one of documents, fraction, tokens" in message
+    assert "\n  selections[0].size: expected one of documents, fraction, tokens" in message
     assert f"given: {given}" in message
 
 

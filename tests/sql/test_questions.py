@@ -20,7 +20,7 @@ import pytest
 
 from dsir.noise import gumbel_noise, noise_key
 from dsir_dagster import sql
-from dsir_dagster.changes import print_changes
+from dsir_dagster.changes import collect_changes, print_changes
 from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.settings import ConfigError
@@ -573,7 +573,7 @@ def shown(
     pipeline: SmallPipeline, selection: str = "picked", old: str | None = None, new: str | None = None
 ) -> str:
     console = Terminal(file=io.StringIO(), width=140)
-    print_changes(pipeline.workspace(), selection, old, new, console)
+    print_changes(collect_changes(pipeline.workspace(), selection, old, new), console)
     return console.file.getvalue()
 
 
