@@ -31,7 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-SelectionName = Annotated[str, typer.Option("--selection", metavar="NAME", autocompletion=selections)]
+SelectionName = Annotated[
+    str, typer.Option("--selection", metavar="NAME", help="Name of a selection.", autocompletion=selections)
+]
 
 
 def _version(wanted: bool) -> None:
