@@ -31,7 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
-SelectionName = Annotated[str, typer.Option("--selection", metavar="NAME", autocompletion=selections)]
+SelectionName = Annotated[
+    str, typer.Option("--selection", metavar="NAME", help="Name of a selection.", autocompletion=selections)
+]
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +65,7 @@ def _dsir(
 
 @plain_command(app, "dsir new crawl/ --target papers.jsonl\ndsir new 's3://bucket/pool/*.parquet' -o my.yaml")
 def new(
-    pool: Annotated[str, typer.Argument(help="Folder, file or pattern of the raw pool.")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Folder, file or pattern of the raw pool.")],
     target: Annotated[
         str | None, typer.Option(metavar="PATH", help="Folder, file or pattern of what you want more of.")
     ] = None,
@@ -159,7 +161,7 @@ def report(
 @command(app, "dsir why wiki-00017 --selection medicine", needs_home=True)
 def why(
     shared: Shared,
-    doc_id: Annotated[str, typer.Argument(help="Id of a document.")],
+    doc_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a document.")],
     selection: SelectionName,
     as_document: Json = False,
 ) -> int:
@@ -177,9 +179,15 @@ def why(
 @command(app, "dsir changes medicine\ndsir changes medicine 3 5", needs_home=True)
 def changes(
     shared: Shared,
-    selection: Annotated[str, typer.Argument(help="Name of a selection.", autocompletion=selections)],
-    old: Annotated[str | None, typer.Argument(help="Number or fingerprint. Default: the one before.")] = None,
-    new: Annotated[str | None, typer.Argument(help="Number or fingerprint. Default: the newest.")] = None,
+    selection: Annotated[
+        str, typer.Argument(metavar="SELECTION", help="Its name.", autocompletion=selections)
+    ],
+    old: Annotated[
+        str | None, typer.Argument(metavar="OLD", help="Number or fingerprint. Default: the one before.")
+    ] = None,
+    new: Annotated[
+        str | None, typer.Argument(metavar="NEW", help="Number or fingerprint. Default: the newest.")
+    ] = None,
     as_document: Json = False,
 ) -> int:
     """Show which documents entered or left between two versions of a selection, and why."""
@@ -257,8 +265,8 @@ def init(shared: Shared) -> int:
 @command(app, "dsir ui\ndsir ui --config my.yaml --port 3001")
 def ui(
     shared: Shared,
-    port: Annotated[int, typer.Option(help="Where it listens.", min=1, max=65535)] = 3000,
-    host: Annotated[str, typer.Option(help="Address it listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="Where it listens.", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address it listens on.")] = "127.0.0.1",
 ) -> int:
     """Open the Dagster UI on a configuration."""
     from dsir_dagster.ui import serve
