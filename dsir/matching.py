@@ -432,6 +432,7 @@ def match(
     *,
     shares: np.ndarray | None = None,
     caps: Caps | None = None,
+    after_round: Callable[[Round], None] | None = None,
 ) -> Matching:
     """Find rounds of picks from a pool, each as large as the budget, whose weighted mean resembles the target.
 
@@ -451,6 +452,8 @@ def match(
         The targets' shares of the selected n-grams; any positive numbers. Default: equal.
     caps : Caps, optional
         Per source; needs candidates with the batches.
+    after_round : callable, optional
+        Called with each round as soon as it is done.
 
     Returns
     -------
@@ -472,6 +475,8 @@ def match(
                 break  # the next best document is longer than the budget
             raise _nothing_picked(budget)
         rounds.add(theta, Threshold.under(picked, caps), picked, totals)
+        if after_round:
+            after_round(rounds.curve[-1])
         if rounds.converged:
             break
     return rounds.outcome()

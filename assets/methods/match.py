@@ -13,7 +13,7 @@ import numpy as np
 import pydantic
 
 from dsir.features import Features
-from dsir.matching import Matching, MatchingOptions, draw_keys, match, ratio, round_keys
+from dsir.matching import Matching, MatchingOptions, Round, draw_keys, match, ratio, round_keys
 from dsir.matching import Part as MatchingPart
 from dsir.selection import Budget
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
@@ -66,11 +66,16 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         stream=noise_stream(selection, name),
     )
 
+    def begin(number: int, after: Round | None = None) -> None:
+        closeness = f", KL {after.kl_validation:.3f} nats" if after else ""
+        candidates.begin(f"round {number}{closeness}", passes=2)
+
     first = ratio(fitted, raw, options.smoothing, shares)
     log_ratios = partial(
         passes_over, candidates, partial(_log_ratios, first, options), targets=[], features=True
     )
     options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
+    begin(1)
     try:
         matching = match(
             partial(_passes, candidates),
@@ -81,6 +86,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             options,
             shares=shares,
             caps=caps_of(selection, None, budget),
+            after_round=lambda each: begin(each.number + 2, each),
         )
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error
