@@ -65,7 +65,7 @@ class Progress:
         self.partitions = partitions
         self.total = total
         self.done = self.documents = self.bytes = self.work = 0
-        self.part = ""
+        self.part, self._passes = "", 1
         self.over = False
         self._log, self._interval, self._clock = log, interval, clock
         self._started = self._began = self._last = clock()
@@ -80,6 +80,7 @@ class Progress:
         partitions: int = 0,
         part: str | None = None,
         of: int = 0,
+        passes: int = 1,
     ) -> None:
         """Add what was done since the last call; thread-safe.
 
@@ -89,11 +90,13 @@ class Progress:
         part : str, optional
             What begins now.
         of : int
-            The work of that part; 0 if not known.
+            The work of a pass of that part; 0 if not known.
+        passes : int
+            How often that part goes over its documents.
         """
         with self._lock:
             if part is not None:
-                self.part, self.total = part, of
+                self.part, self.total, self._passes = part, of * passes, passes
                 self.documents = self.bytes = self.work = 0
                 self._began = self._clock()
             self.documents += documents
@@ -114,7 +117,7 @@ class Progress:
         """Tell the watchers that the step is over."""
         self.over = True
         if self.part:
-            self.part, self.documents, self.bytes = "", 0, 0
+            self.part, self.documents, self.bytes, self.total = "", 0, 0, 0
         for watch in watchers:
             watch(self, None)
 
@@ -140,11 +143,11 @@ class Progress:
     def details(self) -> str:
         """What is being done, and how much of it."""
         done = self.part or f"{self.done:,} of {self.partitions:,} partition{'s' * (self.partitions > 1)}"
-        if self.documents:
-            done += f", {self.documents:,} documents"
-        if self.bytes:
+        if documents := self.documents // self._passes:
+            done += f", {documents:,} documents"
+        if megabytes := self.bytes / 1e6 / self._passes:
             seconds = max(self._clock() - self._began, 1e-9)
-            done += f", {self.bytes / 1e6:,.1f} MB, {self.bytes / 1e6 / seconds:,.0f} MB/s"
+            done += f", {megabytes:,.1f} MB" * (not self.part) + f", {megabytes / seconds:,.0f} MB/s"
         return done
 
     def __str__(self) -> str:

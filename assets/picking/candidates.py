@@ -174,12 +174,12 @@ class Candidates:
                     yield from file.read_row_group(group, columns=columns).to_batches()
 
     def begin(self, part: str, passes: int = 1) -> None:
-        """Tell what so many passes over the pool are for."""
+        """Tell what the next passes over the pool are for, so many of them."""
         if self.tell is not untold:
             if self.selection.collapse_duplicates and "duplicates" not in vars(self):
                 self.tell(part="equal texts")
                 _ = self.duplicates
-            self.tell(part=part, of=passes * int(self._size[0].sum()))
+            self.tell(part=part, of=int(self._size[0].sum()), passes=passes)
 
     @cached_property
     def _size(self) -> np.ndarray:
