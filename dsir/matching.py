@@ -432,7 +432,7 @@ def match(
     *,
     shares: np.ndarray | None = None,
     caps: Caps | None = None,
-    after_round: Callable[[Round], None] | None = None,
+    before_round: Callable[[Sequence[Round]], None] | None = None,
 ) -> Matching:
     """Find rounds of picks from a pool, each as large as the budget, whose weighted mean resembles the target.
 
@@ -452,8 +452,8 @@ def match(
         The targets' shares of the selected n-grams; any positive numbers. Default: equal.
     caps : Caps, optional
         Per source; needs candidates with the batches.
-    after_round : callable, optional
-        Called with each round as soon as it is done.
+    before_round : callable, optional
+        Called before each round with those that are done.
 
     Returns
     -------
@@ -468,6 +468,8 @@ def match(
     """
     rounds = _Rounds(target, validation, raw_counts, options, shares)
     for number in range(options.rounds):
+        if before_round:
+            before_round(rounds.curve)
         theta = rounds.theta()
         picked, totals = _select(passes, theta, budget, caps, options)
         if not len(picked):
@@ -475,8 +477,6 @@ def match(
                 break  # the next best document is longer than the budget
             raise _nothing_picked(budget)
         rounds.add(theta, Threshold.under(picked, caps), picked, totals)
-        if after_round:
-            after_round(rounds.curve[-1])
         if rounds.converged:
             break
     return rounds.outcome()

@@ -142,13 +142,15 @@ class Progress:
     @property
     def details(self) -> str:
         """What is being done, and how much of it."""
-        done = self.part or f"{self.done:,} of {self.partitions:,} partition{'s' * (self.partitions > 1)}"
+        done = [self.part] if self.part else []
+        if self.partitions > 1:
+            done.append(f"{self.done:,} of {self.partitions:,} partitions")
         if documents := self.documents // self._passes:
-            done += f", {documents:,} documents"
+            done.append(f"{documents:,} documents")
         if megabytes := self.bytes / 1e6 / self._passes:
-            seconds = max(self._clock() - self._began, 1e-9)
-            done += f", {megabytes:,.1f} MB" * (not self.part) + f", {megabytes / seconds:,.0f} MB/s"
-        return done
+            done += [f"{megabytes:,.1f} MB"] * (not self.part)
+            done.append(f"{megabytes / max(self._clock() - self._began, 1e-9):,.0f} MB/s")
+        return ", ".join(done) or ("done" if self.over else "begun")
 
     def __str__(self) -> str:
         text = f"{self.name}: {self.details}"

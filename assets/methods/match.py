@@ -4,7 +4,7 @@ What belongs here: running :mod:`dsir.matching` over the store. What does not: t
 (``dsir/matching.py``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, cast
@@ -66,16 +66,15 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         stream=noise_stream(selection, name),
     )
 
-    def begin(number: int, after: Round | None = None) -> None:
-        closeness = f", KL {after.kl_validation:.3f} nats" if after else ""
-        candidates.begin(f"round {number}{closeness}", passes=2)
+    def begin(done: Sequence[Round]) -> None:
+        closeness = f", KL {done[-1].kl_validation:.3f} nats" if done else ""
+        candidates.begin(f"round {len(done) + 1}{closeness}", passes=2)
 
     first = ratio(fitted, raw, options.smoothing, shares)
     log_ratios = partial(
         passes_over, candidates, partial(_log_ratios, first, options), targets=[], features=True
     )
     options = replace(options, temperature=temperature(selection, "+".join(targets), log_ratios, none=0.0))
-    begin(1)
     try:
         matching = match(
             partial(_passes, candidates),
@@ -86,7 +85,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             options,
             shares=shares,
             caps=caps_of(selection, None, budget),
-            after_round=lambda each: begin(each.number + 2, each),
+            before_round=begin,
         )
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error

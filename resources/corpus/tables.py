@@ -179,11 +179,11 @@ def table_blocks(
             blocks = _numbered(read(uri, roots, block_bytes))
     schema = None
     with corpus_errors(uri):
-        for rows, batch, rejected, read in blocks:
+        for rows, batch, rejected, n_read in blocks:
             if schema is None or not batch.schema.equals(schema):
                 schema = batch.schema
                 _check_schema(uri, schema, fields)
-            yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv", read)
+            yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv", n_read)
 
 
 #: Row numbers, the rows, what is rejected between them, and the bytes of the file that were read by then.

