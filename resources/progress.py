@@ -129,8 +129,9 @@ class Progress:
     @property
     def share(self) -> float | None:
         """How much of the step or the part is done, between 0 and 1; None if that is not known."""
-        if self.total:
-            return min(self.work / self.total, 1.0)
+        total = self.total  # which another thread may change
+        if total:
+            return min(self.work / total, 1.0)
         return self.done / self.partitions if self.partitions > 1 else None
 
     @property

@@ -18,10 +18,10 @@ def test_each_step_tells_of_all_its_work_and_what_it_does(pipeline, monkeypatch)
 
     monkeypatch.setattr(Progress, "add", adding)
     pipeline.write_pool()
-    rows = [json.dumps({"id": str(i), "text": "some words " * 20, "n": i}) for i in range(60_000)]
+    rows = [json.dumps({"id": str(i), "text": "some words " * 100, "n": i}) for i in range(15_000)]
     pipeline.write_bytes("pool/large.jsonl", "\n".join(rows).encode())  # several blocks
     [selection] = pipeline.config["selections"]
-    selection |= {"method": "match", "collapse_duplicates": True}
+    selection |= {"method": "match", "collapse_duplicates": True, "min_tokens": 0}
     pipeline.config["evaluation"] = QUICK_EVALUATION
     assert pipeline.errors() == []
 
