@@ -78,19 +78,19 @@ class _Bar:
 def drawn(step: Progress) -> RenderableType:
     """Draw a step as two lines: its name, the bar and the time; what is being done.
 
-    The bar of a part is followed by the time since the step began: how many parts are to come is not known.
+    The bar of a part is followed by the step's time so far: how many parts are to come is not known.
     """
     share, details = step.share, step.details
     time = "" if step.seconds_left is None else f"{duration(step.seconds_left)} left"
     if step.part:
         details = ", ".join(filter(None, (details, time)))
-        time = duration(step.seconds)
+        time = f"{duration(step.seconds)} so far"
     bar = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=40)
     first = Table.grid(padding=(0, 2, 0, 0))
     first.add_column(no_wrap=True, overflow="ellipsis")
     first.add_column()  # the bar gives way to the rest
     first.add_column(no_wrap=True, justify="right", min_width=4)
-    first.add_column(no_wrap=True, min_width=9)
+    first.add_column(no_wrap=True, min_width=11)
     percent = "" if share is None else f"{share:.0%}"
     first.add_row(Text(f"  {step.name}", "cyan"), bar, Text(percent), Text(time))
     return Group(first, Text(f"  {details}", "dim", no_wrap=True, overflow="ellipsis"))

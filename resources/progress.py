@@ -154,12 +154,12 @@ class Progress:
         return ", ".join(done) or ("done" if self.over else "begun")
 
     def __str__(self) -> str:
-        text = f"{self.name}: {self.details}"
-        if self.share is not None and not self.over:
-            text += f", {self.share:.0%}"
-            if self.seconds_left is not None:
-                text += f", {duration(self.seconds_left)} left"
-        return text
+        text = [f"{self.name}: {self.details}"]
+        if (share := self.share) is not None and not self.over:
+            text.append(f"{share:.0%}")
+            if share:
+                text.append(f"{duration(self.seconds_left or 0)} left")
+        return ", ".join(text) + (f"; {duration(self.seconds)} so far" if self.part else "")
 
 
 def duration(seconds: float) -> str:

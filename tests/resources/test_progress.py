@@ -55,10 +55,13 @@ def test_a_part_begins_anew_and_goes_over_its_documents_as_often_as_it_says(cloc
     step.add(part="round 2, KL 0.412 nats", of=100, passes=2)
     clock.now += 2
     step.add(documents=100, bytes=10**6, work=100)
-    assert str(step) == "selections[s]: round 2, KL 0.412 nats, 50 documents, 0 MB/s, 50%, 2 s left"
+    assert (
+        str(step)
+        == "selections[s]: round 2, KL 0.412 nats, 50 documents, 0 MB/s, 50%, 2 s left; 1:02 min so far"
+    )
     assert step.seconds == 62
     step.add(part="fitting")
-    assert str(step) == "selections[s]: fitting"
+    assert str(step) == "selections[s]: fitting; 1:02 min so far"
     step.add(partitions=1)
     step.end()
     assert str(step) == "selections[s]: done"  # the log's last word is of the whole
