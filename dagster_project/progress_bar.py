@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from dsir_dagster.resources import progress
-from dsir_dagster.resources.progress import Progress, duration
+from dsir_dagster.resources.progress import Progress
 from dsir_dagster.terminal import Terminal, Text
 
 #: Seconds until the bar of a step appears: most steps are over by then.
@@ -80,17 +80,22 @@ def drawn(step: Progress) -> RenderableType:
 
     The bar of a part is followed by the step's time so far: how many parts are to come is not known.
     """
-    share, details = step.share, step.details
-    time = "" if step.seconds_left is None else f"{duration(step.seconds_left)} left"
-    if step.part:
-        details = ", ".join(filter(None, (details, time)))
-        time = f"{duration(step.seconds)} so far"
-    bar = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, width=40)
+    share = step.share
+    bar = ProgressBar(
+        total=None if share is None else 1.0,
+        completed=share or 0.0,
+        width=40,
+        style="bright_black",
+        complete_style="cyan",
+        finished_style="cyan",
+        pulse_style="cyan",
+    )
     first = Table.grid(padding=(0, 2, 0, 0))
     first.add_column(no_wrap=True, overflow="ellipsis")
     first.add_column()  # the bar gives way to the rest
     first.add_column(no_wrap=True, justify="right", min_width=4)
     first.add_column(no_wrap=True, min_width=11)
+    time = step.time_so_far if step.part else step.time_left
     percent = "" if share is None else f"{share:.0%}"
     first.add_row(Text(f"  {step.name}", "cyan"), bar, Text(percent), Text(time))
-    return Group(first, Text(f"  {details}", "dim", no_wrap=True, overflow="ellipsis"))
+    return Group(first, Text(f"  {step.details}", no_wrap=True, overflow="ellipsis"))

@@ -135,15 +135,20 @@ class Progress:
         return self.done / self.partitions if self.partitions > 1 else None
 
     @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the step or the part is done, at its rate so far; None if that is not known."""
+    def time_left(self) -> str:
+        """Until the step or the part is done, at its rate so far; empty if that is not known."""
         share = self.share
-        return (self._clock() - self._began) * (1 - share) / share if share else None
+        return f"{duration((self._clock() - self._began) * (1 - share) / share)} left" if share else ""
+
+    @property
+    def time_so_far(self) -> str:
+        """Since the start."""
+        return f"{duration(self.seconds)} so far"
 
     @property
     def details(self) -> str:
-        """What is being done, and how much of it."""
-        done = [self.part] if self.part else []
+        """What is being done, and how much of it; of a part, the time left too."""
+        done = [text for text in (self.part, self.time_left) if self.part and text]
         if self.partitions > 1:
             done.append(f"{self.done:,} of {self.partitions:,} partitions")
         if documents := self.documents // self._passes:
@@ -157,9 +162,9 @@ class Progress:
         text = [f"{self.name}: {self.details}"]
         if (share := self.share) is not None and not self.over:
             text.append(f"{share:.0%}")
-            if share:
-                text.append(f"{duration(self.seconds_left or 0)} left")
-        return ", ".join(text) + (f"; {duration(self.seconds)} so far" if self.part else "")
+        if not self.over:
+            text.append(self.time_so_far if self.part else self.time_left)
+        return ", ".join(filter(None, text))
 
 
 def duration(seconds: float) -> str:

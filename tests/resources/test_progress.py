@@ -29,7 +29,7 @@ def test_a_step_tells_of_its_share_its_rate_and_the_time_left(clock):
     step.add(documents=1_500, bytes=20_000_000, work=250)
     step.add(partitions=1)
     assert str(step) == ("raw_counts: 1 of 4 partitions, 1,500 documents, 20.0 MB, 4 MB/s, 25%, 15 s left")
-    assert step.share == 0.25 and step.seconds_left == 15.0
+    assert step.share == 0.25 and step.time_left == "15 s left"
 
 
 def test_one_large_file_of_several_is_most_of_the_work(clock):
@@ -57,11 +57,11 @@ def test_a_part_begins_anew_and_goes_over_its_documents_as_often_as_it_says(cloc
     step.add(documents=100, bytes=10**6, work=100)
     assert (
         str(step)
-        == "selections[s]: round 2, KL 0.412 nats, 50 documents, 0 MB/s, 50%, 2 s left; 1:02 min so far"
+        == "selections[s]: round 2, KL 0.412 nats, 2 s left, 50 documents, 0 MB/s, 50%, 1:02 min so far"
     )
     assert step.seconds == 62
     step.add(part="fitting")
-    assert str(step) == "selections[s]: fitting; 1:02 min so far"
+    assert str(step) == "selections[s]: fitting, 1:02 min so far"
     step.add(partitions=1)
     step.end()
     assert str(step) == "selections[s]: done"  # the log's last word is of the whole
