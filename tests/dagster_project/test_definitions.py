@@ -110,7 +110,7 @@ def test_no_choice_is_an_error_before_a_run(done):
         ({"min_tokens": -1}, "min_tokens: Input should be greater than or equal to 0"),
         (
             {"fraction": 0.5, "tokens": 9},
-            "size: give exactly one of documents, fraction, tokens; given: fraction, tokens",
+            "size: expected one of documents, fraction, tokens; given: fraction, tokens",
         ),
     ],
 )
