@@ -85,6 +85,15 @@ def test_the_readme_is_read_in_ten_minutes():
     assert len(README.splitlines()) <= 200
 
 
+def test_the_figures_of_the_readme_are_those_of_the_pages_that_it_names():
+    table = README.partition("## Figures")[2].partition("## ")[0]
+    figures = re.findall(r"(?<=\| )\d[\d.,]*(?= )", table)
+    pages = "".join((ROOT / "docs" / page).read_text() for page in ("benchmarks.md", "paper.md"))
+    assert len(figures) >= 8
+    for figure in figures:
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", pages), figure
+
+
 def test_every_command_of_the_pages_exists_with_its_options():
     """Those in blocks of code that a shell runs, and in the table of commands."""
     commands = typer.main.get_command(app).commands
