@@ -18,9 +18,9 @@ from benchmarks.paper.corpus import StudyTarget
 from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, MethodSettings, ablated
 from benchmarks.paper.study import Study
 
-F1 = "Downstream F1 of a classifier on features learnt from 1 M tokens of the selection"
+F1 = "Downstream F1 of a classifier on features learnt from {} tokens of the selection"
 PROXY = (
-    "Loss of a language model trained on 1 M tokens of the selection, nats per token, on held-out target text"
+    "Loss of a language model trained on {} tokens of the selection, nats per token, on held-out target text"
 )
 
 
@@ -57,13 +57,13 @@ class StudyTable:
     notes: list[str]
 
     def rich(self) -> Group:
-        """For the terminal."""
-        table = RichTable(box=None, title=Text(self.title, style="bold"), title_justify="left")
+        """For the terminal: in a narrow one, spreads stand below their means."""
+        table = RichTable(box=None, pad_edge=False)
         for i, name in enumerate(self.header):
             table.add_column(name, justify="right" if i else "left", overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
-        return Group(table, *(Text(note) for note in self.notes), "")
+            table.add_row(*(cell.replace("±", " ±") for cell in row))
+        return Group(Text(self.title, style="bold"), table, *(Text(note) for note in self.notes), "")
 
     def markdown(self) -> str:
         """For a file."""
@@ -72,6 +72,20 @@ class StudyTable:
             f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
         )
         return "\n\n".join([f"### {self.title}", table, *self.notes])
+
+
+def about(study: Study) -> str:
+    """Return what was selected from, and how much."""
+    pool, targets = study.pool, len(study.corpus.targets)
+    return (
+        f"{targets} target{'s' * (targets != 1)}; selections of {study.tokens:,} tokens "
+        f"({study.tokens / pool['tokens']:.1%}) from a pool of {pool['tokens']:,} in {pool['pieces']:,} pieces."
+    )
+
+
+def shown_tokens(tokens: int) -> str:
+    """Return a number of tokens for a title."""
+    return f"{tokens / 1e6:g} M" if tokens >= 1_000_000 else f"{tokens:,}"
 
 
 def reduction(study: Study, settings: MethodSettings, target: StudyTarget) -> float:
