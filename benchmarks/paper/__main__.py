@@ -31,6 +31,8 @@ from benchmarks.pool import REPOSITORY
 from dsir_dagster.resources.engine import available_cores
 
 MEASURES = ("f1", "proxy", "ablations")
+#: Width of the tables; a narrower terminal would lose columns.
+WIDTH = 80
 NO_TORCH = "no proxy language models: PyTorch is not installed (the extra `paper`; `make paper` installs it)"
 
 
@@ -61,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=REPOSITORY / ".dsir" / "paper", help="folder")
     arguments = parser.parse_args(argv)
     console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
     measures = [each for each in MEASURES if each in arguments.measures]
     if "proxy" in measures and importlib.util.find_spec("torch") is None:
         console.print(NO_TORCH)

@@ -95,12 +95,12 @@ def with_parts(records: Iterable[Record]) -> Iterable[Record]:
         yield {**record, "part": part}
 
 
-def unseen(records: Iterable[Record], source: str, seen: set[str]) -> list[Record]:
-    """Return the records that are long enough and whose text is new, with a field ``source``."""
+def unseen(records: Iterable[Record], source: str, seen: set[str], least: int = MIN_CHARS) -> list[Record]:
+    """Return the records of at least so many characters whose text is new, with a field ``source``."""
     kept = []
     for record in records:
         key = " ".join(record["text"].split())
-        if len(key) >= MIN_CHARS and key not in seen:
+        if len(key) >= least and key not in seen:
             seen.add(key)
             kept.append({**record, "source": source})
     return kept
@@ -120,11 +120,12 @@ def write_target(folder: Path, name: str, splits: dict[str, list[Record]]) -> No
         write(splits[split], folder / "targets" / name / f"{split}{SUFFIX}")
 
 
-def write_demo(packages: Path, folder: Path, seen: set[str]) -> None:
-    """Write the pool and the targets of the demo's domains."""
+def write_demo(packages: Path, folder: Path, seen: set[str], domains: Iterable[str] = DOMAINS) -> None:
+    """Write the pool and the targets of some of the demo's domains."""
     stdlib = Path(sysconfig.get_path("stdlib"))
     names = {target.domain: name for name, target in TARGETS.items()}
-    for domain, (reader, _) in DOMAINS.items():
+    for domain in domains:
+        reader, _ = DOMAINS[domain]
         target = TARGETS[names[domain]]
         records = reader(packages, stdlib)
         splits: dict[str, list[Record]] = {"pool": [], "train": [], "test": []}

@@ -58,11 +58,13 @@ class StudyTable:
 
     def rich(self) -> Group:
         """For the terminal: in a narrow one, spreads stand below their means."""
-        table = RichTable(box=None, pad_edge=False)
-        for i, name in enumerate(self.header):
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
-        for row in self.rows:
-            table.add_row(*(cell.replace("±", " ±") for cell in row))
+        table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        rows = [[cell.replace("±", " ±") for cell in row] for row in self.rows]
+        for i, cells in enumerate(zip(self.header, *rows, strict=True)):
+            word = max(len(each) for cell in cells for each in cell.split(" "))
+            table.add_column(cells[0], justify="right" if i else "left", no_wrap=not i, min_width=word)
+        for row in rows:
+            table.add_row(*row)
         return Group(Text(self.title, style="bold"), table, *(Text(note) for note in self.notes), "")
 
     def markdown(self) -> str:
