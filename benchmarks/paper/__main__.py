@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     tables = write(rows, variants, arguments.output, summary.about(study), train_tokens(study.tokens))
     console.print(summary.about(study), "")
     for each in tables:
-        console.print(each.rich())
+        console.print(each.rich(console.width))
     if "proxy" in arguments.measures and "proxy" not in measures:
         console.print(NO_TORCH)
     console.print(f"tables, figures and plots: {arguments.output}")

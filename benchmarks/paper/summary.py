@@ -56,13 +56,16 @@ class StudyTable:
     rows: list[list[str]]
     notes: list[str]
 
-    def rich(self) -> Group:
-        """For the terminal: in a narrow one, spreads stand below their means."""
+    def rich(self, width: int) -> Group:
+        """For a terminal of so many columns: if it is narrow, headers are stacked, and spreads below their means."""
         table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         rows = [[cell.replace("±", " ±") for cell in row] for row in self.rows]
-        for i, cells in enumerate(zip(self.header, *rows, strict=True)):
+        columns = list(zip(self.header, *rows, strict=True))
+        narrow = sum(max(map(len, cells)) + 1 for cells in columns) > width
+        for i, cells in enumerate(columns):
+            # Left to itself, rich takes from the widest columns, whatever the length of their words.
             word = max(len(each) for cell in cells for each in cell.split(" "))
-            table.add_column(cells[0], justify="right" if i else "left", no_wrap=not i, min_width=word)
+            table.add_column(cells[0], justify="right" if i else "left", width=word if i and narrow else None)
         for row in rows:
             table.add_row(*row)
         return Group(Text(self.title, style="bold"), table, *(Text(note) for note in self.notes), "")
