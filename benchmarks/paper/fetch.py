@@ -229,15 +229,15 @@ def _with_npm(package: str, folder: Path) -> None:
     _unpacked(folder / archive, folder)
 
 
+def _without_version(name: str) -> str:
+    return re.sub(r"-?\d[\d.]*", "", name)
+
+
 def _with_apt(package: str, folder: Path) -> None:
     depends = re.findall(r"^\s*Depends: (\S+)", _run("apt-cache", "depends", package, folder=folder), re.M)
-    # linux-doc, golang-src, …: empty, and depend on the same with a version in its name.
-    stem, _, end = package.rpartition("-")
-    versions = [name for name in depends if re.fullmatch(rf"{re.escape(stem)}-?[\d.]+-{end}", name)]
-    versions += [
-        name for name in depends if package == "python3-doc" and re.fullmatch(r"python3\.\d+-doc", name)
-    ]
-    _run("apt-get", "download", "-q", (versions or [package])[0], folder=folder)
+    # linux-doc, golang-src, python3-doc, …: empty, and depend on the same with a version in its name.
+    names = [name for name in depends if _without_version(name) == _without_version(package)]
+    _run("apt-get", "download", "-q", (names or [package])[0], folder=folder)
     (archive,) = folder.glob("*.deb")
     _run("dpkg-deb", "-x", archive.name, ".", folder=folder)
     archive.unlink()
@@ -269,6 +269,8 @@ def fetched(source: Source, downloads: Path) -> list[Path]:
             FETCHERS[source.index](package, draft)
             draft.rename(folder)
         folders.append(folder)
+    if not any(True for folder in folders for _ in folder.glob(source.files)):
+        raise NotFetched(f"{', '.join(map(str, folders))}: no file is {source.files}")
     return folders
 
 
@@ -311,7 +313,8 @@ def _licences(folders: list[Path]) -> Iterator[Record]:
     """Yield passages of licences, with the category of the licence as their label."""
     for folder in folders:
         for path in sorted(folder.glob(LICENCES.files)):
-            _, about, text = path.read_text(encoding="utf-8").split("---\n", 2)
+            # Data about the licence between two lines of ---, then its text, which may be missing.
+            about, _, text = path.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
             category = re.search(r"^category: (.+)$", about, re.M)
             for n, group in enumerate(pack(re.split(r"(?<=\n\n)", text))):
                 record: Record = {"id": f"{path.stem}#{n}", "text": "".join(group).strip(), "file": path.stem}
