@@ -90,20 +90,17 @@ def synsets(path: Path) -> Iterator[str]:
 
 
 def countries(path: Path) -> Iterator[str]:
-    """Sections of a country's page of the factbook."""
+    """Sections of a country's page of the factbook: a line for each text, with the names of the fields it is in."""
 
-    def texts(node: object) -> Iterator[str]:
-        if isinstance(node, dict):
-            for name, value in node.items():
-                if name == "text" and isinstance(value, str):
-                    yield strip_html(value)
-                else:
-                    inner = list(texts(value))
-                    yield from inner[:0] if not inner else [f"{name}: {inner[0]}", *inner[1:]]
+    def lines(field: object, names: tuple[str, ...] = ()) -> Iterator[str]:
+        if isinstance(field, dict):
+            for name, inner in field.items():
+                yield from lines(inner, names if name == "text" else (*names, name))
+        elif isinstance(field, str):
+            yield ": ".join([*names, strip_html(field)])
 
-    sections = json.loads(_decoded(path))
-    for title, section in sections.items():
-        for group in pack(texts(section)):
+    for title, section in json.loads(_decoded(path)).items():
+        for group in pack(lines(section)):
             yield "\n".join([title, *group])
 
 
