@@ -19,7 +19,7 @@ from benchmarks.paper.cells import Cells
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget
 from benchmarks.paper.methods import METHODS, MethodSettings, code_version, select
 
-#: Default budget: 2 M tokens of ../shared/data, on which docs/paper.md reports.
+#: Default budget as a share of the pool: about what docs/paper.md selects from its larger corpus.
 SHARE = 0.03
 
 
