@@ -139,7 +139,7 @@ class Folder:
     def scratch(self, name: str) -> Path:
         """As :meth:`BulkFiles.scratch`."""
         # Beside the kind's files, as a kind may have a disk of its own, and deeper than any view looks.
-        folder = self._root / name.split("/")[0] / TEMPORARY
+        folder = self._root / name.split("/")[0] / TEMPORARY / "new"
         folder.mkdir(parents=True, exist_ok=True)
         (self._root / name).parent.mkdir(parents=True, exist_ok=True)
         return folder / uuid.uuid4().hex

@@ -337,7 +337,7 @@ class Store:
 
     def _remove_leftovers(self, folder: Path) -> None:
         """Remove files that killed processes left, once they are too old to be still in progress."""
-        for scratch in folder.glob("*"):
+        for scratch in folder.glob("*/*"):
             with contextlib.suppress(OSError):
                 if time.time() - scratch.stat().st_mtime > LEFTOVER_SECONDS:
                     _discard(scratch)

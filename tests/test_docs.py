@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import typer
 
+from dsir_dagster.cli.commands import app
 from tests.pipeline import sentences
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
 CATALOG = (ROOT / "docs" / "catalog.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
@@ -27,9 +30,10 @@ def test_every_query_of_the_docs_returns_rows_on_what_is_named_like_the_demo(pip
     pipeline.config["raw"] = [{"name": n, "uri": f"data/{n}-*.jsonl.zst", "id": "id"} for n in names]
     pipeline.config["selections"][0] |= {"name": "medicine"}
     assert pipeline.errors() == []
-    [block] = re.findall(r"```sql\n(.*?)```", CATALOG, flags=re.S)
-    queries = [query for query in block.split(";") if query.strip()]
-    assert len(queries) >= 9
+    blocks = re.findall(r"```sql\n(.*?)```", README + CATALOG, flags=re.S)
+    assert len(blocks) == 2
+    queries = [query for block in blocks for query in block.split(";") if re.sub("--.*", "", query).strip()]
+    assert len(queries) >= 11
     for query in queries:
         assert pipeline.rows(query) or "the demo has none" in query, query
 
@@ -75,3 +79,44 @@ def test_every_link_within_the_project_leads_somewhere(page):
         there = (page.parent / file).resolve() if file else page
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
+
+
+def test_the_readme_is_read_in_ten_minutes():
+    assert len(README.splitlines()) <= 200
+
+
+def test_the_figures_of_the_readme_are_those_of_the_pages_that_it_names():
+    table = README.partition("## Figures")[2].partition("## ")[0]
+    figures = re.findall(r"(?<=\| )\d[\d.,]*(?= )", table)
+    pages = "".join((ROOT / "docs" / page).read_text() for page in ("benchmarks.md", "paper.md"))
+    assert len(figures) >= 8
+    for figure in figures:
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", pages), figure
+
+
+def test_every_command_of_the_pages_exists_with_its_options():
+    """Those in blocks of code that a shell runs, and in the table of commands."""
+    commands = typer.main.get_command(app).commands
+    asked = 0
+    for page in PAGES:
+        text = page.read_text()
+        lines = [
+            line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S) for line in block.splitlines()
+        ]
+        lines += re.findall(r"`(dsir [^`]+)`", text)
+        for line in lines:
+            name, *words = (re.findall(r"^dsir ([a-z]+)(.*?)(?:#|\||$)", line) or [("", "")])[0]
+            if not name:
+                continue
+            options = {option for each in commands[name].params for option in each.opts}
+            given = re.findall(r"(?<=\s)--?[a-z][a-z-]*", words[0])
+            assert set(given) <= options, f"{page.name}: {line}"
+            asked += 1
+    assert asked > 30
+
+
+def test_every_target_of_make_in_the_pages_exists():
+    targets = set(re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.M))
+    for page in PAGES:
+        named = re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", page.read_text(), flags=re.M)
+        assert set(named) <= targets, page.name

@@ -62,7 +62,7 @@ def test_every_argument_of_data_selection_is_mapped():
             )
 
 
-def test_the_page_on_the_library_runs(tmp_path, monkeypatch):
+def test_the_page_on_the_library_and_the_readme_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pool = [each for domain in ("medicine", "law", "code") for each in sentences(domain, 40, seed=0)]
     Path("pool").mkdir()
@@ -75,6 +75,8 @@ def test_the_page_on_the_library_runs(tmp_path, monkeypatch):
         "paths": ["lines.txt"],
     }
     Path("lines.txt").write_text("\n".join(each["text"] for each in pool))
+    [in_readme] = [content for language, content in blocks("../README.md") if language == "python"]
+    assert printed(in_readme, dict(names)) == ""
     said, compared = "", 0
     for language, content in blocks("python-api.md"):
         if language == "python":

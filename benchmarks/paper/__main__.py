@@ -1,4 +1,4 @@
-"""Methods x targets x measures on ../shared/data, as tables and plots: ``python -m benchmarks.paper``.
+"""Methods x targets x measures on a corpus, as tables and plots: ``python -m benchmarks.paper``.
 
 The paper's methods (random, heuristic classification and its top-k, DSIR with unigrams and with bigrams, top-k) and
 matching select from the pool, in pieces of 128 words, with the training split of each target; everything is measured on
@@ -22,15 +22,17 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.paper import plots, summary
-from benchmarks.paper.corpus import DATA, StudyCorpus
+from benchmarks.paper.corpus import StudyCorpus
+from benchmarks.paper.demo_corpus import demo_corpus
+from benchmarks.paper.measures import train_tokens
 from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, ablated
 from benchmarks.paper.study import Study
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.resources.engine import available_cores
 
 MEASURES = ("f1", "proxy", "ablations")
-#: Width of the tables; a narrower terminal would wrap figures.
-WIDTH = 120
+#: Width of the tables; a narrower terminal would lose columns.
+WIDTH = 80
 NO_TORCH = "no proxy language models: PyTorch is not installed (the extra `paper`; `make paper` installs it)"
 
 
@@ -50,24 +52,25 @@ def main(argv: list[str] | None = None) -> int:
         choices=MEASURES,
         help="beside KL reduction; default all",
     )
-    parser.add_argument("--tokens", type=int, default=2_000_000, help="budget of every selection")
+    parser.add_argument("--tokens", type=int, help="budget of every selection; default 3 %% of the pool")
     parser.add_argument("--seeds", type=int, default=3, help="of F1 and of the language models")
     parser.add_argument("--processes", type=int, default=available_cores())
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with pool and targets")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with pool/*.jsonl.zst and targets/<name>/{train,test}.jsonl.zst; default the demo's text",
+    )
     parser.add_argument("--output", type=Path, default=REPOSITORY / ".dsir" / "paper", help="folder")
     arguments = parser.parse_args(argv)
     console = Console(highlight=False)
     console.width = max(console.width, WIDTH)
-    if not (arguments.data / "pool").is_dir():
-        console.print(f"{arguments.data} has no folder pool; with --data, another folder")
-        return 1
     measures = [each for each in MEASURES if each in arguments.measures]
     if "proxy" in measures and importlib.util.find_spec("torch") is None:
         console.print(NO_TORCH)
         measures.remove("proxy")
 
     with ThreadPoolExecutor(arguments.processes) as threads:
-        corpus = StudyCorpus(arguments.data, arguments.targets, threads.map)
+        corpus = StudyCorpus(arguments.data or demo_corpus(), arguments.targets, threads.map)
         study = Study(corpus, arguments.output, arguments.tokens, threads.map, ProgressPrinter(console))
         methods = {name: METHODS[name] for name in METHODS if name in arguments.methods}
         table = [(name, settings, target) for target in corpus.targets for name, settings in methods.items()]
@@ -92,30 +95,46 @@ def main(argv: list[str] | None = None) -> int:
 
     rows = summary.rows_of(study, methods, arguments.seeds)
     variants = summary.ablation_rows(study) if "ablations" in measures else []
-    tables = write(rows, variants, arguments.output)
+    tables = write(rows, variants, arguments.output, summary.about(study), train_tokens(study.tokens))
+    console.print(summary.about(study), "")
     for each in tables:
-        console.print(each.rich())
+        console.print(each.rich(console.width))
     if "proxy" in arguments.measures and "proxy" not in measures:
         console.print(NO_TORCH)
     console.print(f"tables, figures and plots: {arguments.output}")
     return 0
 
 
-def write(rows: list[summary.Row], variants: list[dict], folder: Path) -> list[summary.StudyTable]:
-    """Write tables, figures and plots into a folder; return the tables."""
+def write(
+    rows: list[summary.Row], variants: list[dict], folder: Path, about: str, tokens: int
+) -> list[summary.StudyTable]:
+    """Write tables, figures and plots into a folder; return the tables.
+
+    Parameters
+    ----------
+    rows : list of Row
+    variants : list of dict
+        Of the ablations.
+    folder : Path
+    about : str
+        Line above the tables.
+    tokens : int
+        What classifiers' features and language models were learnt from.
+    """
+    shown = summary.shown_tokens(tokens)
     tables = [summary.kl_table(rows)]
     if any(row.f1 for row in rows):
-        tables.append(summary.seeds_table(rows, "f1", summary.F1, "higher"))
+        tables.append(summary.seeds_table(rows, "f1", summary.F1.format(shown), "higher"))
     if any(row.proxy for row in rows):
-        tables.append(summary.seeds_table(rows, "proxy", summary.PROXY, "lower"))
+        tables.append(summary.seeds_table(rows, "proxy", summary.PROXY.format(shown), "lower"))
     if any(row.f1 or row.proxy for row in rows):
         tables.append(summary.correlation_table(rows))
     if variants:
         tables.append(summary.ablation_table(variants))
     folder.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join(each.markdown() for each in tables)
+    text = "\n\n".join([about, *(each.markdown() for each in tables)])
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
-    figures = {"methods": [asdict(row) for row in rows], "ablations": variants}
+    figures = {"about": about, "methods": [asdict(row) for row in rows], "ablations": variants}
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with open(folder / "figures.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""The pool and the targets of the comparison: ../shared/data.
+"""The pool and the targets of the comparison, from a folder.
 
 What belongs here: reading, cutting, counting. What does not: picking, measuring.
 """
@@ -14,11 +14,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.pool import REPOSITORY, read_records
+from benchmarks.pool import SUFFIX, read_records
 from dsir.chunking import cut
 from dsir.features import Features, FeatureSpec, featurize
-
-DATA = REPOSITORY.parent / "shared" / "data"
 
 #: Words per document of the pool, as in the paper.
 WORDS = 128
@@ -51,6 +49,17 @@ def totals_of(batches: Iterable[Features], buckets: int) -> np.ndarray:
     return totals
 
 
+def records_of(path: Path) -> list[dict]:
+    """Return the records of a file of JSON Lines; exit, naming the file, if they have no texts or cannot be read."""
+    try:
+        records = list(read_records(path))
+    except (OSError, ValueError, AttributeError) as error:
+        raise SystemExit(f"{path}: {error}") from None
+    if not records:
+        raise SystemExit(f"{path}: no record has a `text`")
+    return records
+
+
 @dataclass(frozen=True)
 class Split:
     """One split of a target.
@@ -70,7 +79,7 @@ class Split:
     @classmethod
     def read(cls, path: Path) -> Split:
         """Read a file of JSON Lines."""
-        records = list(read_records(path))
+        records = records_of(path)
         labels = [record.get("label") for record in records]
         return cls([record["text"] for record in records], labels, digest_of([path]))
 
@@ -100,7 +109,8 @@ class StudyCorpus:
     Parameters
     ----------
     root : Path
-        Contains ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``.
+        Contains ``pool/*.jsonl.zst`` and ``targets/<name>/{train,test}.jsonl.zst``: a record a line with ``text``,
+        in targets perhaps with ``label``.
     names : list of str
         Some of the targets; empty for all.
     mapper : callable
@@ -109,23 +119,26 @@ class StudyCorpus:
     Raises
     ------
     SystemExit
-        A target is missing.
+        A file or a target is missing, or a file cannot be read.
     """
 
     def __init__(self, root: Path, names: list[str], mapper: Mapper = map) -> None:
-        known = sorted(path.name for path in (root / "targets").iterdir() if path.is_dir())
+        self._files = sorted((root / "pool").glob(f"*{SUFFIX}"))
+        known = sorted(path.name for path in (root / "targets").glob("*") if path.is_dir())
+        if not self._files or not known:
+            missing = f"targets/<name>/{{train,test}}{SUFFIX}" if self._files else f"pool/*{SUFFIX}"
+            raise SystemExit(f"{root}: no {missing}; --data names a folder with a pool and targets")
         if unknown := sorted(set(names) - set(known)):
             raise SystemExit(
                 f"no target {', '.join(unknown)} in {root / 'targets'}; there are {', '.join(known)}"
             )
-        self._files = sorted((root / "pool").glob("*.jsonl.zst"))
         self._mapper = mapper
         self._counted: tuple[FeatureSpec, list[Features], np.ndarray] | None = None
         self.digest = f"{digest_of(self._files)}/{WORDS}"
         self.targets = [
             StudyTarget(
                 name,
-                *(Split.read(root / "targets" / name / f"{each}.jsonl.zst") for each in ("train", "test")),
+                *(Split.read(root / "targets" / name / f"{each}{SUFFIX}") for each in ("train", "test")),
             )
             for name in (names or known)
         ]
@@ -133,7 +146,7 @@ class StudyCorpus:
     @cached_property
     def pool(self) -> pa.Array:
         """The pieces."""
-        texts = [record["text"] for path in self._files for record in read_records(path)]
+        texts = [record["text"] for path in self._files for record in records_of(path)]
         return cut(pa.array(texts, pa.large_string()), WORDS).texts
 
     def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:

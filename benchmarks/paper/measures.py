@@ -27,8 +27,13 @@ NGRAMS = 1.85
 #: Targets whose F1 is the mean of all decisions, as in the paper (section 5); that of the others is the labels' mean.
 MICRO = ("chemprot", "rct_pmc")
 
-#: Tokens to train a language model on, and the most to measure its loss on.
+#: The most tokens to train a language model on, and to measure its loss on.
 TRAIN_TOKENS, TEST_TOKENS = 1_000_000, 100_000
+
+
+def train_tokens(tokens: int) -> int:
+    """Return the tokens that a language model is trained on: as many of every selection with this budget."""
+    return min(TRAIN_TOKENS, tokens)
 
 
 def kl_version(tokens: int, target: StudyTarget) -> dict:
@@ -76,12 +81,12 @@ def kl(texts: pa.Array, targets: list[StudyTarget], tokens: int, mapper: Mapper 
 def proxy_version(tokens: int, target: StudyTarget) -> dict:
     """Return what shapes :func:`proxy_losses` besides the texts and the seed."""
     version = {"options": asdict(proxy.ProxyOptions()), "version": proxy.VERSION}
-    return version | {"train_tokens": TRAIN_TOKENS, "test_tokens": TEST_TOKENS}
+    return version | {"train_tokens": train_tokens(tokens), "test_tokens": TEST_TOKENS}
 
 
-def proxy_losses(texts: list[str], targets: list[StudyTarget], seed: int) -> list[dict]:
+def proxy_losses(texts: list[str], targets: list[StudyTarget], seed: int, tokens: int) -> list[dict]:
     """Loss of a language model trained on a selection, on the test split of every target, in nats per token."""
-    model = proxy.train_proxy(proxy.word_ids(texts, TRAIN_TOKENS), seed)
+    model = proxy.train_proxy(proxy.word_ids(texts, train_tokens(tokens)), seed)
     return [{"proxy": model.loss(proxy.word_ids(target.test.texts, TEST_TOKENS))} for target in targets]
 
 
@@ -97,7 +102,7 @@ def f1_version(tokens: int, target: StudyTarget) -> dict:
     }
 
 
-def f1_scores(texts: list[str], targets: list[StudyTarget], seed: int) -> list[dict]:
+def f1_scores(texts: list[str], targets: list[StudyTarget], seed: int, tokens: int) -> list[dict]:
     """F1 of a classifier on features learnt from a selection, for every target."""
     vectors = downstream.learn_vectors(texts, seed)
     out = []

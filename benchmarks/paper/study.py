@@ -19,6 +19,9 @@ from benchmarks.paper.cells import Cells
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget
 from benchmarks.paper.methods import METHODS, MethodSettings, code_version, select
 
+#: Default budget as a share of the pool: about what docs/paper.md selects from its larger corpus.
+SHARE = 0.03
+
 
 @dataclass
 class Job:
@@ -51,8 +54,8 @@ class Study:
     corpus : StudyCorpus
     folder : Path
         Holds ``cells.jsonl`` and the picks.
-    tokens : int
-        Budget of every selection.
+    tokens : int, optional
+        Budget of every selection; default `SHARE` of the pool's tokens, rounded to two digits.
     mapper : callable
         Like `map`, perhaps in several threads.
     report : callable
@@ -63,17 +66,29 @@ class Study:
         self,
         corpus: StudyCorpus,
         folder: Path,
-        tokens: int,
+        tokens: int | None = None,
         mapper: Mapper = map,
         report: Callable[[str, int, int], None] = lambda line, done, total: None,
     ) -> None:
         self.corpus = corpus
         self.folder = folder
-        self.tokens = tokens
         self.mapper = mapper
         self.report = report
         self.cells = Cells(folder / "cells.jsonl")
         self._code = code_version()
+        self.pool = self._pool()
+        self.tokens = tokens or int(float(f"{SHARE * self.pool['tokens']:.2g}"))
+
+    def _pool(self) -> dict:
+        """Return the numbers of ``pieces`` and ``tokens`` of the pool."""
+        cell = {"measure": "pool", "pool": self.corpus.digest}
+        if self.cells.get(cell) is None:
+            started = time.monotonic()
+            batches, _ = self.corpus.counted(METHODS["resample"].spec)
+            tokens = sum(int(batch.n_tokens.sum()) for batch in batches)
+            found = {"pieces": len(self.corpus.pool), "tokens": tokens}
+            self.cells.add(cell, found, time.monotonic() - started)
+        return self.cells.get(cell)
 
     # --- selections ----------------------------------------------------------------------------------
 
@@ -189,7 +204,7 @@ class Study:
                         picks,
                         cells,
                         measures.FUNCTIONS[measure],
-                        (targets, seed),
+                        (targets, seed, self.tokens),
                     )
                 )
         return jobs

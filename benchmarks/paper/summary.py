@@ -18,9 +18,9 @@ from benchmarks.paper.corpus import StudyTarget
 from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, MethodSettings, ablated
 from benchmarks.paper.study import Study
 
-F1 = "Downstream F1 of a classifier on features learnt from 1 M tokens of the selection"
+F1 = "Downstream F1 of a classifier on features learnt from {} tokens of the selection"
 PROXY = (
-    "Loss of a language model trained on 1 M tokens of the selection, nats per token, on held-out target text"
+    "Loss of a language model trained on {} tokens of the selection, nats per token, on held-out target text"
 )
 
 
@@ -56,14 +56,19 @@ class StudyTable:
     rows: list[list[str]]
     notes: list[str]
 
-    def rich(self) -> Group:
-        """For the terminal."""
-        table = RichTable(box=None, title=Text(self.title, style="bold"), title_justify="left")
-        for i, name in enumerate(self.header):
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
-        for row in self.rows:
+    def rich(self, width: int) -> Group:
+        """For a terminal of so many columns: if it is narrow, headers are stacked, and spreads below their means."""
+        table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        rows = [[cell.replace("±", " ±") for cell in row] for row in self.rows]
+        columns = list(zip(self.header, *rows, strict=True))
+        narrow = sum(max(map(len, cells)) + 1 for cells in columns) > width
+        for i, cells in enumerate(columns):
+            # Left to itself, rich takes from the widest columns, whatever the length of their words.
+            word = max(len(each) for cell in cells for each in cell.split(" "))
+            table.add_column(cells[0], justify="right" if i else "left", width=word if i and narrow else None)
+        for row in rows:
             table.add_row(*row)
-        return Group(table, *(Text(note) for note in self.notes), "")
+        return Group(Text(self.title, style="bold"), table, *(Text(note) for note in self.notes), "")
 
     def markdown(self) -> str:
         """For a file."""
@@ -72,6 +77,20 @@ class StudyTable:
             f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
         )
         return "\n\n".join([f"### {self.title}", table, *self.notes])
+
+
+def about(study: Study) -> str:
+    """Return what was selected from, and how much."""
+    pool, targets = study.pool, len(study.corpus.targets)
+    return (
+        f"{targets} target{'s' * (targets != 1)}; selections of {study.tokens:,} tokens "
+        f"({study.tokens / pool['tokens']:.1%}) from a pool of {pool['tokens']:,} in {pool['pieces']:,} pieces."
+    )
+
+
+def shown_tokens(tokens: int) -> str:
+    """Return a number of tokens for a title."""
+    return f"{tokens / 1e6:g} M" if tokens >= 1_000_000 else f"{tokens:,}"
 
 
 def reduction(study: Study, settings: MethodSettings, target: StudyTarget) -> float:

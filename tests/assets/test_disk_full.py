@@ -122,7 +122,7 @@ def undisturbed(tmp_path_factory) -> dict[str, bytes]:
 
 def is_intact(disk: SmallDisk, home: Path, scratch: Path) -> bool:
     """Whether nothing is half there: each file that the lineage names is what it says, or a whole newer one."""
-    if any([*disk.see(home / kind).glob(".tmp/*")] for kind in KINDS):
+    if any([*disk.see(home / kind).glob(".tmp/new/*")] for kind in KINDS):
         return False
     scratch.mkdir()
     # DuckDB follows the link that leads to the disk from here, and stands before a closed door.

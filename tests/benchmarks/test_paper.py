@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.cells import Cells, fingerprint
-from benchmarks.paper.corpus import StudyCorpus
+from benchmarks.paper.corpus import Split, StudyCorpus, records_of
 from benchmarks.paper.methods import METHODS, MethodSettings, select
-from benchmarks.paper.summary import Row, StudyTable, correlation, seeds_table
+from benchmarks.paper.study import Study
+from benchmarks.paper.summary import Row, StudyTable, about, correlation, seeds_table
 
 WORDS = {
     "birds": "robin wren finch heron swift".split(),
@@ -93,11 +96,34 @@ def test_without_pytorch_the_proxy_is_left_out_and_the_ablations_are_made(
     assert (tmp_path / "ablations.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_data_that_are_not_there_are_named(data, tmp_path, capsys):
-    assert main(["--data", str(tmp_path)]) == 1
-    assert str(tmp_path) in capsys.readouterr().out.replace("\n", "")
+def test_data_that_are_not_there_are_named(data, tmp_path):
+    with pytest.raises(SystemExit, match=rf"{tmp_path}: no pool/.*; --data names a folder"):
+        main(["--data", str(tmp_path), "--output", str(tmp_path / "out")])
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "a.jsonl.zst").touch()
+    with pytest.raises(SystemExit, match=rf"{tmp_path}: no targets/<name>/"):
+        StudyCorpus(tmp_path, [])
     with pytest.raises(SystemExit, match=r"no target art in .*; there are nature"):
         StudyCorpus(data, ["art"])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"text": "one"}\n{"text": ')
+    with pytest.raises(SystemExit, match=str(broken)):
+        records_of(broken)
+    broken.write_text('{"title": "one"}\n')
+    with pytest.raises(SystemExit, match=f"{broken}: no record has a `text`"):
+        records_of(broken)
+    with pytest.raises(SystemExit, match=str(tmp_path / "none")):
+        Split.read(tmp_path / "none")
+
+
+def test_the_budget_is_a_share_of_the_pool_unless_it_is_given(data, tmp_path):
+    study = Study(StudyCorpus(data, []), tmp_path)
+    assert study.pool == {"pieces": 450, "tokens": 450 * 60}
+    assert study.tokens == 810 and "810 tokens (3.0%) from a pool of 27,000 in 450" in about(study)
+    assert Study(StudyCorpus(data, []), tmp_path, 5000).tokens == 5000
 
 
 # --- selections --------------------------------------------------------------------------------------
@@ -176,6 +202,20 @@ def test_where_match_is_worse_than_resample_beyond_the_seeds_is_said():
     assert "worse than resample by more than that spread on b." in notes
     assert f"mean {(0.1 + 0.1 - 1) / 3:+.3f}" in notes and "3 seeds" in notes
     assert table.rows[1] == ["b", "5.010±0.010", "5.110±0.010"]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_figure_is_cut_in_a_terminal(width):
+    cells = [[f"0.{i}{j}1±0.0{i}{j}" for j in range(7)] for i in range(1, 3)]
+    table = StudyTable("t", ["target", *METHODS], [["software_licenses", *row] for row in cells], [])
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table.rich(width))
+    lines = console.export_text().splitlines()
+    assert all(len(line) <= width for line in lines)
+    words = " ".join(lines).split()
+    for mean, spread in (cell.split("±") for row in cells for cell in row):
+        assert mean in words and f"±{spread}" in words
+    assert {"classifier", "top-k", "resample,", "unigrams", "match"} <= set(words)
 
 
 def test_a_table_as_markdown():

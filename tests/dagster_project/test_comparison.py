@@ -65,7 +65,7 @@ def test_the_page_goes_where_it_is_asked_for_and_its_links_lead_back(three, tmp_
         (tmp_path / "new" / "x.html",) * 2,
         (tmp_path / "folder", tmp_path / "folder/report.html"),
     ):
-        assert report(three, "--html", str(asked)) == 0
+        assert report(three, "--html", "-o", str(asked)) == 0
         assert str(written) in capsys.readouterr().out
         links = [value for name, value in Page(written.read_text()).attributes if name == "href"]
         assert len(links) == 3 and all((written.parent / link).is_file() for link in links)

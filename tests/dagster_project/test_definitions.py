@@ -110,7 +110,7 @@ def test_no_choice_is_an_error_before_a_run(done):
         ({"min_tokens": -1}, "min_tokens: Input should be greater than or equal to 0"),
         (
             {"fraction": 0.5, "tokens": 9},
-            "size: give exactly one of documents, fraction, tokens; given: fraction, tokens",
+            "size: expected one of documents, fraction, tokens; given: fraction, tokens",
         ),
     ],
 )
@@ -149,5 +149,5 @@ def test_a_configuration_that_broke_since_it_was_loaded_is_a_failure_with_its_me
 
 def test_without_a_configuration_the_three_ways_to_name_one_are_said(monkeypatch):
     monkeypatch.delenv("DSIR_CONFIG", raising=False)
-    with pytest.raises(ConfigError, match=r"DSIR_CONFIG .*`\.env`.*`dsir ui --config my\.yaml`"):
+    with pytest.raises(ConfigError, match=r"--config my\.yaml.*DSIR_CONFIG.*`\.env`.*`dsir new FOLDER`"):
         build_defs()

@@ -71,7 +71,7 @@ def test_a_signal_ends_the_run_and_nothing_is_made_of_a_part_of_the_pool(slow, m
     assert errors.endswith(f" --home {slow.home}` goes on from there\n")
     assert "Traceback" not in said + errors and "✓" not in said
     assert slow.rows("SELECT DISTINCT asset FROM lineage") == [("raw_counts",)]
-    assert not list(slow.home.glob("*/.tmp/*"))  # half-written files are gone
+    assert not list(slow.home.glob("*/.tmp/new/*"))  # half-written files are gone
     with dg.DagsterInstance.from_config(str(slow.home / "dagster")) as instance:
         [run] = instance.get_runs()
         assert run.status == dg.DagsterRunStatus.CANCELED

@@ -319,7 +319,7 @@ class Frame:
         (["", " "], "raw: 2 documents without a word; expected text"),
         ([], "raw: 0 documents without a word; expected text"),
     ],
-    ids=str,
+    ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
 def test_a_pool_that_is_none_is_refused_in_one_line(raw, message):
     with pytest.raises(ValueError, match=message) as error:

@@ -62,7 +62,11 @@ def test_a_table_has_a_row_for_each_row_and_the_page_shows_the_same():
     assert len(written.split("\n")) == len(HOSTILE) + 2 == len(written.splitlines())
     page = str(templates().get_template("table.html").module.table(table))
     assert page.count("<tr>") == len(HOSTILE) + 1 and "<script" not in page
-    assert "&lt;script&gt;" in page and "<th>source</th>" in page and "<th class=n>n|m</th>" in page
+    assert (
+        "&lt;script&gt;" in page
+        and '<th scope="col">source</th>' in page
+        and '<th scope="col" class=n>n|m</th>' in page
+    )
     assert r"<td>cr\rlf\n✓ forged</td><td class=n>1</td>" in page
 
 
@@ -88,6 +92,7 @@ def test_a_value_is_written_as_its_column_says(column, cell, text):
 def test_a_table_that_is_turned_has_intervals_below_their_numbers():
     table = Table([Column("picks"), Column("KL", "interval")], [("random", (0.5, 0.25, 1.0)), ("top", None)])
     page = str(templates().get_template("table.html").module.table(table, turned=True))
-    assert "<th>picks</th><th class=n>random</th><th class=n>top</th>" in page.replace("\n", "")
-    cells = "<td>KL</td><td class=n>0.500<br><small>0.250 to 1.000</small></td><td class=n></td>"
+    heads = '<th scope="col">picks</th><th scope="col" class=n>random</th><th scope="col" class=n>top</th>'
+    assert heads in page.replace("\n", "")
+    cells = '<th scope="row">KL</th><td class=n>0.500<br><small>0.250 to 1.000</small></td><td class=n></td>'
     assert cells in page.replace("\n", "")

@@ -33,7 +33,7 @@ def weights(n: int = 5) -> dict:
 
 def files(folder: Path) -> list[str]:
     """Return every file and folder below a folder, apart from the store's empty ones."""
-    own = (p for p in folder.rglob("*") if "~empty" not in str(p) and p.name != ".tmp")
+    own = (p for p in folder.rglob("*") if "~empty" not in str(p) and ".tmp" not in (p.name, p.parent.name))
     return sorted(str(p.relative_to(folder)) for p in own)
 
 
@@ -349,7 +349,7 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(bulk_files.uuid, "uuid4", lambda: SimpleNamespace(hex="0" * 32))
 
     def for_path(path: Path) -> None:
-        scratch = path.parent / ".tmp" / ("0" * 32)
+        scratch = path.parent / ".tmp" / "new" / ("0" * 32)
         scratch.parent.mkdir(parents=True, exist_ok=True)
         os.symlink(FULL, scratch)
 
