@@ -67,8 +67,8 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
     selection, source = current_selection(snapshot.plan, name)
 
     def compute(worker: Worker, output: Output, tell: Tell) -> Result:
-        result, metrics, verdict = evaluate(snapshot, selection, source)
-        add_report(snapshot, selection, source, output, result, metrics, verdict)
+        result, metrics, verdict = evaluate(snapshot, selection, source, tell)
+        add_report(snapshot, selection, source, output, result, metrics, verdict, tell)
         return result
 
     yield from bring_up_to_date(
@@ -110,7 +110,9 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     return selection, output
 
 
-def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[Result, Metrics, Verdict]:
+def evaluate(
+    snapshot: Snapshot, selection: Selection, source: Output, tell: Tell
+) -> tuple[Result, Metrics, Verdict]:
     """Measure a selection, and picks of the same size by other methods; return the numbers and the verdict too."""
     settings = snapshot.settings.evaluation
     name = snapshot.store.picks(selection.name, source.fingerprint)
@@ -121,17 +123,18 @@ def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[
         budget = Budget(tokens=int(of_epoch.sum()))
 
     read = max(settings.sample, 3 * TEST_TOKENS if settings.proxy else 0)
+    tell(part="reading the targets")
     targets = [read_target(snapshot, snapshot.settings.target(name), read) for name in selection.targets]
-    candidates = Candidates(snapshot, selection)
+    candidates = Candidates(snapshot, selection, tell=tell)
     pool, random = survey_pool(candidates, budget, settings.random_seeds, known_contents(targets))
     others = picks_by_other_methods(candidates, budget)
     drawn_again = pick_with_another_seed(candidates, budget)
     positions = {"selection": picked_positions(snapshot.plan, table), **others}
     positions |= {f"{RANDOM} {seed}": picked for seed, picked in enumerate(random)}
-    picks = describe(snapshot, {name: each for name, each in positions.items() if len(each)})
+    picks = describe(snapshot, {name: each for name, each in positions.items() if len(each)}, tell)
 
     metrics = Metrics()
-    sampled = measure_on_targets(snapshot, targets, picks, metrics)
+    sampled = measure_on_targets(snapshot, targets, picks, metrics, tell)
     for target in targets:
         metrics.add("effective_sample_size", "pool", pool.effective[target.name].value, target.name)
     metrics.average()
@@ -154,22 +157,23 @@ def evaluate(snapshot: Snapshot, selection: Selection, source: Output) -> tuple[
 
 
 def measure_on_targets(
-    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics, tell: Tell
 ) -> int:
     """Measure what is measured for each target; return how many n-grams of each pick were sampled."""
     settings = snapshot.settings.evaluation
     smallest = min(int(each.n_ngrams.sum()) for each in picks.values())
-    measure_buckets(snapshot, targets, {name: each.sample(smallest) for name, each in picks.items()}, metrics)
+    cut = {name: each.sample(smallest) for name, each in picks.items()}
+    measure_buckets(snapshot, targets, cut, metrics, tell)
     sampled = min(settings.sample, smallest)
     if settings.sample:
         samples = {name: each.sample(sampled) for name, each in picks.items()}
-        measure_sample(snapshot, targets, samples, metrics)
+        measure_sample(snapshot, targets, samples, metrics, tell)
     if settings.proxy:
         measured_on = {target.name: target.texts for target in targets}
-        add_figures(proxy_losses(snapshot, measured_on, picks, settings.proxy), metrics)
+        add_figures(proxy_losses(snapshot, measured_on, picks, settings.proxy, tell), metrics)
     if settings.downstream:
         configured = [target.target for target in targets]
-        add_figures(downstream_f1(snapshot, configured, picks, settings.downstream), metrics)
+        add_figures(downstream_f1(snapshot, configured, picks, settings.downstream, tell), metrics)
     return sampled
 
 

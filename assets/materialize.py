@@ -224,6 +224,7 @@ def bring_up_to_date(
     options: RunOptions,
     failed: Mapping[str, Exception] = MappingProxyType({}),
     item_of: Callable[[Output], Any] | None = None,
+    work_of: Callable[[Output], int] | None = None,
 ) -> Made:
     """Bring a run's outputs up to date, independently of each other; yield those that are done and recorded.
 
@@ -242,6 +243,9 @@ def bring_up_to_date(
     item_of : callable, optional
         Makes the task's item of an output, all of it that the task knows: it is then called wherever work is done. If
         not given, the item is the output, and the task is called in this process.
+    work_of : callable, optional
+        Returns how much work an output is, in the unit in which the task tells of it. If not given, progress is
+        measured in outputs, or in the parts of the only one.
 
     Raises
     ------
@@ -257,7 +261,9 @@ def bring_up_to_date(
     if due:
         context.log.info(reasons(due))
     failures = dict(failed)
-    progress, run_id = Progress(asset, len(due), context.log.info), context.run.run_id
+    name = due[0].name if len(due) == 1 else asset
+    progress = Progress(name, len(due), context.log.info, sum(map(work_of, due)) if work_of else 0)
+    run_id = context.run.run_id
 
     compute = Threads(workspace.worker) if item_of is None else workspace.compute
     items = due if item_of is None else map(item_of, due)
@@ -279,6 +285,7 @@ def bring_up_to_date(
 
     try:
         for attempted in attempts:
+            progress.tick()
             if attempted is None:  # long work is under way: what is done need not wait for it
                 yield from record()
                 recorded_at = time.monotonic()
@@ -302,6 +309,8 @@ def bring_up_to_date(
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         workspace.stop()
         raise
+    finally:
+        progress.end()
     if due:
         context.log.info(str(progress))
     tell_of_waiting(context.log)

@@ -69,8 +69,12 @@ def count_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
         return ShardToCount(plan.shards[output.partition], output.origin, listed)
 
     outputs = [plan.raw_counts(key) for key in keys if key in plan.shards]
+
+    def work_of(output: Output) -> int:
+        return plan.shards[output.partition].size
+
     yield from bring_up_to_date(
-        context, workspace, "raw_counts", outputs, count_shard, options, gone, item_of
+        context, workspace, "raw_counts", outputs, count_shard, options, gone, item_of, work_of
     )
 
 
@@ -99,6 +103,7 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
     spec = worker.settings.features.spec()
     shard, parts, source = item.file.shard, item.file.parts, worker.settings.source(item.file.source)
     n_rows = [0] * len(parts)
+    ends = np.cumsum([part.size for part in parts])
 
     def blocks() -> Iterator[tuple[int, int, Block]]:
         """Yield the blocks of all files, each with its file's place and the shard's row at which the file begins."""
@@ -114,16 +119,16 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
 
     def work(
         numbered: tuple[int, int, Block],
-    ) -> tuple[int, int, TextBatch, Features, pa.RecordBatch]:
+    ) -> tuple[int, int, int, TextBatch, Features, pa.RecordBatch]:
         at, first_row, block = numbered
         batch = block.parse()
         if source.chunk_words is not None:
             batch = batch.cut(source.chunk_words)
         features = featurize(batch.texts, spec)
-        return at, first_row, batch, features, features.to_arrow()
+        return at, first_row, block.read, batch, features, features.to_arrow()
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
-    tally = Tally()
+    tally, read = Tally(), 0  # of the files' bytes
     usable = np.zeros(len(parts), dtype=np.int64)
     reasons: list[Counter[str]] = [Counter() for _ in parts]
     schema = featurize(pa.array([], pa.string()), spec).to_arrow().schema
@@ -138,7 +143,7 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
 
         features_file = files.enter_context(store.features_writer(features_name, schema, item.origin))
         document_rows, quarantine_rows = row_groups(documents_name, "documents"), None
-        for at, first_row, batch, features, packed in worker.engine.map_blocks(work, blocks()):
+        for at, first_row, n_read, batch, features, packed in worker.engine.map_blocks(work, blocks()):
             if batch.rejected:
                 quarantine_rows = quarantine_rows or row_groups(quarantine_name, "quarantine", quarantine)
                 quarantine_rows.add(rejected_table(shard, batch.rejected, first_row))
@@ -151,7 +156,10 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
             usable[at] += len(documents)
             reasons[at].update(row.reason for row in batch.rejected)
             document_rows.add(documents)
-            tell(documents=len(features), bytes=batch.n_bytes)
+            reached = max(int(ends[at]) - parts[at].size + min(n_read, parts[at].size), read)
+            tell(documents=len(features), bytes=batch.n_bytes, work=reached - read)
+            read = reached
+        tell(work=item.file.size - read)
         document_rows.write()
         if quarantine_rows:
             quarantine_rows.write()

@@ -267,12 +267,12 @@ def check_selection(workspace: Workspace, name: str, *_: object) -> dg.AssetChec
 def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell) -> Result:
     """Pick; write the picks and, unless ``output`` is none, the records, as one new folder."""
     started = time.monotonic()
-    candidates = Candidates(snapshot, selection)
+    candidates = Candidates(snapshot, selection, tell=tell)
     pool = survey(candidates)
     check_eligible(selection, pool)
     check_sources(selection, pool)
     budget, note = budget_of(selection.size, pool, selection.name)
-    found = pick(candidates, budget, tell)
+    found = pick(candidates, budget)
     if not any(map(len, found.epochs)):
         raise ConfigError(
             f"selection '{selection.name}': the best document is longer than the budget of "
@@ -280,8 +280,9 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
         )
     if found.near_duplicates_dropped:
         note = short_of(budget, found, pool, len(selection.targets)) or note
+    tell(part="looking up the picks")
     picks, n_bytes = picks_table(snapshot, selection, output, found.epochs)
-    files = write_folder(snapshot, selection, output, found, picks, n_bytes)
+    files = write_folder(snapshot, selection, output, found, picks, n_bytes, tell)
     metadata = {
         **described(snapshot, selection, pool, budget, found, picks),
         "records": 0 if selection.output == "none" else len(picks),
@@ -301,6 +302,7 @@ def write_folder(
     found: Picked,
     picks: pa.Table,
     n_bytes: np.ndarray,
+    tell: Tell,
 ) -> dict[str, Written]:
     """Write picks, records and the method's own files as one new folder; return the files by name."""
     store = snapshot.store
@@ -308,7 +310,7 @@ def write_folder(
         if selection.output != "none":
             content_hash = joined(found.epochs)["content_hash"]
             folder.files.update(
-                write_records(snapshot, picks, content_hash, n_bytes, folder, selection.output)
+                write_records(snapshot, picks, content_hash, n_bytes, folder, selection.output, tell)
             )
         for name, content in found.ranking.files.items():
             with store.file_of(folder, name) as path:

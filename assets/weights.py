@@ -63,11 +63,16 @@ def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
             list(found.files) if found else [],
         )
 
+    def documents_of(output: Output) -> int:
+        return snapshot.plan.raw_counts(output.partition).made.count("documents")
+
     # Large ones first, so that no thread is left with a large one at the end.
     ready.sort(key=lambda key: -snapshot.plan.raw_counts(key).made.count("text_bytes"))
     outputs = list(map(snapshot.plan.weights, ready))
     weigh = partial(weigh_shard, ratios)
-    yield from bring_up_to_date(context, workspace, "weights", outputs, weigh, options, item_of=item_of)
+    yield from bring_up_to_date(
+        context, workspace, "weights", outputs, weigh, options, item_of=item_of, work_of=documents_of
+    )
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Te
         of_new = ratios[[target in new for target in targets]]
         moments |= _weigh_new(worker, item, new, of_new, tell)
     else:
-        tell(documents=item.documents)
+        tell(documents=item.documents, work=item.documents)
     files = [store.weights(item.shard, target) for target in new]
     kept = {store.weights(item.shard, target): checksum for target, checksum in item.kept.items()}
     for name in item.files:
@@ -194,7 +199,7 @@ def _weigh_new(
             sums += log_weight.sum(axis=1)
             squares += np.einsum("ij,ij->i", log_weight, log_weight)
             n_documents += len(rows)
-            tell(documents=len(rows))
+            tell(documents=len(rows), work=len(rows))
     mean = sums / max(n_documents, 1)
     deviation = np.sqrt(np.maximum(squares / max(n_documents, 1) - mean**2, 0))
     return {t: (float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)}

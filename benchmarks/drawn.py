@@ -117,7 +117,7 @@ class DrawnCandidates(Candidates):
         def call(shard: int, given: Any) -> Any:
             return function(lambda of_documents: map(of_documents, self._documents(shard)), given)
 
-        return self.pool.passing(call, given, lambda result: sum(len(top) for of in result[1] for top in of))
+        return self.pool.passing(call, given, lambda result: sum(len(top) for of in result for top in of))
 
     def _documents(self, shard: int) -> Iterator[Documents]:
         [target] = self.selection.targets

@@ -55,8 +55,8 @@ class Signals:
                 if number not in (signal.SIGINT, signal.SIGTERM):
                     continue
                 if self.first is not None:
-                    if sys.stdout.isatty():
-                        os.write(1, _SHOW_CURSOR.encode())
+                    if sys.stderr.isatty():
+                        os.write(2, _SHOW_CURSOR.encode())
                     os._exit(128 + self.first)
                 self.first = number
                 self._came.set()

@@ -432,6 +432,7 @@ def match(
     *,
     shares: np.ndarray | None = None,
     caps: Caps | None = None,
+    before_round: Callable[[Sequence[Round]], None] | None = None,
 ) -> Matching:
     """Find rounds of picks from a pool, each as large as the budget, whose weighted mean resembles the target.
 
@@ -451,6 +452,8 @@ def match(
         The targets' shares of the selected n-grams; any positive numbers. Default: equal.
     caps : Caps, optional
         Per source; needs candidates with the batches.
+    before_round : callable, optional
+        Called before each round with those that are done.
 
     Returns
     -------
@@ -465,6 +468,8 @@ def match(
     """
     rounds = _Rounds(target, validation, raw_counts, options, shares)
     for number in range(options.rounds):
+        if before_round:
+            before_round(rounds.curve)
         theta = rounds.theta()
         picked, totals = _select(passes, theta, budget, caps, options)
         if not len(picked):

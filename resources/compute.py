@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from dsir_dagster.resources.engine import Engine
 from dsir_dagster.resources.settings import Settings
@@ -24,8 +24,31 @@ from dsir_dagster.resources.store import Store
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Tells what was done since the last call: takes ``documents`` and ``bytes``.
+#: Tells what was done since the last call: takes ``documents``, ``bytes`` and ``work``. A function that is called in
+#: this process may do its work in parts, and tells what begins: ``part``, and ``of``, the part's work
+#: (:meth:`dsir_dagster.resources.progress.Progress.add`).
 Tell = Callable[..., None]
+
+
+def untold(**_: Any) -> None:
+    """Tell nobody."""
+
+
+def within(tell: Tell, heading: str) -> Tell:
+    """Return what tells of the parts of a larger one."""
+
+    def told(*, part: str | None = None, **numbers: int) -> None:
+        tell(part=part if part is None else f"{heading}: {part}", **numbers)
+
+    return told
+
+
+def counted(tell: Tell, part: str, results: Iterable[R], n: int) -> Iterator[R]:
+    """Yield the ``n`` results that are all the work of a part, telling of each."""
+    tell(part=part, of=n)
+    for result in results:
+        tell(work=1)
+        yield result
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dsir.selection import Budget, TopK, positions_of
 from dsir_dagster.assets.methods import pick
 from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
 from dsir_dagster.assets.picking.rows import read_rows, rows_by_shard, rows_in
-from dsir_dagster.resources.compute import Worker
+from dsir_dagster.resources.compute import Tell, Worker, counted, within
 from dsir_dagster.resources.settings import ConfigError, MethodOptions, Selection
 from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
 from dsir_dagster.resources.snapshot import Snapshot
@@ -109,6 +109,7 @@ def survey_pool(
     pool = PoolSummary.of(candidates.selection.targets)
     random = [TopK(budget) for _ in range(random_seeds)]
     look = _PoolLook(candidates.selection.targets, budget, known, reduce(np.union1d, known.values()))
+    candidates.begin("the pool, and random picks")
     for part, offered in candidates.each_shard(
         look, lambda: [top.floor for top in random], columns=[*CANDIDATE_COLUMNS, "source"]
     ):
@@ -174,7 +175,7 @@ def picks_by_other_methods(candidates: Candidates, budget: Budget) -> dict[str, 
     picks = {}
     for method in other_methods(candidates.snapshot, candidates.selection):
         try:
-            picks[method] = pick_positions(candidates, budget, plain.by(method))
+            picks[method] = pick_positions(candidates, budget, plain.by(method), method)
         except ConfigError as error:
             raise ConfigError(f"evaluation.compare, {method}: {error}") from error
     return picks
@@ -186,12 +187,12 @@ def pick_with_another_seed(candidates: Candidates, budget: Budget) -> np.ndarray
     if not selection.declared.noise:
         return None
     other = selection.model_copy(update={"seed": selection.seed + 1, "epochs": 1})
-    return pick_positions(candidates, budget, other)
+    return pick_positions(candidates, budget, other, "another seed")
 
 
-def pick_positions(candidates: Candidates, budget: Budget, selection: Selection) -> np.ndarray:
+def pick_positions(candidates: Candidates, budget: Budget, selection: Selection, heading: str) -> np.ndarray:
     """Pick one epoch of another selection from the same pool; return positions, none if no document fits."""
-    other = Candidates(candidates.snapshot, selection)
+    other = Candidates(candidates.snapshot, selection, tell=within(candidates.tell, heading))
     try:
         return positions_of(pick(other, budget).epochs[0])
     except ConfigError as error:
@@ -200,11 +201,13 @@ def pick_positions(candidates: Candidates, budget: Budget, selection: Selection)
         raise
 
 
-def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick]:
+def describe(snapshot: Snapshot, picks: dict[str, np.ndarray], tell: Tell) -> dict[str, Pick]:
     """Look up the documents of several picks, given their positions in any order."""
     wanted = distinct(np.concatenate(list(picks.values())))
     read = partial(read_rows, columns=("n_tokens", "n_ngrams", "content_hash"))
-    table = pa.concat_tables(snapshot.compute.map(read, rows_by_shard(snapshot.plan, wanted)))
+    shards = list(rows_by_shard(snapshot.plan, wanted))
+    found = snapshot.compute.map(read, shards)
+    table = pa.concat_tables(counted(tell, "looking up the picks", found, len(shards)))
     columns = [column.to_numpy() for column in table.columns]
     described = {}
     for name, positions in picks.items():
@@ -214,7 +217,7 @@ def describe(snapshot: Snapshot, picks: dict[str, np.ndarray]) -> dict[str, Pick
     return described
 
 
-def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
+def picked_totals(snapshot: Snapshot, picks: list[Pick], tell: Tell) -> np.ndarray:
     """Add up the n-grams of several picks, in one pass over the cached features.
 
     Returns
@@ -226,7 +229,8 @@ def picked_totals(snapshot: Snapshot, picks: list[Pick]) -> np.ndarray:
         (shard, plan.raw_counts(shard).origin, [rows_in(index, each.positions) for each in picks])
         for index, shard in enumerate(plan.counted)
     )
-    return reduce(np.add, snapshot.compute.map(_totals_of_shard, items))
+    found = snapshot.compute.map(_totals_of_shard, items)
+    return reduce(np.add, counted(tell, "n-grams of the picks", found, len(plan.counted)))
 
 
 def _totals_of_shard(worker: Worker, item: tuple[str, Origin, list[np.ndarray]]) -> np.ndarray:

@@ -65,6 +65,7 @@ from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
 from dsir_dagster.assets.measuring.trained import Figures
 from dsir_dagster.assets.picking.texts import map_target, pool_texts
+from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.lineage import Metric
 from dsir_dagster.resources.settings import Target
 from dsir_dagster.resources.settings.evaluation import RANDOM
@@ -287,13 +288,14 @@ def compare(
 
 
 def measure_buckets(
-    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics, tell: Tell
 ) -> None:
     """Measure the KL reduction over the buckets that selected, on all held-out text."""
     smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
-    totals = [raw_totals(snapshot), *picked_totals(snapshot, list(picks.values()))]
+    totals = [raw_totals(snapshot), *picked_totals(snapshot, list(picks.values()), tell)]
     q = np.array([distribution(each, smoothing) for each in totals])
     for target in targets:
+        tell(part=f"KL on target {target.name}")
         cross = CrossEntropies(q, smoothing)
 
         def score(texts: pa.Array, log_q: np.ndarray = cross.log_q) -> tuple[np.ndarray, ...]:
@@ -308,12 +310,13 @@ def measure_buckets(
 
 
 def measure_sample(
-    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics
+    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics, tell: Tell
 ) -> None:
     """Measure distinct n-grams, and samples of picks and held-out text under three views of their n-grams."""
     smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
     positions = reduce(np.union1d, [pick.positions for pick in picks.values()])
-    texts = pool_texts(snapshot, positions)
+    texts = pool_texts(snapshot, positions, tell)
+    tell(part="n-grams of the samples")
     starts = np.cumsum([len(texts), *(len(target.texts) for target in targets)])
     texts += [text for target in targets for text in target.texts]
     times = {name: np.zeros(len(texts), dtype=np.int64) for name in picks}
@@ -328,9 +331,11 @@ def measure_sample(
     # Those of the smallest hash, which do not depend on where a document lies.
     mine = np.flatnonzero(times["selection"])
     mine = mine[np.argsort(features.content_hash[mine], kind="stable")][:COMPARED]
+    tell(part="near-copies")
     copies = near_copies([texts[i] for i in mine], spec, SIMILAR)
     metrics.add("near_copies", "selection", copies.mean())
     base = np.flatnonzero([is_random(pick) for pick in picks])
+    tell(part="KL under three views of the n-grams")
     for target, first, last in zip(targets, starts[:-1], starts[1:], strict=True):
         mine = np.arange(len(texts))
         mine = (first <= mine) & (mine < last)

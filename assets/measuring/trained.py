@@ -18,6 +18,7 @@ from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
 from dsir_dagster.assets.measuring.baselines import Pick, is_random
 from dsir_dagster.assets.picking.texts import pool_texts, read_labels
+from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
@@ -29,7 +30,9 @@ TEST_TOKENS = 50_000
 Figures = dict[str, dict[str, dict[str, np.ndarray]]]
 
 
-def training_texts(snapshot: Snapshot, picks: dict[str, Pick], tokens: int) -> dict[str, list[str]]:
+def training_texts(
+    snapshot: Snapshot, picks: dict[str, Pick], tokens: int, tell: Tell
+) -> dict[str, list[str]]:
     """Read texts of every pick with about that many tokens, drawn and ordered by content."""
     drawn = {}
     for name, pick in picks.items():
@@ -37,7 +40,7 @@ def training_texts(snapshot: Snapshot, picks: dict[str, Pick], tokens: int) -> d
         at = at[np.argsort(gumbel_noise(pick.content_hash[at], 0, "training"), kind="stable")]
         drawn[name] = pick.positions[at]
     positions = distinct(np.concatenate(list(drawn.values())))
-    texts = pool_texts(snapshot, positions)
+    texts = pool_texts(snapshot, positions, tell)
     return {name: [texts[i] for i in np.searchsorted(positions, each)] for name, each in drawn.items()}
 
 
@@ -46,6 +49,7 @@ def proxy_losses(
     measured_on: dict[str, list[str]],
     picks: dict[str, Pick],
     settings: ProxySettings,
+    tell: Tell,
 ) -> Figures:
     """Train small language models on every pick; measure their loss on every target, in nats a token.
 
@@ -68,7 +72,7 @@ def proxy_losses(
         )
     read = {
         name: word_ids(texts, settings.tokens)
-        for name, texts in training_texts(snapshot, picks, settings.tokens).items()
+        for name, texts in training_texts(snapshot, picks, settings.tokens, tell).items()
     }
     tokens = min(map(len, read.values()))
     test = {target: word_ids(texts, TEST_TOKENS) for target, texts in measured_on.items()}
@@ -77,7 +81,7 @@ def proxy_losses(
         model = train_proxy(read[name][:tokens], seed)
         return {target: {"proxy_loss": model.loss(text)} for target, text in test.items()}
 
-    return _figures(picks, settings.seeds, measure, "evaluation.proxy")
+    return _figures(picks, settings.seeds, measure, "evaluation.proxy", tell)
 
 
 def downstream_f1(
@@ -85,6 +89,7 @@ def downstream_f1(
     targets: list[Target],
     picks: dict[str, Pick],
     settings: DownstreamSettings,
+    tell: Tell,
 ) -> Figures:
     """Learn word vectors from every pick; measure a classifier that uses them on every target's held-out text, as F1.
 
@@ -112,14 +117,14 @@ def downstream_f1(
     if not labelled:
         return {}
     tokens = min(settings.tokens, *(int(pick.n_tokens.sum()) for pick in picks.values()))
-    texts = training_texts(snapshot, picks, tokens)
+    texts = training_texts(snapshot, picks, tokens, tell)
 
     def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
         vectors = learn_vectors(texts[name], seed, DownstreamOptions(tokens=tokens))
         scores = {target: classify(vectors, *splits) for target, splits in labelled.items()}
         return {target: {"f1_macro": each.macro, "f1_micro": each.micro} for target, each in scores.items()}
 
-    return _figures(picks, settings.seeds, measure, "evaluation.downstream")
+    return _figures(picks, settings.seeds, measure, "evaluation.downstream", tell)
 
 
 def _figures(
@@ -127,16 +132,20 @@ def _figures(
     seeds: int,
     measure: Callable[[str, int], dict[str, dict[str, float]]],
     key: str,
+    tell: Tell,
 ) -> Figures:
     """Measure every pick with every seed; the random ones take turns."""
     random = list(filter(is_random, picks))
     figures: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for name in [*filterfalse(is_random, picks), RANDOM]:
+    names = [*filterfalse(is_random, picks), RANDOM]
+    tell(part=f"training models, {key}", of=len(names) * seeds)
+    for name in names:
         for seed in range(seeds):
             try:
                 measured = measure(random[seed % len(random)] if name == RANDOM else name, seed)
             except ValueError as error:
                 raise ConfigError(f"{key}: the selection or its target is too small: {error}") from error
+            tell(work=1)
             for target, metrics in measured.items():
                 for metric, value in metrics.items():
                     figures.setdefault(target, {}).setdefault(metric, {}).setdefault(name, []).append(value)

@@ -32,7 +32,6 @@ from dsir_dagster.assets.methods import classifier, match, mixture, random, resa
 from dsir_dagster.assets.methods.ranking import Keys, Ranking, caps_of, draws_of, noise_stream
 from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
 from dsir_dagster.assets.picking.near_duplicates import NearDuplicates, pick_without
-from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.settings import Method, Selection
 
 METHODS: dict[str, Method[Candidates, Ranking]] = {
@@ -67,11 +66,7 @@ class Picked:
     near_duplicates_dropped: int = 0
 
 
-def pick(
-    candidates: Candidates,
-    budget: Budget,
-    tell: Tell | None = None,
-) -> Picked:
+def pick(candidates: Candidates, budget: Budget) -> Picked:
     """Pick the documents of a selection by its method.
 
     Parameters
@@ -79,8 +74,6 @@ def pick(
     candidates : Candidates
     budget : Budget
         Of each epoch.
-    tell : callable, optional
-        Told of the documents that were looked at.
     """
     selection = candidates.selection
     threshold = selection.near_duplicates
@@ -99,8 +92,7 @@ def pick(
         tops = [
             [TopK(*each) for each in zip(budgets, caps, taken, strict=True)] for _ in range(selection.epochs)
         ]
-        first = reserve <= budget.amount  # of several passes
-        _collect(candidates, ranking, tops, tell if first else None)
+        _collect(candidates, ranking, tops)
         return [[top.candidates() for top in each_epoch] for each_epoch in tops]
 
     def choose(pools: list[np.ndarray]) -> list[np.ndarray]:
@@ -121,12 +113,7 @@ def pick(
     return Picked(rows, ranking, dropped)
 
 
-def _collect(
-    candidates: Candidates,
-    ranking: Ranking,
-    tops: list[list[TopK]],
-    tell: Tell | None,
-) -> None:
+def _collect(candidates: Candidates, ranking: Ranking, tops: list[list[TopK]]) -> None:
     """Offer every eligible document to the top of every epoch and draw, in one pass over the pool."""
     columns = [*CANDIDATE_COLUMNS, *ranking.columns]
     if any(top.caps for each_epoch in tops for top in each_epoch):
@@ -137,14 +124,11 @@ def _collect(
 
     kinds = [(top.budget, top.caps, top.reserve) for top in tops[0]]
     best = _Best(candidates.selection, ranking.keys, kinds)
-    for n_documents, found in candidates.each_shard(
-        best, floors, features=ranking.needs_features, columns=columns
-    ):
+    candidates.begin("ranking")
+    for found in candidates.each_shard(best, floors, features=ranking.needs_features, columns=columns):
         for each_epoch, of_epoch in zip(tops, found, strict=True):
             for top, some in zip(each_epoch, of_epoch, strict=True):
                 top.add(some)
-        if tell:
-            tell(documents=n_documents)
 
 
 @dataclass(frozen=True)
@@ -155,16 +139,17 @@ class _Best:
     keys: Keys
     kinds: list[tuple[Budget, Caps | None, int]]
 
-    def __call__(self, part: Part, floors: list[list[float]]) -> tuple[int, list[list[np.ndarray]]]:
+    def __call__(self, part: Part, floors: list[list[float]]) -> list[list[np.ndarray]]:
         tops = [
             [TopK(*kind, floor) for kind, floor in zip(self.kinds, of_epoch, strict=True)]
             for of_epoch in floors
         ]
-        n_documents = sum(part(partial(self._offer, tops, threading.Lock())))
-        return n_documents, [[top.candidates() for top in each_epoch] for each_epoch in tops]
+        for _ in part(partial(self._offer, tops, threading.Lock())):
+            pass
+        return [[top.candidates() for top in each_epoch] for each_epoch in tops]
 
-    def _offer(self, tops: list[list[TopK]], adding: threading.Lock, documents: Documents) -> int:
-        """Add the eligible documents that may still be among the best; return how many were looked at."""
+    def _offer(self, tops: list[list[TopK]], adding: threading.Lock, documents: Documents) -> None:
+        """Add the eligible documents that may still be among the best."""
         eligible, selection = documents.eligible, self.selection
         joint, draws = selection.declared.joint, draws_of(selection)
         for epoch, each_epoch in enumerate(tops, start=1):
@@ -178,7 +163,6 @@ class _Best:
                 some["target"] = log_weights.argmax(axis=0) if joint else place
                 with adding:  # in any order: a top does not depend on it
                     top.add(some)
-        return len(eligible)
 
 
 def shares_of(candidates: Candidates) -> np.ndarray:

@@ -33,6 +33,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         A target or the pool is too small to fit on and validate.
     """
     selection = candidates.selection
+    candidates.begin("eligible documents")
     eligible = sum(candidates.each_block(_eligible, targets=[], columns=[]))
     classifiers = {target: fit_target(candidates, target, eligible) for target in selection.targets}
     seed = selection.seed if selection.declared.noise else None
@@ -81,10 +82,13 @@ def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
     def sampled_target(texts: pa.Array) -> Features:
         return pool_sample(featurize(texts, spec), counted, LARGEST)
 
+    candidates.tell(part=f"reading target {name}")
     positive = list(map_target(workspace, target, target.uri, sampled_target))
     wanted = sum(map(len, positive))
     sampled_pool = partial(_sampled_pool, eligible, wanted)
+    candidates.begin("sampling the pool")
     negative = list(candidates.each_block(sampled_pool, targets=[], features=True))
+    candidates.tell(part=f"fitting the classifier of {name}")
     try:
         return fit_classifier(positive, negative, spec.buckets)
     except ValueError as error:

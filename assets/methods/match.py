@@ -4,7 +4,7 @@ What belongs here: running :mod:`dsir.matching` over the store. What does not: t
 (``dsir/matching.py``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, cast
@@ -13,7 +13,7 @@ import numpy as np
 import pydantic
 
 from dsir.features import Features
-from dsir.matching import Matching, MatchingOptions, draw_keys, match, ratio, round_keys
+from dsir.matching import Matching, MatchingOptions, Round, draw_keys, match, ratio, round_keys
 from dsir.matching import Part as MatchingPart
 from dsir.selection import Budget
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals, validation_totals
@@ -66,6 +66,10 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         stream=noise_stream(selection, name),
     )
 
+    def begin(done: Sequence[Round]) -> None:
+        closeness = f", KL {done[-1].kl_validation:.3f} nats" if done else ""
+        candidates.begin(f"round {len(done) + 1}{closeness}", passes=2)
+
     first = ratio(fitted, raw, options.smoothing, shares)
     log_ratios = partial(
         passes_over, candidates, partial(_log_ratios, first, options), targets=[], features=True
@@ -81,6 +85,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
             options,
             shares=shares,
             caps=caps_of(selection, None, budget),
+            before_round=begin,
         )
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error

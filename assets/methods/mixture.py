@@ -79,6 +79,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
         caps = np.minimum(caps, selection.source_caps)
     configured = cast(MixingOptions, selection.options)
     options = MixtureOptions(configured.smoothing, configured.sources, seed=selection.seed)
+    candidates.tell(part="fitting the mixture")
     try:
         mixture = fit_mixture(sources.totals, target_parts(candidates, name), options, caps=caps)
     except ValueError as error:
@@ -117,6 +118,7 @@ def count_sources(candidates: Candidates) -> Sources:
     name = f"selection '{candidates.selection.name}'"
     found = BySource(name, candidates.snapshot.settings.features.buckets)
     counted = partial(_count_shard, name, found.buckets)
+    candidates.begin("n-grams by source")
     for part in candidates.each_shard(counted, targets=[], features=True):
         found.add(part)
     names = sorted(found.totals)

@@ -166,6 +166,7 @@ def length_correction(candidates: Candidates) -> LengthCorrection:
     means: dict[str, float] = {}
     documents = tokens = 0
     if length == "poisson":
+        candidates.begin("lengths")
         documents, tokens = np.sum(
             list(candidates.each_block(_lengths, targets=[], columns=[])), axis=0
         ).tolist()
@@ -191,6 +192,7 @@ def passes_over(
     **reading: Any,
 ) -> Iterator[Any]:
     """Make a pass over the log weights of a pool; arguments of reading are those of ``Candidates.each_shard``."""
+    candidates.begin("temperature")
     return candidates.each_shard(partial(_of_part, function, log_weights), **reading)
 
 

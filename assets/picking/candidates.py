@@ -7,8 +7,9 @@ not: picking (``dsir/selection.py``), methods (``assets/methods/``), the quality
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from dsir.features import Features, hash_strings
 from dsir.featurizer.word_counts import WordCounts
 from dsir.quality import PAPER, failing
 from dsir.selection import CANDIDATE, pack_position
-from dsir_dagster.resources.compute import Worker
+from dsir_dagster.resources.compute import Tell, Worker, untold
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.sealed import ParquetFile
 from dsir_dagster.resources.settings import Selection
@@ -139,10 +140,13 @@ class Candidates:
     Attributes
     ----------
     snapshot, selection
+    tell : callable
+        Told of the documents that are looked at, and of what begins.
     """
 
     snapshot: Snapshot
     selection: Selection
+    tell: Tell = field(default=untold, kw_only=True)
 
     @cached_property
     def duplicates(self) -> dict[str, np.ndarray]:
@@ -168,6 +172,21 @@ class Candidates:
             ) as file:
                 for group in range(file.num_row_groups):
                     yield from file.read_row_group(group, columns=columns).to_batches()
+
+    def begin(self, part: str, passes: int = 1) -> None:
+        """Tell what the next passes over the pool are for, so many of them."""
+        if self.tell is not untold:
+            if self.selection.collapse_duplicates and "duplicates" not in vars(self):
+                self.tell(part="equal texts")
+                _ = self.duplicates
+            self.tell(part=part, of=int(self._size[0].sum()), passes=passes)
+
+    @cached_property
+    def _size(self) -> np.ndarray:
+        """Documents and bytes of text of every counted shard: ndarray of int64, shape (2, shards)."""
+        plan = self.snapshot.plan
+        made = [plan.raw_counts(shard).made for shard in plan.counted]
+        return np.array([[each.count(name) for each in made] for name in ("documents", "text_bytes")])
 
     def each_shard(
         self,
@@ -216,7 +235,14 @@ class Candidates:
             for index, shard in enumerate(plan.counted)
         )
         look = _Look(function, self.selection, sorted(needed), features)
-        return self.snapshot.compute.map(look, ((shard, given()) for shard in shards))
+        results = self.snapshot.compute.map(look, ((shard, given()) for shard in shards))
+        return results if self.tell is untold else map(self._looked_at, count(), results)
+
+    def _looked_at(self, index: int, result: R) -> R:
+        """Tell that a shard is done; return its result."""
+        documents, n_bytes = self._size[:, index].tolist()
+        self.tell(documents=documents, bytes=n_bytes, work=documents)
+        return result
 
     def each_block(
         self,

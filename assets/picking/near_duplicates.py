@@ -45,7 +45,7 @@ class NearDuplicates:
                 f"selection '{candidates.selection.name}': near_duplicates needs rensa; install it with "
                 "`pip install -e .[near-duplicates]`, or leave near_duplicates out"
             )
-        self._snapshot, self._threshold = candidates.snapshot, threshold
+        self._snapshot, self._threshold, self._tell = candidates.snapshot, threshold, candidates.tell
         self._at: dict[int, int] = {}
         self._sketches = Sketches([], np.empty((0, DIGESTS), np.uint32))
 
@@ -68,11 +68,13 @@ class NearDuplicates:
         before = np.cumsum(documents["n_tokens"]) - documents["n_tokens"]
         part = before[np.searchsorted(documents["shard"], documents["shard"])] // TOKENS_AT_A_TIME
         digests = [self._sketches.digests]
+        self._tell(part="near-duplicates", of=len(documents))
         for each in np.split(positions_of(documents), np.flatnonzero(np.diff(part)) + 1):
             self._at.update(zip(each.tolist(), range(len(self._at), len(self._at) + len(each)), strict=True))
             for read in self._snapshot.compute.map(_sketch, rows_by_shard(self._snapshot.plan, each)):
                 self._sketches.ngrams.extend(read.ngrams)
                 digests.append(read.digests)
+                self._tell(documents=len(read.digests), work=len(read.digests))
         self._sketches = Sketches(self._sketches.ngrams, np.concatenate(digests))
 
 

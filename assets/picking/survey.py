@@ -42,6 +42,7 @@ def survey(candidates: Candidates) -> PoolSurvey:
     """Count the eligible documents, and the others by the first criterion they fail."""
     named = isinstance(candidates.selection.source_caps, dict)
     pool = PoolSurvey()
+    candidates.begin("eligible documents")
     for part in candidates.each_shard(
         partial(_survey, named), targets=[], columns=["source"] if named else []
     ):

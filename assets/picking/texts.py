@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows, rows_by_shard
-from dsir_dagster.resources.compute import Worker
+from dsir_dagster.resources.compute import Tell, Worker, counted, untold
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
 from dsir_dagster.resources.corpus.fields import RecordFields
 from dsir_dagster.resources.groups import by_file, read_first_rows
@@ -31,7 +31,7 @@ from dsir_dagster.resources.workspace import Workspace
 R = TypeVar("R")
 
 
-def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
+def pool_texts(snapshot: Snapshot, positions: np.ndarray, tell: Tell = untold) -> list[str]:
     """Read the texts of documents of the pool; for a piece, only the piece.
 
     Parameters
@@ -39,6 +39,7 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
     snapshot
     positions : ndarray of int64, shape (n,)
         From :func:`dsir.selection.pack_position`, ascending, each once.
+    tell : callable
 
     Returns
     -------
@@ -50,8 +51,9 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray) -> list[str]:
     CorpusError
         A file is missing or damaged, or no longer has the record, the piece or its text.
     """
-    shards = rows_by_shard(snapshot.plan, positions)
-    return [text for texts in snapshot.compute.map(texts_of_shard, shards) for text in texts]
+    shards = list(rows_by_shard(snapshot.plan, positions))
+    read = snapshot.compute.map(texts_of_shard, shards)
+    return [text for texts in counted(tell, "reading texts", read, len(shards)) for text in texts]
 
 
 def texts_of_shard(worker: Worker, item: RowsOfShard) -> list[str]:

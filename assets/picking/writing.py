@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dsir.selection import joined
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows
-from dsir_dagster.resources.compute import Worker
+from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.groups import by_file, read_first_rows
 from dsir_dagster.resources.plan import Output, ShardFile
 from dsir_dagster.resources.record_writer import PROVENANCE, PROVENANCE_OF_PIECES, RecordWriter
@@ -118,6 +118,7 @@ def write_records(
     n_bytes: np.ndarray,
     folder: NewFolder,
     output: Format,
+    tell: Tell,
 ) -> dict[str, Written]:
     """Write the original records of the picks, in order of epoch, shard and row; return the files.
 
@@ -139,11 +140,12 @@ def write_records(
     another = (shards[1:] != shards[:-1]) | (epochs[1:] != epochs[:-1])
     bounds = [*np.flatnonzero(np.concatenate([[True], another])).tolist(), len(ordered)]
     files = [snapshot.plan.shards[snapshot.plan.counted[shards[start]]] for start in bounds[:-1]]
+    text = np.add.reduceat(n_bytes, bounds[:-1]).tolist()
+    runs = runs_of(text, [file.size for file in files])
 
     def items() -> Iterator[RecordsToWrite]:
         number = 0
-        text = np.add.reduceat(n_bytes, bounds[:-1]).tolist()
-        for first, last in runs_of(text, [file.size for file in files]):
+        for first, last in runs:
             start, stop = bounds[first], bounds[last]
             # Copied: a slice of an Arrow table is pickled with all of the table.
             mine = ordered.take(pa.array(np.arange(start, stop)))
@@ -169,8 +171,11 @@ def write_records(
             number += len(sizes)
 
     written: dict[str, Written] = {}
-    for each in snapshot.compute.map_threaded(write_files, items()):
+    tell(part="writing records", of=len(picks))
+    for (first, last), each in zip(runs, snapshot.compute.map_threaded(write_files, items()), strict=True):
         written |= each
+        n_records = bounds[last] - bounds[first]
+        tell(documents=n_records, bytes=sum(text[first:last]), work=n_records)
     return written
 
 

@@ -9,6 +9,7 @@ from dsir_dagster.assets.report.documents import look_at_pool, read_documents
 from dsir_dagster.assets.report.page import Page
 from dsir_dagster.assets.report.rendering import template
 from dsir_dagster.assets.report.verdict import Verdict
+from dsir_dagster.resources.compute import Tell, within
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.snapshot import Snapshot
@@ -22,6 +23,7 @@ def add_report(
     result: Result,
     metrics: Metrics,
     verdict: Verdict,
+    tell: Tell,
 ) -> None:
     """Write the report of a selection, and add it to the result of its evaluation.
 
@@ -38,11 +40,13 @@ def add_report(
         What was measured.
     verdict : Verdict
         What that means.
+    tell : callable
     """
     picks = snapshot.store.read_table(snapshot.store.picks(selection.name, source.fingerprint), source.origin)
     name = snapshot.store.name("evaluations", selection.name, fingerprint=output.fingerprint)
-    look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.made.metadata))
+    look = look_at_pool(snapshot, selection, picks, KeyRule.of(source.made.metadata), within(tell, "report"))
     read_documents(snapshot, [*look.selected, *look.next.documents, *look.typical.documents])
+    tell(part="report: the page")
     page = Page(snapshot, selection, source, output, result, metrics, verdict, picks, look)
     text = template("report.html").render(page.values())
     result.tables = {**page.plots_of_pool, **result.tables}

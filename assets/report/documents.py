@@ -28,6 +28,7 @@ from dsir_dagster.assets.picking.candidates import (
 )
 from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources import plots
+from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.plan import Plan
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.snapshot import Snapshot
@@ -166,14 +167,17 @@ def thresholds_of(picks: pa.Table) -> dict[str, float]:
     return dict(zip(first["target"].to_pylist(), first["key_min"].to_pylist(), strict=True))
 
 
-def look_at_pool(snapshot: Snapshot, selection: Selection, picks: pa.Table, rule: KeyRule) -> Look:
+def look_at_pool(
+    snapshot: Snapshot, selection: Selection, picks: pa.Table, rule: KeyRule, tell: Tell
+) -> Look:
     """Look at all documents once: the next ones, typical ones of the rest, log weights and lengths."""
-    candidates = Candidates(snapshot, selection)
+    candidates = Candidates(snapshot, selection, tell=tell)
     keys = METHODS[selection.method].fit(candidates, Budget(documents=1)).keys if rule.decides else None
     chosen = distinct(picked_positions(snapshot.plan, picks))
     look = Look.of(selection)
     look.selected = spread(snapshot.plan, selection, picks)
     of_shard = _ShardLook(selection, keys, thresholds_of(picks), chosen)
+    candidates.begin("documents to show")
     for part in candidates.each_shard(of_shard, columns=[*COLUMNS, "doc_id"]):
         look.add(part)
     return look

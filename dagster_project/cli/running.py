@@ -1,30 +1,29 @@
 """``dsir run``: bringing everything up to date, and what is said of it.
 
 What belongs here: a line for each asset, the warnings and errors of its outputs. What does not: what is due and how it
-runs (``dagster_project/runs.py``).
+runs (``dagster_project/runs.py``), the bar meanwhile (``dagster_project/progress_bar.py``).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
 
 import dagster as dg
-from rich.live import Live
 
 from dsir.compilation import warm_up
 from dsir_dagster.assets.materialize import first_of
 from dsir_dagster.cli.options import Shared, err, out
 from dsir_dagster.instance import open_instance
+from dsir_dagster.progress_bar import shown_progress
 from dsir_dagster.refresh import Stage
-from dsir_dagster.resources import progress
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
-from dsir_dagster.terminal import Text, lines
+from dsir_dagster.terminal import Terminal, Text, lines
 
 
 def bring_up_to_date(shared: Shared) -> int:
@@ -38,7 +37,7 @@ def bring_up_to_date(shared: Shared) -> int:
     loggers = None if shared.verbose else {"console": quiet_logger(warnings)}
     failed = recomputed = 0
     with open_instance(workspace.home) as instance:
-        with nullcontext() if shared.quiet or shared.verbose else live_progress():
+        with nullcontext() if shared.quiet or shared.verbose else shown_progress(Terminal(stderr=True)):
             for stage in run_refresh(workspace, instance, loggers):
                 failed += len(stage.failed)
                 recomputed += len(stage.due)
@@ -107,21 +106,6 @@ def _total(rows: Iterable[Lineage], name: str) -> float:
     """Add up a number in the metadata of some lineage."""
     values = (row.metadata.get(name) for row in rows)
     return sum(value for value in values if isinstance(value, int | float))
-
-
-@contextmanager
-def live_progress() -> Iterator[None]:
-    """On a terminal, show the documents, MB and MB/s of the running step in one line."""
-    with Live(console=out, refresh_per_second=8, transient=True) as live:
-
-        def show(state: progress.Progress) -> None:
-            live.update(Text(f"  {state}", style="cyan") if state.done < state.partitions else Text(""))
-
-        progress.listeners.append(show)
-        try:
-            yield
-        finally:
-            progress.listeners.remove(show)
 
 
 def quiet_logger(warnings: list[str]) -> dg.LoggerDefinition:

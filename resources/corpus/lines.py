@@ -37,7 +37,7 @@ from dsir_dagster.resources.corpus.fields import (
     whole_numbers,
 )
 from dsir_dagster.resources.corpus.layout import layout, one_a_line
-from dsir_dagster.resources.corpus.opening import open_text
+from dsir_dagster.resources.corpus.opening import open_text, read_so_far
 from dsir_dagster.resources.corpus.signatures import HEAD
 
 MAX_LINE_BYTES = 1 << 30
@@ -67,6 +67,8 @@ class LineBlock:
         Whether the block stands for one line that was too long.
     alone : bool
         Whether this is the only line of the file.
+    read : int
+        Bytes of the file that were read by then, for progress; 0 if not known.
     """
 
     uri: str
@@ -76,6 +78,7 @@ class LineBlock:
     data: bytes
     skipped: bool = False
     alone: bool = False
+    read: int = 0
 
     @property
     def end(self) -> int:
@@ -151,7 +154,7 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[L
         The file is missing, cut off or damaged.
     """
     row = 0
-    with corpus_errors(uri), open_text(uri) as stream:
+    with corpus_errors(uri), open_text(uri) as (stream, file):
         blocks = _whole_lines(_chunks(uri, stream, block_bytes))
         following = next(blocks, None)
         while following is not None:
@@ -160,7 +163,8 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[L
             count = 1 if skipped else count + (not data.endswith(b"\n"))
             single = row == 0 and count == 1
             following = next(blocks, None) if single else None
-            yield LineBlock(uri, fields, row, count, data, skipped, alone=single and following is None)
+            alone = single and following is None
+            yield LineBlock(uri, fields, row, count, data, skipped, alone, read_so_far(file))
             following = following if single else next(blocks, None)
             row += count
 

@@ -112,6 +112,14 @@ def open_binary(uri: str) -> Iterator[pa.NativeFile]:
             yield stack.enter_context(pa.PythonFile(file, mode="r"))
 
 
+def read_so_far(raw: pa.NativeFile) -> int:
+    """Return how many bytes of a file were read from its beginning on, for progress; 0 if that is not known."""
+    try:
+        return raw.tell()
+    except (OSError, ValueError, NotImplementedError):  # of some stores
+        return 0
+
+
 def is_distant(stream: pa.NativeFile) -> bool:
     """Return whether each read of a stream from :func:`open_binary` is a request to an object store."""
     return isinstance(stream, ObjectFile)
@@ -140,8 +148,10 @@ class _Ahead(AbstractBufferedFile):
 
 
 @contextlib.contextmanager
-def open_text(uri: str) -> Iterator[pa.NativeFile]:
+def open_text(uri: str) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
     """Open a text file as UTF-8, decompressed while it is read; concatenated frames are one stream.
+
+    Yields the stream, and the file that it comes from, for :func:`read_so_far`.
 
     Compression and encoding follow from the first bytes, whatever the file's name. UTF-16 and UTF-32 are recognized by
     their byte order mark, or by the zeros between ASCII; a byte order mark of UTF-8 is kept.
@@ -151,8 +161,8 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
     CorpusError
         By its first bytes, the file is not text.
     """
-    with open_binary(uri) as raw:
-        padded = True
+    with open_binary(uri) as file:
+        raw, padded = file, True
         if isinstance(raw, pa.PythonFile) and not is_distant(raw):  # some stores cannot seek
             head = raw.read(HEAD)
             raw = pa.PythonFile(_PutBack(head, raw), mode="r")
@@ -179,7 +189,7 @@ def open_text(uri: str) -> Iterator[pa.NativeFile]:
         stream = raw if codec is None else _decompressed(raw, codec, padded)
         if (encoded := encoding(head)) is not None:
             stream = pa.transcoding_input_stream(stream, encoded.lower(), "utf-8")
-        yield stream
+        yield stream, file
 
 
 def _decompressed(raw: pa.NativeFile, codec: str, padded: bool = False) -> pa.NativeFile:

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,7 @@ from dsir_dagster.resources.corpus.opening import (
     is_distant,
     open_binary,
     open_text,
+    read_so_far,
 )
 from dsir_dagster.resources.corpus.signatures import ARROW, PARQUET, container
 
@@ -77,6 +78,8 @@ class TableBlock:
         Records between them that do not fit the columns.
     one_text : bool
         Whether a record is one text (CSV), and is refused if any of its columns is not UTF-8.
+    read : int
+        Bytes of the file that were read by then, for progress; 0 if not known.
     """
 
     uri: str
@@ -85,6 +88,7 @@ class TableBlock:
     batch: pa.RecordBatch
     rejected: list[Rejected] = field(default_factory=list)
     one_text: bool = False
+    read: int = 0
 
     @property
     def end(self) -> int:
@@ -163,7 +167,8 @@ def table_blocks(
     """
     kind = None
     if reader.reader is not None:
-        blocks = _numbered(custom_batches(uri, reader.reader, reader.folder))
+        batches = custom_batches(uri, reader.reader, reader.folder)
+        blocks = _numbered((batch, 0) for batch in batches)
     else:
         kind = file_format(uri)
         if kind in _DELIMITERS:
@@ -174,22 +179,26 @@ def table_blocks(
             blocks = _numbered(read(uri, roots, block_bytes))
     schema = None
     with corpus_errors(uri):
-        for rows, batch, rejected in blocks:
+        for rows, batch, rejected, n_read in blocks:
             if schema is None or not batch.schema.equals(schema):
                 schema = batch.schema
                 _check_schema(uri, schema, fields)
-            yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv")
+            yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv", n_read)
 
 
-def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+#: Row numbers, the rows, what is rejected between them, and the bytes of the file that were read by then.
+_Read: TypeAlias = tuple[np.ndarray, pa.RecordBatch, list[Rejected], int]
+
+
+def _numbered(batches: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[_Read]:
     row = 0
-    for batch in batches:
+    for batch, read in batches:
         if batch.num_rows:
-            yield np.arange(row, row + batch.num_rows, dtype=np.int64), batch, []
+            yield np.arange(row, row + batch.num_rows, dtype=np.int64), batch, [], read
             row += batch.num_rows
 
 
-def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
+def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
     with open_binary(uri) as stream:
         _expect(uri, stream, PARQUET)
         yield from _parquet_batches(uri, stream, fields, block_bytes)
@@ -197,7 +206,7 @@ def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterato
 
 def _parquet_batches(
     uri: str, stream: pa.NativeFile, fields: RecordFields | None, block_bytes: int
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[tuple[pa.RecordBatch, int]]:
     # Not all ranges of a file at once, which would be held until its end.
     with pq.ParquetFile(stream, pre_buffer=False, buffer_size=REQUEST_BYTES * is_distant(stream)) as file:
         metadata = file.metadata
@@ -209,9 +218,13 @@ def _parquet_batches(
             _check_schema(uri, schema, fields)
             columns = _roots(schema, fields)
         if is_distant(stream):
-            yield from _of_rows(_from_afar(file, stream, rows, columns), rows)
+            batches = _of_rows(_from_afar(file, stream, rows, columns), rows)
         else:
-            yield from file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+            batches = file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
+        done, bytes_ = 0, stream.size()
+        for batch in batches:
+            done += len(batch)
+            yield batch, bytes_ * done // metadata.num_rows
 
 
 def _from_afar(
@@ -261,7 +274,7 @@ def _of_rows(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Record
         yield pa.concat_batches(waiting)
 
 
-def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa.RecordBatch]:
+def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
     with contextlib.ExitStack() as stack:
         filesystem, path = file_system(uri)
         if isinstance(filesystem, LocalFileSystem):
@@ -280,14 +293,15 @@ def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[pa
             stream.seek(0)
         reader = stack.enter_context(open_(stream, options=options))
         if isinstance(reader, pa.ipc.RecordBatchFileReader):
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+            n, bytes_ = reader.num_record_batches, stream.size()
+            batches = ((reader.get_batch(i), bytes_ * (i + 1) // n) for i in range(n))
         else:
-            batches = iter(reader)
-        for batch in batches:
+            batches = ((batch, read_so_far(stream)) for batch in reader)
+        for batch, read in batches:
             batch.validate()
             step = max(block_bytes * batch.num_rows // max(batch.get_total_buffer_size(), 1), 1)
             for start in range(0, batch.num_rows, min(step, _MAX_ROWS)):
-                yield batch.slice(start, min(step, _MAX_ROWS))
+                yield batch.slice(start, min(step, _MAX_ROWS)), read
 
 
 def _expect(uri: str, stream: pa.NativeFile, kind: str) -> None:
@@ -312,7 +326,7 @@ def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchS
     return pa.ipc.open_stream(stream, options=options)
 
 
-def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[_Read]:
     """Read CSV as text columns, not checked yet; use larger blocks if a record does not fit.
 
     Arrow numbers rows of the wrong length: 1 is the header, blank lines do not count.
@@ -320,13 +334,13 @@ def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarra
     delivered = 0
     while True:
         try:
-            for rows, batch, rejected in _csv_blocks(uri, delimiter, block_bytes):
+            for rows, batch, rejected, read in _csv_blocks(uri, delimiter, block_bytes):
                 first = int(np.searchsorted(rows, delivered))
                 rows, batch = rows[first:], batch.slice(first)
                 rejected = [item for item in rejected if item.row >= delivered]
                 if len(rows) or rejected:
                     delivered = max([*rows[-1:].tolist(), *(item.row for item in rejected)]) + 1
-                    yield rows, batch, rejected
+                    yield rows, batch, rejected, read
             return
         except pa.ArrowInvalid as error:
             header = wording.HEADER_BEYOND_BLOCK(error)
@@ -344,7 +358,7 @@ def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[tuple[np.ndarra
 
 def _fits(uri: str, block_bytes: int) -> bool:
     """Return whether the whole file fits into a block."""
-    with open_text(uri) as stream:
+    with open_text(uri) as (stream, _):
         size = 0
         while size <= block_bytes and (chunk := stream.read(block_bytes + 1 - size)):
             size += len(chunk)
@@ -352,28 +366,26 @@ def _fits(uri: str, block_bytes: int) -> bool:
 
 
 @contextlib.contextmanager
-def _native_text(uri: str) -> Iterator[pa.NativeFile]:
+def _native_text(uri: str) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
     """Open a text file as a native stream; what Python code reads, as from stores, is copied to a file first.
 
     pyarrow 26 reads CSV ahead in a thread of its pool. If that thread is in Python code when the reader ends early or
     by an error, it waits for itself forever, and after eight such threads every reader does.
     """
-    with open_text(uri) as stream:
+    with open_text(uri) as (stream, file):
         ours = isinstance(file_system(uri)[0], LocalFileSystem)
         if ours and not isinstance(stream, pa.PythonFile | pa.TransformInputStream):
-            yield stream
+            yield stream, file
             return
         with tempfile.NamedTemporaryFile(prefix="dsir-") as copy:
             while chunk := stream.read(1 << 20):
                 copy.write(chunk)
             copy.flush()
             with pa.OSFile(copy.name) as text:
-                yield text
+                yield text, text
 
 
-def _csv_blocks(
-    uri: str, delimiter: str, block_bytes: int
-) -> Iterator[tuple[np.ndarray, pa.RecordBatch, list]]:
+def _csv_blocks(uri: str, delimiter: str, block_bytes: int) -> Iterator[_Read]:
     bad: dict[int, Rejected] = {}
 
     def on_invalid_row(invalid: pa.csv.InvalidRow) -> str:
@@ -381,7 +393,7 @@ def _csv_blocks(
         bad[row] = Rejected(row, WRONG_COLUMNS, excerpt(invalid.text))
         return "skip"
 
-    with _native_text(uri) as stream:
+    with _native_text(uri) as (stream, file):
         try:
             reader = pa.csv.open_csv(
                 stream,
@@ -402,11 +414,11 @@ def _csv_blocks(
                 rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
                 row = int(rows[-1]) + 1 if len(rows) else row
                 done = [number for number in sorted(bad) if number < row]
-                yield rows, _as_text(batch), [bad.pop(number) for number in done]
+                yield rows, _as_text(batch), [bad.pop(number) for number in done], read_so_far(file)
             if bad:
                 nothing = pa.array([], pa.binary())
                 batch = pa.RecordBatch.from_arrays([nothing] * len(reader.schema), schema=reader.schema)
-                yield np.empty(0, np.int64), _as_text(batch), [bad[number] for number in sorted(bad)]
+                yield np.empty(0, np.int64), _as_text(batch), [bad[n] for n in sorted(bad)], read_so_far(file)
 
 
 def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:

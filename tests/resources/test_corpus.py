@@ -795,3 +795,39 @@ def test_custom_reader():
         read("missing", reader("tests.resources.test_corpus:custom"))
     with pytest.raises(CorpusError, match=r"x: the reader 'no.such:thing' cannot be imported.*install"):
         read("x", reader("no.such:thing"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.csv.gz", "a.parquet", "a.arrow", "stream.arrow"],
+)
+def test_blocks_say_how_much_of_the_file_was_read(tmp_path, name):
+    chance = np.random.default_rng(0)
+    texts = [chance.bytes(300).hex() for _ in range(4_000)]  # which hardly compress
+    path, table = tmp_path / name, pa.table({"text": texts})
+    if ".jsonl" in name:
+        content = "".join(json.dumps({"text": text}) + "\n" for text in texts).encode()
+    elif ".csv" in name:
+        content = "\n".join(["text", *texts, ""]).encode()
+    else:
+        sink = pa.BufferOutputStream()
+        if name == "a.parquet":
+            pq.write_table(table, sink, row_group_size=500)
+        else:
+            new = pa.ipc.new_file if name == "a.arrow" else pa.ipc.new_stream
+            with new(sink, table.schema) as writer:
+                writer.write_table(table, max_chunksize=500)
+        content = sink.getvalue().to_pybytes()
+    path.write_bytes({"gz": gzip.compress, "zst": zstd}.get(name.rsplit(".", 1)[1], bytes)(content))
+    size = path.stat().st_size
+    read = [block.read for block in read_blocks(str(path), TEXT, 1 << 17)]
+    assert read == sorted(read) and 0 < read[0] and 0.9 * size < read[-1] <= size
+    if ".csv" not in name:  # which Arrow reads ahead
+        assert read[0] < 0.6 * size and len(set(read)) > 3
+
+
+def test_a_custom_reader_does_not_know_how_much_it_read(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one two three four")
+    reader = Reader(reader="tests.assets.readers:words", text="body")
+    assert [block.read for block in read_blocks(str(path), reader)] == [0] * 4
