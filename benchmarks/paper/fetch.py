@@ -206,7 +206,7 @@ class NotFetched(Exception):
     """A package could not be had; the message says why."""
 
 
-def _run(*command: str, folder: Path) -> str:
+def run(*command: str, folder: Path) -> str:
     if shutil.which(command[0]) is None:
         raise NotFetched(f"{command[0]} is not installed")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -218,11 +218,11 @@ def _run(*command: str, folder: Path) -> str:
 
 def _with_pip(package: str, folder: Path) -> None:
     options = "--no-deps --no-compile --only-binary :all: --disable-pip-version-check --quiet".split()
-    _run(sys.executable, "-m", "pip", "install", *options, "--target", ".", package, folder=folder)
+    run(sys.executable, "-m", "pip", "install", *options, "--target", ".", package, folder=folder)
 
 
 def _with_npm(package: str, folder: Path) -> None:
-    archive = _run("npm", "pack", "--silent", "--ignore-scripts", package, folder=folder).split()[-1]
+    archive = run("npm", "pack", "--silent", "--ignore-scripts", package, folder=folder).split()[-1]
     _unpacked(folder / archive, folder)
 
 
@@ -230,13 +230,13 @@ def _without_version(name: str) -> str:
     return re.sub(r"-?\d[\d.]*", "", name)
 
 
-def _with_apt(package: str, folder: Path) -> None:
-    depends = re.findall(r"^\s*Depends: (\S+)", _run("apt-cache", "depends", package, folder=folder), re.M)
+def with_apt(package: str, folder: Path) -> None:
+    depends = re.findall(r"^\s*Depends: (\S+)", run("apt-cache", "depends", package, folder=folder), re.M)
     # linux-doc, golang-src, python3-doc, …: empty, and depend on the same with a version in its name.
     names = [name for name in depends if _without_version(name) == _without_version(package)]
-    _run("apt-get", "download", "-q", (names or [package])[0], folder=folder)
+    run("apt-get", "download", "-q", (names or [package])[0], folder=folder)
     (archive,) = folder.glob("*.deb")
-    _run("dpkg-deb", "-x", archive.name, ".", folder=folder)
+    run("dpkg-deb", "-x", archive.name, ".", folder=folder)
     archive.unlink()
 
 
@@ -245,7 +245,7 @@ def _unpacked(archive: Path, folder: Path) -> None:
     archive.unlink()
 
 
-FETCHERS = {"pip": _with_pip, "npm": _with_npm, "apt": _with_apt}
+FETCHERS = {"pip": _with_pip, "npm": _with_npm, "apt": with_apt}
 
 
 def fetched(source: Source, downloads: Path) -> list[Path]:

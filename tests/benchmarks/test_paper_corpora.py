@@ -182,6 +182,6 @@ def test_of_an_empty_package_the_one_it_stands_for_is_fetched(
             (folder / "x.deb").touch()
         return f"{package}\n  Depends: {depends}\n  Suggests: other\n"
 
-    monkeypatch.setattr(fetch, "_run", run)
-    fetch._with_apt(package, tmp_path)
+    monkeypatch.setattr(fetch, "run", run)
+    fetch.with_apt(package, tmp_path)
     assert asked[1][-1] == downloaded
