@@ -75,7 +75,7 @@ def expect_strings(name: str, value: Any) -> None:
     """
     if not isinstance(value, pa.Array) or value.type not in (pa.string(), pa.large_string()):
         raise ValueError(
-            f"{name}: {described(value)}; expected a pyarrow array of (large_)string, as pa.array gives"
+            f"{name}: {described(value)}; expected a pyarrow array of string or large_string, as pa.array gives"
         )
     if value.null_count:
         raise ValueError(f"{name}: {value.null_count} nulls; expected none")

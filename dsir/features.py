@@ -303,7 +303,7 @@ def hash_strings(strings: pa.Array) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it is no pyarrow array of (large_)string, or has nulls.
+        If it is no pyarrow array of string or large_string, or has nulls.
     """
     expect_strings("strings", strings)
     return xxh64_ranges(*utf8_ranges(strings))
