@@ -404,6 +404,7 @@ def test_a_full_disk_fails_the_partition_and_leaves_the_old_outputs(done, monkey
     assert done.errors() == []
 
 
+@pytest.mark.slow
 def test_a_line_of_100_megabytes_is_one_document(pipeline):
     pipeline.write_pool()
     record = {"id": "long", "text": "word " * 20_000_000}

@@ -29,7 +29,7 @@ def why(pipeline, doc_id: str, capsys) -> str:
     return capsys.readouterr().err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("chunk_words", [None, 50])
+@pytest.mark.parametrize("chunk_words", [None, pytest.param(50, marks=pytest.mark.slow)])
 def test_records_of_another_text_are_not_written_and_touch_makes_it_good(pipeline, capsys, chunk_words):
     pipeline.write_pool()
     pipeline.config["raw"][0]["chunk_words"] = chunk_words
@@ -59,6 +59,7 @@ def test_records_of_another_text_are_not_written_and_touch_makes_it_good(pipelin
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.slow
 def test_tables_too(pipeline, suffix):
     import pyarrow as pa
     import pyarrow.csv as csv

@@ -108,6 +108,7 @@ def test_another_method_gets_the_options_that_mean_the_same_to_both():
         selection("random", targets=["a", "b"]).by("mixture")
 
 
+@pytest.mark.slow
 def test_smoothing_reaches_the_method(pipeline):
     pipeline.write_pool()
     pipeline.config["raw"][0]["source"] = "domain"

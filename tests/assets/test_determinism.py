@@ -68,6 +68,7 @@ def test_picks_do_not_depend_on_sharding_order_or_threads(tmp_path, expected, cu
     assert all_picks(small) == expected
 
 
+@pytest.mark.slow
 def test_picks_do_not_depend_on_the_runs_that_led_to_them(tmp_path, expected):
     records = pool()
     small = pipeline_over(tmp_path, {"00": records[:30]})

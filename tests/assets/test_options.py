@@ -193,6 +193,7 @@ def test_match_obeys_caps_and_draws_afresh_in_every_epoch(pool):
         assert 4000 - 300 < sum(tokens for tokens, _ in each.values()) <= 4000
 
 
+@pytest.mark.slow
 def test_match_takes_a_solved_temperature_and_the_poisson_correction(pool):
     """Of the medicine documents, 40 are of the target's length and 20 of twice that."""
     pool.config["selections"] = [

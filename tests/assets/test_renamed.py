@@ -3,6 +3,8 @@
 What belongs here: names and places of the pool's files. What does not: content that changed (``test_pipeline.py``).
 """
 
+import pytest
+
 from dsir_dagster.resources.discovery import renamed
 from dsir_dagster.resources.plan import ShardFile
 from dsir_dagster.resources.workspace import Workspace
@@ -31,6 +33,7 @@ def test_a_renamed_file_is_the_same_shard_and_nothing_is_computed_again(done):
         (pool / "renamed.jsonl").rename(pool / "medicine.jsonl")
 
 
+@pytest.mark.slow
 def test_a_renamed_file_that_changes_stays_the_shard_that_it_is(done):
     pool = done.data / "pool"
     (pool / "law.jsonl").rename(pool / "tort.jsonl")

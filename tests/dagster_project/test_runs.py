@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import dagster as dg
+import pytest
 
 from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.assets.raw_counts import count_shard
@@ -126,6 +127,7 @@ def test_after_a_refresh_dagster_calls_nothing_unsynced(pipeline):
     assert pipeline.errors() == [] and unsynced(pipeline) == {}
 
 
+@pytest.mark.slow
 def test_with_a_pinned_pool_a_new_shard_leaves_nothing_unsynced(pipeline):
     pipeline.config["estimator"] = {"fit": {"pinned": "first"}}
     pipeline.write_pool()
@@ -136,6 +138,7 @@ def test_with_a_pinned_pool_a_new_shard_leaves_nothing_unsynced(pipeline):
     assert unsynced(pipeline) == {}
 
 
+@pytest.mark.slow
 def test_a_materialization_by_hand_says_the_same_as_a_refresh(pipeline):
     pipeline.write_pool()
     assert pipeline.errors() == []

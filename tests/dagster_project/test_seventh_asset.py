@@ -25,6 +25,7 @@ def test_an_asset_before_what_it_is_made_of_is_refused():
         Graph({LENGTHS.name: LENGTHS, **GRAPH.assets})
 
 
+@pytest.mark.slow
 def test_a_seventh_asset_takes_part_in_everything(seven, capsys, monkeypatch):
     def command(name, *arguments):
         capsys.readouterr()

@@ -92,6 +92,7 @@ def test_a_file_that_is_gone_is_made_again_alone(done, capsys, file, output):
     assert files(done) == before
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_refused_where_it_is_read_and_after_verify_all_is_as_it_ever_was(pipeline, tmp_path):
     pipeline.write_pool()
     new = {**pipeline.config["targets"][0], "name": "another"}
@@ -112,6 +113,7 @@ def test_a_flipped_bit_is_refused_where_it_is_read_and_after_verify_all_is_as_it
     assert files(pipeline) == files(clean)
 
 
+@pytest.mark.slow
 def test_a_distribution_that_was_pinned_on_damaged_counts_is_fitted_again(pipeline):
     pipeline.write_pool()
     pipeline.config["estimator"] = {"fit": {"pinned": "first"}}

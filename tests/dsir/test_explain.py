@@ -21,7 +21,7 @@ def letters(text):
     return list(text.replace(" ", ""))
 
 
-@pytest.mark.parametrize("hash_", ["fast", "sha256"])
+@pytest.mark.parametrize("hash_", ["fast", pytest.param("sha256", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tokenizer", ["wordpunct", "whitespace", f"{__name__}:letters"])
 @settings(max_examples=60, deadline=None)
 @given(text=TEXTS, ngrams=st.integers(1, 3))

@@ -59,6 +59,7 @@ def test_reference_buckets():
 
 
 @pytest.mark.skipif(not POOL.is_dir(), reason=f"the text pool is absent: {POOL}")
+@pytest.mark.slow
 def test_counts_of_the_pool():
     spec = FeatureSpec(hash="sha256")
     n = 0

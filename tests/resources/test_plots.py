@@ -64,6 +64,7 @@ def test_materializations_hold_pictures_and_the_lineage_does_not(done):
     assert done.rows("SELECT count(*) FROM lineage WHERE metadata::VARCHAR LIKE '%data:image%'") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_pool_of_one_document(pipeline):
     pipeline.write("pool/one.jsonl", sentences("medicine", 1, 0))
     assert pipeline.errors() == []
@@ -76,6 +77,7 @@ def test_a_pool_in_which_all_weights_are_equal(pipeline):
     evaluated(pipeline)
 
 
+@pytest.mark.slow
 def test_many_targets_and_sources(pipeline):
     pipeline.write_pool()
     names = ["medicine", "$law$", "code", "b\nroken", "医学", *(f"source {i}" for i in range(20))]

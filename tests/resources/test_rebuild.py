@@ -91,6 +91,7 @@ def test_both_versions_of_a_selection_and_the_newest_evaluation_are_taken_from_l
     assert not any(stage.due for stage in done.run().values())
 
 
+@pytest.mark.slow
 def test_changes_are_named_though_the_weights_behind_an_old_version_are_not_known_any_more(done):
     done.write("pool/more.jsonl", sentences("medicine", 40, seed=7))
     assert done.errors() == []
@@ -257,6 +258,7 @@ UPDATE about SET version = 3;
 """
 
 
+@pytest.mark.slow
 def test_a_home_whose_outputs_shared_no_inputs_is_upgraded_with_nothing_recomputed(done, capsys):
     done.config["selections"][0]["seed"] = 5
     assert done.errors() == []
@@ -374,6 +376,7 @@ os._exit(0)
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("lock", ["with a lock file", "without a lock file"])
+@pytest.mark.slow
 def test_a_home_of_another_user_can_be_read_even_where_it_was_moved(ran_once, lock):
     with tempfile.TemporaryDirectory() as folder:  # the tests' own folders are closed to others
         pipeline = ran_once.copy(Path(folder))
@@ -416,6 +419,7 @@ def test_lineage_files_are_those_of_the_newest_materializations_and_go_with_what
     assert (done.home / "lineage/raw_counts/pool.code.json").exists()
 
 
+@pytest.mark.slow
 def test_files_of_shared_inputs_go_when_nothing_refers_to_them(done):
     def listed() -> set[str]:
         return {path.stem for path in (done.home / "lineage/inputs").iterdir()}
@@ -448,6 +452,7 @@ def test_what_is_newest_does_not_depend_on_the_clock(tmp_path):
     assert catalog.latest()["selections", "s"].fingerprint == "v2"
 
 
+@pytest.mark.slow
 def test_a_footer_of_zeros_in_a_home_that_was_moved_bars_nothing_that_mends_it(ran_once, tmp_path, capsys):
     pipeline = ran_once.copy(tmp_path)
     picks = pipeline.picks()

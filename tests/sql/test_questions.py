@@ -543,6 +543,7 @@ def test_what_is_newer_than_the_selection_is_not_used(copy):
     assert law["verdict"].startswith("not known: its shard was counted or weighed again")
 
 
+@pytest.mark.slow
 def test_a_share_of_a_pool_that_grew_or_shrank_says_so(pipeline):
     """What gets a place since there are more of them did not move up, and what loses one was not displaced."""
     pipeline.write_pool()
