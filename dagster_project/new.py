@@ -81,7 +81,7 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
         _print_found(each, out)
     _print_each("left out", left_out, err)
     failed = [why for each in (*sources, *targets) for why in each.failed]
-    _print_each("will fail", failed, err)
+    _print_each("not usable", failed, err)
     _print_documents([*sources, *targets], out)
     shown = os.fspath(output)
     out.print(Text(f"wrote {shown}, and {SCHEMA_FILE} beside it, by which editors complete it", "green"))

@@ -22,7 +22,9 @@ FILL_IN = "FILL-IN-YOUR-TARGET.jsonl"
 
 def _filled_in(uri: str) -> str:
     if uri == FILL_IN:
-        raise ValueError("this only stands for what you want more of; write the path of its files here")
+        raise ValueError(
+            "this is a placeholder; write the path of what you want more of, a file or a pattern"
+        )
     return uri
 
 
