@@ -72,7 +72,7 @@ lint: $(TEST) ## style, format and types
 
 docs: $(DOCS) ## the documentation as a site, in docs/_build/index.html
 	@.venv/bin/python docs/configuration.py
-	@.venv/bin/sphinx-build -q -W --keep-going -b html docs docs/_build
+	@.venv/bin/sphinx-build -q -E -W --keep-going -b html docs docs/_build
 	@echo 'docs/_build/index.html'
 
 bench: $(TEST) corpus ## speed against the reference implementation

@@ -36,9 +36,8 @@ def find_config(given: str | Path | None = None, say: Callable[[str], None] = la
     from dsir_dagster.resources.settings import ConfigError  # takes seconds
 
     raise ConfigError(
-        "which configuration? Name one with --config my.yaml or `export DSIR_CONFIG=my.yaml` (for `dg`, without "
-        "`export`, a line of `.env` beside pyproject.toml will do), or let "
-        f"`dsir new FOLDER` write {CONVENTIONAL}, which commands in the same folder find by themselves"
+        f"no configuration: there is no {CONVENTIONAL} here. `dsir new FOLDER --target FILE` writes one; or pass "
+        "--config my.yaml, or set DSIR_CONFIG (for `dg`, a line of `.env` beside pyproject.toml will do)"
     )
 
 

@@ -247,9 +247,9 @@ def _print_found(found: Found, console: Terminal) -> None:
         console.print(Text(f"  holdout: {found.holdout.uri}  {held_out}{unused}"), soft_wrap=True)
     for each in (found, found.holdout):
         if each and (unusable := each.unusable.total()):
-            files = [f"{_shown(uri)} ({n:,})" for uri, n in each.unusable.most_common()]
+            where = [f"{_shown(uri)} ({n:,})" for uri, n in each.unusable.most_common()]
             sampled = f"{unusable:,} of {unusable + len(each.lengths):,} sampled records"
-            text = f"  {sampled} have no usable text: {_some_of(files)}"
+            text = f"  {sampled} have no usable text: {_some_of(where)}"
             console.print(Text(text, "yellow"), soft_wrap=True)
 
 

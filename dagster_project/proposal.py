@@ -172,11 +172,11 @@ def find(
     if local and not os.path.isdir(path):
         if os.path.exists(path):  # its name may look like a pattern
             path = glob.escape(path)
-        files = expand(os.path.abspath(path) if local else path)
+        files = expand(os.path.abspath(path) if local else path, named="the pattern")
         return [Found(_name_of_files(path, role), _relative(path, base), files)], []
     if not local:
         try:
-            return [Found(_name_of_files(path, role), path, expand(path))], []
+            return [Found(_name_of_files(path, role), path, expand(path, named="the pattern"))], []
         except CorpusError:
             if glob.has_magic(path):
                 raise
@@ -269,14 +269,14 @@ def _split(files: Mapping[str, FileInfo], start: str, base: Path, name: str) -> 
     def found(split: str) -> Found | None:
         of_split = [files[relative] for relative in splits[split]]
         pattern = _pattern(start, splits[split], {file.uri for file in of_split})
-        return pattern and Found(name, _relative(pattern, base), of_split)
+        return Found(name, _relative(pattern, base), of_split) if pattern else None
 
     target, holdout = found(FITTED), found(held_out)
     if target and holdout:
         target.holdout = holdout
         others = (each for split in splits if split not in (FITTED, held_out) for each in splits[split])
         target.unused = [files[each].uri for each in others]
-    return holdout and target
+    return target if holdout else None
 
 
 def _pattern(start: str, names: Sequence[str], uris: set[str]) -> str | None:

@@ -7,6 +7,7 @@ What belongs here: what the UI needs before it starts, and starting it. What doe
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -73,6 +74,8 @@ def serve(workspace: Workspace, port: int, host: str, say: Callable[[str], None]
     options = ["--workspace", str(servers), "--port", str(port), "--host", host]
     options += [] if verbose else ["--log-level", "warning"]
     sys.stdout.flush()
+    # A script's background process ignores Ctrl-C, and Dagster then ignores SIGTERM, too.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Dagster advises to use `dg dev` instead, which serves a project's folder only.
     os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", "dagster", "dev", *options])
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from importlib.metadata import version as version_of
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
 
 project = "DSIR on Dagster and DuckDB"
 author = "the DSIR authors"
@@ -26,6 +29,7 @@ templates_path = ["_templates"]
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
+html_math_renderer = "mathml"  # browsers show it themselves; MathJax would come from another host
 
 autosummary_generate = True
 autodoc_default_options = {"members": True, "member-order": "bysource"}
@@ -54,6 +58,13 @@ def _as_code(link: re.Match[str]) -> str:
     return link[1] if link[1].startswith("`") or " " in link[1] else f"`{link[1]}`"
 
 
+def _as_mathml(writer: HTML5Translator, node: nodes.math | nodes.math_block) -> None:
+    block = isinstance(node, nodes.math_block)
+    writer.body.append(tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Register what the site adds to Sphinx."""
     app.connect("source-read", _for_the_site)
+    app.add_html_math_renderer("mathml", (_as_mathml, None), (_as_mathml, None))

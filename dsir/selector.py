@@ -169,7 +169,7 @@ class Selector:
             features.add_totals(raw_counts)
             hashes.append(features.content_hash)
         if not raw_counts.any():
-            raise ValueError(f"raw: {sum(map(len, hashes)):,} documents without a word; expected text")
+            raise _no_words("raw", sum(map(len, hashes)))
         ratios = np.array([self._log_ratio(each.totals, raw_counts) for each in counted.values()])
         content_hash = np.concatenate(hashes)
         weights, n_tokens, n_ngrams, again = (
@@ -270,13 +270,13 @@ class Selector:
         if not there:
             longest = self.n_tokens_.max(initial=0)
             raise ValueError(
-                f"min_tokens: {self.min_tokens}; none of the {n:,} documents has as many tokens, the longest has "
+                f"min_tokens: {self.min_tokens}; none of the {n:,} documents has as many tokens: the longest has "
                 f"{longest:,}; {admit}"
             )
         if not _is_integer(value) or not 1 <= value <= there:
             raise ValueError(
-                f"{name}: {value!r}; expected an integer from 1 to {there:,}, the {unit} that {admitted:,} of {n:,} "
-                f"documents have, those of at least min_tokens={self.min_tokens} tokens; {admit}"
+                f"{name}: {value!r}; expected an integer from 1 to {there:,}, the number of {unit} in the "
+                f"{admitted:,} of {n:,} documents that have at least min_tokens={self.min_tokens} tokens; {admit}"
             )
         return Budget(documents=int(value)) if tokens is None else Budget(tokens=int(value))
 
@@ -678,8 +678,13 @@ def _count_target(name: str, texts: Any, spec: FeatureSpec) -> _Target:
         documents += len(features)
         tokens += int(features.n_tokens.sum())
     if not totals[0].any():
-        raise ValueError(f"{name}: {documents:,} documents without a word; expected text")
+        raise _no_words(name, documents)
     return _Target(totals[0], totals[1], documents, tokens)
+
+
+def _no_words(name: str, documents: int) -> ValueError:
+    what = f"{documents:,} documents without a word" if documents else "empty"
+    return ValueError(f"{name}: {what}; expected texts")
 
 
 def _called(name: str, targets: Mapping[str, Any]) -> str:

@@ -123,5 +123,7 @@ def read_texts(uri: str | Sequence[str], text: str | Sequence[str] = "text") -> 
     """
     patterns = [uri] if isinstance(uri, str) else list(uri)
     reader = Reader(text=text if isinstance(text, str) else list(text))
-    found = [file.uri for pattern in patterns for file in expand(absolute_uri(pattern, Path.cwd()))]
+    found = [
+        file.uri for pattern in patterns for file in expand(absolute_uri(pattern, Path.cwd()), named="it")
+    ]
     return Texts(found, reader)

@@ -113,7 +113,7 @@ def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
         if first.excerpt:
             advice += f"; such a row begins with {first.excerpt[:80]!r}"
         yield (
-            f"{len(sample.rejected):,} of {sample.rows:,} rows cannot be used; {n:,} since: {reason} "
+            f"{len(sample.rejected):,} of {sample.rows:,} rows cannot be used, {n:,} of them because of this: {reason} "
             f"(row {first.row} of {uri})",
             advice,
         )
@@ -127,7 +127,7 @@ def _bad_fields(sample: Sample) -> Iterator[tuple[str, str]]:
         if missing:
             says = f"{missing:,} of {sample.rows:,} rows have no `{getattr(reader, name)}`, the field of the {name}"
             says += ", or none that can be written as text"
-            yield says, f"{instead} stand in for it; name another field, or none"
+            yield says, f"{instead} will be used instead; name another field, or none"
 
 
 def check_words(settings: Settings, samples: Sequence[Sample]) -> Iterator[Finding]:
@@ -305,8 +305,8 @@ def check_likeness(
     bar = np.quantile(of_target, 0.1)
     like = int(np.count_nonzero(of_pool >= bar))
     says = (
-        f"{like:,} of {len(of_pool):,} sampled documents are as much like it as nine in ten of its own held-out ones "
-        f"({bar:+.2f} nats per n-gram; the pool's best hundredth: {np.quantile(of_pool, 0.99):+.2f})"
+        f"{like:,} of {len(of_pool):,} sampled documents look like the target: 90% of its held-out documents score "
+        f"above {bar:+.2f} nats per n-gram; the pool's top 1% reaches {np.quantile(of_pool, 0.99):+.2f}"
     )
     advice = "the pool may have nothing like the target; a selection then takes the least different: look at its picks"
     number = f"{like:,} of {len(of_pool):,}"

@@ -155,6 +155,7 @@ def no_usable_row(
     advice = "repair the file, or leave it out"
     if fields:
         advice = f"the records have: {', '.join(fields)}; set `text:` to one of them, or leave the file out"
-    return CorpusError(
-        f"{called or uri}: none of its {reasons.total():,} rows can be used; {n:,} since: {reason}; {advice}"
-    )
+    total = reasons.total()
+    why = f": {reason}" if n == total else f", {n:,} because of this: {reason}"
+    what = f"none of its {total:,} rows can" if total > 1 else "its only row cannot"
+    return CorpusError(f"{called or uri}: {what} be used{why}; {advice}")

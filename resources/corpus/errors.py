@@ -69,7 +69,7 @@ def corpus_errors(uri: str) -> Iterator[None]:
     except ObjectStoreError as error:
         raise (StoreUnreachable if isinstance(error, Unreachable) else CorpusError)(str(error)) from error
     except FileNotFoundError as error:
-        raise CorpusError(f"{uri}: no such file; check the uri, or materialize again if it moved") from error
+        raise CorpusError(f"{uri}: no such file; check the uri, or run again once it is there") from error
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{uri}: begins as {error.encoding}, but is not: {error.reason}; nothing of it is used, write it as UTF-8"

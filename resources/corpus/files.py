@@ -112,7 +112,7 @@ def discover(source: RawSource, leave_out: Path | None = None) -> list[Shard]:
         Nothing matches, or two files have the same key.
     """
     shards: dict[str, Shard] = {}
-    for relative, info in _find(source.uri, f"the source '{source.name}'", leave_out):
+    for relative, info in _find(source.uri, f"the uri of the source '{source.name}'", leave_out):
         key = shard_key(source.name, relative)
         if key in shards:
             raise CorpusError(
@@ -123,8 +123,16 @@ def discover(source: RawSource, leave_out: Path | None = None) -> list[Shard]:
     return [shards[key] for key in sorted(shards)]
 
 
-def expand(uri: str, leave_out: Path | None = None) -> list[FileInfo]:
+def expand(uri: str, leave_out: Path | None = None, named: str = "the uri of a target") -> list[FileInfo]:
     """Find the files of a path, URI or pattern, by the same rules as :func:`discover`.
+
+    Parameters
+    ----------
+    uri : str
+    leave_out : Path, optional
+        As there.
+    named : str
+        What to correct if nothing matches.
 
     Returns
     -------
@@ -136,7 +144,7 @@ def expand(uri: str, leave_out: Path | None = None) -> list[FileInfo]:
     CorpusError
         Nothing matches.
     """
-    return sorted((info for _, info in _find(uri, "a target", leave_out)), key=lambda info: info.uri)
+    return sorted((info for _, info in _find(uri, named, leave_out)), key=lambda info: info.uri)
 
 
 def file_exists(uri: str) -> bool:
@@ -215,7 +223,7 @@ def _said_of(info: dict) -> tuple[str | None, int]:
     return tag_of(info), int(info.get("size") or 0)
 
 
-def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileInfo]]:
+def _find(uri: str, named: str, leave_out: Path | None) -> list[tuple[str, FileInfo]]:
     """List files with their path below the pattern's fixed folder."""
     with corpus_errors(uri):
         filesystem, path = _listed_anew(uri)
@@ -249,7 +257,7 @@ def _find(uri: str, owner: str, leave_out: Path | None) -> list[tuple[str, FileI
         what = "no file matches this pattern" if pattern else "this is a folder; expected a file or a pattern"
         notes = f" ({hidden} hidden or temporary files were left out)" if hidden else ""
         notes += f" ({ours} files in DSIR_HOME were left out)" if ours else ""
-        raise NoFiles(f"{shown}: {what}{notes}; correct the uri of {owner}, for example folder/*.jsonl.zst")
+        raise NoFiles(f"{shown}: {what}{notes}; correct {named}, for example folder/*.jsonl.zst")
     return files
 
 

@@ -113,13 +113,13 @@ def test_a_shard_without_a_usable_row_fails_and_says_why_and_what_its_records_ha
     path = pipeline.write("pool/other.jsonl", [*other, {"text": None}])
     [message] = pipeline.errors()
     assert message.startswith(f"raw_counts[pool.other]: {path}: none of its 6 rows")
-    assert f"{path}: none of its 6 rows can be used; 5 since: no field 'text'" in message
+    assert f"{path}: none of its 6 rows can be used, 5 because of this: no field 'text'" in message
     assert "the records have: id, body.content, body.n, text; set `text:` to one of them" in message
     assert [row[2] for row in quarantined(pipeline)] == [*["no field 'text'"] * 5, "field 'text' is null"]
     assert len(pipeline.picks()) == 20
     path.write_bytes(b"{bad\n" * 3)
     [message] = pipeline.errors()
-    assert "none of its 3 rows can be used; 3 since: not JSON; repair the file" in message
+    assert "none of its 3 rows can be used: not JSON; repair the file" in message
     pipeline.write("pool/other.jsonl", sentences("law", 3, 8))
     assert pipeline.errors() == [] and quarantined(pipeline) == []
 
@@ -136,7 +136,7 @@ def test_a_target_without_a_usable_row_says_what_its_records_have(pipeline):
     pipeline.write_pool()
     pipeline.write("medicine-test.jsonl", [{"id": 1, "txt": "a b"}])
     message = pipeline.run()["target_counts"].errors[0]
-    assert "medicine-test.jsonl: none of its 1 rows can be used; 1 since: no field 'text'" in message
+    assert "medicine-test.jsonl: its only row cannot be used: no field 'text'" in message
     assert "the records have: id, txt" in message
 
 

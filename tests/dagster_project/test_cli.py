@@ -102,11 +102,13 @@ def test_without_a_configuration_the_three_ways_to_give_one_are_named(nowhere, c
     assert cli.main([command, *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and not list(nowhere.iterdir())
-    assert all(way in err for way in ("--config my.yaml", "export DSIR_CONFIG=my.yaml", "`dsir new FOLDER`"))
+    assert all(
+        way in err for way in ("--config my.yaml", "set DSIR_CONFIG", "`dsir new FOLDER --target FILE`")
+    )
 
 
 def test_the_option_precedes_the_environment_which_precedes_the_folder(nowhere, monkeypatch):
-    with pytest.raises(ConfigError, match="which configuration"):
+    with pytest.raises(ConfigError, match="no configuration: "):
         find_config()
     (nowhere / "dsir.yaml").touch()
     said = []

@@ -149,5 +149,5 @@ def test_a_configuration_that_broke_since_it_was_loaded_is_a_failure_with_its_me
 
 def test_without_a_configuration_the_three_ways_to_name_one_are_said(monkeypatch):
     monkeypatch.delenv("DSIR_CONFIG", raising=False)
-    with pytest.raises(ConfigError, match=r"--config my\.yaml.*DSIR_CONFIG.*`\.env`.*`dsir new FOLDER`"):
+    with pytest.raises(ConfigError, match=r"`dsir new FOLDER.*--config my\.yaml.*DSIR_CONFIG.*`\.env`"):
         build_defs()

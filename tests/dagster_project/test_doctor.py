@@ -77,7 +77,7 @@ def test_fields_that_are_misspelt_are_told_with_those_that_there_are(sane):
     sane.config["targets"][0]["text"] = "body"
     findings, _ = examine(sane.workspace())
     [pool, *targets] = [each for each in findings if each.check == "fields"]
-    assert pool.says.startswith("180 of 180 rows cannot be used; 180 since: no field 'txt'")
+    assert pool.says.startswith("180 of 180 rows cannot be used, 180 of them because of this: no field 'txt'")
     assert "taken from 'txt'; the records have: id, text;" in pool.advice
     assert [each.about for each in targets] == ["medicine", "medicine, holdout"]
     sane.config["raw"][0]["text"] = "text"
@@ -168,7 +168,10 @@ def test_fields_that_are_missing_or_empty_are_named_with_their_place(sane):
     path = sane.write("pool/law.jsonl", broken)
     findings, _ = examine(sane.workspace())
     says = [each.says for each in findings if each.check == "fields" and each.warning]
-    assert says[0] == f"20 of 160 rows cannot be used; 20 since: no field 'text' (row 5 of {path})"
+    assert (
+        says[0]
+        == f"20 of 160 rows cannot be used, 20 of them because of this: no field 'text' (row 5 of {path})"
+    )
     assert says[1] == "15 of 160 texts have no words"
     assert says[2].startswith("15 of 160 rows have no `id`, the field of the id")
     sane.config["raw"][0]["text"] = "body"

@@ -194,6 +194,7 @@ def test_each_file_that_cannot_be_used_is_named_with_the_reason(here, capsys):
     assert f"left out: {notes}: of no known format\n" in said.err
     assert len(said.err.splitlines()) == 5  # and the placeholder
     files = "pool/b.jsonl (30), pool/c.jsonl (30), pool/d.jsonl (10)"
+    assert [each["name"] for each in proposed()["raw"]] == ["pool-csv", "pool-jsonl"]
     assert f"  70 of 120 sampled records have no usable text: {files}\n" in said.out
 
 
@@ -298,6 +299,7 @@ def test_a_folder_that_looks_like_a_pattern(here):
             "empty: there are no files in this folder, hidden and temporary ones apart; expected one of .jsonl",
         ),
         (["pool", "--target", "empty"], "empty: there are no files in this folder"),
+        (["pool/*.csv"], "no file matches this pattern; correct the pattern, for example"),
         (["pool", "-o", "no/such.yaml"], "there is no such folder"),
     ],
 )

@@ -317,7 +317,7 @@ class Frame:
         ),
         (Frame(), r"raw: a Frame of the columns text, id; expected one column: raw=table\['text'\]"),
         (["", " "], "raw: 2 documents without a word; expected text"),
-        ([], "raw: 0 documents without a word; expected text"),
+        ([], "raw: empty; expected texts"),
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
@@ -329,7 +329,7 @@ def test_a_pool_that_is_none_is_refused_in_one_line(raw, message):
 
 def test_targets_that_are_none_are_refused():
     for target, message in (
-        ([], "target: 0 documents without a word"),
+        ([], "target: empty; expected texts"),
         ({}, r"target: the names \[\]; expected texts, or a mapping of str to texts"),
         ({3: ["a"]}, r"target: the names \[3\]; expected"),
         ({"law": "x"}, r"target\['law'\]: a single str"),
@@ -391,7 +391,7 @@ def test_parameters_of_match_are_checked(params):
         ({"k": 5, "tokens": 5}, "k: 5 and tokens: 5; expected one of the two"),
         (
             {"k": 121},
-            "k: 121; expected an integer from 1 to 120, the documents that 120 of 120 documents have",
+            "k: 121; expected an integer from 1 to 120, the number of documents in the 120 of 120 documents",
         ),
         ({"k": 0}, "k: 0; expected an integer from 1"),
         ({"k": 2.5}, "k: 2.5; expected an integer from 1"),
@@ -411,7 +411,7 @@ def test_arguments_of_select_are_checked(fitted, arguments, message):
 def test_too_short_documents_are_named():
     selector = dsir.DSIR().fit(["a b c", "d"], ["a b"])
     with pytest.raises(
-        ValueError, match="min_tokens: 100; none of the 2 documents has as many tokens, the longest"
+        ValueError, match="min_tokens: 100; none of the 2 documents has as many tokens: the longest"
     ):
         selector.select(1)
     assert len(selector.set_params(min_tokens=0).select(2)) == 2
