@@ -186,9 +186,7 @@ def test_each_file_that_cannot_be_used_is_named_with_the_reason(here, capsys):
     assert cli.main(["new", "pool"]) == 0
     said = capsys.readouterr()
     b, c, csv, notes = (str(here / "pool" / name) for name in ("b.jsonl", "c.jsonl", "b.csv", "notes.txt"))
-    assert (
-        f"not usable: the beginning of {b}: none of its 30 rows can be used; 30 since: no field" in said.err
-    )
+    assert f"not usable: the beginning of {b}: none of its 30 rows can be used: no field 'text'" in said.err
     assert f"not usable: the beginning of {c}: none of its 30 rows can be used" in said.err
     assert f"not usable: {csv}: its header is delimited by semicolons: convert it" in said.err
     assert f"left out: {notes}: of no known format\n" in said.err
