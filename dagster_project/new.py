@@ -21,6 +21,7 @@ from dsir_dagster.proposal import WORD, Found, find, look_at
 from dsir_dagster.resources.borders import several, visible
 from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.settings import ConfigError, Selection, load_settings
+from dsir_dagster.resources.settings.pool import FILL_IN
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.schema import TITLE, configuration_schema
 from dsir_dagster.terminal import Terminal, Text, as_typed, grid, lines
@@ -30,7 +31,9 @@ SHOWN = 5
 #: Above this many files, small ones are read in groups.
 MANY_FILES, SMALL_FILE, GROUP = 1_000, 1 << 22, "256 MB"
 
-FILL_IN = "FILL-IN-YOUR-TARGET.jsonl"
+#: Files to name: of those that are left out, and of those with records that cannot be used.
+MOST_LINES, MOST_NAMES = 10, 5
+
 SCHEMA_FILE = "dsir.schema.json"
 
 
@@ -59,17 +62,26 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
     base = output.resolve().parent
     if not base.is_dir():
         raise ConfigError(f"{base}: there is no such folder; make it, or name another file with -o")
-    targets = find(target, base, "target", one=True) if target else []
-    taken = {file.uri for each in targets for file in each.files}
-    sources = readable(find(pool, base, "pool", leave_out=taken), err)
+    targets, skipped = find(target, base, "target", one=True) if target else ([], [])
+    of_target = {file.uri for each in targets for file in each.files}
+    of_target |= {file.uri for each in targets if each.holdout for file in each.holdout.files}
+    of_target |= {uri for each in targets for uri in each.unused}
+    sources, skipped_in_pool = find(pool, base, "pool", leave_out=of_target)
+    sources, left_out = readable(sources)
     for each in targets:
         look_at(each, origins=False)
+    unknown = dict.fromkeys((*skipped_in_pool, *skipped))
+    left_out += (f"{uri}: of no known format" for uri in unknown)
     _write_schema(base / SCHEMA_FILE)
     with output.open("x", encoding="utf-8") as file:
         file.write(configuration(sources, targets[0] if targets else None))
-    load_settings(output)  # what is written can be read
+    if targets:
+        load_settings(output)  # what is written can be read
     for each in (*sources, *targets):
         _print_found(each, out)
+    _print_each("left out", left_out, err)
+    failed = [why for each in (*sources, *targets) for why in each.failed]
+    _print_each("not usable", failed, err)
     _print_documents([*sources, *targets], out)
     shown = os.fspath(output)
     out.print(Text(f"wrote {shown}, and {SCHEMA_FILE} beside it, by which editors complete it", "green"))
@@ -82,8 +94,8 @@ def write_new(pool: str, target: str | None, output: Path, out: Terminal, err: T
     return 0
 
 
-def readable(sources: list[Found], err: Terminal) -> list[Found]:
-    """Look at sources; return those with a file that can be read, and say why others are left out.
+def readable(sources: list[Found]) -> tuple[list[Found], list[str]]:
+    """Look at sources; return those with a file that can be read, and why others are left out.
 
     Raises
     ------
@@ -99,12 +111,10 @@ def readable(sources: list[Found], err: Terminal) -> list[Found]:
             errors.append(error)
     if not good:
         raise errors[0]
-    for left_out in errors:
-        err.print(lines(f"left out: {left_out}", "yellow"))
-    return good
+    return good, [str(error) for error in errors]
 
 
-# --- which files ----------------------------------------------------------------------------------------------------
+# --- what is written ------------------------------------------------------------------------------------------------
 
 
 def configuration(sources: Sequence[Found], target: Found | None) -> str:
@@ -138,10 +148,13 @@ def configuration(sources: Sequence[Found], target: Found | None) -> str:
             f"    uri: {FILL_IN}  # <<< FILL THIS IN: a file, or a pattern, of documents that you want more of",
             "    text: text",
         ]
+    if not target or not target.holdout:
+        parts += [
+            "    # Documents of the same kind that are never fitted on. Without them, selections are measured against",
+            "    # the target itself.",
+            "    # holdout: PATH",
+        ]
     parts += [
-        "    # Documents of the same kind that are never fitted on. Without them, selections are measured against the",
-        "    # target itself.",
-        "    # holdout: PATH",
         "",
         "# What to pick. `method: match` looks at documents as a set, and often comes closer to the target.",
         "selections:",
@@ -159,6 +172,12 @@ def _entry(found: Found, is_source: bool) -> list[str]:
     """Return the lines of a source or a target."""
     text = _scalar(found.text) if isinstance(found.text, str) else f"[{', '.join(map(_scalar, found.text))}]"
     entry = [f"  - name: {_scalar(found.name)}", f"    uri: {_scalar(found.uri)}"]
+    if found.holdout:
+        entry.append(
+            f"    holdout: {_scalar(found.holdout.uri)}  # never fitted on: selections are measured by it"
+        )
+    if found.unused:
+        entry.append(f"    # not used: {_some_of([visible(_shown(each)) for each in found.unused])}")
     if found.lengths:
         typical = int(np.median(found.lengths))
         text += f"  # {typical:,} tokens in a typical document"
@@ -167,8 +186,10 @@ def _entry(found: Found, is_source: bool) -> list[str]:
         entry.append(f"    id: {_scalar(found.id)}")
     else:
         entry.append("    # id: FIELD  # without one, a document's id is its shard and row")
+    if found.no_id:
+        entry.append(f"    # {visible(found.no_id)}")
     if is_source and found.source:
-        origins = ", ".join(visible(each)[:30] for each in found.origins[:3])
+        origins = ", ".join(_cut(visible(each), 30) for each in found.origins[:3])
         entry.append(f"    source: {_scalar(found.source)}  # such as {origins}")
     if found.others:
         names = ", ".join(visible(each) for each in found.others[:12])
@@ -219,10 +240,42 @@ def _print_found(found: Found, console: Terminal) -> None:
     files = f"  {found.uri}  {several(len(found.files), 'file')}, {n_bytes / 1e6:,.1f} MB"
     console.print(Text.assemble((visible(found.name), "bold"), visible(files)), soft_wrap=True)
     console.print(Text(f"  {fields}"), soft_wrap=True)
-    if found.unusable:
-        sampled = found.unusable + len(found.lengths)
-        text = f"  {found.unusable:,} of {sampled:,} sampled records have no usable text"
-        console.print(lines(text, "yellow"))
+    if found.holdout:
+        n_bytes = sum(file.size for file in found.holdout.files)
+        held_out = f"{several(len(found.holdout.files), 'file')}, {n_bytes / 1e6:,.1f} MB"
+        unused = f"; not used: {_some_of(list(map(_shown, found.unused)))}" if found.unused else ""
+        console.print(Text(f"  holdout: {found.holdout.uri}  {held_out}{unused}"), soft_wrap=True)
+    for each in (found, found.holdout):
+        if each and (unusable := each.unusable.total()):
+            where = [f"{_shown(uri)} ({n:,})" for uri, n in each.unusable.most_common()]
+            sampled = f"{unusable:,} of {unusable + len(each.lengths):,} sampled records"
+            text = f"  {sampled} have no usable text: {_some_of(where)}"
+            console.print(Text(text, "yellow"), soft_wrap=True)
+
+
+def _print_each(what: str, why: Sequence[str], console: Terminal) -> None:
+    """Print a line for each file, and how many more there are."""
+    for each in why[:MOST_LINES]:
+        console.print(lines(f"{what}: {each}", "yellow"))
+    if len(why) > MOST_LINES:
+        console.print(Text(f"{what}: and {len(why) - MOST_LINES:,} more", "yellow"))
+
+
+def _some_of(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _shown(uri: str) -> str:
+    """Return a file's path as it is typed in this folder."""
+    if "://" in uri:
+        return uri
+    relative = os.path.relpath(uri)
+    return uri if relative.startswith("..") else relative
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _print_documents(every: Sequence[Found], console: Terminal) -> None:
@@ -234,7 +287,7 @@ def _print_documents(every: Sequence[Found], console: Terminal) -> None:
         return Text(" ".join(text[:1000].split()), no_wrap=True, overflow="ellipsis")
 
     rows = [
-        (name, cut(id_[:24]), cut(origin[:16]), len(WORD.findall(text)), cut(text))
+        (name, cut(_cut(id_, 24)), cut(_cut(origin, 16)), len(WORD.findall(text)), cut(text))
         for name, id_, origin, text in chosen
     ]
     columns = [Column("from"), Column("id"), Column("source"), Column("tokens", "whole"), Column("text")]

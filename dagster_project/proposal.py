@@ -13,14 +13,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsir_dagster.resources.borders import several
-from dsir_dagster.resources.corpus import CorpusError, FileInfo, TextBatch, expand, first_records, read_blocks
+from dsir_dagster.resources.corpus import (
+    BLANK_LINE,
+    CorpusError,
+    FileInfo,
+    NoFiles,
+    TextBatch,
+    expand,
+    first_records,
+    no_usable_row,
+    read_blocks,
+)
 from dsir_dagster.resources.corpus.errors import CODECS, FORMATS, file_format
 from dsir_dagster.resources.corpus.fields import field_names, lookup, name_of
 from dsir_dagster.resources.settings import ConfigError, RawSource
@@ -65,9 +75,15 @@ FILES, RECORDS = 8, 50
 #: More subfolders than this are one source rather than one each.
 MOST_SOURCES = 12
 
+#: Splits of a data set: what is fitted on, and what is held out, the usual one first.
+FITTED, HELD_OUT = "train", ("test", "heldout", "holdout", "val", "dev")
+
 #: A token, for lengths.
 WORD = re.compile(r"\w+|[^\w\s]+")
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, FORMATS))})({'|'.join(map(re.escape, CODECS))})?$", re.I)
+_SPLIT = re.compile(
+    r"(?<![a-z])(train|test|heldout|held[-_]out|holdout|val|valid|validation|dev)(?![a-z])", re.I
+)
 
 
 @dataclass
@@ -83,6 +99,8 @@ class Found:
     files : list of FileInfo
     text : str or list of str
     id, source : str or None
+    no_id : str
+        Why a field with a better name is not the id; empty if there is none.
     others : list of str
         Fields that are not used.
     origins : list of str
@@ -91,8 +109,14 @@ class Found:
         Id, origin and text of some.
     lengths : list of int
         Tokens of each sampled document.
-    unusable : int
-        Sampled records without a text.
+    unusable : Counter of str
+        Sampled records without a text, by the URI of their file.
+    failed : list of str
+        What is wrong with files of which nothing can be used.
+    holdout : Found, optional
+        Of a target: what is held out.
+    unused : list of str
+        Of a target: URIs of other files beside those two, such as a second split that is held out.
     """
 
     name: str
@@ -101,14 +125,20 @@ class Found:
     text: str | list[str] = "text"
     id: str | None = None
     source: str | None = None
+    no_id: str = ""
     others: Sequence[str] = ()
     origins: Sequence[str] = ()
     documents: list[tuple[str, str, str]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    unusable: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+    holdout: Found | None = None
+    unused: list[str] = field(default_factory=list)
 
 
-def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterable[str] = ()) -> list[Found]:
+def find(
+    path: str, base: Path, role: str, one: bool = False, leave_out: Iterable[str] = ()
+) -> tuple[list[Found], list[str]]:
     """Find files, and divide them into sources: by subfolder and format.
 
     Parameters
@@ -124,6 +154,12 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
     leave_out : iterable of str
         URIs of files that belong elsewhere.
 
+    Returns
+    -------
+    found : list of Found
+    skipped : list of str
+        URIs of files of no known format.
+
     Raises
     ------
     CorpusError
@@ -136,31 +172,44 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
     if local and not os.path.isdir(path):
         if os.path.exists(path):  # its name may look like a pattern
             path = glob.escape(path)
-        files = expand(os.path.abspath(path) if local else path)
-        return [Found(_name_of_files(path, role), _relative(path, base), files)]
+        files = expand(os.path.abspath(path) if local else path, named="the pattern")
+        return [Found(_name_of_files(path, role), _relative(path, base), files)], []
     if not local:
         try:
-            return [Found(_name_of_files(path, role), path, expand(path))]
+            return [Found(_name_of_files(path, role), path, expand(path, named="the pattern"))], []
         except CorpusError:
             if glob.has_magic(path):
                 raise
     inside = glob.escape(os.path.abspath(path)) if local else folder
-    every = expand(f"{inside}/**/*")
+    expected = f"expected one of {', '.join(FORMATS)}, also compressed ({', '.join(CODECS)})"
+    try:
+        every = expand(f"{inside}/**/*")
+    except NoFiles:
+        raise CorpusError(
+            f"{path}: there are no files in this folder, hidden and temporary ones apart; {expected}"
+        ) from None
     hidden = set(leave_out)
     root = os.path.abspath(path) if local else folder
     groups: dict[tuple[str, str], list[FileInfo]] = {}
     relatives: dict[str, str] = {}
+    skipped = []
     for file in every:
         relative = relatives[file.uri] = file.uri.removeprefix(root).lstrip("/")
         known = _SUFFIX.search(relative)
         if known and file.uri not in hidden and _readable(file.uri):
             first = relative.split("/")[0] if "/" in relative else ""
             groups.setdefault((first, known[0]), []).append(file)
+        elif file.uri not in hidden:
+            skipped.append(file.uri)
     if not groups:
         raise CorpusError(
-            f"{path}: none of its {several(len(every), 'file')} is of a known format; expected one of "
-            f"{', '.join(FORMATS)}, also compressed ({', '.join(CODECS)})"
+            f"{path}: none of its {several(len(every), 'file')} is of a known format; {expected}"
         )
+    start = folder if not local else glob.escape(folder)
+    if one:
+        by_name = {relatives[file.uri]: file for files in groups.values() for file in files}
+        if split := _split(by_name, start, base, _name(os.path.basename(os.path.abspath(folder)), role)):
+            return [split], skipped
     if len(groups) > MOST_SOURCES or one:
         merged: dict[tuple[str, str], list[FileInfo]] = {}
         for (_, suffix), files in groups.items():
@@ -171,7 +220,6 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
         raise CorpusError(
             f"{path}: a target has one pattern, and there are {there} in this folder; name one of them"
         )
-    start = folder if not local else glob.escape(folder)
     found: list[Found] = []
     for (first, suffix), files in sorted(groups.items()):
         depth = max(relatives[file.uri].count("/") for file in files)
@@ -190,7 +238,74 @@ def find(path: str, base: Path, role: str, one: bool = False, leave_out: Iterabl
                 found.append(Found(_unique(_name_of_files(each, role), found), _relative(each, base), [file]))
         else:
             found.append(Found(name, _relative(pattern, base), files))
-    return found
+    return found, skipped
+
+
+def _split(files: Mapping[str, FileInfo], start: str, base: Path, name: str) -> Found | None:
+    """Return a target and its holdout if the names of its files say which is which, else None.
+
+    Parameters
+    ----------
+    files : mapping of str to FileInfo
+        By their path below the folder.
+    start : str
+        The folder, as it is written in a pattern.
+    base : Path
+        Folder of the configuration.
+    name : str
+        Of the target.
+    """
+    splits: dict[str, list[str]] = {}
+    for relative in files:
+        said = {each.lower() for each in _SPLIT.findall(_SUFFIX.sub("", relative))}
+        if len(said) != 1:
+            return None
+        split = re.sub("^(valid|validation)$", "val", re.sub("[-_]", "", said.pop()))
+        splits.setdefault(split, []).append(relative)
+    held_out = next((each for each in HELD_OUT if each in splits), None)
+    if held_out is None or FITTED not in splits:
+        return None
+
+    def found(split: str) -> Found | None:
+        of_split = [files[relative] for relative in splits[split]]
+        pattern = _pattern(start, splits[split], {file.uri for file in of_split})
+        return Found(name, _relative(pattern, base), of_split) if pattern else None
+
+    target, holdout = found(FITTED), found(held_out)
+    if target and holdout:
+        target.holdout = holdout
+        others = (each for split in splits if split not in (FITTED, held_out) for each in splits[split])
+        target.unused = [files[each].uri for each in others]
+    return target if holdout else None
+
+
+def _pattern(start: str, names: Sequence[str], uris: set[str]) -> str | None:
+    """Return a path or a pattern that matches these files and no others; None if no simple one does."""
+    if len(names) == 1:
+        return f"{start}/{glob.escape(names[0])}"
+    suffix = _SUFFIX.search(names[0])
+    before = _beginning(names).rstrip("0123456789")
+    after = _beginning([each[::-1] for each in names])[::-1]
+    folder = before[: before.rfind("/") + 1]
+    for pattern in (
+        f"{glob.escape(before)}*{suffix and suffix[0]}",
+        f"{glob.escape(folder)}**/*{suffix and suffix[0]}",
+        f"*{glob.escape(after)}",
+    ):
+        path = f"{start}/{pattern}"
+        try:
+            matched = expand(path if "://" in path else os.path.abspath(path))
+        except NoFiles:
+            continue
+        if {file.uri for file in matched} == uris:
+            return path
+    return None
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Return what all begin with."""
+    same = takewhile(lambda characters: len(set(characters)) == 1, zip(*names, strict=False))
+    return "".join(first for first, *_ in same)
 
 
 def _matches(relative: str, first: str, suffix: str) -> bool:
@@ -249,7 +364,7 @@ def look_at(found: Found, origins: bool = True) -> None:
     CorpusError
         None of the files can be read, or there is no text in them.
     """
-    chosen = [found.files[i] for i in np.unique(np.linspace(0, len(found.files) - 1, FILES).astype(int))]
+    chosen = _some(found.files)
     records: list[dict[str, Any]] = []
     good, errors = [], []
     for file in chosen:
@@ -279,22 +394,43 @@ def look_at(found: Found, origins: bool = True) -> None:
     if origins and (source := _source_field(left)):
         counts = Counter(filter(None, map(name_of, left[source])))
         found.source, found.origins = source, [name for name, _ in counts.most_common(5)]
+    found.no_id = _why_no_id(found.id, left)
     found.others = [name for name in left if name != found.source]
-    reader = RawSource(name="pool", uri=found.uri, text=text, id=found.id, source=found.source)
-    errors = []
-    for file in good:
+    found.failed += map(str, errors)
+    _read(found, good)
+    if not found.documents:
+        raise CorpusError(found.failed[0] if found.failed else f"{chosen[0].uri}: there is no text in it")
+    if holdout := found.holdout:
+        holdout.text, holdout.id = found.text, found.id
+        _read(holdout, _some(holdout.files))
+        found.failed += holdout.failed
+
+
+def _some(files: Sequence[FileInfo]) -> list[FileInfo]:
+    """Return files to look into, evenly spread."""
+    return [files[i] for i in np.unique(np.linspace(0, len(files) - 1, FILES).astype(int))]
+
+
+def _read(found: Found, files: Iterable[FileInfo]) -> None:
+    """Read documents from the beginning of files, by the proposed fields."""
+    reader = RawSource(name="pool", uri=found.uri, text=found.text, id=found.id, source=found.source)
+    for file in files:
         try:
             for block in islice(read_blocks(file.uri, reader, 1 << 17), 1):
-                _add(found, block.parse())
+                batch = block.parse()
+                _add(found, batch)
+                reasons = Counter(each.reason for each in batch.rejected if each.reason != BLANK_LINE)
+                if reasons:
+                    found.unusable[file.uri] += reasons.total()
+                if not len(batch.texts):
+                    error = no_usable_row(file.uri, reader, reasons, f"the beginning of {file.uri}")
+                    found.failed += [str(error)] if error else []
         except CorpusError as error:
-            errors.append(error)
-    if errors and not found.documents:
-        raise errors[0]
+            found.failed.append(str(error))
 
 
 def _add(found: Found, batch: TextBatch) -> None:
     """Add the documents of a block."""
-    found.unusable += len(batch.rejected)
     texts = batch.texts.slice(0, 10 * RECORDS).to_pylist()
     ids, origins = (
         [None] * len(texts) if column is None else column.to_pylist() for column in (batch.ids, batch.sources)
@@ -368,6 +504,21 @@ def _id_field(values: Mapping[str, Sequence[Any]]) -> str | None:
     return min(usual)[1] if usual else named[0] if named else None
 
 
+def _why_no_id(id_: str | None, values: Mapping[str, Sequence[Any]]) -> str:
+    """Say why the field with the most usual name of an id is not proposed, if another or none is."""
+    ranks = {name: rank for name in values if (rank := _rank(name, ID)) is not None}
+    name = min(ranks, key=lambda each: ranks[each], default=None)
+    chosen = _rank(id_, ID) if id_ else None
+    if name is None or (chosen is not None and chosen < ranks[name]):
+        return ""
+    there = [value for value in map(name_of, values[name]) if value is not None]
+    if repeated := len(there) - len(set(there)):
+        return f"`{name}` is not unique: {repeated:,} of {len(values[name]):,} sampled records repeat one"
+    return (
+        f"`{name}` is missing in {len(values[name]) - len(there):,} of {len(values[name]):,} sampled records"
+    )
+
+
 def _source_field(values: Mapping[str, Sequence[Any]]) -> str | None:
     """Return a field that names the origin: many records have the same."""
     usual = []
@@ -383,6 +534,3 @@ def _rank(name: str, usual: Sequence[str]) -> int | None:
     """Return how usual a name is, by its last part: 0 is the most usual."""
     last = name.rpartition(".")[2].lower().strip("_")
     return usual.index(last) if last in usual else None
-
-
-# --- what is written ------------------------------------------------------------------------------------------------

@@ -231,6 +231,16 @@ class Plan:
             {**files, **targets, **self.graph.versions, "configuration": self.settings.model_dump_json()}
         )
 
+    @property
+    def unreadable_targets(self) -> dict[str, str]:
+        """Why the files of targets cannot be read, by the target's name."""
+        said = f"{UNREADABLE}: "
+        return {
+            name: stamp.removeprefix(said)
+            for name, stamp in self.target_stamps.items()
+            if stamp.startswith(said)
+        }
+
     # --- outputs ---------------------------------------------------------------------------------------------
 
     def output(self, asset: str, partition: str = "") -> Output:

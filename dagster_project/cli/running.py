@@ -31,6 +31,8 @@ def bring_up_to_date(shared: Shared) -> int:
     started = time.monotonic()
     workspace = shared.workspace()
     plan = workspace.plan()
+    for name, why in plan.unreadable_targets.items():
+        err.print(lines(f"target {name}: {why}", "yellow"))
     if plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
         warm_up(workspace.settings.features.spec(), shared.say)
     warnings: list[str] = []

@@ -31,8 +31,8 @@ def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Cur
     """
     settings = workspace.settings
     shards = {source.name: discover(source, workspace.home) for source in settings.raw}
-    pool_samples = [samples.sample_source(workspace, each, shards[each.name]) for each in settings.raw]
     targets = [samples.sample_target(workspace, each) for each in settings.targets]
+    pool_samples = [samples.sample_source(workspace, each, shards[each.name]) for each in settings.raw]
     parts = [part for target in targets for part in (target.train, target.holdout) if part]
     findings = [
         *checks.check_fields("pool", pool_samples),

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from dsir_dagster.resources.corpus.errors import CorpusError, StoreUnreachable, file_format
+from dsir_dagster.resources.corpus.errors import CorpusError, NoFiles, StoreUnreachable, file_format
 from dsir_dagster.resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
 from dsir_dagster.resources.corpus.files import (
     FileInfo,
@@ -43,6 +43,7 @@ __all__ = [
     "Block",
     "CorpusError",
     "FileInfo",
+    "NoFiles",
     "Rejected",
     "Shard",
     "StoreUnreachable",

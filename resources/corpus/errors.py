@@ -46,6 +46,10 @@ class CorpusError(ValueError):
         super().__init__(masked(message))
 
 
+class NoFiles(CorpusError):
+    """There is no file where a path or a pattern points."""
+
+
 class StoreUnreachable(CorpusError):
     """The file's store does not serve it now; nothing is known to be wrong with the file."""
 

@@ -20,7 +20,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
-from dsir_dagster.resources.corpus.errors import CorpusError, corpus_errors, split_suffix
+from dsir_dagster.resources.corpus.errors import CorpusError, NoFiles, corpus_errors, split_suffix
 from dsir_dagster.resources.corpus.opening import (
     ArrowStore,
     file_system,
@@ -257,7 +257,7 @@ def _find(uri: str, named: str, leave_out: Path | None) -> list[tuple[str, FileI
         what = "no file matches this pattern" if pattern else "this is a folder; expected a file or a pattern"
         notes = f" ({hidden} hidden or temporary files were left out)" if hidden else ""
         notes += f" ({ours} files in DSIR_HOME were left out)" if ours else ""
-        raise CorpusError(f"{shown}: {what}{notes}; correct {named}, for example folder/*.jsonl.zst")
+        raise NoFiles(f"{shown}: {what}{notes}; correct {named}, for example folder/*.jsonl.zst")
     return files
 
 

@@ -16,6 +16,18 @@ from dsir_dagster.resources.settings.types import Model, Name, Number
 from dsir_dagster.resources.uris import without_credentials
 
 Uri = Annotated[str, pydantic.AfterValidator(without_credentials)]
+#: Stands for the target in what `dsir new` writes without one.
+FILL_IN = "FILL-IN-YOUR-TARGET.jsonl"
+
+
+def _filled_in(uri: str) -> str:
+    if uri == FILL_IN:
+        raise ValueError(
+            "this is a placeholder; write the path of what you want more of, a file or a pattern"
+        )
+    return uri
+
+
 Fields = str | Annotated[list[str], pydantic.Field(min_length=1)]
 
 
@@ -89,7 +101,7 @@ class Target(Reader):
 
     name: Name
     """Name of the target; a partition of `target_counts`."""
-    uri: Uri
+    uri: Annotated[Uri, pydantic.AfterValidator(_filled_in)]
     """Path or URI with glob characters."""
     holdout: Uri | None = None
     """Path or URI of documents of the same kind that are never fitted on; evaluations measure against them.

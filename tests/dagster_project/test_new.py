@@ -59,7 +59,7 @@ def test_what_is_written_for_odd_files_runs_as_it_is(here, capsys):
     assert cli.main(["new", "pool", "--target", "more/train.jsonl"]) == 0
     said = capsys.readouterr()
     assert (
-        said.err == ""
+        said.err == f"left out: {here / 'pool/web/README.md'}: of no known format\n"
         and "dsir run" in said.out
         and len(re.findall("^(web|books|more) .*…", said.out, re.M)) == 5
     )
@@ -102,14 +102,31 @@ def test_a_foreign_schema_stays_as_it_is(here, capsys):
     assert not (here / "dsir.yaml").exists() and (here / "dsir.schema.json").read_text() == "{}"
 
 
-def test_without_a_target_the_place_to_fill_in_is_marked_and_told(here, capsys):
+@pytest.mark.parametrize("command", ["run", "doctor", "status"])
+def test_without_a_target_the_place_to_fill_in_is_told_and_refused_at_once(here, capsys, command):
     write(here / "pool/a.jsonl", sentences("law", 3, seed=1))
     assert cli.main(["new", "pool", "-o", "my.yaml"]) == 0
     assert "fill in the target" in capsys.readouterr().err
     assert "<<< FILL THIS IN" in (here / "my.yaml").read_text()
-    assert load_settings("my.yaml").targets[0].uri.endswith("FILL-IN-YOUR-TARGET.jsonl")
-    assert cli.main(["run", "--config", "my.yaml"]) == 1
-    assert "FILL-IN-YOUR-TARGET.jsonl" in capsys.readouterr().err
+    assert cli.main([command, "--config", "my.yaml"]) == 2
+    said = capsys.readouterr()
+    assert "targets[0].uri: this is a placeholder; write the path of what you want more of" in said.err
+    assert said.out == "" and not (here / ".dsir/catalog.duckdb").exists()
+    text = (here / "my.yaml").read_text()
+    (here / "my.yaml").write_text(text.replace("FILL-IN-YOUR-TARGET", "mine"))
+    assert load_settings("my.yaml").targets[0].uri == str(here / "mine.jsonl")
+
+
+def test_a_target_without_its_files_is_told_before_the_pool_is_counted(here, capfd):
+    write(here / "pool/a.jsonl", sentences("law", 20, seed=1))
+    write(here / "mine.jsonl", sentences("law", 20, seed=2))
+    assert cli.main(["new", "pool", "--target", "mine.jsonl"]) == 0
+    (here / "mine.jsonl").unlink()
+    capfd.readouterr()
+    assert cli.main(["run", "--config", "dsir.yaml"]) == 1
+    said = capfd.readouterr()
+    assert said.err.startswith(f"target mine: {here / 'mine.jsonl'}: no such file; check the uri")
+    assert "raw_counts           1 recomputed" in said.out  # which is not in vain
 
 
 @pytest.mark.parametrize(
@@ -155,6 +172,106 @@ def test_a_bad_file_leaves_out_its_source_only(here, capsys):
     assert [each["uri"] for each in proposed()["raw"]] == ["pool/*.jsonl"]
 
 
+def test_each_file_that_cannot_be_used_is_named_with_the_reason(here, capsys):
+    rows = sentences("law", 30, seed=1)
+    write(here / "pool/a.jsonl", rows)
+    write(here / "pool/b.jsonl", [{"body": row["text"], "id": row["id"]} for row in rows])
+    write(here / "pool/c.jsonl", [row | {"text": None} for row in rows])
+    write(
+        here / "pool/d.jsonl", [row | {"text": row["text"] if i < 20 else None} for i, row in enumerate(rows)]
+    )
+    (here / "pool/a.csv").write_text("id,text\n" + "".join(f"{i},some words\n" for i in range(9)))
+    (here / "pool/b.csv").write_text("id;text\n" + "".join(f"{i};some words\n" for i in range(9)))
+    (here / "pool/notes.txt").write_text("text")
+    assert cli.main(["new", "pool"]) == 0
+    said = capsys.readouterr()
+    b, c, csv, notes = (str(here / "pool" / name) for name in ("b.jsonl", "c.jsonl", "b.csv", "notes.txt"))
+    assert f"not usable: the beginning of {b}: none of its 30 rows can be used: no field 'text'" in said.err
+    assert f"not usable: the beginning of {c}: none of its 30 rows can be used" in said.err
+    assert f"not usable: {csv}: its header is delimited by semicolons: convert it" in said.err
+    assert f"left out: {notes}: of no known format\n" in said.err
+    assert len(said.err.splitlines()) == 5  # and the placeholder
+    files = "pool/b.jsonl (30), pool/c.jsonl (30), pool/d.jsonl (10)"
+    assert [each["name"] for each in proposed()["raw"]] == ["pool-csv", "pool-jsonl"]
+    assert f"  70 of 120 sampled records have no usable text: {files}\n" in said.out
+
+
+def test_of_many_files_that_are_left_out_only_some_are_named(here, capsys):
+    write(here / "pool/a.jsonl", sentences("law", 3, seed=1))
+    for i in range(14):
+        (here / f"pool/{i}.txt").touch()
+    assert cli.main(["new", "pool"]) == 0
+    *named, more, _ = capsys.readouterr().err.splitlines()
+    assert len(named) == 10 and more == "left out: and 4 more"
+
+
+@pytest.mark.parametrize(
+    ("ids", "why"),
+    [
+        ([1, 1, 2, 3], "`id` is not unique: 1 of 4 sampled records repeat one"),
+        ([1, None, None, None], "`id` is missing in 3 of 4 sampled records"),
+    ],
+)
+def test_why_the_field_id_is_not_the_id(here, ids, why):
+    rows = [{"id": id_, "text": "some words", "url": f"u{i}"} for i, id_ in enumerate(ids)]
+    write(here / "pool/a.jsonl", rows)
+    assert cli.main(["new", "pool"]) == 0
+    assert f"    id: url\n    # {why}\n" in (here / "dsir.yaml").read_text()
+
+
+def test_an_id_that_is_cut_shows_it(here, capsys):
+    long = "https://host.example.org/a/long/path/"
+    write(
+        here / "pool/a.jsonl",
+        [row | {"id": f"{long}{i}"} for i, row in enumerate(sentences("law", 3, seed=1))],
+    )
+    assert cli.main(["new", "pool"]) == 0
+    assert f" {long[:23]}… " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("files", "uri", "holdout", "unused"),
+    [
+        (["train.jsonl", "test.jsonl"], "mine/train.jsonl", "mine/test.jsonl", None),
+        (
+            ["train.jsonl", "test.jsonl", "valid.jsonl"],
+            "mine/train.jsonl",
+            "mine/test.jsonl",
+            "mine/valid.jsonl",
+        ),
+        (["x-train.jsonl", "x_dev.jsonl"], "mine/x-train.jsonl", "mine/x_dev.jsonl", None),
+        (
+            ["train/0.jsonl", "train/1.jsonl", "held_out.jsonl"],
+            "mine/train/*.jsonl",
+            "mine/held_out.jsonl",
+            None,
+        ),
+        (
+            ["train-0-of-2.jsonl", "train-1-of-2.jsonl", "test-0-of-1.jsonl"],
+            "mine/train-*.jsonl",
+            "mine/test-0-of-1.jsonl",
+            None,
+        ),
+        (["a-train.jsonl", "b-train.jsonl", "a-test.jsonl"], "mine/*-train.jsonl", "mine/a-test.jsonl", None),
+        (["train.jsonl", "more.jsonl", "test.jsonl"], "mine/*.jsonl", None, None),
+        (["train.jsonl", "latest.jsonl"], "mine/*.jsonl", None, None),
+        (["training.jsonl", "trained.jsonl"], "mine/*.jsonl", None, None),
+    ],
+)
+def test_a_target_whose_files_say_what_is_held_out(here, capsys, files, uri, holdout, unused):
+    write(here / "a.jsonl", sentences("law", 3, seed=1))
+    for i, name in enumerate(files):
+        write(here / "mine" / name, sentences("medicine", 3, seed=i))
+    assert cli.main(["new", ".", "--target", "mine"]) == 0
+    said, written = capsys.readouterr(), (here / "dsir.yaml").read_text()
+    [target] = proposed()["targets"]
+    assert (target["name"], target["uri"], target.get("holdout")) == ("mine", uri, holdout)
+    assert (f"  holdout: {holdout}  " in said.out) == bool(holdout) == ("# holdout: PATH" not in written)
+    assert (f"# not used: {unused}\n" in written) == (f"; not used: {unused}\n" in said.out) == bool(unused)
+    assert [each["uri"] for each in proposed()["raw"]] == ["*.jsonl"]
+    assert said.err == ""
+
+
 def test_the_target_is_not_part_of_the_pool(here):
     write(here / "all/a.jsonl", sentences("law", 3, seed=1))
     write(here / "all/mine.jsonl", sentences("medicine", 3, seed=2))
@@ -175,12 +292,20 @@ def test_a_folder_that_looks_like_a_pattern(here):
     [
         (["nowhere"], "nowhere: there is no such file or folder"),
         (["texts"], "none of its 1 file is of a known format"),
+        (
+            ["empty"],
+            "empty: there are no files in this folder, hidden and temporary ones apart; expected one of .jsonl",
+        ),
+        (["pool", "--target", "empty"], "empty: there are no files in this folder"),
+        (["pool/*.csv"], "no file matches this pattern; correct the pattern, for example"),
         (["pool", "-o", "no/such.yaml"], "there is no such folder"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(here, capsys, arguments, said):
     write(here / "pool/a.jsonl", sentences("law", 3, seed=1))
     (here / "texts").mkdir()
+    (here / "empty").mkdir()
+    (here / "empty/.hidden").touch()
     (here / "texts/a.txt").write_text("text")
     assert cli.main(["new", *arguments]) in (1, 2)
     err = capsys.readouterr().err
