@@ -199,7 +199,7 @@ def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
         As in :func:`kl_reduction`.
     """
     return bars(
-        [name for name, _ in views], of_picks(views), "KL reduction over random, nats", ".3f", INTERVALS
+        [name for name, _ in views], of_picks(views), "lead over random (sample), nats", ".3f", INTERVALS
     )
 
 

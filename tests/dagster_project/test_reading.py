@@ -345,7 +345,7 @@ def test_report_marks_what_is_stale_and_shows_an_override_with_its_own_compositi
     _, out, _ = dsir(done, "report")
     assert "picked is stale: changed: configuration (seed 0 -> 5)" in out
     done.write("pool/new.jsonl", sentences("law", 5, seed=7))
-    assert "1 of 4 shards are not counted yet" in dsir(done, "report")[1]
+    assert "1 of 4 shards is not counted, or changed since" in dsir(done, "report")[1]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def shown(pipeline, asset):
 def evaluated(pipeline):
     assert not shown(pipeline, "selections")  # they are made without matplotlib
     evaluations = shown(pipeline, "evaluations")
-    names = ("log weights", "lengths", "KL reduction", "KL reduction over random", "composition")
+    names = ("log weights", "lengths", "KL reduction", "lead over random (sample)", "composition")
     assert evaluations.keys() == {f"{name}, plot" for name in names}
     return evaluations
 
