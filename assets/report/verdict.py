@@ -308,8 +308,12 @@ def _beside_pool(numbers: Numbers) -> list[Sentence]:
             if found.sign == 0:
                 sentences.append(Sentence("caution", "Pool", f"{text}, which may be chance."))
             else:
-                text += ". Few documents are far from any target by chance alone; try a larger selection."
-                sentences.append(Sentence("bad", "Pool", text))
+                if each.of_random < 0 and each.over_random and each.over_random.sign >= 0:
+                    text += (
+                        ". Nor are random picks of this size: so few documents are far from any target by chance "
+                        "alone; pick more"
+                    )
+                sentences.append(Sentence("bad", "Pool", f"{text}."))
     return sentences
 
 
@@ -370,7 +374,7 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
         text = f"As good as top-k: the difference of {found.nats} may be chance"
     if plain and of_plain != sign:
         how = {1: f"better by {plain.nats}", 0: "no better or worse", -1: f"worse by {plain.nats}"}[of_plain]
-        text += f"; on plain n-grams {how}"
+        text += f"; on plain n-grams, {how}"
     level: Level = "caution" if min(sign, of_plain) < 0 else "good"
     return [Sentence(level, "Top-k", f"{text}{same}.")]
 

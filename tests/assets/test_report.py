@@ -169,7 +169,8 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
         "Verdict: do not rely on it"
     )
     [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
-    assert note.startswith("Worse than random picks by")
+    assert note.startswith("Not closer to the target than the pool: KL reduction -")
+    assert "; Worse than random picks by" in note
 
 
 def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(pipeline):
