@@ -212,8 +212,8 @@ INTERVALS = (
     "deviations over seeds."
 )
 INTERVALS_OF_LEADS = (
-    "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks; for random "
-    "picks, two standard deviations over seeds."
+    "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks; for "
+    "random picks, two standard deviations over seeds."
 )
 
 

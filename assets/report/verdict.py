@@ -505,8 +505,8 @@ def _summary(numbers: Numbers) -> str:
     if _chosen(numbers):
         parts[0] += f", on {measured_on(numbers.targets)}"
         if mean.over_pool.sign <= 0:
-            how = "NOT" if mean.over_pool.sign < 0 else "not"
-            text = f"{how} closer to the target than the pool (KL reduction {written(mean.over_pool.value, 'nats')})"
+            no = "NOT" if mean.over_pool.sign < 0 else "not"
+            text = f"{no} closer to the target than the pool (KL reduction {written(mean.over_pool.value, 'nats')})"
             parts.insert(1 if mean.over_random and mean.over_random.sign < 0 else 0, text)
         for each in numbers.targets if len(numbers.targets) > 1 else ():
             if each.over_random and each.over_random.sign < 0:

@@ -297,7 +297,7 @@ def many(tmp_path_factory):
 def test_every_method_has_a_page_that_says_what_is_known(many, name):
     text = page_of(many, name).text
     assert ("kept only for picked documents" in text) == (name in ("matched", "mixed"))
-    following = text.split("Left out: the next ones")[1].split("Left out: typical ones")[0]
+    following = text.split("Left out: next in line")[1].split("Left out: typical ones")[0]
     assert following.count(" tokens · ") == 6
     if name == "two":
         assert "· for law" in text and "· for medicine" in text and "in 2 epochs" in text
