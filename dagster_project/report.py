@@ -221,7 +221,7 @@ def measured_on(selections: Sequence[dict[str, Any]]) -> str:
         if row["measured_on"]:
             by_text.setdefault(row["measured_on"], []).append(row["selection"])
     if len(by_text) < 2:
-        return next(iter(by_text), "target text")
+        return next(iter(by_text), "target text")  # none is evaluated
     return "; ".join(f"{text}: {', '.join(names)}" for text, names in by_text.items())
 
 

@@ -362,9 +362,10 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
     if found is None or numbers.method == TOP_K or not _chosen(numbers):
         return []
     share = numbers.same_as_top_k
+    if share is not None and _picks_of_top_k(numbers):
+        text = f"Picks almost the same documents as top-k: {written(share, 'share')} of them are the same."
+        return [Sentence("good", "Top-k", text)]
     same = "" if share is None else f"; {written(share, 'share')} of the documents are the same"
-    if _picks_of_top_k(numbers):
-        return [Sentence("good", "Top-k", f"Picks almost the same documents as top-k{same}.")]
     sign, of_plain = found.beyond_noise, plain.beyond_noise if plain else 0
     if sign:
         text = f"{'Better' if sign > 0 else 'Worse'} than top-k by {found.nats}"

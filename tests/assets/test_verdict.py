@@ -143,7 +143,7 @@ def test_picks_that_are_almost_top_ks_are_neither_better_nor_worse(difference):
     numbers = replace(of_mean(over_top_k=difference, plain_over_top_k=BEHIND), same_as_top_k=0.993)
     assert finding(numbers, "Top-k") == (
         "good",
-        "Picks almost the same documents as top-k; 99.3% of the documents are the same.",
+        "Picks almost the same documents as top-k: 99.3% of them are the same.",
     )
     summary = judge(numbers).summary
     assert ", almost the same picks as top-k, on" in summary and "plain n-grams" not in summary
