@@ -197,7 +197,7 @@ def output_of(plan: Plan, selection: Output) -> Output:
 
 EVALUATIONS = Asset(
     name="evaluations",
-    version="5",
+    version="6",
     description=(
         "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
         "same under an independent hash and without hashing; effective sample size, agreement with top-k and with "

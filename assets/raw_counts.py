@@ -253,8 +253,9 @@ class Quarantined:
     allowed: float
 
     def __str__(self) -> str:
+        are = "is" if self.quarantined == 1 else "are"
         return (
-            f"{self.output}: {self.quarantined:,} of {self.rows:,} rows are quarantined "
+            f"{self.output}: {self.quarantined:,} of {self.rows:,} rows {are} quarantined "
             f"({self.quarantined / self.rows:.1%}), and max_quarantined is {self.allowed:g}: name the right fields, "
             "repair the file, or allow more; `FROM quarantine` has the rows of shards with their reasons"
         )

@@ -37,8 +37,9 @@ def weigh_shards(context: Context, workspace: Workspace, keys: Sequence[str], op
     if not ready:
         raise dg.Failure(f"none of these shards is counted; materialize raw_counts first\n{reasons(unready)}")
     if unready:
+        are = "is" if len(unready) == 1 else "are"
         context.log.warning(
-            f"{len(unready)} of {len(keys)} shards are not counted, so not weighed:\n{reasons(unready)}"
+            f"{len(unready)} of {len(keys)} shards {are} not counted, so not weighed:\n{reasons(unready)}"
         )
     if snapshot.plan.importance_estimator.state != "fresh":
         raise dg.Failure(

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.cells import cell_len
+
 from dsir_dagster.assets.importance_estimator import Drift, measure_drift
-from dsir_dagster.resources.borders import several
+from dsir_dagster.resources.borders import several, visible
 from dsir_dagster.resources.lineage import output_name
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.snapshot import Snapshot
@@ -39,15 +41,20 @@ QUERIES = (
 )
 
 #: Columns that a narrow terminal has no room for; the first to go comes first.
-FIRST_TO_GO = ("\nnot hashed", "distinct\nn-grams", "effective\nsample size", "over random,\nother hash")
+FIRST_TO_GO = (
+    "lead over\nrandom,\nplain n-grams",
+    "distinct\nn-grams",
+    "effective\nsample size",
+    "lead over\nrandom,\nother hash",
+)
 COLUMNS = (
     Column("selection"),
     Column("method"),
-    Column("\ntokens", "number", 0),
+    Column("tokens", "number", 0),
     Column("KL\nreduction", "nats"),
-    Column("\n95% interval", "range"),
-    Column("over random,\nother hash", "nats"),
-    Column("\nnot hashed", "nats"),
+    Column("its 95%\ninterval", "range"),
+    Column("lead over\nrandom,\nother hash", "nats"),
+    Column("lead over\nrandom,\nplain n-grams", "nats"),
     Column("distinct\nn-grams", "number", 0),
     Column("same\npicks", "share"),
     Column("effective\nsample size", "size"),
@@ -64,7 +71,7 @@ class Report:
         Why sources and targets have no files at all; see `Workspace.known_plan`.
     catalog : Path
     pool : dict
-        Its size; ``uncounted`` shards are not counted yet, or not as they are now.
+        Its size; ``uncounted`` shards are not counted, or changed since.
     drift : Drift, optional
         From the distribution that the estimator is pinned to.
     selections : list of dict
@@ -134,16 +141,15 @@ def print_report(report: Report, console: Terminal) -> None:
 def _print_pool(pool: dict[str, Any], drift: Drift | None, console: Terminal) -> None:
     """Show what was read, how much was not, and how far the pool has drifted from a pinned distribution."""
     text = (
-        f"  {pool['documents']:,} documents in {pool['shards']} shards, "
-        f"{pool['tokens']:,} tokens, {pool['megabytes']:,.1f} MB of text, "
-        f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {pool['quarantined']:,} rows quarantined"
+        f"  {several(pool['documents'], 'document')} in {several(pool['shards'], 'shard')}, "
+        f"{several(pool['tokens'], 'token')}, {pool['megabytes']:,.1f} MB of text, "
+        f"counted at {pool['megabytes_per_second']:,.0f} MB/s; {several(pool['quarantined'], 'row')} quarantined"
     )
     console.print(Text.assemble(("Pool", "bold"), text))
     if pool["uncounted"]:
-        console.print(
-            f"{pool['uncounted']} of {pool['of_shards']} shards are not counted yet, or not as they are now",
-            style="yellow",
-        )
+        are = "is" if pool["uncounted"] == 1 else "are"
+        says = f"{pool['uncounted']:,} of {several(pool['of_shards'], 'shard')} {are} not counted, or changed since"
+        console.print(says, style="yellow")
     if drift is not None:
         text = str(drift)
         console.print(text[0].upper() + text[1:], style=None if drift.passed else "yellow")
@@ -193,8 +199,8 @@ def _print_selections(selections: Sequence[dict[str, Any]], console: Terminal) -
     """Show each selection, and below it the picks of other methods, in as many columns as there is room for."""
     rows = [row for selection in selections for row in _selection_rows(selection)]
     console.print()
-    says = "  and other methods' picks of the same size. KL reduction in nats, on held-out target text where there is "
-    console.print(Text.assemble(("Selections", "bold"), says, "some"))
+    says = "  and other methods' picks of the same size. KL reductions and leads in nats, measured on "
+    console.print(Text.assemble(("Selections", "bold"), says, measured_on(selections)))
     unlimited = console.options.update(width=1_000)
     for n_left_out in range(len(FIRST_TO_GO) + 1):
         shown = [i for i, column in enumerate(COLUMNS) if column.name not in FIRST_TO_GO[:n_left_out]]
@@ -206,6 +212,17 @@ def _print_selections(selections: Sequence[dict[str, Any]], console: Terminal) -
     if n_left_out:
         more = several(n_left_out, "more column")
         console.print(f"{more} in a wider terminal, or in the report's file", style="dim")
+
+
+def measured_on(selections: Sequence[dict[str, Any]]) -> str:
+    """Say which text was measured on, by selection where it is not the same for all of them."""
+    by_text: dict[str, list[str]] = {}
+    for row in selections:
+        if row["measured_on"]:
+            by_text.setdefault(row["measured_on"], []).append(row["selection"])
+    if len(by_text) < 2:
+        return next(iter(by_text), "target text")  # none is evaluated
+    return "; ".join(f"{text}: {', '.join(names)}" for text, names in by_text.items())
 
 
 def _selection_rows(selection: dict[str, Any]) -> Iterator[tuple[object, ...]]:
@@ -275,11 +292,13 @@ def _print_compositions(selections: Sequence[dict[str, Any]], console: Terminal)
 def _print_files(report: Report, console: Terminal) -> None:
     console.print()
     console.print("Files", style="bold")
-    console.print(f"  catalog   {report.catalog}", soft_wrap=True)
+    files = [("catalog", report.catalog)]
     for row in report.selections:
-        console.print(f"  {row['selection']}   {row['folder']}", soft_wrap=True)
-        if row["report"]:
-            console.print(f"  {' ' * len(row['selection'])}   {row['report']}", soft_wrap=True)
+        files += [(row["selection"], row["folder"])]
+        files += [("", row["report"])] if row["report"] else []
+    width = max(cell_len(visible(name)) for name, _ in files)
+    for name, path in files:
+        console.print(f"  {name}{' ' * (width - cell_len(visible(name)))}  {path}", soft_wrap=True)
 
 
 def _print_queries(selection: str, console: Terminal) -> None:

@@ -323,8 +323,9 @@ class Plan:
         if not self.uncounted:
             return ""
         more = f" and {len(self.uncounted) - 10} more" if len(self.uncounted) > 10 else ""
+        are = "is" if len(self.uncounted) == 1 else "are"
         return (
-            f"{len(self.uncounted)} of {len(self.shards)} shards are not counted and are left out: "
+            f"{len(self.uncounted)} of {len(self.shards)} shards {are} not counted and {are} left out: "
             f"{', '.join(self.uncounted[:10])}{more}"
         )
 

@@ -199,13 +199,21 @@ def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
         As in :func:`kl_reduction`.
     """
     return bars(
-        [name for name, _ in views], of_picks(views), "KL reduction over random, nats", ".3f", INTERVALS
+        [name for name, _ in views],
+        of_picks(views),
+        "lead over random (sample), nats",
+        ".3f",
+        INTERVALS_OF_LEADS,
     )
 
 
 INTERVALS = (
     "Lines: 95% intervals over the target's documents that were measured on; for random picks, two standard "
     "deviations over seeds."
+)
+INTERVALS_OF_LEADS = (
+    "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks; for "
+    "random picks, two standard deviations over seeds."
 )
 
 

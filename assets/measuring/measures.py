@@ -14,7 +14,8 @@ every target, and one for the mean under the target ''.
 ``kl_reduction`` * ±                KL(target‖pool) - KL(target‖pick), nats, over the selecting hash's buckets, on
                                     held-out text; all picks cut to the same number of n-grams
 ``over_random`` * ±                 KL(target‖random) - KL(target‖pick) on a sample of ``evaluation.sample``
-                                    n-grams, over the selecting hash's buckets
+                                    n-grams, over the selecting hash's buckets; the interval also covers what one
+                                    random pick differs from their mean
 ``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
 ``over_random_unhashed`` * ±        the same sample, n-grams as they are
 ``ahead`` * ±                       the selection's ``kl_reduction`` less the pick's, paired: both under the same
@@ -76,6 +77,12 @@ from dsir_dagster.resources.workspace import Workspace
 INDEPENDENT_BUCKETS = 40_009
 #: Documents that near-copies are looked for among, and the similarity from which on they are some.
 COMPARED, SIMILAR = 2_000, 0.8
+#: The lead over random picks in a sample, by view of its n-grams, and what the view is called.
+VIEWS = {
+    "over_random": "selecting hash",
+    "over_random_independent_hash": "independent hash",
+    "over_random_unhashed": "plain n-grams",
+}
 
 
 class Metrics:
@@ -244,7 +251,8 @@ def compare(
 
     Some are also added as the selection's lead. Its interval is that of the difference: the two move together from one
     holdout to another, so the intervals of two picks may overlap where their difference is certain. Over random picks,
-    their spread over seeds comes on top, with the same draws for every target, since the picks are the same.
+    whether as a lead or as the base, their spread over seeds comes on top, with the same draws for every target, since
+    the picks are the same.
 
     Parameters
     ----------
@@ -262,10 +270,12 @@ def compare(
     values, replicates = cross.values, cross.replicates(target)
     reductions = values[base].mean() - values[-len(picks) :]
     drawn = replicates[:, base].mean(axis=1, keepdims=True) - replicates[:, -len(picks) :]
+    random = reductions[[is_random(pick) for pick in picks]]
+    chance = np.random.default_rng(list(RANDOM.encode())).standard_normal(len(drawn)) * random.std(ddof=1)
+    from_random = base.min() >= len(values) - len(picks)  # or from the pool, which is none of the picks
     for i, pick in enumerate(picks):
         if not is_random(pick):
-            metrics.add_interval(name, pick, reductions[i], drawn[:, i], target)
-    random = reductions[[is_random(pick) for pick in picks]]
+            metrics.add_interval(name, pick, reductions[i], drawn[:, i] + from_random * chance, target)
     # With random picks as the base it is 0 up to rounding.
     metrics.add(name, RANDOM, round(random.mean(), 12) + 0.0, target)
     metrics.add(name, RANDOM, random.std(ddof=1), target, statistic="sd")
@@ -279,8 +289,7 @@ def compare(
                 lead = reductions[mine] - reductions[theirs].mean()
                 of_draws = drawn[:, mine] - drawn[:, theirs].mean(axis=1)
                 if pick == RANDOM:
-                    chance = np.random.default_rng(list(RANDOM.encode())).standard_normal(len(of_draws))
-                    of_draws = of_draws + random.std(ddof=1) * chance
+                    of_draws = of_draws + chance
                 # Between equal picks it is 0 up to rounding.
                 metrics.add_interval(
                     AHEAD[name], pick, round(lead, 12) + 0.0, of_draws.round(12) + 0.0, target

@@ -5,7 +5,7 @@ What belongs here: which numbers are shown singly, notes on them, tables and plo
 """
 
 from dsir_dagster.assets.measuring.baselines import Pick, other_methods
-from dsir_dagster.assets.measuring.measures import Metrics, TargetTexts
+from dsir_dagster.assets.measuring.measures import VIEWS, Metrics, TargetTexts
 from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Output
@@ -15,7 +15,7 @@ from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 
 #: KL reductions, as measured: on all held-out text, and on a sample under three views of its n-grams.
-MAIN = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
+MAIN = ("kl_reduction", *VIEWS)
 #: Scores of models trained on the picks, and their names in the table of methods.
 MODELS = {"proxy_loss": "proxy loss", "f1_macro": "F1, macro", "f1_micro": "F1, micro"}
 #: Picks whose numbers Dagster shows, and the suffixes of the numbers' names.
@@ -121,9 +121,8 @@ def tables(
     by_target = [(target.name, bounds("kl_reduction", target.name)) for target in targets]
     shown: dict[str, Table | plots.Plot] = {"KL reduction, plot": plots.kl_reduction(by_target)}
     measured = [metric for metric in MAIN if metrics.get(metric) is not None]
-    labelled = zip(("selecting hash", "independent hash", "not hashed"), measured[1:], strict=False)
-    if views := [(label, bounds(metric)) for label, metric in labelled]:
-        shown["KL reduction over random, plot"] = plots.kl_over_random(views)
+    if views := [(VIEWS[metric], bounds(metric)) for metric in measured[1:]]:
+        shown["lead over random (sample), plot"] = plots.kl_over_random(views)
 
     models = [metric for metric in MODELS if metrics.get(metric) is not None]
 
@@ -138,12 +137,12 @@ def tables(
             None if name == "selection" else metrics.get("agreement", name),
         ]
 
-    over = ("over random, sample", "sample, independent hash", "sample, not hashed")
+    over = ("lead over random (sample)", *(f"the same, {each}" for each in list(VIEWS.values())[1:]))
     columns = [
         Column("picks"),
         *(
             Column(each, "interval")
-            for each in ("KL reduction", "selection ahead by", *over[: len(measured) - 1])
+            for each in ("KL reduction", "selection's lead", *over[: len(measured) - 1])
         ),
         *(Column(MODELS[metric], "spread") for metric in models),
         Column("tokens", "number", 0),

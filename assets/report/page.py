@@ -18,7 +18,7 @@ import yaml
 
 from dsir.selection import CANDIDATE
 from dsir_dagster.assets.materialize import Result
-from dsir_dagster.assets.measuring.measures import Metrics
+from dsir_dagster.assets.measuring.measures import VIEWS, Metrics
 from dsir_dagster.assets.report.documents import Look, length_bin
 from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
@@ -161,10 +161,9 @@ def lengths_table(metrics: Metrics) -> Table:
 
 def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | None:
     """Return the numbers behind a plot of picks, by group of bars and pick; None for other plots and tables."""
-    views = ("over_random", "over_random_independent_hash", "over_random_unhashed")
     rows = {
         "KL reduction, plot": [(target, target, "kl_reduction") for target in targets],
-        "KL reduction over random, plot": [(view.replace("_", " "), "", view) for view in views],
+        "lead over random (sample), plot": [(label, "", view) for view, label in VIEWS.items()],
     }.get(plot)
     if rows is None:
         return None

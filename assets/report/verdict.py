@@ -20,13 +20,17 @@ Level = Literal["good", "caution", "bad"]
 LEVELS: tuple[Level, ...] = ("good", "caution", "bad")
 #: Below this share of the picks, an effective sample size leaves the noise of `resample` next to no say.
 FEW = 0.1
+#: From this share of common documents on, the selection is top-k's, and a difference is that of a few documents.
+SAME = 0.98
+#: Differences below this many nats, up or down, are called none: they change sign with the seed.
+NONE = 0.005
 #: From this share on, near-copies are a caution, and documents of the holdout make the figures worthless.
 MANY = 0.01
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the selection's KL reduction is ahead of another pick's, in nats, with its 95% interval.
+    """How far the selection's KL reduction is ahead of another pick's, or of the pool's 0: nats, with 95% interval.
 
     Attributes
     ----------
@@ -50,6 +54,11 @@ class Difference:
             value, low, high = -value, -high, -low
         return f"{written(value, 'nats')} nats (95% interval {written((low, high), 'range')})"
 
+    @property
+    def beyond_noise(self) -> int:
+        """`sign`, but 0 for a difference that is too small to mean anything."""
+        return 0 if abs(self.value) < NONE else self.sign
+
 
 @dataclass(frozen=True)
 class OfTarget:
@@ -61,8 +70,10 @@ class OfTarget:
         '' for the mean.
     held_out : bool
         Whether it has a holdout, on which it was measured.
-    kl_reduction, of_random : float
-        In nats.
+    over_pool : Difference
+        Its KL reduction: how much closer to the target than the pool it is.
+    of_random : float
+        KL reduction of random picks, in nats.
     effective_sample_size : float
         Of the eligible documents' weights.
     over_random, over_top_k : Difference, optional
@@ -73,7 +84,7 @@ class OfTarget:
 
     name: str
     held_out: bool
-    kl_reduction: float
+    over_pool: Difference
     of_random: float
     effective_sample_size: float
     over_random: Difference | None = None
@@ -203,7 +214,9 @@ def numbers_of(
         return OfTarget(
             name,
             held_out,
-            get("kl_reduction", "selection", name, "value") or 0.0,
+            Difference(
+                *(get("kl_reduction", "selection", name, each) or 0.0 for each in ("value", "low", "high"))
+            ),
             get("kl_reduction", RANDOM, name, "value") or 0.0,
             get("effective_sample_size", "pool", name, "value") or 0.0,
             *(
@@ -237,12 +250,8 @@ def numbers_of(
 
 def judge(numbers: Numbers) -> Verdict:
     """Say what the numbers of an evaluation mean."""
-    worse = [
-        each
-        for each in (numbers.mean, *numbers.targets)
-        if each.over_random and each.over_random.sign < 0 and _chosen(numbers)
-    ]
     sentences = [
+        *_beside_pool(numbers),
         *_beside_random(numbers),
         *_beside_top_k(numbers),
         _measured_on(numbers),
@@ -254,12 +263,11 @@ def judge(numbers: Numbers) -> Verdict:
             for each in numbers.not_measured
         ),
     ]
-    banner = _banner(worse[0], numbers.method) if worse else ""
     leaked = [each for each in sentences if each.about == "Leakage"] if numbers.in_holdout else []
     told = [each for each in sentences if each.level == "bad" or each in leaked[:1]]
     warnings = [each.text.removesuffix(".") for each in told]
     note = "; ".join([*warnings, *numbers.not_measured])
-    return Verdict(_summary(numbers), sentences, measured_on(numbers.targets), banner, note)
+    return Verdict(_summary(numbers), sentences, measured_on(numbers.targets), _banner(numbers), note)
 
 
 def measured_on(targets: Sequence[OfTarget]) -> str:
@@ -282,6 +290,33 @@ def _everything(numbers: Numbers) -> bool:
     return numbers.documents >= numbers.eligible
 
 
+def _beside_pool(numbers: Numbers) -> list[Sentence]:
+    if not _chosen(numbers):
+        return []
+    sentences = []
+    many = len(numbers.targets) > 1
+    for each in (numbers.mean, *(numbers.targets if many else ())):
+        found = each.over_pool
+        if found.sign > 0 and not each.name:
+            whose = " on average over the targets" if many else ""
+            text = f"Closer to the target than the pool{whose}: KL reduction {found.nats}."
+            sentences.append(Sentence("good", "Pool", text))
+        elif found.sign <= 0:
+            whose = f" for {each.name}" if each.name else " on average over the targets" if many else ""
+            size = f"{written(found.value, 'nats')} nats (95% interval {written((found.low, found.high), 'range')})"
+            text = f"Not closer to the target than the pool{whose}: KL reduction {size}"
+            if found.sign == 0:
+                sentences.append(Sentence("caution", "Pool", f"{text}, which may be chance."))
+            else:
+                if each.of_random < 0 and each.over_random and each.over_random.sign >= 0:
+                    text += (
+                        ". Nor are random picks of this size: so few documents are far from any target by chance "
+                        "alone; pick more"
+                    )
+                sentences.append(Sentence("bad", "Pool", f"{text}."))
+    return sentences
+
+
 def _beside_random(numbers: Numbers) -> list[Sentence]:
     about = "Random picks"
     found = numbers.mean.over_random
@@ -295,10 +330,10 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
         return [Sentence("caution", about, text)]
     if found is None:
         return [Sentence("caution", about, "There are no random picks to compare with.")]
-    of = f"KL reduction {written(numbers.mean.kl_reduction, 'nats')}, random picks of this size "
+    of = f"KL reduction {written(numbers.mean.over_pool.value, 'nats')}, random picks of this size "
     of += f"{written(numbers.mean.of_random, 'nats')}"
     many = len(numbers.targets) > 1
-    mean = " in the mean of the targets" if many else ""
+    mean = " on average over the targets" if many else ""
     if found.sign > 0:
         first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}: {of}.")
     elif found.sign < 0:
@@ -317,7 +352,7 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
     plain = numbers.mean.plain_over_random
     if plain and plain.sign < found.sign:
         how = "no better than random picks" if plain.sign == 0 else "worse than random picks"
-        text = f"On n-grams that are not hashed it is {how}: {plain.nats}. It fits the buckets, not the text."
+        text = f"On plain n-grams it is {how}: {plain.nats}. It fits the buckets, not the text."
         rest.append(Sentence("caution", about, text))
     return [first, *rest]
 
@@ -326,35 +361,42 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
     found, plain = numbers.mean.over_top_k, numbers.mean.plain_over_top_k
     if found is None or numbers.method == TOP_K or not _chosen(numbers):
         return []
-    same = ""
-    if numbers.same_as_top_k is not None:
-        same = f"; {written(numbers.same_as_top_k, 'share')} of the documents are the same"
-    if max(abs(found.low), abs(found.high)) < 0.0005:  # all of it would read 0.000
-        text = f"Top-k's picks score the same{same}."
-    elif found.sign == 0:
-        text = f"As good as top-k: the difference of {found.nats} may be chance{same}."
+    share = numbers.same_as_top_k
+    if share is not None and _picks_of_top_k(numbers):
+        text = f"Picks almost the same documents as top-k: {written(share, 'share')} of them are the same."
+        return [Sentence("good", "Top-k", text)]
+    same = "" if share is None else f"; {written(share, 'share')} of the documents are the same"
+    sign, of_plain = found.beyond_noise, plain.beyond_noise if plain else 0
+    if sign:
+        text = f"{'Better' if sign > 0 else 'Worse'} than top-k by {found.nats}"
+    elif abs(found.value) < NONE:
+        text = f"The same as top-k: the difference is under {written(NONE, 'nats')} nats"
     else:
-        text = f"{'Better' if found.sign > 0 else 'Worse'} than top-k by {found.nats}{same}."
-    level: Level = "caution" if found.sign < 0 else "good"
-    sentences = [Sentence(level, "Top-k", text)]
-    if plain and plain.sign < 0 <= found.sign:
-        text = f"On n-grams that are not hashed it is worse than top-k by {plain.nats}."
-        sentences.append(Sentence("caution", "Top-k", text))
-    elif plain and found.sign < 0 < plain.sign:
-        text = f"On n-grams that are not hashed it is better than top-k by {plain.nats}."
-        sentences.append(Sentence("good", "Top-k", text))
-    return sentences
+        text = f"As good as top-k: the difference of {found.nats} may be chance"
+    if plain and of_plain != sign:
+        how = {1: f"better by {plain.nats}", 0: "no better or worse", -1: f"worse by {plain.nats}"}[of_plain]
+        text += f"; on plain n-grams, {how}"
+    level: Level = "caution" if min(sign, of_plain) < 0 else "good"
+    return [Sentence(level, "Top-k", f"{text}{same}.")]
+
+
+def _picks_of_top_k(numbers: Numbers) -> bool:
+    return (numbers.same_as_top_k or 0) >= SAME
 
 
 def _measured_on(numbers: Numbers) -> Sentence:
     fitted = [each.name for each in numbers.targets if not each.held_out]
-    text = measured_on(numbers.targets)
+    about, text = "Measured on", measured_on(numbers.targets)
     text = text[0].upper() + text[1:]
     if not fitted:
-        return Sentence("good", "Measured on", f"{text}, which the selection has not seen.")
-    whose = "the figures are" if len(fitted) == len(numbers.targets) else f"{_listed(fitted)}'s figures are"
-    text += f": {whose} too good; give the target a `holdout`."
-    return Sentence("caution", "Measured on", text)
+        return Sentence("good", about, f"{text}, which the selection has not seen.")
+    if not _chosen(numbers):
+        return Sentence("good", about, f"{text}; nothing was chosen for it.")
+    if len(fitted) == len(numbers.targets):
+        text = "The text it was fitted to, so the figures are optimistic; give the target a `holdout`."
+        return Sentence("caution", about, text)
+    text += f", so {_listed(fitted)}'s figures are optimistic; give {'it' if len(fitted) == 1 else 'them'} a `holdout`."
+    return Sentence("caution", about, text)
 
 
 def _hardly_drawn(numbers: Numbers) -> bool:
@@ -382,13 +424,14 @@ def _effective(numbers: Numbers) -> Sentence:
     if _hardly_drawn(numbers):
         text += (
             f": a few documents have nearly all of the weight, so drawing {numbers.documents:,} by weight is nearly "
-            "the same as taking the largest (top-k). `match`, or a `temperature`, picks more widely."
+            "the same as taking the largest (top-k). For more variety, use `method: match` or raise "
+            "`temperature`."
         )
         return Sentence("caution", about, text)
     if size < numbers.documents:
         text += (
             f", fewer than the {numbers.documents:,} picked: those with the largest weights are picked in any case, "
-            "the rest is drawn."
+            "the rest are drawn."
         )
         return Sentence("caution", about, text)
     text += f", at least as many as the {numbers.documents:,} picked: the picks are a real draw by weight."
@@ -397,14 +440,14 @@ def _effective(numbers: Numbers) -> Sentence:
 
 def _copies(numbers: Numbers) -> Sentence:
     if numbers.near_duplicates is not None:
-        near = f"Near-copies were left out, from a similarity of {numbers.near_duplicates:g} on."
+        near = f"Near-copies, from a similarity of {numbers.near_duplicates:g}, were left out."
     elif numbers.near_copies is None:
         near = "Near-copies were not looked for (`evaluation.sample: 0`)."
     elif numbers.near_copies == 0:
-        near = "A sample has no near-copies."
+        near = "No near-copies in the sample checked."
     else:
         near = f"{written(numbers.near_copies, 'share')} of a sample nearly repeat another document of it; "
-        near += "`near_duplicates: 0.8` leaves such out."
+        near += "`near_duplicates: 0.8` leaves them out."
     many = numbers.near_duplicates is None and (numbers.near_copies or 0) >= MANY
     if not numbers.duplicates:
         return Sentence(
@@ -422,8 +465,8 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
     sentences = []
     if numbers.in_holdout:
         text = (
-            f"{_picks(numbers.in_holdout, 'is', 'are')} in the holdout, word for word, which makes measures on it too "
-            "good; take them out of the holdout or of the pool."
+            f"{_picks(numbers.in_holdout, 'is', 'are')} in the holdout, word for word, which makes the figures "
+            f"optimistic; take {'it' if numbers.in_holdout == 1 else 'them'} out of the holdout or the pool."
         )
         share = numbers.in_holdout / max(numbers.documents, 1)
         sentences.append(Sentence("bad" if share >= MANY else "caution", "Leakage", text))
@@ -433,7 +476,8 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
         sentences.append(Sentence("caution", "Leakage", text))
     if numbers.in_target:
         text = (
-            f"{_picks(numbers.in_target, 'is', 'are')} in the target, word for word, and bring nothing new."
+            f"{_picks(numbers.in_target, 'is', 'are')} in the target, word for word, and "
+            f"{'brings' if numbers.in_target == 1 else 'bring'} nothing new."
         )
         sentences.append(Sentence("caution", "Leakage", text))
     elif numbers.pool_in_target and not sentences:
@@ -458,34 +502,55 @@ def _summary(numbers: Numbers) -> str:
         how = {1: "better than random by", 0: "no better than random:", -1: "WORSE than random by"}
         parts = [f"{how[mean.over_random.sign]} {mean.over_random.nats}"]
         if mean.over_top_k and numbers.method != TOP_K:
-            how = {1: "better than top-k", 0: "as good as top-k", -1: "worse than top-k"}
-            parts[0] += f", {how[mean.over_top_k.sign]}"
-            plain = mean.plain_over_top_k
-            if plain and plain.sign * mean.over_top_k.sign < 0:
-                parts[0] += f" ({'better' if plain.sign > 0 else 'worse'} on n-grams that are not hashed)"
+            parts[0] += f", {_top_k_in_short(numbers, mean.over_top_k)}"
     if _chosen(numbers):
         parts[0] += f", on {measured_on(numbers.targets)}"
-        parts += [
-            f"worse than random for {each.name}"
-            for each in numbers.targets
-            if len(numbers.targets) > 1 and each.over_random and each.over_random.sign < 0
-        ]
+        if mean.over_pool.sign <= 0:
+            no = "NOT" if mean.over_pool.sign < 0 else "not"
+            text = f"{no} closer to the target than the pool (KL reduction {written(mean.over_pool.value, 'nats')})"
+            parts.insert(1 if mean.over_random and mean.over_random.sign < 0 else 0, text)
+        for each in numbers.targets if len(numbers.targets) > 1 else ():
+            if each.over_random and each.over_random.sign < 0:
+                parts.append(f"worse than random for {each.name}")
+            elif each.over_pool.sign < 0:
+                parts.append(f"not closer than the pool for {each.name}")
     if _hardly_drawn(numbers):
         size = min(each.effective_sample_size for each in numbers.targets)
         parts.append(f"effective sample size {written(size, 'size')}, nearly top-k")
     if numbers.in_holdout:
-        parts.append(f"{numbers.in_holdout:,} of it in the holdout")
+        parts.append(f"{several(numbers.in_holdout, 'picked document')} in the holdout")
     return "; ".join(parts)
 
 
-def _banner(worse: OfTarget, method: str) -> str:
-    whose = f" for {worse.name}" if worse.name else ""
-    other = "another method" if method == "match" else "`method: match`"
-    return (
-        f"Worse than random picks{whose}: a KL reduction of {written(worse.kl_reduction, 'nats')} against "
-        f"{written(worse.of_random, 'nats')}. Do not use this selection as it is. Try {other}, a larger target "
-        "or a larger selection; `dsir doctor` looks for the cause."
-    )
+def _top_k_in_short(numbers: Numbers, found: Difference) -> str:
+    if _picks_of_top_k(numbers):
+        return "almost the same picks as top-k"
+    sign, plain = found.beyond_noise, numbers.mean.plain_over_top_k
+    same = "the same as top-k" if abs(found.value) < NONE else "as good as top-k"
+    text = {1: "better than top-k", 0: same, -1: "worse than top-k"}[sign]
+    if plain and plain.beyond_noise not in (0, sign):
+        text += f" ({'better' if plain.beyond_noise > 0 else 'worse'} on plain n-grams)"
+    return text
+
+
+def _banner(numbers: Numbers) -> str:
+    if not _chosen(numbers):
+        return ""
+    every = (numbers.mean, *numbers.targets)
+    worse = [each for each in every if each.over_random and each.over_random.sign < 0]
+    farther = [each for each in every if each.over_pool.sign < 0]
+    if not worse and not farther:
+        return ""
+    found = (worse or farther)[0]
+    whose, value = f" for {found.name}" if found.name else "", written(found.over_pool.value, "nats")
+    if worse:
+        other = "another method" if numbers.method == "match" else "`method: match`"
+        what = f"Worse than random picks{whose}: a KL reduction of {value} against {written(found.of_random, 'nats')}."
+        advice = f"Try {other}, a larger target or a larger selection"
+    else:
+        what = f"Not closer to the target than the pool{whose}: a KL reduction of {value} nats."
+        advice = "Try a larger selection or a larger target"
+    return f"{what} Do not use this selection as it is. {advice}; `dsir doctor` looks for the cause."
 
 
 def _picks(number: int, one: str, many: str) -> str:

@@ -99,7 +99,7 @@ def stage_line(stage: Stage, workspace: Workspace) -> Text:
         parts.append(f"{n_bytes / 1e6 / max(seconds, 1e-3):,.0f} MB/s")
     rejected = _total(done.values(), "quarantined_rows")
     if rejected:
-        parts.append(f"{rejected:,} rows quarantined")
+        parts.append(f"{several(int(rejected), 'row')} quarantined")
     mark, style = ("✗", "red") if stage.failed else ("✓", "green")
     return Text().append(mark, style).append(f" {stage.asset:<21}{', '.join(parts) or 'nothing to do'}")
 

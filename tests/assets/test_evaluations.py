@@ -144,7 +144,7 @@ def test_what_was_planted_is_found(measured):
     assert "2 picked documents are in the holdout" in metadata(measured)["note"]
     assert (
         metadata(measured)["verdict_level"] == "bad"
-        and "2 of it in the holdout" in metadata(measured)["verdict"]
+        and "2 picked documents in the holdout" in metadata(measured)["verdict"]
     )
 
 
@@ -159,6 +159,10 @@ def test_the_lead_over_another_pick_is_the_difference_with_an_interval_of_its_ow
         # Two standard deviations over seeds at least: it covers chance too.
         wide = found[lead, "random", "high"] - found[lead, "random", "low"]
         assert wide > 3.5 * found[reduction, "random", "sd"]
+    # One number with one interval: the lead over random is the same where it is called `over_random`.
+    for end in ((), ("low",), ("high",)):
+        same = found["over_random_unhashed", "selection", *end]
+        assert found["ahead_unhashed", "random", *end] == pytest.approx(same, abs=1e-9)
     own = found["kl_reduction", "selection", "high"] - found["kl_reduction", "selection", "low"]
     paired = found["ahead", "top_k", "high"] - found["ahead", "top_k", "low"]
     assert paired < own  # both picks move with the holdout
@@ -230,7 +234,7 @@ def test_the_table_of_methods_and_the_plots(measured):
     rows = [line.split(" | ") for line in shown["methods side by side"].splitlines()]
     assert [row[0].strip("| ") for row in rows[2:]] == ["random", "match", "top-k", "random"]
     assert len({len(row) for row in (rows[0], *rows[2:])}) == 1
-    assert "data:image/png" in shown["KL reduction over random, plot"]
+    assert "data:image/png" in shown["lead over random (sample), plot"]
 
 
 def test_without_a_sample_or_a_holdout(pipeline):

@@ -154,7 +154,7 @@ def test_one_number_has_one_form(ran_once):
         each for each in page.cells if each[0] == "same documents as the selection" and f"{share:.1%}" in each
     ]
     assert f"{size:,.1f} effective sample size" in page.text and f"sample size of {size:,.1f} of" in page.text
-    assert not re.search(r"\d %|-0\.0+\b", page.text.split("Documents With")[0].split("}")[-1])
+    assert not re.search(r"\d %|-0\.0+\b", page.text.split("Documents Beside")[0].split("}")[-1])
 
 
 def test_a_selection_worse_than_random_has_a_banner(pipeline):
@@ -169,7 +169,8 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
         "Verdict: do not rely on it"
     )
     [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
-    assert note.startswith("Worse than random picks by")
+    assert note.startswith("Not closer to the target than the pool: KL reduction -")
+    assert "; Worse than random picks by" in note
 
 
 def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(pipeline):
@@ -188,7 +189,7 @@ def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(
     assert pipeline.errors() == []
     text = page_of(pipeline).text
     assert text.lower().count("held-out text of medicine and the fitted text of law (no holdout)") == 3
-    assert "law's figures are too good" in text
+    assert "law's figures are optimistic" in text
     assert "as many tokens as an epoch of the selection" in text and "ranking of the first epoch" in text
     assert "cut into pieces of 60 words; each piece counts as a document" in text
     assert "The picks are in" in text and "output: none writes no records" in text
@@ -197,7 +198,7 @@ def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(
 
 def test_documents_have_the_place_that_the_catalog_gives_them(ran_once):
     text = page_of(ran_once).text
-    picked, following, typical = re.split("Left out: the next ones|Left out: typical ones", text)
+    picked, following, typical = re.split("Left out: next in line|Left out: typical ones", text)
     for rank in (1, 20):
         [(doc_id, key)] = ran_once.rows(f"SELECT doc_id, key FROM selections WHERE rank = {rank}")
         assert f"{doc_id} pool, " in picked and f"rank {rank} of 20, key {key:,.2f}" in picked
@@ -296,7 +297,7 @@ def many(tmp_path_factory):
 def test_every_method_has_a_page_that_says_what_is_known(many, name):
     text = page_of(many, name).text
     assert ("kept only for picked documents" in text) == (name in ("matched", "mixed"))
-    following = text.split("Left out: the next ones")[1].split("Left out: typical ones")[0]
+    following = text.split("Left out: next in line")[1].split("Left out: typical ones")[0]
     assert following.count(" tokens · ") == 6
     if name == "two":
         assert "· for law" in text and "· for medicine" in text and "in 2 epochs" in text

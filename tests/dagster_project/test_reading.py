@@ -13,8 +13,10 @@ import sqlalchemy as sa
 
 from benchmarks.pool import REPOSITORY
 from dsir_dagster import cli
+from dsir_dagster import report as reports
 from dsir_dagster.resources.store import Store
 from dsir_dagster.resources.workspace import Workspace
+from dsir_dagster.terminal import Terminal
 from tests.pipeline import SmallPipeline, sentences
 from tests.resources.test_borders import HOSTILE
 
@@ -345,7 +347,33 @@ def test_report_marks_what_is_stale_and_shows_an_override_with_its_own_compositi
     _, out, _ = dsir(done, "report")
     assert "picked is stale: changed: configuration (seed 0 -> 5)" in out
     done.write("pool/new.jsonl", sentences("law", 5, seed=7))
-    assert "1 of 4 shards are not counted yet" in dsir(done, "report")[1]
+    assert "1 of 4 shards is not counted, or changed since" in dsir(done, "report")[1]
+
+
+def test_the_report_names_the_text_that_was_measured_on():
+    held_out, fitted = "held-out target text", "the fitted target text (no holdout)"
+    rows = [
+        {"selection": name, "measured_on": on}
+        for name, on in (("a", held_out), ("b", fitted), ("c", held_out), ("d", None))
+    ]
+    assert reports.measured_on(rows[1:2]) == fitted
+    assert reports.measured_on([rows[0], *rows[2:]]) == held_out
+    assert reports.measured_on(rows) == f"{held_out}: a, c; {fitted}: b"
+
+
+def test_one_row_and_one_shard_are_singular():
+    pool = {"documents": 1, "shards": 1, "tokens": 2, "megabytes": 1.0, "megabytes_per_second": 1.0}
+    pool |= {"quarantined": 1, "uncounted": 1, "of_shards": 2}
+    console = Terminal(file=io.StringIO(), width=200)
+    reports._print_pool(pool, None, console)
+    said = console.file.getvalue()
+    assert "1 document in 1 shard, 2 tokens" in said and "1 row quarantined" in said
+    assert "1 of 2 shards is not counted, or changed since" in said
+
+
+def test_paths_of_files_are_aligned(done, dsir):
+    lines = dsir(done, "report")[1].split("Files\n")[1].split("\n\n")[0].splitlines()
+    assert len(lines) == 3 and len({line.index(str(done.home)) for line in lines}) == 1
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def shown(pipeline, asset):
 def evaluated(pipeline):
     assert not shown(pipeline, "selections")  # they are made without matplotlib
     evaluations = shown(pipeline, "evaluations")
-    names = ("log weights", "lengths", "KL reduction", "KL reduction over random", "composition")
+    names = ("log weights", "lengths", "KL reduction", "lead over random (sample)", "composition")
     assert evaluations.keys() == {f"{name}, plot" for name in names}
     return evaluations
 
@@ -137,7 +137,7 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
     label, _, values, errors = reductions[2]
     assert (label, values) == ("random", (value["kl_reduction", "random", "value"],))
     assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction", "random", "sd"]] * 2)]
-    assert views == ["selecting hash", "independent hash", "not hashed"]
+    assert views == ["selecting hash", "independent hash", "plain n-grams"]
     assert over_random[0][2] == tuple(
         value[f"over_random{view}", "selection", "value"] for view in ("", "_independent_hash", "_unhashed")
     )
