@@ -170,7 +170,10 @@ class Discovery:
             file.row
             for file in files
             if file.readable
-            and any(recorded.get(file.shard, {}).get(name) != value for name, value in file.row.items())
+            and (
+                any(recorded.get(file.shard, {}).get(name) != value for name, value in file.row.items())
+                or (file.uri in stamped and file.modified and is_remote(file.uri))
+            )
         ]
         if changed:
             self._catalog.record_shards(pa.Table.from_pylist(changed))

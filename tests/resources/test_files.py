@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import zipfile
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dsir_dagster.resources.corpus import CorpusError, content_stamp, discover, expand
 from dsir_dagster.resources.corpus.files import modified_of, tag_of
+from dsir_dagster.resources.discovery import SAME_SECOND
 from dsir_dagster.resources.settings import RawSource, Reader
 from tests.pipeline import sentences
 from tests.resources.test_corpus import TEXT, read, source, zstd
@@ -264,6 +266,8 @@ class Store(MemoryFileSystem):
     store: ClassVar[dict] = {}
     pseudo_dirs: ClassVar[list] = [""]
     tags: ClassVar[bool] = True
+    modified: ClassVar[float | None] = None
+    opened: ClassVar[list] = []
     broken: ClassVar[set] = set()
     listings: ClassVar[dict] = {}
     find = AbstractFileSystem.find
@@ -278,12 +282,15 @@ class Store(MemoryFileSystem):
             for info in self.listings[path]:
                 if self.tags and info["type"] == "file":
                     info["ETag"] = f'"{hash(self.store[info["name"]].getvalue())}"'
+                if self.modified is not None:
+                    info["mtime"] = self.modified
         return self.listings[path] if detail else [info["name"] for info in self.listings[path]]
 
     def invalidate_cache(self, path=None):
         self.listings.clear()
 
     def _open(self, path, *args, **kwargs):
+        self.opened.append(path)
         if path in self.broken:
             raise NoCredentials("Unable to locate credentials for s3://key:secret@bucket")
         return super()._open(path, *args, **kwargs)
@@ -323,6 +330,23 @@ def test_a_store_without_times_is_seen_to_change_in_a_process_that_lives_on(
     assert set(after) == {"pool.a", "pool.b"} and after["pool.a"] != before["pool.a"]
     stored = pipeline.rows("SELECT shard, stamp FROM shards ORDER BY ALL")
     assert stored == sorted(after.items())
+
+
+def test_a_file_that_was_seen_right_after_it_was_written_is_read_for_its_stamp_once_more(
+    pipeline, store, monkeypatch
+):
+    monkeypatch.setattr(Store, "tags", False)
+    monkeypatch.setattr(Store, "opened", [])
+    pipeline.config["raw"][0]["uri"] = "store://pool/*.jsonl"
+    put(store, "a.jsonl", [{"id": "1", "text": "first"}])
+    monkeypatch.setattr(Store, "modified", time.time() - SAME_SECOND + 0.5)
+    read = []
+    for pause in (0, 1, 0, 0):  # the second look is late enough, and is remembered
+        time.sleep(pause)
+        Store.opened.clear()
+        pipeline.workspace().discovery.shards()
+        read.append(len(Store.opened))
+    assert read[0] and read[1] and not read[2] and not read[3], read
 
 
 def test_a_tag_saves_reading_the_file_for_its_stamp(pipeline, store):
