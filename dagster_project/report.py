@@ -124,7 +124,7 @@ def print_report(report: Report, console: Terminal) -> None:
         console.print("Nothing is computed yet; `dsir run` does that.", soft_wrap=True)
         return
     console.print()
-    _print_pool(report.pool, report.drift, console)
+    print_pool(report.pool, report.drift, console)
     if report.selections:
         _print_verdicts(report.selections, console)
         _print_selections(report.selections, console)
@@ -138,7 +138,7 @@ def print_report(report: Report, console: Terminal) -> None:
         _print_queries(report.selections[0]["selection"], console)
 
 
-def _print_pool(pool: dict[str, Any], drift: Drift | None, console: Terminal) -> None:
+def print_pool(pool: dict[str, Any], drift: Drift | None, console: Terminal) -> None:
     """Show what was read, how much was not, and how far the pool has drifted from a pinned distribution."""
     text = (
         f"  {several(pool['documents'], 'document')} in {several(pool['shards'], 'shard')}, "

@@ -365,7 +365,7 @@ def test_one_row_and_one_shard_are_singular():
     pool = {"documents": 1, "shards": 1, "tokens": 2, "megabytes": 1.0, "megabytes_per_second": 1.0}
     pool |= {"quarantined": 1, "uncounted": 1, "of_shards": 2}
     console = Terminal(file=io.StringIO(), width=200)
-    reports._print_pool(pool, None, console)
+    reports.print_pool(pool, None, console)
     said = console.file.getvalue()
     assert "1 document in 1 shard, 2 tokens" in said and "1 row quarantined" in said
     assert "1 of 2 shards is not counted, or changed since" in said
