@@ -166,7 +166,7 @@ def test_a_method_that_is_declared_is_known_everywhere(pipeline, monkeypatch, ru
     if rule.decides:
         assert all((key >= threshold - 1e-9) == (rank is not None) for key, threshold, _, rank, _ in rows)
         assert all("below the threshold" in verdict for *_, verdict in left)
-        assert "whose keys come highest against the threshold" in page
+        assert "that came closest to the threshold" in page
     else:
         assert {(key, noise, verdict) for key, _, noise, _, verdict in left} == {
             (None, None, f"not picked; {others}")
