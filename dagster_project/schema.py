@@ -58,9 +58,9 @@ def _methods_in(selection: dict[str, Any], options: dict[str, dict[str, Any]]) -
     for name, method in methods().items():
         refused = {key: False for key in sorted(taken - method.takes)}
         if refused:
-            given = {"properties": {"method": {"const": name}}}
+            given: dict[str, Any] = {"properties": {"method": {"const": name}}}
             if name != Selection.model_fields["method"].default:
-                given["required"] = ["method"]  # type: ignore[assignment]
+                given["required"] = ["method"]
             selection["allOf"].append({"if": given, "then": {"properties": refused}})
 
 

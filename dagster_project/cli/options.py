@@ -166,9 +166,9 @@ def _register(
     own = list(inspect.signature(function, eval_str=True).parameters.values())
     parameters = [*own[1:], *shared.parameters.values()] if shared else own
     keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-    called.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+    called.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]  # Typer reads it
     called.__annotations__ = {each.name: each.annotation for each in keyword}
-    first, *rest = inspect.getdoc(function).split("\n\n")  # type: ignore[union-attr]
+    first, *rest = (inspect.getdoc(function) or "").split("\n\n")
     shown = "\b\n" + "\n".join(["Example:", *(f"  {line}" for line in example.split("\n"))])
     app.command(function.__name__, help="\n\n".join([first, *rest, shown]), short_help=first)(called)
     return function
