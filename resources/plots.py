@@ -258,24 +258,21 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
     return finished(figure, "Lengths of the documents")
 
 
-def rounds(curve: list[Round], best: int) -> Plot:
-    """Plot how close the mean of the rounds of matching came to both parts of the target.
+def rounds(curve: list[Round]) -> Plot:
+    """Plot how close the mean of the rounds of matching came to the target, and the bound on what is left to gain.
 
     Parameters
     ----------
     curve : list of dsir.matching.Round
-    best : int
-        Number of the last round in the mean.
     """
     figure, [ax] = new_figure(2.8)
     numbers = [each.number for each in curve]
-    for name, color, label in (
-        ("kl_fit", POOL, "fitted part of the target"),
-        ("kl_validation", SELECTION, "validation part"),
-    ):
-        ax.plot(numbers, [getattr(each, name) for each in curve], color=color, label=label, marker=".")
-    ax.axvline(best, color=INK, linewidth=1, linestyle="--", label="last round kept")
-    ax.set(xlabel="round", ylabel="KL(target‖mean of rounds), nats", ylim=(0, None))
+    ax.plot(
+        numbers, [each.kl for each in curve], color=SELECTION, label="KL(target‖mean of rounds)", marker="."
+    )
+    gaps = [each.gap for each in curve[1:]]  # the first is that of the pool
+    ax.plot(numbers[1:], gaps, color=POOL, label="gap: at most this is left to gain", marker=".")
+    ax.set(xlabel="round", ylabel="nats", ylim=(0, None))
     ax.locator_params(axis="x", integer=True)
     ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
     return finished(figure, "KL by round")

@@ -17,8 +17,9 @@ from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, tot
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
+from dsir.matching import MatchingOptions, match, over
 from dsir.noise import gumbel_noise
+from dsir.refinement import hold, refine
 from dsir.selection import CANDIDATE, Budget, TopK
 
 
@@ -74,8 +75,6 @@ METHODS = {
         "match",
         buckets=65_536,
         smoothing=MatchingOptions.smoothing,
-        temperature=MatchingOptions.temperature,
-        length=MatchingOptions.length,
     ),
 }
 
@@ -153,19 +152,15 @@ def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper
     """Return the keys that rank the pool, batch by batch."""
     everything = totals_of(target, settings.buckets)
     if settings.method == "match":
-        validation = np.zeros_like(everything)
-        for batch in target:
-            for i in np.flatnonzero(in_validation(batch.content_hash)):
-                validation += batch.dense(int(i), settings.buckets)
-        options = MatchingOptions(
-            smoothing=settings.smoothing,
-            temperature=settings.temperature,
-            length=settings.length,
-            seed=settings.seed,
-            stream=name,
+        options = MatchingOptions(smoothing=settings.smoothing)
+        passes = over(lambda: pool, mapper)
+        found = match(passes, everything, raw, budget, options)
+        held = hold(passes, found, settings.ngrams)
+        drawn = refine(found, held, budget, options, seed=settings.seed, stream=name)
+        ends = np.cumsum([len(batch) for batch in pool])
+        return (
+            drawn.keys.at(np.arange(end - len(batch), end)) for batch, end in zip(pool, ends, strict=True)
         )
-        found = match(over(lambda: pool, mapper), everything - validation, validation, raw, budget, options)
-        return mapper(lambda batch: draw_keys(batch, found, options), pool)
     if settings.method.startswith("classifier"):
         wanted = sum(map(len, target))
         sample = [classifier.pool_sample(batch, sum(map(len, pool)), wanted) for batch in pool]
