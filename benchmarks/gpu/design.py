@@ -6,10 +6,10 @@ library alone.
 What the full experiment costs
 ------------------------------
 Training on a token costs six floating-point operations for each parameter in a matrix product (39.3 M in layers, 5.2 M
-in the output) and 16 M for attention: 283 MFLOP with the largest model, 127 with the second, 49 with the third. For each
-of two seeds, 40 M tokens are trained on for the base and 4 M for each of 37 forks (four methods on nine targets, and
-random once for all): 376 M tokens. At most 200,000 held-out tokens of nine targets are measured under six models each,
-forward only, which is worth another 7 M. Together: 383 M tokens, 108 PFLOP.
+in the output) and 16 M for attention: 283 MFLOP with the largest model, 127 with the second, 49 with the third. For
+each of two seeds, 40 M tokens are trained on for the base and 4 M for each of 37 forks (four methods on nine targets,
+and random once for all): 376 M tokens. At most 200,000 held-out tokens of nine targets are measured under six models
+each, forward only, which is worth another 7 M. Together: 383 M tokens, 108 PFLOP.
 
 Of ten minutes, 12 s are kept back, about 50 s go to the start, timing and compilation, and a tenth of the rest is for
 what the timing did not see: 485 s remain. With the 45 M model, a plan fits from this speed on, here as a share of what
@@ -25,8 +25,8 @@ three quarters of it       323          666,000       19 %
 
 Compiled models of two to three times the size are reported at 30 to 40 % and more, uncompiled ones at half of that. A
 width of 640 is harder to keep a device busy with: expect 25 to 30 % compiled, so the full experiment, and 12 to 17 %
-uncompiled, so the 20 M model, for which 790,000 tokens a second are 10 %. These are estimates: nothing here has run on a
-GPU. Compiling takes part of a minute, so it is tried only if the full experiment does not fit without.
+uncompiled, so the 20 M model, for which 790,000 tokens a second are 10 %. These are estimates: nothing here has run on
+a GPU. Compiling takes part of a minute, so it is tried only if the full experiment does not fit without.
 """
 
 from __future__ import annotations
@@ -115,7 +115,6 @@ DRY = Experiment(
     vocabulary=1024,
     context=64,
     windows=16,
-    rate=3e-3,
     sizes=(
         ModelSize("0.45 M", width=96, layers=3, heads=3),
         ModelSize("0.2 M", width=64, layers=2, heads=2),

@@ -29,8 +29,8 @@ from benchmarks.gpu.design import Experiment, ModelSize, Plan, choose, selection
 from benchmarks.gpu.prepared import END, Prepared, cell_of
 from benchmarks.paper.cells import Cells
 
-#: Steps that are timed, after some that are not; fewer where they would take more than this part of the time.
-TIMED, UNTIMED, TIMING_SHARE = 20, 3, 0.02
+#: Steps that are timed; fewer where they would take more than this part of the time.
+TIMED, TIMING_SHARE = 20, 0.02
 #: Part of the time that is kept back for the end.
 RESERVE = 0.02
 #: Part of the steps in which the rate rises.
@@ -113,20 +113,27 @@ class Trainer:
     experiment : Experiment
     size : ModelSize
     device : str
-        ``cpu`` or ``cuda``; in bfloat16 on the latter, weights and optimizer in float32.
+        ``cuda``: in bfloat16, weights and optimizer in float32. ``cpu``: in one thread of this process from now on, so
+        that figures do not depend on the number of cores.
     deadline : float
         Of `time.monotonic`.
     """
 
     def __init__(self, experiment: Experiment, size: ModelSize, device: str, deadline: float) -> None:
         self.experiment, self.size, self.device, self.deadline = experiment, size, device, deadline
+        if device == "cpu":
+            torch.set_num_threads(1)
         self.model = Decoder(size, experiment.vocabulary, experiment.context).to(device)
         self.parameters = sum(each.numel() for each in self.model.parameters())
-        self._loss: Callable[[Tensor], Tensor] = self._eager
+        self.compile(False)
 
-    def compile(self) -> None:
-        """Compile training; evaluation stays as it is. Happens at the next step."""
-        self._loss = torch.compile(self._eager)
+    def compile(self, wanted: bool = True) -> None:
+        """Compile training, or not; evaluation stays as it is. Happens at the next step."""
+        if not wanted:
+            self._loss: Callable[[Tensor], Tensor] = self._eager
+        elif not self.compiled:
+            self._loss = torch.compile(self._eager)
+        self.compiled = wanted
 
     def reset(self, seed: int) -> None:
         """Draw new weights, the same on every device."""
@@ -234,56 +241,52 @@ class Stopwatch:
 
     Attributes
     ----------
-    compiled : dict
-        For every size that was timed, whether it is faster compiled.
+    trainer : Trainer
+        Of the last model that was timed, compiled if that is faster.
     """
 
+    trainer: Trainer
+
     def __init__(self, prepared: Prepared, device: str, deadline: float, say: Callable[[str], None]) -> None:
-        self._experiment, self._device, self._deadline, self._say = (
-            prepared.experiment,
-            device,
-            deadline,
-            say,
-        )
+        self._experiment, self._device = prepared.experiment, device
+        self._deadline, self._say = deadline, say
         self._step = self._experiment.windows * self._experiment.context
-        self._text = prepared.selection("base", max(TIMED, UNTIMED) * self._step + 1)
+        self._text = prepared.selection("base", TIMED * self._step + 1)
         self._compiles = device == "cuda"
-        self.compiled: dict[ModelSize, bool] = {}
 
     def __call__(self, size: ModelSize, needed: float) -> float:
         """Return the tokens a second of a size in training; compiled if it would be less than needed otherwise."""
-        trainer = Trainer(self._experiment, size, self._device, self._deadline)
-        speed = self._time(trainer)
-        self.compiled[size] = False
-        self._say(f"{size.name} ({trainer.parameters:,} parameters): {speed:,.0f} tokens/s of {needed:,.0f}")
+        self.trainer = Trainer(self._experiment, size, self._device, self._deadline)
+        speed = self._time()
+        self._say(
+            f"{size.name} ({self.trainer.parameters:,} parameters): {speed:,.0f} tokens/s; "
+            f"the full experiment needs {needed:,.0f}"
+        )
         if self._compiles and speed < needed:
-            trainer.compile()
+            self.trainer.compile()
             try:
-                faster = self._time(trainer)
+                faster = self._time()
             except OutOfTimeError:
                 raise
             except Exception as error:  # whatever the compiler lacks here
-                self._compiles = False
+                self._compiles, faster = False, 0.0
                 self._say(f"not compiled: {str(error).strip().partition(chr(10))[0]}")
             else:
                 self._say(f"compiled: {faster:,.0f} tokens/s")
-                self.compiled[size] = faster > speed
-                speed = max(speed, faster)
+            self.trainer.compile(faster > speed)
+            speed = max(speed, faster)
         return speed
 
-    def _time(self, trainer: Trainer) -> float:
-        trainer.fit(self._text, 1, False, 0, steps=1)
-        once = _seconds(lambda: trainer.fit(self._text, 1, False, 0, steps=1))
+    def _time(self) -> float:
+        self._seconds(1)  # allocates, compiles
         allowed = TIMING_SHARE * (self._deadline - time.monotonic())
-        steps = min(TIMED, max(1, int(allowed / once)))
-        trainer.fit(self._text, 1, False, 0, steps=min(UNTIMED, steps))
-        return steps * self._step / _seconds(lambda: trainer.fit(self._text, 1, False, 0, steps=steps))
+        steps = min(TIMED, max(1, int(allowed / self._seconds(1))))
+        return steps * self._step / self._seconds(steps)
 
-
-def _seconds(action: Callable[[], None]) -> float:
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
+    def _seconds(self, steps: int) -> float:
+        started = time.monotonic()
+        self.trainer.fit(self._text, 1, False, 0, steps)
+        return time.monotonic() - started
 
 
 # --- all models --------------------------------------------------------------------------------------
@@ -318,7 +321,7 @@ def run(data: Path, output: Path, minutes: float, device: str, started: float) -
 
     torch.set_float32_matmul_precision("high")
     prepared = Prepared(data)
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
     say(f"{len(prepared.heldout)} targets, {len(prepared.methods)} methods, on {name}")
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -327,16 +330,17 @@ def run(data: Path, output: Path, minutes: float, device: str, started: float) -
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["data"] != prepared.digest:
                 raise SystemExit(f"{path} is of other data; name another --output, or remove that folder")
+            plan = Plan.of(record["plan"])
+            trainer = Trainer(prepared.experiment, plan.size, device, deadline)
+            trainer.compile(record["compiled"] and device == "cuda")
         else:
-            record = _planned(prepared, device, deadline, say) | {"device": name, "torch": torch.__version__}
+            plan, trainer = _planned(prepared, device, deadline, say)
+            record = {"data": prepared.digest, "plan": plan.record(), "compiled": trainer.compiled}
+            record |= {"device": name, "torch": torch.__version__}
             _write(path, json.dumps(record, indent=1).encode() + b"\n")
-        plan = Plan.of(record["plan"])
         say(
             f"plan: {plan.size.name} parameters, {plan.base_tokens:,} base tokens, {len(plan.targets)} targets"
         )
-        trainer = Trainer(prepared.experiment, plan.size, device, deadline)
-        if record["compiled"] and device == "cuda":
-            trainer.compile()
         for seed in range(prepared.experiment.seeds):
             _run_seed(prepared, plan, trainer, seed, output, say)
     except OutOfTimeError:
@@ -346,19 +350,18 @@ def run(data: Path, output: Path, minutes: float, device: str, started: float) -
     return True
 
 
-def _planned(prepared: Prepared, device: str, deadline: float, say: Callable[[str], None]) -> dict:
-    """Time models, and return the plan with what led to it."""
+def _planned(
+    prepared: Prepared, device: str, deadline: float, say: Callable[[str], None]
+) -> tuple[Plan, Trainer]:
+    """Time models; return the plan, and its model, which was timed last."""
     stopwatch = Stopwatch(prepared, device, deadline, say)
     heldout = {target: each["tokens"] for target, each in prepared.heldout.items()}
+    methods = len(prepared.methods)
     plan, seconds = choose(
-        prepared.experiment,
-        heldout,
-        len(prepared.methods),
-        stopwatch,
-        lambda: deadline - time.monotonic(),
+        prepared.experiment, heldout, methods, stopwatch, lambda: deadline - time.monotonic()
     )
     say(f"that should take {seconds:.0f} s")
-    return {"data": prepared.digest, "plan": plan.record(), "compiled": stopwatch.compiled[plan.size]}
+    return plan, stopwatch.trainer
 
 
 def _run_seed(
