@@ -82,7 +82,7 @@ class Comparison:
         low, high = self.interval
         if high < 0 and self.p < 0.05:
             return "supported"
-        return "against us" if low > 0 or (self.mean > 0 and self.p < 0.05) else "undecided"
+        return "against us" if low > 0 else "undecided"
 
 
 def report(data: Path, output: Path) -> None:
@@ -142,7 +142,7 @@ def report(data: Path, output: Path) -> None:
     tables = [_compared(comparisons, notes), _by_target(figures, prepared.methods, plan.targets)]
     console = Console(highlight=False)
     console.width = max(console.width, WIDTH)
-    console.print(about, "")
+    console.print(about, "", sep="\n")
     for table in tables:
         console.print(table.rich(console.width))
     text = "\n\n".join([about, *(table.markdown() for table in tables)])
@@ -188,7 +188,7 @@ def compare(
 def _compared(comparisons: list[Comparison], notes: list[str]) -> StudyTable:
     rows = [
         [
-            f"`match` - `{each.baseline}`" + " (primary)" * (each.baseline == BASELINES[0]),
+            f"match - {each.baseline}" + " (primary)" * (each.baseline == BASELINES[0]),
             f"{each.mean:+.4f}",
             f"{each.interval[0]:+.4f} to {each.interval[1]:+.4f}",
             f"{each.lower} of {each.compared}",
@@ -208,10 +208,15 @@ def _compared(comparisons: list[Comparison], notes: list[str]) -> StudyTable:
 
 def _by_target(figures: dict, methods: list[str], targets: tuple[str, ...]) -> StudyTable:
     columns = ["base", *methods]
-    rows = []
-    for target in targets:
-        found = [list(figures[column, target].values()) for column in columns]
-        rows.append([target, *(f"{np.mean(each):.4f}" if each else "" for each in found)])
+    means = {
+        target: [np.mean(list(figures[column, target].values()) or [np.nan]) for column in columns]
+        for target in targets
+    }
+    means["mean"] = list(np.mean(list(means.values()), axis=0))
+    rows = [
+        [target, *("" if np.isnan(each) else f"{each:.4f}" for each in found)]
+        for target, found in means.items()
+    ]
     note = "Means over seeds; base: before any selected text. Lower is better."
     return StudyTable(
         "Bits per byte by target", ["target", *(c.replace("_", " ") for c in columns)], rows, [note]

@@ -25,12 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention
 
-from benchmarks.gpu.design import Experiment, ModelSize, Plan, choose, selection_name
+from benchmarks.gpu.design import FULL, Experiment, ModelSize, Plan, choose, selection_name
 from benchmarks.gpu.prepared import END, Prepared, cell_of
 from benchmarks.paper.cells import Cells
 
 #: Steps that are timed; fewer where they would take more than this part of the time.
 TIMED, TIMING_SHARE = 20, 0.02
+#: Seconds that compiling may take; with less than twice that left, it is not tried.
+COMPILING = 60
 #: Part of the time that is kept back for the end.
 RESERVE = 0.02
 #: Part of the steps in which the rate rises.
@@ -262,7 +264,7 @@ class Stopwatch:
             f"{size.name} ({self.trainer.parameters:,} parameters): {speed:,.0f} tokens/s; "
             f"the full experiment needs {needed:,.0f}"
         )
-        if self._compiles and speed < needed:
+        if self._compiles and speed < needed and self._deadline - time.monotonic() > 2 * COMPILING:
             self.trainer.compile()
             try:
                 faster = self._time()
@@ -312,7 +314,7 @@ def run(data: Path, output: Path, minutes: float, device: str, started: float) -
     Raises
     ------
     SystemExit
-        The data are missing, changed, or not those of the plan; or no plan fits.
+        The data are missing, changed, or not those of the plan; no plan fits; or the full experiment has no GPU.
     """
     deadline = started + 60 * minutes * (1 - RESERVE)
 
@@ -321,6 +323,11 @@ def run(data: Path, output: Path, minutes: float, device: str, started: float) -
 
     torch.set_float32_matmul_precision("high")
     prepared = Prepared(data)
+    if device == "cpu" and prepared.experiment.sizes == FULL.sizes:
+        raise SystemExit(
+            "the full experiment needs a GPU (on a CPU, days and 15 GB of memory); `prepare --dry-run` writes a "
+            "hundredth of it"
+        )
     name = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
     say(f"{len(prepared.heldout)} targets, {len(prepared.methods)} methods, on {name}")
     output.mkdir(parents=True, exist_ok=True)

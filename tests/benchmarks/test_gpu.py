@@ -86,6 +86,7 @@ def test_pairs_are_of_one_target_and_one_seed():
         ([-0.02] * 7 + [0.001] * 2, "undecided"),  # the interval is below zero, the sign test is not enough
         ([-0.02, 0.02] * 4 + [0.0], "undecided"),
         ([0.02] * 8 + [-0.001], "against us"),
+        ([0.02] * 7 + [-0.02] * 2, "undecided"),
         ([0.02] * 5 + [0.01] * 4, "against us"),
     ],
 )
@@ -492,6 +493,18 @@ def test_without_time_nothing_is_started(prepared, tmp_path):
             ]
         )
     assert not list(tmp_path.iterdir())
+
+
+@needs_torch
+def test_the_full_experiment_is_refused_on_a_cpu(prepared, tmp_path):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    for path in prepared.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"experiment": asdict(FULL)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SystemExit, match="the full experiment needs a GPU"):
+        main(["train", "--data", str(folder), "--output", str(tmp_path / "out"), "--device", "cpu"])
 
 
 @needs_torch
