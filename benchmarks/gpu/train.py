@@ -245,6 +245,8 @@ class Stopwatch:
     ----------
     trainer : Trainer
         Of the last model that was timed, compiled if that is faster.
+    compiles : bool
+        Whether to try that: on a GPU, until it fails once.
     """
 
     trainer: Trainer
@@ -254,24 +256,24 @@ class Stopwatch:
         self._deadline, self._say = deadline, say
         self._step = self._experiment.windows * self._experiment.context
         self._text = prepared.selection("base", TIMED * self._step + 1)
-        self._compiles = device == "cuda"
+        self.compiles = device == "cuda"
 
     def __call__(self, size: ModelSize, needed: float) -> float:
         """Return the tokens a second of a size in training; compiled if it would be less than needed otherwise."""
         self.trainer = Trainer(self._experiment, size, self._device, self._deadline)
-        speed = self._time()
+        speed = self.measure()
         self._say(
             f"{size.name} ({self.trainer.parameters:,} parameters): {speed:,.0f} tokens/s; "
             f"the full experiment needs {needed:,.0f}"
         )
-        if self._compiles and speed < needed and self._deadline - time.monotonic() > 2 * COMPILING:
+        if self.compiles and speed < needed and self._deadline - time.monotonic() > 2 * COMPILING:
             self.trainer.compile()
             try:
-                faster = self._time()
+                faster = self.measure()
             except OutOfTimeError:
                 raise
             except Exception as error:  # whatever the compiler lacks here
-                self._compiles, faster = False, 0.0
+                self.compiles, faster = False, 0.0
                 self._say(f"not compiled: {str(error).strip().partition(chr(10))[0]}")
             else:
                 self._say(f"compiled: {faster:,.0f} tokens/s")
@@ -279,7 +281,8 @@ class Stopwatch:
             speed = max(speed, faster)
         return speed
 
-    def _time(self) -> float:
+    def measure(self) -> float:
+        """Return the tokens a second of the trainer as it is."""
         self._seconds(1)  # allocates, compiles
         allowed = TIMING_SHARE * (self._deadline - time.monotonic())
         steps = min(TIMED, max(1, int(allowed / self._seconds(1))))

@@ -28,11 +28,13 @@ from benchmarks.gpu.design import (
     Plan,
     choose,
     ladder,
+    selection_name,
     work,
 )
-from benchmarks.gpu.prepared import END, Prepared
+from benchmarks.gpu.prepared import END, Prepared, cell_of
 from benchmarks.gpu.report import Comparison, bootstrap, compare, sign_test
 from benchmarks.gpu.tokens import Tokenizer
+from benchmarks.paper.cells import Cells
 from benchmarks.paper.corpus import StudyCorpus
 from benchmarks.paper.methods import METHODS
 from benchmarks.pool import REPOSITORY
@@ -340,19 +342,19 @@ def test_on_a_gpu_what_is_too_slow_is_compiled_and_the_faster_of_the_two_is_kept
 
     said: list[str] = []
     stopwatch = Stopwatch(Prepared(prepared), "cpu", math.inf, said.append)
-    stopwatch._compiles = True  # as on a GPU
+    stopwatch.compiles = True  # as on a GPU
     times = iter([100.0, 200.0, 300.0, 250.0])
-    monkeypatch.setattr(Stopwatch, "_time", lambda self: next(times))
+    monkeypatch.setattr(Stopwatch, "measure", lambda self: next(times))
     size = TINY.sizes[0]
     assert stopwatch(size, needed=50.0) == 100.0 and not stopwatch.trainer.compiled
     assert stopwatch(size, needed=250.0) == 300.0 and stopwatch.trainer.compiled
     monkeypatch.setattr(
-        Stopwatch, "_time", lambda self: _fail(RuntimeError("no compiler\nlong trace"), 9.0, self)
+        Stopwatch, "measure", lambda self: _fail(RuntimeError("no compiler\nlong trace"), 9.0, self)
     )
     assert stopwatch(size, needed=250.0) == 9.0 and not stopwatch.trainer.compiled
     assert said[-1] == "not compiled: no compiler"
-    stopwatch._compiles = True
-    monkeypatch.setattr(Stopwatch, "_time", lambda self: _fail(OutOfTimeError(), 9.0, self))
+    stopwatch.compiles = True
+    monkeypatch.setattr(Stopwatch, "measure", lambda self: _fail(OutOfTimeError(), 9.0, self))
     with pytest.raises(OutOfTimeError):
         stopwatch(size, needed=250.0)
 
@@ -403,6 +405,46 @@ def figures_of(output: Path) -> dict[tuple, float]:
         ]
         for each in records
     }
+
+
+def test_the_report_of_nine_targets_fits_a_terminal_and_says_what_the_figures_are_of(tmp_path, capsys):
+    data, output = tmp_path / "prepared", tmp_path / "results"
+    data.mkdir()
+    targets = [f"target_{letter}_of_nine" for letter in NINE]
+    methods = list(preparing.COMPARED)
+    np.save(data / "tokens.npy", np.zeros(1, dtype=np.uint16))
+    np.save(data / "starts.npy", np.array([0, 1]))
+    heldout = {target: {"tokens": 1, "bytes": 1} for target in targets}
+    manifest = {"experiment": asdict(FULL), "methods": methods, "heldout": heldout, "files": {}}
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    digest = Prepared(data).digest
+    plan = Plan(FULL.sizes[0], FULL.base_tokens // 2, tuple(targets))
+    cells = Cells(output / "cells.jsonl")
+    record = {"data": digest, "plan": plan.record(), "compiled": True, "device": "a GPU", "torch": "2"}
+    output.mkdir()
+    (output / "plan.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="no target has figures of `match` and another method yet"):
+        main(["report", "--data", str(data), "--output", str(output)])
+
+    # `match` is 0.02 below `resample` on eight, above it on the last; the last figure of the second seed is missing.
+    for seed, (i, target) in itertools.product((0, 1), enumerate(targets)):
+        for method in ("base", *methods):
+            better = {"match": 0.02 if i < 8 else -0.01, "cynical": 0.02}.get(method, 0.0)
+            result = {"bits_per_byte": 1 + i / 10 + seed / 100 - better, "base": str(seed)}
+            if (seed, i, method) != (1, 8, "match"):
+                name = method if method == "base" else selection_name(method, target)
+                cells.add(cell_of(digest, plan, seed, name, target), result, 1.0)
+    assert main(["report", "--data", str(data), "--output", str(output)]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines()[:-1])) <= 80
+    assert "Not finished: 107 of 108 figures" in shown and "Smaller than planned" in shown
+    found = json.loads((output / "report.json").read_text())
+    first, second, *_ = found["comparisons"]
+    assert first["mean"] == pytest.approx((8 * -0.02 + 0.01) / 9) and first["verdict"] == "supported"
+    assert (first["lower"], first["compared"], first["p"]) == (8, 9, pytest.approx(20 / 2**9))
+    assert (second["baseline"], second["lower"], second["compared"]) == ("cynical", 0, 1)
+    assert "| match - resample (primary) | -0.0167 |" in (output / "report.md").read_text()
+    assert "Primary hypothesis: supported." in shown
 
 
 @needs_torch
