@@ -1,4 +1,4 @@
-"""Language models on one device, trained on what each method selects: ``prepare``, ``train``, ``report``.
+"""Language models on one device, trained on what each method selects: prepare, train, report.
 
 The planned experiment of docs/paper.md. `prepare` needs a CPU and the corpus, `train` a GPU, PyTorch, NumPy and the
 prepared folder, `report` what `train` wrote.
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
     command = commands.add_parser("train", help="train and measure (one device)")
     command.add_argument("--data", type=Path, default=FOLDER / "prepared", help="what `prepare` wrote")
     command.add_argument(
-        "--output", type=Path, default=FOLDER / "results", help="folder; kept, and gone on from"
+        "--output", type=Path, default=FOLDER / "results", help="folder; a stopped run goes on there"
     )
     command.add_argument("--minutes", type=float, default=10.0, help="limit, all included; default 10")
     command.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")

@@ -211,7 +211,7 @@ def choose(
     Raises
     ------
     SystemExit
-        Nothing fits; says how many minutes the smallest plan needs.
+        Nothing fits; says how long the smallest plan takes.
     """
     speeds: dict[ModelSize, float] = {}
     for plan in ladder(experiment, tuple(heldout)):
@@ -223,6 +223,5 @@ def choose(
             return plan, seconds
     raise SystemExit(
         f"the smallest plan ({plan.size.name} parameters, {plan.base_tokens:,} base tokens, {len(plan.targets)} "
-        f"targets) takes {seconds / 60:.1f} min on this device, and {SHARE * left() / 60:.1f} min are left for it; "
-        "raise --minutes, or `prepare --dry-run`: a hundredth of the size"
+        f"targets) takes {seconds:,.0f} s on this device, and {SHARE * left():,.0f} s are left for it; raise --minutes"
     )

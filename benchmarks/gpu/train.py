@@ -256,6 +256,7 @@ class Stopwatch:
         self._deadline, self._say = deadline, say
         self._step = self._experiment.windows * self._experiment.context
         self._text = prepared.selection("base", TIMED * self._step + 1)
+        self._most = (len(self._text) - 1) // self._step  # of a small text, fewer steps
         self.compiles = device == "cuda"
 
     def __call__(self, size: ModelSize, needed: float) -> float:
@@ -285,7 +286,7 @@ class Stopwatch:
         """Return the tokens a second of the trainer as it is."""
         self._seconds(1)  # allocates, compiles
         allowed = TIMING_SHARE * (self._deadline - time.monotonic())
-        steps = min(TIMED, max(1, int(allowed / self._seconds(1))))
+        steps = min(self._most, max(1, int(allowed / self._seconds(1))))
         return steps * self._step / self._seconds(steps)
 
     def _seconds(self, steps: int) -> float:
