@@ -11,7 +11,7 @@ from itertools import filterfalse
 
 import dagster as dg
 
-from dsir import downstream, proxy
+from dsir import downstream, ngram_model, proxy
 from dsir.selection import Budget
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, one_by_one
 from dsir_dagster.assets.measuring.baselines import (
@@ -36,7 +36,13 @@ from dsir_dagster.assets.measuring.measures import (
     read_target,
 )
 from dsir_dagster.assets.measuring.shown import metadata, not_measured, tables
-from dsir_dagster.assets.measuring.trained import TEST_TOKENS, downstream_f1, proxy_losses
+from dsir_dagster.assets.measuring.trained import (
+    TEST_NGRAMS,
+    TEST_TOKENS,
+    bits_per_byte,
+    downstream_f1,
+    proxy_losses,
+)
 from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
 from dsir_dagster.assets.report.verdict import Verdict, judge, numbers_of
@@ -122,7 +128,11 @@ def evaluate(
     if selection.size.tokens is not None:
         budget = Budget(tokens=int(of_epoch.sum()))
 
-    read = max(settings.sample, 3 * TEST_TOKENS if settings.proxy else 0)
+    read = max(
+        settings.sample,
+        TEST_NGRAMS if settings.bits_per_byte else 0,
+        3 * TEST_TOKENS if settings.proxy else 0,
+    )
     tell(part="reading the targets")
     targets = [read_target(snapshot, snapshot.settings.target(name), read) for name in selection.targets]
     candidates = Candidates(snapshot, selection, tell=tell)
@@ -168,8 +178,10 @@ def measure_on_targets(
     if settings.sample:
         samples = {name: each.sample(sampled) for name, each in picks.items()}
         measure_sample(snapshot, targets, samples, metrics, tell)
+    measured_on = {target.name: target.texts for target in targets}
+    if settings.bits_per_byte:
+        add_figures(bits_per_byte(snapshot, measured_on, picks, settings.bits_per_byte, tell), metrics)
     if settings.proxy:
-        measured_on = {target.name: target.texts for target in targets}
         add_figures(proxy_losses(snapshot, measured_on, picks, settings.proxy, tell), metrics)
     if settings.downstream:
         configured = [target.target for target in targets]
@@ -184,6 +196,7 @@ def inputs_of(plan: Plan, selection: Output) -> Inputs:
         {
             selection.name: selection.fingerprint,
             "configuration": canonical(settings.model_dump()),
+            **({"ngram_model": str(ngram_model.VERSION)} if settings.bits_per_byte else {}),
             **({"proxy": str(proxy.VERSION)} if settings.proxy else {}),
             **({"downstream": str(downstream.VERSION)} if settings.downstream else {}),
         }
@@ -197,7 +210,7 @@ def output_of(plan: Plan, selection: Output) -> Output:
 
 EVALUATIONS = Asset(
     name="evaluations",
-    version="6",
+    version="7",
     description=(
         "KL reduction on held-out target text beside random picks, top-k and other methods, with intervals; the "
         "same under an independent hash and without hashing; effective sample size, agreement with top-k and with "

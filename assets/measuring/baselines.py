@@ -48,7 +48,13 @@ class Pick:
 
     def sample(self, ngrams: int) -> "Pick":
         """Return documents with about that many n-grams, drawn by content."""
-        at = draw(self.n_ngrams, self.content_hash, ngrams)
+        return self._at(draw(self.n_ngrams, self.content_hash, ngrams))
+
+    def once(self) -> "Pick":
+        """Return every document once, in however many epochs it was picked."""
+        return self._at(np.flatnonzero(np.append(True, self.positions[1:] != self.positions[:-1])))
+
+    def _at(self, at: np.ndarray) -> "Pick":
         return Pick(self.positions[at], self.n_tokens[at], self.n_ngrams[at], self.content_hash[at])
 
 

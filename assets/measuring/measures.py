@@ -22,6 +22,9 @@ every target, and one for the mean under the target ''.
                                     draws of the target's documents. Of random picks, the mean over seeds, whose
                                     interval also covers what one of them differs from it
 ``ahead_unhashed`` * ±              the same of ``over_random_unhashed``
+``bits_per_byte`` * sd              what held-out text costs under an n-gram model of the pick's bytes, all picks cut
+                                    to the same number of tokens; the standard deviation is that of random picks
+                                    only. Only with ``evaluation.bits_per_byte``
 ``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
                                     with ``evaluation.proxy``
 ``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
@@ -225,12 +228,13 @@ def known_contents(targets: list[TargetTexts]) -> dict[tuple[str, str], np.ndarr
 
 
 def add_figures(figures: Figures, metrics: Metrics) -> None:
-    """Add the mean and standard deviation over seeds of what models scored on every pick."""
+    """Add the mean of what models scored on every pick, and of several the standard deviation."""
     for target, of_target in figures.items():
         for metric, of_metric in of_target.items():
             for pick, each in of_metric.items():
                 metrics.add(metric, pick, each.mean(), target)
-                metrics.add(metric, pick, each.std(ddof=min(1, len(each) - 1)), target, statistic="sd")
+                if len(each) > 1:
+                    metrics.add(metric, pick, each.std(ddof=1), target, statistic="sd")
 
 
 def by_pick(values: Mapping[str, float]) -> dict[str, float]:
@@ -409,8 +413,7 @@ def measure_contents(
     """Count duplicates, and documents that are in the target."""
     contents = {}
     for name, pick in picks.items():
-        again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # picked in several epochs
-        contents[name] = pick.content_hash[~again]
+        contents[name] = pick.once().content_hash
     for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
         metrics.add("duplicates", name, value)
     for (metric, target), hashes in known_contents(targets).items():

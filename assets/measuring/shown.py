@@ -17,7 +17,12 @@ from dsir_dagster.resources.table import Column, Table
 #: KL reductions, as measured: on all held-out text, and on a sample under three views of its n-grams.
 MAIN = ("kl_reduction", *VIEWS)
 #: Scores of models trained on the picks, and their names in the table of methods.
-MODELS = {"proxy_loss": "proxy loss", "f1_macro": "F1, macro", "f1_micro": "F1, micro"}
+MODELS = {
+    "bits_per_byte": "bits per byte",
+    "proxy_loss": "proxy loss",
+    "f1_macro": "F1, macro",
+    "f1_micro": "F1, micro",
+}
 #: Picks whose numbers Dagster shows, and the suffixes of the numbers' names.
 PICKS = {"selection": "", TOP_K: "_top_k", RANDOM: "_random"}
 #: Numbers that Dagster shows singly, as (metric, pick, statistic); the rest is in the tables and in the catalog.
@@ -132,7 +137,7 @@ def tables(
             metrics.bounds(measured[0], name),
             None if name == "selection" else metrics.bounds("ahead", name),
             *(metrics.bounds(metric, name) for metric in measured[1:]),
-            *(tuple(metrics.get(each, name, statistic=of) for of in ("value", "sd")) for each in models),
+            *((metrics.get(each, name), metrics.get(each, name, statistic="sd")) for each in models),
             *(metrics.get(each, name) for each in ("tokens", "mean_tokens", "distinct_ngrams")),
             None if name == "selection" else metrics.get("agreement", name),
         ]

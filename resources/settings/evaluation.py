@@ -19,6 +19,13 @@ from dsir_dagster.resources.settings.types import Model, Number
 RANDOM, TOP_K = "random", "top_k"
 
 
+class BitsPerByteSettings(Model):
+    """An n-gram model of the bytes of each pick: no GPU, no extra, seconds."""
+
+    tokens: Annotated[int, pydantic.Field(gt=0)] = 2_000_000
+    """Tokens to train each on, or all of the smallest pick; a million takes about 0.1 GB of memory."""
+
+
 class ProxySettings(Model):
     """Small language models trained on each pick; needs PyTorch (the extra `paper`) and takes minutes."""
 
@@ -51,6 +58,8 @@ class EvaluationSettings(Model):
     sample: Annotated[int, pydantic.Field(ge=0)] = 200_000
     """N-grams of each pick and of the held-out text that are read again and measured under another hash,
     without a hash, and for distinct n-grams; 0 for none."""
+    bits_per_byte: BitsPerByteSettings | None = None
+    """Train n-gram models on the picks and measure what held-out text costs under them: `{}` for the default."""
     proxy: ProxySettings | None = None
     """Train small language models on the picks (the extra `paper`; minutes)."""
     downstream: DownstreamSettings | None = None
