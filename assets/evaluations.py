@@ -10,6 +10,7 @@ from functools import partial
 from itertools import filterfalse
 
 import dagster as dg
+import pyarrow.compute as pc
 
 from dsir import downstream, ngram_model, proxy
 from dsir.selection import Budget
@@ -36,6 +37,7 @@ from dsir_dagster.assets.measuring.measures import (
     read_target,
 )
 from dsir_dagster.assets.measuring.shown import metadata, not_measured, tables
+from dsir_dagster.assets.measuring.sizes import measure_sizes, picks_of_other_sizes
 from dsir_dagster.assets.measuring.trained import (
     TEST_NGRAMS,
     TEST_TOKENS,
@@ -136,15 +138,24 @@ def evaluate(
     tell(part="reading the targets")
     targets = [read_target(snapshot, snapshot.settings.target(name), read) for name in selection.targets]
     candidates = Candidates(snapshot, selection, tell=tell)
+    first_epoch = picked_positions(snapshot.plan, table.filter(pc.equal(table["epoch"], 1)))
+    of_sizes = picks_of_other_sizes(candidates, budget, first_epoch)
     pool, random = survey_pool(candidates, budget, settings.random_seeds, known_contents(targets))
     others = picks_by_other_methods(candidates, budget)
     drawn_again = pick_with_another_seed(candidates, budget)
     positions = {"selection": picked_positions(snapshot.plan, table), **others}
     positions |= {f"{RANDOM} {seed}": picked for seed, picked in enumerate(random)}
-    picks = describe(snapshot, {name: each for name, each in positions.items() if len(each)}, tell)
+    described = describe(
+        snapshot, {name: each for name, each in (positions | of_sizes).items() if len(each)}, tell
+    )
+    picks = {name: each for name, each in described.items() if name in positions}
+    sizes = {name: each for name, each in described.items() if name in of_sizes}
 
     metrics = Metrics()
     sampled = measure_on_targets(snapshot, targets, picks, metrics, tell)
+    if sizes:
+        random_picks = [pick for name, pick in picks.items() if is_random(name)]
+        measure_sizes(snapshot, targets, sizes, random_picks, metrics, tell)
     for target in targets:
         metrics.add("effective_sample_size", "pool", pool.effective[target.name].value, target.name)
     metrics.average()
@@ -155,12 +166,14 @@ def evaluate(
     names = [*filterfalse(is_random, picks), RANDOM]
     missing = not_measured(snapshot, selection, picks, metrics)
     holdouts = {each.name: each.target.holdout is not None for each in targets}
-    verdict = judge(numbers_of(selection, source.made.metadata, holdouts, metrics.get, missing))
+    verdict = judge(
+        numbers_of(selection, source.made.metadata, holdouts, metrics.get, missing, settings.sizes)
+    )
     result = Result(
         rows=len(metrics.rows),
         files={},
         metadata=metadata(snapshot, source, picks, sampled, metrics, verdict),
-        tables=tables(selection, targets, names, composition, metrics),
+        tables=tables(snapshot, selection, targets, names, composition, metrics),
         metrics=metrics.rows,
     )
     return result, metrics, verdict

@@ -258,6 +258,40 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
     return finished(figure, "Lengths of the documents")
 
 
+def sizes(factors: Sequence[float], measures: Mapping[str, Sequence[Measured]]) -> Plot:
+    """Plot measures of picks against their size.
+
+    Parameters
+    ----------
+    factors : sequence of float
+        Of the selection's size, ascending.
+    measures : mapping of str to sequence of (value, low, high)
+        By name, a panel each; one for every factor.
+    """
+    figure, panels = new_figure(2.6, 1, len(measures))
+    for ax, (name, measured) in zip(panels, measures.items(), strict=True):
+        values, low, high = np.array(measured, dtype=float).T
+        errors = [values - low, high - values]
+        ax.errorbar(
+            factors,
+            values,
+            errors,
+            color=SELECTION,
+            ecolor=INK,
+            elinewidth=1,
+            capsize=2,
+            marker="o",
+            markersize=4,
+        )
+        ax.axvline(1, color=INK, linewidth=1, linestyle="--", label="the selection's own size")
+        ax.set(xscale="log", xlabel="times the selection's size", ylabel=name)
+        ax.set_xticks(factors, [f"{each:g}" for each in factors])
+        ax.minorticks_off()
+        ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
+    note = "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks."
+    return finished(figure, "Measures of the selection's method at other sizes", note)
+
+
 def rounds(curve: list[Round], best: int) -> Plot:
     """Plot how close the mean of the rounds of matching came to both parts of the target.
 

@@ -5,7 +5,10 @@ What belongs here: the metrics, rows of the table ``evaluations``. What does not
 (``trained.py``), how Dagster shows the numbers (``shown.py``).
 
 Every number has a `pick`: `selection`, `pool`, `random` (the mean over seeds), `top_k` or a method of
-``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Metrics marked ±
+``evaluation.compare``; `seed` is the selection drawn with the next seed. With ``evaluation.budgets``, `selection x0.5`
+is what its method picks at half of its size, in one epoch, and so on; `selection x1` is its own first epoch. They are
+measured whole, and have `over_random` (over random picks of the selection's size), `ahead`, `bits_per_byte`, and
+`documents`, `tokens` and `duplicates`. A number's `statistic` is `value`. Metrics marked ±
 also have `low` and `high`, a 95 % interval (see :class:`dsir.evaluation.CrossEntropies`), except that random picks have
 `sd`, the standard deviation over seeds; metrics marked "sd" have that for every pick. Metrics marked * have a row for
 every target, and one for the mean under the target ''.

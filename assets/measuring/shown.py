@@ -10,7 +10,7 @@ from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import Selection
-from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K, size_name
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 
@@ -101,10 +101,66 @@ def not_measured(
     compared = {*other_methods(snapshot, selection)} - {selection.method}
     if absent := sorted(compared - picks.keys()):
         missing.append(f"no document of {', '.join(absent)} fits into the budget")
+    sizes = [each for each in settings.sizes if metrics.get("documents", size_name(each)) is None]
+    if sizes:
+        missing.append(f"no document fits into {_factors(sizes)} times the budget")
     return missing
 
 
+def _factors(sizes: list[float]) -> str:
+    return ", ".join(f"{each:g}" for each in sizes)
+
+
+def sizes_plot(snapshot: Snapshot, metrics: Metrics) -> plots.Plot:
+    """Return a plot of what was measured against size."""
+    factors = [
+        each
+        for each in snapshot.settings.evaluation.sizes
+        if metrics.get("documents", size_name(each)) is not None
+    ]
+    names = [size_name(each) for each in factors]
+    measures = {"KL reduction over random, nats": [metrics.bounds("over_random", each) for each in names]}
+    bits = [each for name in names if (each := metrics.get("bits_per_byte", name)) is not None]
+    if bits:
+        measures["bits per byte"] = [(each, each, each) for each in bits]
+    return plots.sizes(factors, measures)
+
+
+def sizes_table(snapshot: Snapshot, metrics: Metrics) -> Table:
+    """Return what was measured at every size."""
+    bits = metrics.get("bits_per_byte", size_name(1)) is not None
+    columns = [
+        Column("times the size", "number"),
+        Column("documents", "whole"),
+        Column("tokens", "whole"),
+        Column("KL reduction over random", "interval"),
+        Column("selection's lead", "interval"),
+        *([Column("bits per byte", "nats")] if bits else []),
+        Column("repeated texts", "share"),
+    ]
+    rows = []
+    for factor in snapshot.settings.evaluation.sizes:
+        name = size_name(factor)
+        documents, tokens, repeated = (
+            int(metrics.get(metric, name) or 0) for metric in ("documents", "tokens", "duplicates")
+        )
+        if documents:
+            rows.append(
+                (
+                    factor,
+                    documents,
+                    tokens,
+                    metrics.bounds("over_random", name),
+                    None if factor == 1 else metrics.bounds("ahead", name),
+                    *([metrics.get("bits_per_byte", name)] if bits else []),
+                    repeated / documents,
+                )
+            )
+    return Table(columns, rows)
+
+
 def tables(
+    snapshot: Snapshot,
     selection: Selection,
     targets: list[TargetTexts],
     names: list[str],
@@ -128,6 +184,10 @@ def tables(
     measured = [metric for metric in MAIN if metrics.get(metric) is not None]
     if views := [(VIEWS[metric], bounds(metric)) for metric in measured[1:]]:
         shown["lead over random (sample), plot"] = plots.kl_over_random(views)
+
+    if snapshot.settings.evaluation.sizes:
+        shown["other sizes, plot"] = sizes_plot(snapshot, metrics)
+        shown["other sizes"] = sizes_table(snapshot, metrics)
 
     models = [metric for metric in MODELS if metrics.get(metric) is not None]
 

@@ -1,0 +1,174 @@
+"""The same selection at other sizes, on a pool where narrower and wider are known."""
+
+import json
+from dataclasses import replace
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from dsir.evaluation import INDEPENDENT, cross_entropy, independent_distribution
+from dsir.features import featurize
+from dsir.ngram_model import NgramModel
+from dsir_dagster.assets.report.verdict import Difference, OfSize, judge
+from tests.assets.test_evaluations import equal_sentences, metadata, values
+from tests.assets.test_report import page_of
+from tests.assets.test_verdict import PLAIN
+from tests.pipeline import DOMAINS, SmallPipeline
+
+BUDGETS = [4, 0.5, 2]
+MANY, FEW = 80, 10  # of 40 documents of the target's domain, and 80 of others
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """`wide` picks twice the documents of the target's domain that there are, `narrow` a quarter of them."""
+    pipeline = SmallPipeline(tmp_path_factory.mktemp("sizes"))
+    for seed, domain in enumerate(DOMAINS):
+        pipeline.write(f"pool/{domain}.jsonl", equal_sentences(domain, 40, seed))
+    pipeline.write("medicine-test.jsonl", equal_sentences("medicine", 30, 101))
+    common = {"targets": ["medicine"], "min_tokens": 10}
+    pipeline.config["selections"] = [
+        {**common, "name": "wide", "method": "top_k", "size": {"documents": MANY}},
+        {**common, "name": "narrow", "size": {"tokens": 120 * FEW}, "epochs": 2},
+    ]
+    pipeline.config["evaluation"] = {"budgets": BUDGETS, "random_seeds": 2, "sample": 0, "bits_per_byte": {}}
+    assert pipeline.errors() == []
+    return pipeline
+
+
+def test_every_size_has_its_numbers(measured):
+    for selection, documents in (("wide", MANY), ("narrow", FEW)):
+        found = values(measured, selection)
+        for factor in (0.5, 1, 2, 4):
+            name = f"selection x{factor:g}"
+            of_size = min(round(factor * documents), 120)
+            assert found["documents", name] == of_size and found["tokens", name] == 120 * of_size
+            assert found["over_random", name, "low"] <= found["over_random", name, "high"]
+            assert (("ahead", name) in found) == (factor != 1)
+        assert found["duplicates", "selection x2"] == 0
+        assert found["ahead", "selection x2"] == pytest.approx(
+            found["over_random", "selection x1"] - found["over_random", "selection x2"]
+        )
+        assert (
+            values(measured, selection, "medicine")["ahead", "selection x2"] == found["ahead", "selection x2"]
+        )
+
+
+def test_the_numbers_are_those_of_the_picked_texts(measured):
+    """By `top_k`, what it picks at half the size is known: the first half of the selection."""
+    texts = {
+        (path.name, i): json.loads(line)["text"]
+        for path in sorted((measured.data / "pool").iterdir())
+        for i, line in enumerate(path.open())
+    }
+    rows = measured.rows(
+        'SELECT parse_filename(uri), "row" FROM selections JOIN shards USING (shard) '
+        "WHERE selection = 'wide' ORDER BY rank"
+    )
+    ranked = [texts[row] for row in rows]
+    held_out = [json.loads(line)["text"] for line in (measured.data / "medicine-test.jsonl").open()]
+    p = featurize(pa.array(held_out), INDEPENDENT).totals(INDEPENDENT.buckets)
+
+    def entropy(picked):
+        counts = featurize(pa.array(picked), INDEPENDENT).totals(INDEPENDENT.buckets)
+        return cross_entropy(p, independent_distribution(counts))
+
+    found = values(measured, "wide")
+    assert found["ahead", "selection x0.5"] == pytest.approx(
+        entropy(ranked[: MANY // 2]) - entropy(ranked), abs=1e-9
+    )
+    bits = NgramModel.fit(ranked[: MANY // 2]).bits_per_byte(held_out)
+    assert found["bits_per_byte", "selection x0.5"] == pytest.approx(bits, abs=1e-9)
+
+
+def test_fewer_documents_are_advised_where_the_rest_is_of_other_kinds(measured):
+    found = values(measured, "wide")
+    assert found["over_random", "selection x0.5"] > found["over_random", "selection x1"] + 0.05
+    assert found["bits_per_byte", "selection x0.5"] < found["bits_per_byte", "selection x1"]
+    page = page_of(measured, "wide").text
+    assert "Fewer documents are closer to the target: 0.5 times the size (40 documents) by" in page
+    assert "Pick fewer." in page and "More documents can be picked" not in page
+
+
+def test_more_documents_are_advised_where_there_are_more_of_their_kind(measured):
+    page = page_of(measured, "narrow").text
+    assert "More documents can be picked: at 4 times the size (40 documents)," in page
+    assert "Pick fewer." not in page
+    assert "Other sizes" in page and metadata(measured, "narrow")["documents"] == 2 * FEW
+
+
+def test_the_table_and_the_plot_are_shown(measured):
+    event = measured.instance.get_latest_materialization_event(dg.AssetKey("evaluations"))
+    shown = {key: str(value.value) for key, value in event.asset_materialization.metadata.items()}
+    rows = [line.split(" | ")[0].strip("| ") for line in shown["other sizes"].splitlines()[2:]]
+    assert rows == ["0.5", "1", "2", "4"]
+    assert "data:image/png" in shown["other sizes, plot"]
+
+
+def test_other_sizes_are_no_methods_to_compare_with(measured):
+    measured_picks = {
+        row["pick"]
+        for row in measured.workspace()
+        .catalog.query(
+            "report_methods", selections=["wide"], versions=[metadata(measured, "wide")["selection_version"]]
+        )
+        .to_pylist()
+    }
+    assert measured_picks == {None, "random", "top_k"}
+
+
+@pytest.mark.parametrize(
+    ("budgets", "message"),
+    [([1], "the selection itself"), ([2, 2.0], "named twice"), ([0], "greater than 0")],
+)
+def test_sizes_that_mean_nothing_are_refused(pipeline, budgets, message):
+    pipeline.write_pool()
+    pipeline.config["evaluation"] = {"budgets": budgets}
+    with pytest.raises(ValueError, match=rf"evaluation\.budgets.*{message}"):
+        pipeline.workspace()
+
+
+OWN = OfSize(1.0, 1000, Difference(0.4, 0.35, 0.45), bits_per_byte=2.0)
+AS_CLOSE, WORSE, BETTER = (
+    Difference(0.001, -0.01, 0.01),
+    Difference(0.1, 0.05, 0.15),
+    Difference(-0.1, -0.15, -0.05),
+)
+
+
+def size(factor, lead, bits):
+    return OfSize(factor, int(1000 * factor), Difference(0.4 - lead.value, 0.3, 0.5), lead, bits)
+
+
+def judged(*sizes, **numbers):
+    sizes = sorted([*sizes, OWN], key=lambda each: each.factor)
+    found = judge(replace(PLAIN, sizes=sizes, bits_of_chance=0.01, **numbers)).sentences
+    return [(each.level, each.text) for each in found if each.about == "Size"]
+
+
+def test_what_is_said_of_sizes():
+    [(level, text)] = judged(size(0.5, WORSE, 2.1), size(2, WORSE, 2.01))
+    assert level == "good" and text.startswith(
+        "No other size that was measured is better: 0.5 times the size (500"
+    )
+    [(level, text)] = judged(size(0.5, BETTER, 2.01))
+    assert (
+        level == "caution"
+        and "by 0.100 nats (95% interval 0.050 to 0.150); held-out text costs 2.010" in text
+    )
+    # Closer, n-gram for n-gram, but too little to learn from: nothing is advised.
+    [(_, text)] = judged(size(0.5, BETTER, 2.1))
+    assert text.startswith("No other size")
+    [(level, text)] = judged(size(2, AS_CLOSE, 1.9), size(4, AS_CLOSE, 1.9))
+    assert level == "good" and text.startswith("More documents can be picked: at 4 times the size (4,000")
+    assert "no loss; held-out text costs 1.900 bits per byte, 2.000 after the selection" in text
+    [(level, text)] = judged(size(2, WORSE, 2.01), size(4, WORSE, 2.1))
+    assert (
+        level == "good"
+        and "2.100 bits per byte after 4 times the size (4,000 documents), 2.000 after the" in text
+    )
+    assert "repeat these rather than add those" in text and "not measured here" in text
+    levels = [level for level, _ in judged(size(0.5, BETTER, 1.9), size(2, WORSE, 2.1))]
+    assert levels == ["caution", "caution"]
+    assert judged(size(2, BETTER, 1.9), method="random") == [] and judge(PLAIN).level == "good"
