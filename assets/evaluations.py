@@ -160,7 +160,7 @@ def evaluate(
         metrics.add("effective_sample_size", "pool", pool.effective[target.name].value, target.name)
     metrics.average()
     measure_overlap(picks, drawn_again, metrics)
-    measure_lengths(picks, pool, metrics)
+    measure_lengths(picks, pool, selection.min_tokens, metrics)
     measure_contents(picks, pool, targets, metrics)
     composition = measure_composition(table["source"], pool, metrics)
     names = [*filterfalse(is_random, picks), RANDOM]

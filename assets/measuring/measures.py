@@ -36,7 +36,8 @@ every target, and one for the mean under the target ''.
 ``agreement``                       share of the selection's documents that are also in the pick; 1 for ``seed``
                                     if there is no noise
 ``tokens``                          of the documents
-``mean_tokens``, ``median_tokens``  length of the documents
+``mean_tokens``, ``median_tokens``  length of the documents; the median also for ``eligible``: the pool's of at
+                                    least ``min_tokens``
 ``p10_tokens``, ``p90_tokens``      quantiles of the length
 ``distinct_ngrams``                 different n-grams among 1,000 of the sample
 ``duplicates``                      documents whose content an earlier one has
@@ -379,7 +380,7 @@ def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metr
     metrics.add("agreement", "seed", again)
 
 
-def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics) -> None:
+def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, min_tokens: int, metrics: Metrics) -> None:
     """Measure tokens, and tokens a document."""
     lengths = {"pool": pool.lengths} | {name: Counter(pick.n_tokens.tolist()) for name, pick in picks.items()}
     measures = {
@@ -392,6 +393,8 @@ def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics)
     for measure, function in measures.items():
         for name, value in by_pick({name: function(each) for name, each in lengths.items()}).items():
             metrics.add(measure, name, value)
+    long_enough = Counter({length: n for length, n in pool.lengths.items() if length >= min_tokens})
+    metrics.add("median_tokens", "eligible", quantile(long_enough, 0.5))
 
 
 def total(counts: Counter[int]) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any, Literal
 
+from dsir.doctor import FRAGMENT, without_fragments
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.settings import Selection
 from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K, size_name
@@ -149,6 +150,10 @@ class Numbers:
         Documents of the selection and of the pool whose text is in a target or in its holdout.
     not_measured : sequence of str
         What was asked for and could not be measured, and why.
+    tokens : int
+        Picked in an epoch.
+    median_tokens, median_eligible : float
+        Tokens of a picked document, and of one of the pool that is long enough to be picked.
     sizes : sequence of OfSize
         Ascending, the selection's own among them; empty without `evaluation.budgets`.
     bits_of_chance : float
@@ -170,6 +175,9 @@ class Numbers:
     pool_in_target: int = 0
     pool_in_holdout: int = 0
     not_measured: Sequence[str] = ()
+    tokens: int = 0
+    median_tokens: float = 0.0
+    median_eligible: float = 0.0
     sizes: Sequence[OfSize] = ()
     bits_of_chance: float = 0.0
 
@@ -294,6 +302,9 @@ def numbers_of(
         pool_in_target=count("in_target", "pool"),
         pool_in_holdout=count("in_holdout", "pool"),
         not_measured=not_measured,
+        tokens=count("tokens") // selection.epochs,
+        median_tokens=get("median_tokens", "selection", "", "value") or 0.0,
+        median_eligible=get("median_tokens", "eligible", "", "value") or 0.0,
         sizes=list(of_sizes()),
         bits_of_chance=get("bits_per_byte", RANDOM, "", "sd") or 0.0,
     )
@@ -309,6 +320,7 @@ def judge(numbers: Numbers) -> Verdict:
         _effective(numbers),
         _copies(numbers),
         *_leaks(numbers),
+        *_lengths(numbers),
         *_sizes(numbers),
         *(
             Sentence("caution", "Not measured", f"{each[0].upper()}{each[1:]}.")
@@ -540,6 +552,18 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
         text = "No document of the pool is in a target or its holdout, word for word."
         sentences.append(Sentence("good", "Leakage", text))
     return sentences
+
+
+def _lengths(numbers: Numbers) -> list[Sentence]:
+    if not _chosen(numbers) or numbers.median_tokens >= FRAGMENT * numbers.median_eligible:
+        return []
+    text = (
+        f"Fragments: half of the picked documents have at most {numbers.median_tokens:,.0f} tokens, where half of the "
+        f"eligible ones have {numbers.median_eligible:,.0f} or more. It took {numbers.documents:,} of them; of that "
+        f"length, {numbers.tokens / numbers.median_eligible:,.0f} have as many tokens. "
+        f"`min_tokens: {without_fragments(numbers.median_eligible)}` leaves them out."
+    )
+    return [Sentence("caution", "Lengths", text)]
 
 
 def _sizes(numbers: Numbers) -> list[Sentence]:

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsir.doctor import Point, crowded_out, learning_curve, likeness, without_spaces
+from dsir.doctor import (
+    FRAGMENT,
+    Point,
+    crowded_out,
+    fragments,
+    learning_curve,
+    likeness,
+    without_fragments,
+    without_spaces,
+)
 from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
@@ -34,6 +43,7 @@ UNUSABLE_ROWS = 0.01
 EMPTY_TEXTS = 0.01
 DUPLICATES = 0.05
 TOO_SHORT = 0.5
+MANY_FRAGMENTS = 0.1  # in a real pool 0.15 to 0.19 where `resample` picked fragments, 0.07 or less where not
 TOO_FEW = 20  # below this many documents of a target
 NO_SPACES = 0.1  # share of letters from scripts without spaces between words
 LONG_WORDS = 12  # mean characters per word
@@ -165,6 +175,30 @@ def check_lengths(selections: Sequence[Selection], pool: PoolDocuments) -> Itera
         says = f"{share:.1%} of {pool.documents:,} {pool.called} are shorter than min_tokens {selection.min_tokens}"
         advice = f"half of the documents have {median:,} tokens or fewer: lower `min_tokens`, or join short documents"
         yield Finding("length", selection.name, share > TOO_SHORT, says, advice if share > TOO_SHORT else "")
+
+
+def check_fragments(selections: Sequence[Selection], pool: PoolDocuments) -> Iterator[Finding]:
+    """Look for short documents that would fill the budgets of selections by plain log weights."""
+    for selection in selections:
+        found = fragments(pool.n_tokens, pool.of_length, selection.min_tokens)
+        if not selection.keys_are_log_weights or not found.documents:
+            continue
+        share = found.short / found.documents
+        says = (
+            f"{share:.1%} of {found.documents:,} {pool.called} of at least {selection.min_tokens} tokens are shorter "
+            f"than {FRAGMENT:.0%} of their median, {found.median:,.0f} tokens"
+        )
+        if share <= MANY_FRAGMENTS:
+            yield Finding("fragments", selection.name, False, says)
+            continue
+        says += f"; `{selection.method}` ranks by a sum over n-grams, so these tend to fill its budget"
+        if selection.size.tokens is not None:
+            says += (
+                f": {selection.size.tokens:,} tokens are {selection.size.tokens / found.median:,.0f} documents of "
+                f"the median length, {selection.size.tokens / max(found.mean, 1):,.0f} of these"
+            )
+        advice = f"`min_tokens: {without_fragments(found.median)}` leaves them out"
+        yield Finding("fragments", selection.name, True, says, advice)
 
 
 def check_duplicates(pool: PoolDocuments, collapsed: bool) -> Iterator[Finding]:
