@@ -184,19 +184,20 @@ def check_fragments(selections: Sequence[Selection], pool: PoolDocuments) -> Ite
         if not selection.keys_are_log_weights or not found.documents:
             continue
         share = found.short / found.documents
+        least = f" of {selection.min_tokens:,} tokens or more" if selection.min_tokens else ""
         says = (
-            f"{share:.1%} of {found.documents:,} {pool.called} of at least {selection.min_tokens} tokens are shorter "
-            f"than {FRAGMENT:.0%} of their median, {found.median:,.0f} tokens"
+            f"{share:.1%} of {found.documents:,} {pool.called}{least} are shorter than {FRAGMENT:.0%} of their "
+            f"median of {found.median:,.0f} tokens"
         )
         if share <= MANY_FRAGMENTS:
             yield Finding("fragments", selection.name, False, says)
             continue
-        says += f"; `{selection.method}` ranks by a sum over n-grams, so these tend to fill its budget"
-        if selection.size.tokens is not None:
-            says += (
-                f": {selection.size.tokens:,} tokens are {selection.size.tokens / found.median:,.0f} documents of "
-                f"the median length, {selection.size.tokens / max(found.mean, 1):,.0f} of these"
-            )
+        says += (
+            f"; `{selection.method}` ranks by a sum over n-grams, so such documents tend to fill its budget"
+        )
+        if tokens := selection.size.tokens:
+            says += f": {tokens:,} tokens are {tokens / found.median:,.0f} of the median length, "
+            says += f"{tokens / max(found.mean, 1):,.0f} of theirs"
         advice = f"`min_tokens: {without_fragments(found.median)}` leaves them out"
         yield Finding("fragments", selection.name, True, says, advice)
 

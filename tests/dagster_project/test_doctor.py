@@ -154,9 +154,9 @@ def test_short_documents_that_would_fill_a_budget_are_told_for_methods_that_pref
     found = told()
     assert found.keys() == {"picked", "longer"} and not found["longer"].warning
     assert found["picked"].warning and found["picked"].says == (
-        "25.0% of 240 sampled documents of at least 10 tokens are shorter than 30% of their median, 60 tokens; "
-        "`resample` ranks by a sum over n-grams, so these tend to fill its budget: 3,000 tokens are 50 documents of "
-        "the median length, 250 of these"
+        "25.0% of 240 sampled documents of 10 tokens or more are shorter than 30% of their median of 60 tokens; "
+        "`resample` ranks by a sum over n-grams, so such documents tend to fill its budget: 3,000 tokens are 50 of the "
+        "median length, 250 of theirs"
     )
     assert found["picked"].advice == "`min_tokens: 60` leaves them out"
     assert sane.run()["raw_counts"].errors == []
