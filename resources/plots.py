@@ -268,7 +268,7 @@ def sizes(factors: Sequence[float], measures: Mapping[str, Sequence[Measured]]) 
     measures : mapping of str to sequence of (value, low, high)
         By name, a panel each; one for every factor.
     """
-    figure, panels = new_figure(2.6, 1, len(measures))
+    figure, panels = new_figure(3.0, 1, len(measures))
     for ax, (name, measured) in zip(panels, measures.items(), strict=True):
         values, low, high = np.array(measured, dtype=float).T
         errors = [values - low, high - values]

@@ -32,7 +32,7 @@ from dsir_dagster.assets.picking.candidates import Candidates
 from dsir_dagster.assets.picking.rows import RowsOfShard, rows_by_shard
 from dsir_dagster.assets.picking.survey import survey
 from dsir_dagster.assets.picking.texts import map_target, texts_of_shard
-from dsir_dagster.resources.compute import Tell, Worker, counted
+from dsir_dagster.resources.compute import Tell, Worker, counted, untold
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.settings.evaluation import RANDOM, size_name
 from dsir_dagster.resources.snapshot import Snapshot
@@ -175,9 +175,10 @@ def _measure_bits(
     for name, pick in sizes.items():
         tokens = round(share * int(pick.n_tokens.sum()))
         try:
-            [texts] = training_texts(snapshot, {name: pick}, tokens, tell).values()
+            [texts] = training_texts(snapshot, {name: pick}, tokens, untold).values()
             model = NgramModel.fit(texts)
             for target in targets:
                 metrics.add("bits_per_byte", name, model.bits_per_byte(target.texts), target.name)
         except ValueError as error:
             raise ConfigError(f"evaluation.bits_per_byte, {name}: {error}") from error
+        tell(work=1)

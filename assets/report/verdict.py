@@ -121,7 +121,7 @@ class OfSize:
     @property
     def name(self) -> str:
         """In words."""
-        return f"{self.factor:g} times the size ({several(self.documents, 'document')})"
+        return f"{several(self.documents, 'document')} ({self.factor:g} times the size)"
 
 
 @dataclass(frozen=True)
@@ -558,9 +558,9 @@ def _lengths(numbers: Numbers) -> list[Sentence]:
     if not _chosen(numbers) or numbers.median_tokens >= FRAGMENT * numbers.median_eligible:
         return []
     text = (
-        f"Fragments: half of the picked documents have at most {numbers.median_tokens:,.0f} tokens, where half of the "
-        f"eligible ones have {numbers.median_eligible:,.0f} or more. It took {numbers.documents:,} of them; of that "
-        f"length, {numbers.tokens / numbers.median_eligible:,.0f} have as many tokens. "
+        f"Fragments: half of the picked documents have at most {numbers.median_tokens:,.0f} tokens, half of the "
+        f"eligible ones {numbers.median_eligible:,.0f} or more. {numbers.documents:,} were picked; "
+        f"{numbers.tokens / numbers.median_eligible:,.0f} of the eligible ones' median length have as many tokens. "
         f"`min_tokens: {without_fragments(numbers.median_eligible)}` leaves them out."
     )
     return [Sentence("caution", "Lengths", text)]
@@ -578,11 +578,15 @@ def _sizes(numbers: Numbers) -> list[Sentence]:
         """Whether held-out text costs more after one than after the other, by more than random picks differ."""
         return one.bits_per_byte - other.bits_per_byte > noise  # not where one of them is NaN
 
+    def against(each: OfSize, other: OfSize) -> str:
+        mine, theirs = (written(size.bits_per_byte, "nats") for size in (each, other))
+        return f"{mine} bits per byte against {theirs}"
+
     def bits(each: OfSize) -> str:
         if isnan(each.bits_per_byte):
             return ""
-        mine, ours = (written(size.bits_per_byte, "nats") for size in (each, own))
-        return f"; held-out text costs {mine} bits per byte, {ours} after the selection"
+        how = "better" if dearer(own, each) else "as well"
+        return f", and a model of them predicts held-out text {how}: {against(each, own)}"
 
     sentences = []
     closer = [each for each in sizes.values() if each.lead.beyond_noise < 0]
@@ -598,20 +602,21 @@ def _sizes(numbers: Numbers) -> list[Sentence]:
         sentences.append(Sentence("caution", "Size", text))
     elif wider:
         best = wider[-1]
-        how = f"{'closer by ' + best.lead.nats if best in closer else 'no loss'}{bits(best)}"
-        sentences.append(Sentence("good", "Size", f"More documents can be picked: at {best.name}, {how}."))
-    measured = [each for each in (*sizes.values(), own) if not isnan(each.bits_per_byte)]
+        how = f"closer to the target by {best.lead.nats}" if best in closer else "as close to the target"
+        text = f"More documents can be picked without loss: {best.name} are {how}{bits(best)}."
+        sentences.append(Sentence("good", "Size", text))
+    measured = [each for each in (own, *sizes.values()) if not isnan(each.bits_per_byte)]
     if measured:
-        cheapest = min(measured, key=lambda each: each.bits_per_byte)
-        if worse := [each for each in measured if each.factor > cheapest.factor and dearer(each, cheapest)]:
-            more = min(worse, key=lambda each: each.factor)
+        best = min(measured, key=lambda each: each.bits_per_byte)
+        worse = [each for each in measured if each.factor > best.factor and dearer(each, best)]
+        if worse:
+            more = own if own in worse else min(worse, key=lambda each: each.factor)
             text = (
-                f"Held-out text costs {written(more.bits_per_byte, 'nats')} bits per byte after {_of_size(more)}, "
-                f"{written(cheapest.bits_per_byte, 'nats')} after {_of_size(cheapest)}: to train longer, repeat "
-                f"these rather than add those. Up to about four epochs, language models lost little by repeating "
-                "(Muennighoff et al. 2023; not measured here)."
+                f"A model of {_of_size(best)} predicts held-out text better than one of {_of_size(more)}: "
+                f"{against(best, more)}. To train longer, repeat the smaller pick rather than add documents: up "
+                "to about four epochs cost language models little (Muennighoff et al. 2023; not measured here)."
             )
-            level: Level = "caution" if cheapest.factor < 1 else "good"
+            level: Level = "caution" if best.factor < 1 else "good"
             sentences.append(Sentence(level, "Size", text))
     if not sentences:
         text = (

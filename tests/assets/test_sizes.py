@@ -87,13 +87,13 @@ def test_fewer_documents_are_advised_where_the_rest_is_of_other_kinds(measured):
     assert found["over_random", "selection x0.5"] > found["over_random", "selection x1"] + 0.05
     assert found["bits_per_byte", "selection x0.5"] < found["bits_per_byte", "selection x1"]
     page = page_of(measured, "wide").text
-    assert "Fewer documents are closer to the target: 0.5 times the size (40 documents) by" in page
+    assert "Fewer documents are closer to the target: 40 documents (0.5 times the size) by" in page
     assert "Pick fewer." in page and "More documents can be picked" not in page
 
 
 def test_more_documents_are_advised_where_there_are_more_of_their_kind(measured):
     page = page_of(measured, "narrow").text
-    assert "More documents can be picked: at 4 times the size (40 documents)," in page
+    assert "More documents can be picked without loss: 40 documents (4 times the size) are" in page
     assert "Pick fewer." not in page
     assert "Other sizes" in page and metadata(measured, "narrow")["documents"] == 2 * FEW
 
@@ -149,26 +149,29 @@ def judged(*sizes, **numbers):
 
 def test_what_is_said_of_sizes():
     [(level, text)] = judged(size(0.5, WORSE, 2.1), size(2, WORSE, 2.01))
-    assert level == "good" and text.startswith(
-        "No other size that was measured is better: 0.5 times the size (500"
+    assert level == "good"
+    assert text.startswith(
+        "No other size that was measured is better: 500 documents (0.5 times the size) and 2,000"
     )
     [(level, text)] = judged(size(0.5, BETTER, 2.01))
-    assert (
-        level == "caution"
-        and "by 0.100 nats (95% interval 0.050 to 0.150); held-out text costs 2.010" in text
+    assert level == "caution" and text == (
+        "Fewer documents are closer to the target: 500 documents (0.5 times the size) by 0.100 nats (95% interval "
+        "0.050 to 0.150), and a model of them predicts held-out text as well: 2.010 bits per byte against 2.000. Pick fewer."
     )
     # Closer, n-gram for n-gram, but too little to learn from: nothing is advised.
     [(_, text)] = judged(size(0.5, BETTER, 2.1))
     assert text.startswith("No other size")
-    [(level, text)] = judged(size(2, AS_CLOSE, 1.9), size(4, AS_CLOSE, 1.9))
-    assert level == "good" and text.startswith("More documents can be picked: at 4 times the size (4,000")
-    assert "no loss; held-out text costs 1.900 bits per byte, 2.000 after the selection" in text
-    [(level, text)] = judged(size(2, WORSE, 2.01), size(4, WORSE, 2.1))
-    assert (
-        level == "good"
-        and "2.100 bits per byte after 4 times the size (4,000 documents), 2.000 after the" in text
+    [(level, text)] = judged(size(2, AS_CLOSE, 1.985), size(4, AS_CLOSE, 1.985))
+    assert level == "good" and text == (
+        "More documents can be picked without loss: 4,000 documents (4 times the size) are as close to the target, and "
+        "a model of them predicts held-out text as well: 1.985 bits per byte against 2.000."
     )
-    assert "repeat these rather than add those" in text and "not measured here" in text
+    [(level, text)] = judged(size(2, WORSE, 2.01), size(4, WORSE, 2.1))
+    assert level == "good" and text.startswith(
+        "A model of the selection predicts held-out text better than one of 4,000 documents (4 times the size): 2.000 "
+        "bits per byte against 2.100. To train longer, repeat the smaller pick rather than add documents:"
+    )
+    assert text.endswith("(Muennighoff et al. 2023; not measured here).")
     levels = [level for level, _ in judged(size(0.5, BETTER, 1.9), size(2, WORSE, 2.1))]
     assert levels == ["caution", "caution"]
     assert judged(size(2, BETTER, 1.9), method="random") == [] and judge(PLAIN).level == "good"

@@ -292,8 +292,9 @@ def test_picks_much_shorter_than_the_eligible_documents_are_called_fragments():
     numbers = replace(PLAIN, documents=58_070, eligible=531_701, tokens=1_999_995, median_eligible=142)
     level, text = finding(replace(numbers, median_tokens=23), "Lengths")
     assert level == "caution" and text == (
-        "Fragments: half of the picked documents have at most 23 tokens, where half of the eligible ones have 142 or "
-        "more. It took 58,070 of them; of that length, 14,084 have as many tokens. `min_tokens: 100` leaves them out."
+        "Fragments: half of the picked documents have at most 23 tokens, half of the eligible ones 142 or more. 58,070 "
+        "were picked; 14,084 of the eligible ones' median length have as many tokens. `min_tokens: 100` leaves them "
+        "out."
     )
     for fine in (replace(numbers, median_tokens=58), replace(numbers, median_tokens=23, method="random")):
         assert "Lengths" not in {each.about for each in judge(fine).sentences}
