@@ -30,7 +30,7 @@ MANY = 0.01
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the selection's KL reduction is ahead of another pick's, or of the pool's 0: nats, with 95% interval.
+    """How much closer to the target the selection is than another pick or the pool: nats, with 95% interval.
 
     Attributes
     ----------
@@ -71,15 +71,15 @@ class OfTarget:
     held_out : bool
         Whether it has a holdout, on which it was measured.
     over_pool : Difference
-        Its KL reduction: how much closer to the target than the pool it is.
+        Its KL reduction as in the paper: how much closer to the target than the pool it is.
     of_random : float
-        KL reduction of random picks, in nats.
+        That of random picks, in nats.
     effective_sample_size : float
         Of the eligible documents' weights.
     over_random, over_top_k : Difference, optional
         None where there was no such pick.
     plain_over_random, plain_over_top_k : Difference, optional
-        The same on n-grams that are not hashed; None without `evaluation.sample`.
+        The same on n-grams that are not hashed.
     """
 
     name: str
@@ -111,8 +111,8 @@ class Numbers:
         Share of the documents that top-k picks too.
     duplicates : int
         Picked documents whose text another picked one has.
-    near_copies : float, optional
-        Share of a sample of the picked documents that nearly repeat another one of it; None without a sample.
+    near_copies : float
+        Share of a sample of the picked documents that nearly repeat another one of it.
     near_duplicates : float, optional
         The similarity from which on near-copies were passed over.
     in_target, in_holdout, pool_in_target, pool_in_holdout : int
@@ -129,7 +129,7 @@ class Numbers:
     targets: Sequence[OfTarget]
     same_as_top_k: float | None = None
     duplicates: int = 0
-    near_copies: float | None = None
+    near_copies: float = 0.0
     near_duplicates: float | None = None
     in_target: int = 0
     in_holdout: int = 0
@@ -238,7 +238,7 @@ def numbers_of(
         targets=[of_target(*each) for each in holdouts.items()],
         same_as_top_k=get("agreement", TOP_K, "", "value"),
         duplicates=count("duplicates"),
-        near_copies=get("near_copies", "selection", "", "value"),
+        near_copies=get("near_copies", "selection", "", "value") or 0.0,
         near_duplicates=selection.near_duplicates,
         in_target=count("in_target"),
         in_holdout=count("in_holdout"),
@@ -299,12 +299,12 @@ def _beside_pool(numbers: Numbers) -> list[Sentence]:
         found = each.over_pool
         if found.sign > 0 and not each.name:
             whose = " on average over the targets" if many else ""
-            text = f"Closer to the target than the pool{whose}: KL reduction {found.nats}."
+            text = f"Closer to the target than the pool{whose}: the paper's KL reduction is {found.nats}."
             sentences.append(Sentence("good", "Pool", text))
         elif found.sign <= 0:
             whose = f" for {each.name}" if each.name else " on average over the targets" if many else ""
             size = f"{written(found.value, 'nats')} nats (95% interval {written((found.low, found.high), 'range')})"
-            text = f"Not closer to the target than the pool{whose}: KL reduction {size}"
+            text = f"Not closer to the target than the pool{whose}: the paper's KL reduction is {size}"
             if found.sign == 0:
                 sentences.append(Sentence("caution", "Pool", f"{text}, which may be chance."))
             else:
@@ -330,16 +330,16 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
         return [Sentence("caution", about, text)]
     if found is None:
         return [Sentence("caution", about, "There are no random picks to compare with.")]
-    of = f"KL reduction {written(numbers.mean.over_pool.value, 'nats')}, random picks of this size "
-    of += f"{written(numbers.mean.of_random, 'nats')}"
     many = len(numbers.targets) > 1
     mean = " on average over the targets" if many else ""
     if found.sign > 0:
-        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}: {of}.")
+        first = Sentence("good", about, f"Better than random picks of this size by {found.nats}{mean}.")
     elif found.sign < 0:
-        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}: {of}.")
+        first = Sentence("bad", about, f"Worse than random picks of this size by {found.nats}{mean}.")
     else:
-        text = f"No better than random picks{mean}: {of}; the difference of {found.nats} may be chance."
+        text = (
+            f"No better than random picks of this size{mean}: the difference of {found.nats} may be chance."
+        )
         first = Sentence("caution", about, text)
     rest = []
     for each in numbers.targets if many else ():
@@ -352,7 +352,7 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
     plain = numbers.mean.plain_over_random
     if plain and plain.sign < found.sign:
         how = "no better than random picks" if plain.sign == 0 else "worse than random picks"
-        text = f"On plain n-grams it is {how}: {plain.nats}. It fits the buckets, not the text."
+        text = f"On plain n-grams it is {how}: {plain.nats}."
         rest.append(Sentence("caution", about, text))
     return [first, *rest]
 
@@ -441,14 +441,12 @@ def _effective(numbers: Numbers) -> Sentence:
 def _copies(numbers: Numbers) -> Sentence:
     if numbers.near_duplicates is not None:
         near = f"Near-copies, from a similarity of {numbers.near_duplicates:g}, were left out."
-    elif numbers.near_copies is None:
-        near = "Near-copies were not looked for (`evaluation.sample: 0`)."
     elif numbers.near_copies == 0:
         near = "No near-copies in the sample checked."
     else:
         near = f"{written(numbers.near_copies, 'share')} of a sample nearly repeat another document of it; "
         near += "`near_duplicates: 0.8` leaves them out."
-    many = numbers.near_duplicates is None and (numbers.near_copies or 0) >= MANY
+    many = numbers.near_duplicates is None and numbers.near_copies >= MANY
     if not numbers.duplicates:
         return Sentence(
             "caution" if many else "good",
@@ -542,13 +540,14 @@ def _banner(numbers: Numbers) -> str:
     if not worse and not farther:
         return ""
     found = (worse or farther)[0]
-    whose, value = f" for {found.name}" if found.name else "", written(found.over_pool.value, "nats")
-    if worse:
+    whose = f" for {found.name}" if found.name else ""
+    if worse and found.over_random:
         other = "another method" if numbers.method == "match" else "`method: match`"
-        what = f"Worse than random picks{whose}: a KL reduction of {value} against {written(found.of_random, 'nats')}."
+        what = f"Worse than random picks{whose}, by {found.over_random.nats}."
         advice = f"Try {other}, a larger target or a larger selection"
     else:
-        what = f"Not closer to the target than the pool{whose}: a KL reduction of {value} nats."
+        value = written(found.over_pool.value, "nats")
+        what = f"Not closer to the target than the pool{whose}: the paper's KL reduction is {value} nats."
         advice = "Try a larger selection or a larger target"
     return f"{what} Do not use this selection as it is. {advice}; `dsir doctor` looks for the cause."
 

@@ -47,10 +47,10 @@ class EvaluationSettings(Model):
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
     """Random selections to compare with."""
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = SMOOTHING
-    """Pseudo-count per bucket in every KL divergence."""
-    sample: Annotated[int, pydantic.Field(ge=0)] = 200_000
-    """N-grams of each pick and of the held-out text that are read again and measured under another hash,
-    without a hash, and for distinct n-grams; 0 for none."""
+    """Pseudo-count per bucket in the paper's KL reduction (metric `kl_reduction`)."""
+    sample: Annotated[int, pydantic.Field(gt=0)] = 10_000_000
+    """N-grams of each pick whose texts are read again, and of held-out text whose n-grams are told apart, at most: more
+    than most people pick, and so many that what is left out of a larger pick changes no figure."""
     proxy: ProxySettings | None = None
     """Train small language models on the picks (the extra `paper`; minutes)."""
     downstream: DownstreamSettings | None = None

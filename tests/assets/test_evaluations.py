@@ -285,7 +285,6 @@ def test_classifiers_of_labelled_targets(pipeline):
         records = sentences("medicine", 20, seed) + sentences("law", 20, seed)
         pipeline.write(f"{name}.jsonl", records)
     pipeline.config["evaluation"] = {
-        "sample": 0,
         "downstream": {"label": "domain", "tokens": 5000, "seeds": 2},
     }
     assert pipeline.errors() == []

@@ -161,7 +161,7 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
     """The largest weights for medicine, measured on a holdout of law."""
     pipeline.write_pool()
     pipeline.write("medicine-test.jsonl", sentences("law", 30, seed=101))
-    pipeline.config["evaluation"] = {"random_seeds": 3, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 3}
     assert pipeline.errors() == []
     page = page_of(pipeline)
     assert ("class", "banner") in page.attributes and ("class", "verdict bad") in page.attributes
@@ -185,7 +185,7 @@ def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(
         "min_tokens": 10,
         "size": {"tokens": 900},
     }
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     text = page_of(pipeline).text
     assert text.lower().count("held-out text of medicine and the fitted text of law (no holdout)") == 3
@@ -261,7 +261,7 @@ def test_whatever_a_document_says_is_shown_and_nothing_else(pipeline):
     texts = zip(HOSTILE.items(), medicine, strict=True)
     pool = [{"id": doc_id, "text": f"{text} {other['text']}"} for (doc_id, text), other in texts]
     pipeline.write("pool/hostile.jsonl", pool)
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     page = page_of(pipeline)
     assert not {"script", "img"} & set(page.tags) and page.tags.count("body") == 1
@@ -288,7 +288,7 @@ def many(tmp_path_factory):
         {"name": "mixed", **common, "method": "mixture"},
     ]
     pipeline.config["raw"][0]["source"] = "domain"
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     return pipeline
 

@@ -18,7 +18,7 @@ def three(tmp_path_factory):
         {"name": "largest", "method": "top_k", **common},
         {"name": "any", "method": "random", **common},
     ]
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     return pipeline
 
