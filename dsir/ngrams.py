@@ -80,7 +80,8 @@ def hash_ngrams(texts: pa.Array, spec: FeatureSpec) -> Ngrams:
     content_hash, words = words_of(texts, spec)
     starts, ends = (np.empty(room_for_words(1), np.int64) for _ in range(2))
     room = np.empty(spec.ngrams * (words.n_words() + 64), np.uint64)
-    return Ngrams(*hash_documents(*words, spec.ngrams, starts, ends, room), content_hash)
+    offsets, hashes = hash_documents(*words, spec.ngrams, starts, ends, room)
+    return Ngrams(offsets, hashes, content_hash)
 
 
 class Vocabulary:

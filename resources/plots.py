@@ -175,20 +175,22 @@ def composition(shares: list[tuple[str, float, float]]) -> Plot:
     return bars(names, groups, "share of the documents", ".1%")
 
 
-def over_random(rows: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
+def over_random(rows: Sequence[tuple[str, Mapping[str, Measured]]], how: str = "") -> Plot:
     """Plot how much closer to the target than random picks the selection and what it is compared with are.
 
     Parameters
     ----------
     rows : sequence of (target or way of counting, mapping of pick to (value, low, high))
         All with the same picks, one of them ``selection``.
+    how : str
+        What the rows are, if they are no targets.
     """
     shown = rows[:ROWS]
     note = of_many("targets", len(shown), len(rows))
     return bars(
         [name for name, _ in shown],
         of_picks(shown),
-        "KL reduction over random, nats",
+        f"KL reduction over random{how}, nats",
         ".3f",
         f"{INTERVALS} {note}",
     )

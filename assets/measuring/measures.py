@@ -70,7 +70,7 @@ from dsir_dagster.assets.measuring.trained import Figures
 from dsir_dagster.assets.picking.texts import map_target
 from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.lineage import Metric
-from dsir_dagster.resources.settings import ConfigError, EvaluationSettings, Target
+from dsir_dagster.resources.settings import EvaluationSettings, Target
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
@@ -306,13 +306,7 @@ def measure_on_texts(
     metrics: Metrics,
     tell: Tell,
 ) -> None:
-    """Measure the KL reductions, distinct n-grams and near-copies of picks.
-
-    Raises
-    ------
-    ConfigError
-        A target has no words to measure on.
-    """
+    """Measure the KL reductions, distinct n-grams and near-copies of picks."""
     names = list(picks)
     tell(part="n-grams of the targets")
     held_out = [
@@ -353,10 +347,6 @@ def measure_on_texts(
         for of_block in map_target(snapshot.workspace, target.target, target.measured_on, score):
             for cross, documents in zip(crosses.values(), of_block, strict=True):
                 cross.add(*documents)
-        if not crosses["over_random"].n_ngrams:
-            raise ConfigError(
-                f"target {target.name}: no document of {target.measured_on} has a word; there is nothing to measure on"
-            )
         for name, cross in crosses.items():
             if cross.n_ngrams:  # those told apart may be of one document, without a word
                 base = np.array([0]) if name == "kl_reduction" else random

@@ -117,7 +117,7 @@ def tables(
     by_view = [(view, bounds(metric)) for metric, view in VIEWS.items() if metrics.get(metric) is not None]
     shown: dict[str, Table | plots.Plot] = {
         OVER_RANDOM: plots.over_random(by_target),
-        BY_VIEW: plots.over_random(by_view),
+        BY_VIEW: plots.over_random(by_view, ", hashed and not"),
     }
     models = [metric for metric in MODELS if metrics.get(metric) is not None]
 

@@ -47,10 +47,11 @@ class EvaluationSettings(Model):
     random_seeds: Annotated[int, pydantic.Field(ge=2, le=100)] = 5
     """Random selections to compare with."""
     smoothing: Annotated[Number, pydantic.Field(gt=0)] = SMOOTHING
-    """Pseudo-count per bucket in the paper's KL reduction (metric `kl_reduction`)."""
+    """Pseudo-count per bucket in the paper's KL reduction (metric `kl_reduction`) and in `dsir doctor`'s curves."""
     sample: Annotated[int, pydantic.Field(gt=0)] = 10_000_000
-    """N-grams of each pick whose texts are read again, and of held-out text whose n-grams are told apart, at most: more
-    than most people pick, and so many that what is left out of a larger pick changes no figure."""
+    """The most n-grams of a pick that are read again and counted, and of held-out text that are told apart: of more, a
+    sample of this size. The default is the whole of most picks, and so large a sample of others that no figure moves by
+    a hundredth of a nat."""
     proxy: ProxySettings | None = None
     """Train small language models on the picks (the extra `paper`; minutes)."""
     downstream: DownstreamSettings | None = None

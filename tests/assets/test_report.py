@@ -99,10 +99,10 @@ def test_its_numbers_are_those_of_the_catalog(ran_once):
     metrics = {
         (pick, statistic): value
         for target, metric, pick, statistic, value in rows
-        if metric == "kl_reduction" and not target
+        if metric == "over_random" and not target
     }
     text = page.text
-    assert f"{metrics['selection', 'value']:.3f}" in text and f"{metrics['random', 'value']:.3f}" in text
+    assert f"{metrics['selection', 'value']:.3f}" in text and f"{metrics['top_k', 'value']:.3f}" in text
     [cells] = [each for each in page.cells if each[0] == "medicine" and "(" in each[1]]
     value, low, high = (metrics["selection", each] for each in ("value", "low", "high"))
     assert cells[1] == f"{value:.3f} ({low:.3f} to {high:.3f})"
@@ -134,7 +134,7 @@ def test_it_begins_with_a_verdict_from_the_numbers_of_the_catalog(ran_once):
         "section"
     ) < page.tags.index("svg")
     before = page.text.split("How good it is")[0]
-    assert f"Better than random picks by {nats}" in before and verdict[1:] in before
+    assert f"Better than random picks of this size by {nats}" in before and verdict[1:] in before
     assert (
         "Held-out target text, which the selection has not seen" in before
         and "effective sample size of" in before
@@ -165,12 +165,19 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
     assert pipeline.errors() == []
     page = page_of(pipeline)
     assert ("class", "banner") in page.attributes and ("class", "verdict bad") in page.attributes
-    assert page.text.index("Worse than random picks: a KL reduction of -") < page.text.index(
-        "Verdict: do not rely on it"
-    )
+    assert page.text.index("Worse than random picks, by 0.") < page.text.index("Verdict: do not rely on it")
     [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
-    assert note.startswith("Not closer to the target than the pool: KL reduction -")
-    assert "; Worse than random picks by" in note
+    assert note.startswith("Not closer to the target than the pool: the paper's KL reduction is -")
+    assert "; Worse than random picks of this size by" in note
+    highs = pipeline.rows(
+        "SELECT value FROM evaluations WHERE metric IN ('over_random', 'over_random_unhashed') "
+        "AND pick = 'selection' AND target = '' AND statistic = 'high'"
+    )
+    assert len(highs) == 2 and all(high < 0 for (high,) in highs)
+    kind = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = pipeline.instance.get_event_records(kind)
+    checks = [each.event_log_entry.dagster_event.event_specific_data for each in events]
+    assert [each.passed for each in checks if each.check_name == "better_than_random"] == [False]
 
 
 def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(pipeline):
