@@ -165,7 +165,7 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
     assert pipeline.errors() == []
     page = page_of(pipeline)
     assert ("class", "banner") in page.attributes and ("class", "verdict bad") in page.attributes
-    assert page.text.index("Worse than random picks, by 0.") < page.text.index("Verdict: do not rely on it")
+    assert page.text.index("Worse than random picks, by ") < page.text.index("Verdict: do not rely on it")
     [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
     assert note.startswith("Not closer to the target than the pool: the paper's KL reduction is -")
     assert "; Worse than random picks of this size by" in note
