@@ -24,6 +24,8 @@ FEW = 0.1
 SAME = 0.98
 #: Differences below this many nats, up or down, are called none: they change sign with the seed.
 NONE = 0.005
+#: A pick with this share fewer or more tokens than another covers less or more of a target for that alone.
+UNLIKE = 0.05
 #: From this share on, near-copies are a caution, and documents of the holdout make the figures worthless.
 MANY = 0.01
 
@@ -109,6 +111,8 @@ class Numbers:
     targets : sequence of OfTarget
     same_as_top_k : float, optional
         Share of the documents that top-k picks too.
+    of_random_tokens, of_top_k_tokens : float
+        Tokens of an epoch, as a share of those of random picks and of top-k's.
     duplicates : int
         Picked documents whose text another picked one has.
     near_copies : float
@@ -128,6 +132,8 @@ class Numbers:
     mean: OfTarget
     targets: Sequence[OfTarget]
     same_as_top_k: float | None = None
+    of_random_tokens: float = 1.0
+    of_top_k_tokens: float = 1.0
     duplicates: int = 0
     near_copies: float = 0.0
     near_duplicates: float | None = None
@@ -229,6 +235,10 @@ def numbers_of(
     def count(metric: str, pick: str = "selection") -> int:
         return int(get(metric, pick, "", "value") or 0)
 
+    def tokens_beside(pick: str) -> float:
+        mine, theirs = get("tokens", "selection", "", "value"), get("tokens", pick, "", "value")
+        return mine / selection.epochs / theirs if mine and theirs else 1.0
+
     return Numbers(
         method=selection.method,
         plain_weights=selection.keys_are_log_weights,
@@ -237,6 +247,8 @@ def numbers_of(
         mean=of_target("", all(holdouts.values())),
         targets=[of_target(*each) for each in holdouts.items()],
         same_as_top_k=get("agreement", TOP_K, "", "value"),
+        of_random_tokens=tokens_beside(RANDOM),
+        of_top_k_tokens=tokens_beside(TOP_K),
         duplicates=count("duplicates"),
         near_copies=get("near_copies", "selection", "", "value") or 0.0,
         near_duplicates=selection.near_duplicates,
@@ -332,14 +344,13 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
         return [Sentence("caution", about, "There are no random picks to compare with.")]
     many = len(numbers.targets) > 1
     mean = " on average over the targets" if many else ""
+    size = _with_tokens(numbers.of_random_tokens)
     if found.sign > 0:
-        first = Sentence("good", about, f"Better than random picks of this size by {found.nats}{mean}.")
+        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}{size}.")
     elif found.sign < 0:
-        first = Sentence("bad", about, f"Worse than random picks of this size by {found.nats}{mean}.")
+        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}{size}.")
     else:
-        text = (
-            f"No better than random picks of this size{mean}: the difference of {found.nats} may be chance."
-        )
+        text = f"No better than random picks{mean}{size}: the difference of {found.nats} may be chance."
         first = Sentence("caution", about, text)
     rest = []
     for each in numbers.targets if many else ():
@@ -377,7 +388,14 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
         how = {1: f"better by {plain.nats}", 0: "no better or worse", -1: f"worse by {plain.nats}"}[of_plain]
         text += f"; on plain n-grams, {how}"
     level: Level = "caution" if min(sign, of_plain) < 0 else "good"
-    return [Sentence(level, "Top-k", f"{text}{same}.")]
+    return [Sentence(level, "Top-k", f"{text}{_with_tokens(numbers.of_top_k_tokens)}{same}.")]
+
+
+def _with_tokens(share: float) -> str:
+    """Say how much less or more text a selection has than what it is compared with, if that matters."""
+    if abs(share - 1) < UNLIKE:
+        return ""
+    return f", with {abs(share - 1):.0%} {'fewer' if share < 1 else 'more'} tokens"
 
 
 def _picks_of_top_k(numbers: Numbers) -> bool:
@@ -528,7 +546,7 @@ def _top_k_in_short(numbers: Numbers, found: Difference) -> str:
     text = {1: "better than top-k", 0: same, -1: "worse than top-k"}[sign]
     if plain and plain.beyond_noise not in (0, sign):
         text += f" ({'better' if plain.beyond_noise > 0 else 'worse'} on plain n-grams)"
-    return text
+    return text + (_with_tokens(numbers.of_top_k_tokens) if sign < 0 else "")
 
 
 def _banner(numbers: Numbers) -> str:
@@ -543,7 +561,8 @@ def _banner(numbers: Numbers) -> str:
     whose = f" for {found.name}" if found.name else ""
     if worse and found.over_random:
         other = "another method" if numbers.method == "match" else "`method: match`"
-        what = f"Worse than random picks{whose}, by {found.over_random.nats}."
+        size = _with_tokens(numbers.of_random_tokens)
+        what = f"Worse than random picks{whose}, by {found.over_random.nats}{size}."
         advice = f"Try {other}, a larger target or a larger selection"
     else:
         value = written(found.over_pool.value, "nats")

@@ -38,7 +38,7 @@ def test_a_good_selection_is_called_good_with_its_lead_and_interval():
     )
     assert finding(PLAIN, "Random picks") == (
         "good",
-        "Better than random picks of this size by 0.400 nats (95% interval 0.350 to 0.450).",
+        "Better than random picks by 0.400 nats (95% interval 0.350 to 0.450).",
     )
 
 
@@ -57,6 +57,22 @@ def test_a_difference_that_may_be_chance_is_no_better_than_random():
     level, text = finding(numbers, "Random picks")
     assert level == "caution" and text.startswith("No better than random picks") and "may be chance" in text
     assert judge(numbers).level == "caution" and not judge(numbers).banner
+
+
+def test_a_selection_with_less_text_than_it_is_compared_with_says_so():
+    """Of equally many documents, short ones cover less of a target."""
+    numbers = replace(of_mean(over_top_k=BEHIND), of_random_tokens=0.787, of_top_k_tokens=0.88)
+    assert finding(numbers, "Random picks")[1].endswith(" to 0.450), with 21% fewer tokens.")
+    assert (
+        "0.110), with 12% fewer tokens; 74.6%"
+        in finding(replace(numbers, mean=replace(numbers.mean, plain_over_top_k=BEHIND)), "Top-k")[1]
+    )
+    assert "worse than top-k, with 12% fewer tokens, on held-out" in judge(numbers).summary
+    more = replace(of_mean(over_random=UNKNOWN), of_random_tokens=1.4)
+    assert finding(more, "Random picks")[1].startswith("No better than random picks, with 40% more tokens:")
+    worse = replace(of_mean(over_random=BEHIND), of_random_tokens=0.1)
+    assert "0.110), with 90% fewer tokens. Do not use" in judge(worse).banner
+    assert "tokens" not in finding(replace(numbers, of_random_tokens=0.96), "Random picks")[1]
 
 
 def test_better_on_the_buckets_alone_is_a_caution():
