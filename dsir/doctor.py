@@ -15,7 +15,7 @@ import numpy as np
 from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
 from dsir.features import Features
 from dsir.importance import log_weights
-from dsir.ngrams import Ngrams
+from dsir.ngrams import Ngrams, Vocabulary
 from dsir.noise import gumbel_noise
 
 #: Letters of scripts written without spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, Kana, Han.
@@ -116,11 +116,12 @@ def crowded_out(ngrams: Ngrams, documents: np.ndarray, buckets: int) -> float:
     float
         Between 0 and 1; 0 if the documents have no n-grams.
     """
-    counts = np.bincount(ngrams.number, minlength=len(ngrams.hashes))
-    bucket = (ngrams.hashes % np.uint64(buckets)).astype(np.int64)
+    known = Vocabulary(ngrams.hashes)
+    counts = np.bincount(known.numbers(ngrams.hashes), minlength=len(known.hashes))
+    bucket = (known.hashes % np.uint64(buckets)).astype(np.int64)
     of_bucket = np.bincount(bucket, weights=counts, minlength=buckets)
     minority = 2 * counts < of_bucket[bucket]
-    mine = ngrams.number[documents[ngrams.document]]
+    mine = known.numbers(ngrams.of(documents))
     return float(minority[mine].mean()) if len(mine) else 0.0
 
 

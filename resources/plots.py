@@ -175,43 +175,28 @@ def composition(shares: list[tuple[str, float, float]]) -> Plot:
     return bars(names, groups, "share of the documents", ".1%")
 
 
-def kl_reduction(reductions: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
-    """Plot the KL reduction of the selection and of what it is compared with, by target.
+def over_random(rows: Sequence[tuple[str, Mapping[str, Measured]]], how: str = "") -> Plot:
+    """Plot how much closer to the target than random picks the selection and what it is compared with are.
 
     Parameters
     ----------
-    reductions : sequence of (target, mapping of pick to (value, low, high))
+    rows : sequence of (target or way of counting, mapping of pick to (value, low, high))
         All with the same picks, one of them ``selection``.
+    how : str
+        What the rows are, if they are no targets.
     """
-    shown = reductions[:ROWS]
-    note = of_many("targets", len(shown), len(reductions))
+    shown = rows[:ROWS]
+    note = of_many("targets", len(shown), len(rows))
     return bars(
-        [name for name, _ in shown], of_picks(shown), "KL reduction, nats", ".3f", f"{INTERVALS} {note}"
-    )
-
-
-def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
-    """Plot how much closer to the target than random picks the others are, under several views of the n-grams.
-
-    Parameters
-    ----------
-    views : sequence of (view, mapping of pick to (value, low, high))
-        As in :func:`kl_reduction`.
-    """
-    return bars(
-        [name for name, _ in views],
-        of_picks(views),
-        "lead over random (sample), nats",
+        [name for name, _ in shown],
+        of_picks(shown),
+        f"KL reduction over random{how}, nats",
         ".3f",
-        INTERVALS_OF_LEADS,
+        f"{INTERVALS} {note}",
     )
 
 
 INTERVALS = (
-    "Lines: 95% intervals over the target's documents that were measured on; for random picks, two standard "
-    "deviations over seeds."
-)
-INTERVALS_OF_LEADS = (
     "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks; for "
     "random picks, two standard deviations over seeds."
 )

@@ -7,14 +7,12 @@ picks of other methods (``baselines.py``), what the numbers mean (``assets/repor
 Every pick is measured whole, as a corpus: on one side what it is made of, on the other how much of it there is.
 """
 
-from dataclasses import replace
 from functools import partial, reduce
 
 import numpy as np
 import pyarrow as pa
 
 from dsir.evaluation import (
-    INDEPENDENT,
     CrossEntropies,
     distinct,
     duplicates,
@@ -26,12 +24,13 @@ from dsir.importance import log_weights
 from dsir.ngram_model import NgramModel
 from dsir.selection import Budget
 from dsir_dagster.assets.measuring.baselines import Pick, pick_positions
+from dsir_dagster.assets.measuring.counts import independent_spec
 from dsir_dagster.assets.measuring.measures import Metrics, TargetTexts
 from dsir_dagster.assets.measuring.trained import training_texts
 from dsir_dagster.assets.picking.candidates import Candidates
 from dsir_dagster.assets.picking.rows import RowsOfShard, rows_by_shard
 from dsir_dagster.assets.picking.survey import survey
-from dsir_dagster.assets.picking.texts import map_target, texts_of_shard
+from dsir_dagster.assets.picking.texts import map_target, text_blocks
 from dsir_dagster.resources.compute import Tell, Worker, counted, untold
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.settings.evaluation import RANDOM, size_name
@@ -114,8 +113,12 @@ def _measure_leads(
     tell: Tell,
 ) -> None:
     """Measure how much closer to the target than random picks each is, and how far ahead of it the selection is."""
-    spec = replace(INDEPENDENT, tokenizer=snapshot.settings.features.tokenizer)
-    totals = _totals(snapshot, [*sizes.values(), *random], spec, tell)
+    spec = independent_spec(snapshot.settings)
+    # The same share of every size, so that the selection's own is measured as it is measured elsewhere.
+    most = snapshot.settings.evaluation.sample
+    share = min(most / max(int(sizes[size_name(1)].n_ngrams.sum()), 1), 1.0)
+    parts = [pick.up_to(round(share * int(pick.n_ngrams.sum()))) for pick in sizes.values()]
+    totals = _totals(snapshot, [*parts, *(pick.up_to(most) for pick in random)], spec, tell)
     q = np.array([independent_distribution(each) for each in totals])
     for target in targets:
         tell(part=f"sizes on target {target.name}")
@@ -156,8 +159,8 @@ def _totals(snapshot: Snapshot, picks: list[Pick], spec: FeatureSpec, tell: Tell
 def _totals_of_shard(spec: FeatureSpec, worker: Worker, item: tuple[RowsOfShard, np.ndarray]) -> np.ndarray:
     rows, times = item
     totals = np.zeros((len(times), spec.buckets), np.int64)
-    features = featurize(pa.array(texts_of_shard(worker, rows), pa.large_string()), spec)
-    masked_totals(features, np.ascontiguousarray(times), totals)
+    for texts, at in text_blocks(worker, rows):
+        masked_totals(featurize(texts, spec), np.ascontiguousarray(times[:, at]), totals)
     return totals
 
 

@@ -26,13 +26,15 @@ FEW = 0.1
 SAME = 0.98
 #: Differences below this many nats, up or down, are called none: they change sign with the seed.
 NONE = 0.005
+#: A pick with this share fewer or more tokens than another covers less or more of a target for that alone.
+UNLIKE = 0.05
 #: From this share on, near-copies are a caution, and documents of the holdout make the figures worthless.
 MANY = 0.01
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the selection's KL reduction is ahead of another pick's, or of the pool's 0: nats, with 95% interval.
+    """How much closer to the target the selection is than another pick or the pool: nats, with 95% interval.
 
     Attributes
     ----------
@@ -73,15 +75,15 @@ class OfTarget:
     held_out : bool
         Whether it has a holdout, on which it was measured.
     over_pool : Difference
-        Its KL reduction: how much closer to the target than the pool it is.
+        Its KL reduction as in the paper: how much closer to the target than the pool it is.
     of_random : float
-        KL reduction of random picks, in nats.
+        That of random picks, in nats.
     effective_sample_size : float
         Of the eligible documents' weights.
     over_random, over_top_k : Difference, optional
         None where there was no such pick.
     plain_over_random, plain_over_top_k : Difference, optional
-        The same on n-grams that are not hashed; None without `evaluation.sample`.
+        The same on n-grams that are not hashed.
     """
 
     name: str
@@ -140,10 +142,12 @@ class Numbers:
     targets : sequence of OfTarget
     same_as_top_k : float, optional
         Share of the documents that top-k picks too.
+    of_random_tokens, of_top_k_tokens : float
+        Tokens of an epoch, as a share of those of random picks and of top-k's.
     duplicates : int
         Picked documents whose text another picked one has.
-    near_copies : float, optional
-        Share of a sample of the picked documents that nearly repeat another one of it; None without a sample.
+    near_copies : float
+        Share of a sample of the picked documents that nearly repeat another one of it.
     near_duplicates : float, optional
         The similarity from which on near-copies were passed over.
     in_target, in_holdout, pool_in_target, pool_in_holdout : int
@@ -167,8 +171,10 @@ class Numbers:
     mean: OfTarget
     targets: Sequence[OfTarget]
     same_as_top_k: float | None = None
+    of_random_tokens: float = 1.0
+    of_top_k_tokens: float = 1.0
     duplicates: int = 0
-    near_copies: float | None = None
+    near_copies: float = 0.0
     near_duplicates: float | None = None
     in_target: int = 0
     in_holdout: int = 0
@@ -286,6 +292,10 @@ def numbers_of(
     def count(metric: str, pick: str = "selection") -> int:
         return int(get(metric, pick, "", "value") or 0)
 
+    def tokens_beside(pick: str) -> float:
+        mine, theirs = get("tokens", "selection", "", "value"), get("tokens", pick, "", "value")
+        return mine / selection.epochs / theirs if mine and theirs else 1.0
+
     return Numbers(
         method=selection.method,
         plain_weights=selection.keys_are_log_weights,
@@ -294,8 +304,10 @@ def numbers_of(
         mean=of_target("", all(holdouts.values())),
         targets=[of_target(*each) for each in holdouts.items()],
         same_as_top_k=get("agreement", TOP_K, "", "value"),
+        of_random_tokens=tokens_beside(RANDOM),
+        of_top_k_tokens=tokens_beside(TOP_K),
         duplicates=count("duplicates"),
-        near_copies=get("near_copies", "selection", "", "value"),
+        near_copies=get("near_copies", "selection", "", "value") or 0.0,
         near_duplicates=selection.near_duplicates,
         in_target=count("in_target"),
         in_holdout=count("in_holdout"),
@@ -363,12 +375,12 @@ def _beside_pool(numbers: Numbers) -> list[Sentence]:
         found = each.over_pool
         if found.sign > 0 and not each.name:
             whose = " on average over the targets" if many else ""
-            text = f"Closer to the target than the pool{whose}: KL reduction {found.nats}."
+            text = f"Closer to the target than the pool{whose}: the paper's KL reduction is {found.nats}."
             sentences.append(Sentence("good", "Pool", text))
         elif found.sign <= 0:
             whose = f" for {each.name}" if each.name else " on average over the targets" if many else ""
             size = f"{written(found.value, 'nats')} nats (95% interval {written((found.low, found.high), 'range')})"
-            text = f"Not closer to the target than the pool{whose}: KL reduction {size}"
+            text = f"Not closer to the target than the pool{whose}: the paper's KL reduction is {size}"
             if found.sign == 0:
                 sentences.append(Sentence("caution", "Pool", f"{text}, which may be chance."))
             else:
@@ -394,16 +406,15 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
         return [Sentence("caution", about, text)]
     if found is None:
         return [Sentence("caution", about, "There are no random picks to compare with.")]
-    of = f"KL reduction {written(numbers.mean.over_pool.value, 'nats')}, random picks of this size "
-    of += f"{written(numbers.mean.of_random, 'nats')}"
     many = len(numbers.targets) > 1
     mean = " on average over the targets" if many else ""
+    size = _with_tokens(numbers.of_random_tokens)
     if found.sign > 0:
-        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}: {of}.")
+        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}{size}.")
     elif found.sign < 0:
-        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}: {of}.")
+        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}{size}.")
     else:
-        text = f"No better than random picks{mean}: {of}; the difference of {found.nats} may be chance."
+        text = f"No better than random picks{mean}{size}: the difference of {found.nats} may be chance."
         first = Sentence("caution", about, text)
     rest = []
     for each in numbers.targets if many else ():
@@ -416,7 +427,7 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
     plain = numbers.mean.plain_over_random
     if plain and plain.sign < found.sign:
         how = "no better than random picks" if plain.sign == 0 else "worse than random picks"
-        text = f"On plain n-grams it is {how}: {plain.nats}. It fits the buckets, not the text."
+        text = f"On plain n-grams it is {how}: {plain.nats}."
         rest.append(Sentence("caution", about, text))
     return [first, *rest]
 
@@ -441,7 +452,14 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
         how = {1: f"better by {plain.nats}", 0: "no better or worse", -1: f"worse by {plain.nats}"}[of_plain]
         text += f"; on plain n-grams, {how}"
     level: Level = "caution" if min(sign, of_plain) < 0 else "good"
-    return [Sentence(level, "Top-k", f"{text}{same}.")]
+    return [Sentence(level, "Top-k", f"{text}{_with_tokens(numbers.of_top_k_tokens)}{same}.")]
+
+
+def _with_tokens(share: float) -> str:
+    """Say how much less or more text a selection has than what it is compared with, if that matters."""
+    if abs(share - 1) < UNLIKE:
+        return ""
+    return f", with {abs(share - 1):.0%} {'fewer' if share < 1 else 'more'} tokens"
 
 
 def _picks_of_top_k(numbers: Numbers) -> bool:
@@ -505,14 +523,12 @@ def _effective(numbers: Numbers) -> Sentence:
 def _copies(numbers: Numbers) -> Sentence:
     if numbers.near_duplicates is not None:
         near = f"Near-copies, from a similarity of {numbers.near_duplicates:g}, were left out."
-    elif numbers.near_copies is None:
-        near = "Near-copies were not looked for (`evaluation.sample: 0`)."
     elif numbers.near_copies == 0:
         near = "No near-copies in the sample checked."
     else:
         near = f"{written(numbers.near_copies, 'share')} of a sample nearly repeat another document of it; "
         near += "`near_duplicates: 0.8` leaves them out."
-    many = numbers.near_duplicates is None and (numbers.near_copies or 0) >= MANY
+    many = numbers.near_duplicates is None and numbers.near_copies >= MANY
     if not numbers.duplicates:
         return Sentence(
             "caution" if many else "good",
@@ -670,7 +686,7 @@ def _top_k_in_short(numbers: Numbers, found: Difference) -> str:
     text = {1: "better than top-k", 0: same, -1: "worse than top-k"}[sign]
     if plain and plain.beyond_noise not in (0, sign):
         text += f" ({'better' if plain.beyond_noise > 0 else 'worse'} on plain n-grams)"
-    return text
+    return text + (_with_tokens(numbers.of_top_k_tokens) if sign < 0 else "")
 
 
 def _banner(numbers: Numbers) -> str:
@@ -682,13 +698,15 @@ def _banner(numbers: Numbers) -> str:
     if not worse and not farther:
         return ""
     found = (worse or farther)[0]
-    whose, value = f" for {found.name}" if found.name else "", written(found.over_pool.value, "nats")
-    if worse:
+    whose = f" for {found.name}" if found.name else ""
+    if worse and found.over_random:
         other = "another method" if numbers.method == "match" else "`method: match`"
-        what = f"Worse than random picks{whose}: a KL reduction of {value} against {written(found.of_random, 'nats')}."
+        size = _with_tokens(numbers.of_random_tokens)
+        what = f"Worse than random picks{whose}, by {found.over_random.nats}{size}."
         advice = f"Try {other}, a larger target or a larger selection"
     else:
-        what = f"Not closer to the target than the pool{whose}: a KL reduction of {value} nats."
+        value = written(found.over_pool.value, "nats")
+        what = f"Not closer to the target than the pool{whose}: the paper's KL reduction is {value} nats."
         advice = "Try a larger selection or a larger target"
     return f"{what} Do not use this selection as it is. {advice}; `dsir doctor` looks for the cause."
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from dsir.doctor import (
     FRAGMENT,
@@ -25,7 +26,7 @@ from dsir.doctor import (
 from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
-from dsir.ngrams import number_ngrams
+from dsir.ngrams import hash_ngrams
 from dsir_dagster.doctor.samples import PoolDocuments, Sample, TargetSample, ngram_totals
 from dsir_dagster.resources.corpus import fields_of_file
 from dsir_dagster.resources.settings import Selection, Settings
@@ -302,13 +303,13 @@ def check_collisions(settings: Settings, target: TargetSample, pool: list[Sample
     features = settings.features
     mine = target.train.some(DISTINCT_NGRAMS // 2)
     texts = [text for each in pool for text in each.some(DISTINCT_NGRAMS // len(pool))]
-    ngrams = number_ngrams([*mine, *texts], features.spec())
+    ngrams = hash_ngrams(pa.array([*mine, *texts], pa.large_string()), features.spec())
     documents = np.arange(len(mine) + len(texts)) < len(mine)
     share = crowded_out(ngrams, documents, features.buckets)
     n_target = sum(int(each.counts.sum()) for each in target.train.features)
     says = (
-        f"{len(ngrams.hashes):,} distinct n-grams in a sample of {len(ngrams.number):,} for {features.buckets:,} "
-        f"buckets; {share:.0%} of the target's are a minority in theirs"
+        f"{len(distinct(ngrams.hashes)):,} distinct n-grams in a sample of {len(ngrams.hashes):,} for "
+        f"{features.buckets:,} buckets; {share:.0%} of the target's are a minority in theirs"
     )
     if share <= CROWDED:
         return Finding("collisions", target.name, False, says, number=f"{share:.0%}")

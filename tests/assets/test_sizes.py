@@ -32,7 +32,7 @@ def measured(tmp_path_factory):
         {**common, "name": "wide", "method": "top_k", "size": {"documents": MANY}},
         {**common, "name": "narrow", "size": {"tokens": 120 * FEW}, "epochs": 2},
     ]
-    pipeline.config["evaluation"] = {"budgets": BUDGETS, "random_seeds": 2, "sample": 0, "bits_per_byte": {}}
+    pipeline.config["evaluation"] = {"budgets": BUDGETS, "random_seeds": 2, "bits_per_byte": {}}
     assert pipeline.errors() == []
     return pipeline
 
@@ -47,6 +47,9 @@ def test_every_size_has_its_numbers(measured):
             assert found["over_random", name, "low"] <= found["over_random", name, "high"]
             assert (("ahead", name) in found) == (factor != 1)
         assert found["duplicates", "selection x2"] == 0
+        for end in ((), ("low",), ("high",)) if selection == "wide" else ():  # of one epoch
+            of_own = found["over_random", "selection x1", *end]
+            assert of_own == pytest.approx(found["over_random", "selection", *end], abs=1e-9)
         assert found["ahead", "selection x2"] == pytest.approx(
             found["over_random", "selection x1"] - found["over_random", "selection x2"]
         )
@@ -156,7 +159,8 @@ def test_what_is_said_of_sizes():
     [(level, text)] = judged(size(0.5, BETTER, 2.01))
     assert level == "caution" and text == (
         "Fewer documents are closer to the target: 500 documents (0.5 times the size) by 0.100 nats (95% interval "
-        "0.050 to 0.150), and a model of them predicts held-out text as well: 2.010 bits per byte against 2.000. Pick fewer."
+        "0.050 to 0.150), and a model of them predicts held-out text as well: 2.010 bits per byte against 2.000. "
+        "Pick fewer."
     )
     # Closer, n-gram for n-gram, but too little to learn from: nothing is advised.
     [(_, text)] = judged(size(0.5, BETTER, 2.1))

@@ -10,7 +10,7 @@ from dsir.doctor import crowded_out, fragments, learning_curve, likeness, withou
 from dsir.evaluation import distribution, kl_divergence
 from dsir.features import FeatureSpec, featurize
 from dsir.importance import log_weights
-from dsir.ngrams import number_ngrams
+from dsir.ngrams import hash_ngrams
 
 SPEC = FeatureSpec(buckets=500)
 
@@ -48,12 +48,12 @@ def test_a_learning_curve_falls_and_ends_where_the_whole_is():
 
 def test_n_grams_are_crowded_out_where_buckets_are_few():
     rare, common = ["one two"], ["three four five six seven eight"] * 20
-    ngrams = number_ngrams([*rare, *common], FeatureSpec())
+    ngrams = hash_ngrams(pa.array([*rare, *common]), FeatureSpec())
     mine = np.arange(21) < 1
     assert crowded_out(ngrams, mine, 1) == 1.0
     assert crowded_out(ngrams, mine, 10**6) == 0.0
     assert 0 < crowded_out(ngrams, ~mine, 1) <= 1
-    assert crowded_out(number_ngrams([""], FeatureSpec()), np.ones(1, bool), 10) == 0.0
+    assert crowded_out(hash_ngrams(pa.array([""]), FeatureSpec()), np.ones(1, bool), 10) == 0.0
 
 
 def test_likeness_is_the_log_weight_of_an_n_gram():
