@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from dsir.evaluation import INDEPENDENT, kl_reduction
 from dsir.explain import tokenize
 from dsir.features import FeatureSpec, featurize, hash_strings
-from dsir.ngram_model import NgramModel
 from dsir.noise import gumbel_noise
 from dsir.selection import pack_position
 from dsir_dagster.assets.measuring.baselines import Pick
@@ -390,33 +389,6 @@ def test_without_a_holdout(pipeline):
     assert found["over_random", "selection", "low"] > 0
     assert found["kl_reduction", "selection"] > found["kl_reduction", "random"]
     assert found["in_holdout", "selection"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]
-
-
-def test_bits_per_byte_are_those_of_the_texts(pipeline):
-    write(pipeline)
-    pipeline.config["selections"] = [pipeline.config["selections"][i] for i in (0, 3)]
-    pipeline.config["evaluation"] = {"random_seeds": 2, "bits_per_byte": {}}
-    assert pipeline.errors() == []
-    texts = [json.loads(line)["text"] for line in (pipeline.data / "pool/part-0.jsonl").open()]
-    held_out = [json.loads(line)["text"] for line in (pipeline.data / "medicine-test.jsonl").open()]
-    for selection in ("picked", "twice"):  # a document counts once, in however many epochs it is
-        rows = pipeline.rows(f"SELECT DISTINCT \"row\" FROM selections WHERE selection = '{selection}'")
-        picked = [texts[row] for (row,) in rows]
-        found = values(pipeline, selection)
-        if selection == "picked":  # all of the same length, so that none are cut
-            expected = NgramModel.fit(picked).bits_per_byte(held_out)
-            assert found["bits_per_byte", "selection"] == pytest.approx(expected, abs=1e-9)
-            assert found["bits_per_byte", "selection"] < found["bits_per_byte", "random"] - 0.05
-        assert found["bits_per_byte", "random", "sd"] > 0
-        assert ("bits_per_byte", "selection", "sd") not in found  # there is one
-    assert metadata(pipeline)["bits_per_byte"] == values(pipeline)["bits_per_byte", "selection"]
-    event = pipeline.instance.get_latest_materialization_event(dg.AssetKey("evaluations"))
-    table = str(event.asset_materialization.metadata["methods side by side"].value)
-    assert "| bits per byte |" in table and "±" in table
-    before = values(pipeline)
-    pipeline.config["evaluation"]["bits_per_byte"]["tokens"] = 1000
-    assert pipeline.errors() == []
-    assert values(pipeline)["bits_per_byte", "selection"] > before["bits_per_byte", "selection"]
 
 
 @pytest.mark.slow

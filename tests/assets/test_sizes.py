@@ -1,16 +1,21 @@
-"""The same selection at other sizes, on a pool where narrower and wider are known."""
+"""Models of n-grams, and the same selection at other sizes, on a pool where narrower and wider are known."""
 
 import json
 from dataclasses import replace
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from dsir.evaluation import INDEPENDENT, cross_entropy, independent_distribution
 from dsir.features import featurize
 from dsir.ngram_model import NgramModel
+from dsir_dagster.assets.measuring.baselines import describe
+from dsir_dagster.assets.measuring.trained import bits_per_byte
 from dsir_dagster.assets.report.verdict import Difference, OfSize, judge
+from dsir_dagster.resources.compute import untold
+from dsir_dagster.resources.settings import BitsPerByteSettings
 from tests.assets.test_evaluations import equal_sentences, metadata, values
 from tests.assets.test_report import page_of
 from tests.assets.test_verdict import PLAIN
@@ -58,19 +63,26 @@ def test_every_size_has_its_numbers(measured):
         )
 
 
+def texts_of(pipeline, selection=None):
+    """The texts of a selection's first epoch, best first, or those held out."""
+    held_out = [json.loads(line)["text"] for line in (pipeline.data / "medicine-test.jsonl").open()]
+    if selection is None:
+        return held_out
+    texts = {
+        (path.name, row): json.loads(line)["text"]
+        for path in (pipeline.data / "pool").iterdir()
+        for row, line in enumerate(path.open())
+    }
+    rows = pipeline.rows(
+        'SELECT parse_filename(uri), "row" FROM selections JOIN shards USING (shard) '
+        f"WHERE selection = '{selection}' AND epoch = 1 ORDER BY rank"
+    )
+    return [texts[row] for row in rows]
+
+
 def test_the_numbers_are_those_of_the_picked_texts(measured):
     """By `top_k`, what it picks at half the size is known: the first half of the selection."""
-    texts = {
-        (path.name, i): json.loads(line)["text"]
-        for path in sorted((measured.data / "pool").iterdir())
-        for i, line in enumerate(path.open())
-    }
-    rows = measured.rows(
-        'SELECT parse_filename(uri), "row" FROM selections JOIN shards USING (shard) '
-        "WHERE selection = 'wide' ORDER BY rank"
-    )
-    ranked = [texts[row] for row in rows]
-    held_out = [json.loads(line)["text"] for line in (measured.data / "medicine-test.jsonl").open()]
+    ranked, held_out = texts_of(measured, "wide"), texts_of(measured)
     p = featurize(pa.array(held_out), INDEPENDENT).totals(INDEPENDENT.buckets)
 
     def entropy(picked):
@@ -83,6 +95,35 @@ def test_the_numbers_are_those_of_the_picked_texts(measured):
     )
     bits = NgramModel.fit(ranked[: MANY // 2]).bits_per_byte(held_out)
     assert found["bits_per_byte", "selection x0.5"] == pytest.approx(bits, abs=1e-9)
+
+
+def test_bits_per_byte_are_those_of_a_model_of_the_pick(measured):
+    """All documents have the same length, so that no pick is cut."""
+    found, held_out = values(measured, "wide"), texts_of(measured)
+    expected = NgramModel.fit(texts_of(measured, "wide")).bits_per_byte(held_out)
+    assert found["bits_per_byte", "selection"] == pytest.approx(expected, abs=1e-9)
+    assert found["bits_per_byte", "selection"] < found["bits_per_byte", "random"]
+    assert found["bits_per_byte", "random", "sd"] > 0
+    assert ("bits_per_byte", "selection", "sd") not in found  # there is one
+    assert metadata(measured, "wide")["bits_per_byte"] == found["bits_per_byte", "selection"]
+
+
+def test_models_are_of_as_many_tokens_and_of_every_document_once(measured):
+    snapshot = measured.workspace().snapshot()
+    positions = np.arange(40)  # of the first shard
+    picks = describe(snapshot, {"whole": positions, "twice": np.repeat(positions, 2)}, untold)
+    measured_on = {"medicine": texts_of(measured)}
+
+    def bits(tokens):
+        settings = BitsPerByteSettings(tokens=tokens)
+        return bits_per_byte(snapshot, measured_on, picks, settings, untold)["medicine"]["bits_per_byte"]
+
+    whole, cut = bits(1_000_000), bits(120 * 5)
+    assert whole["twice"] == whole["whole"] and cut["twice"] == cut["whole"] != whole["whole"]
+    some = {name: pick.sample(int(pick.n_ngrams[:5].sum())) for name, pick in picks.items()}
+    assert len(some["whole"]) == 5
+    picks["five"] = some["whole"]
+    assert bits(1_000_000)["whole"] == cut["whole"]  # the smallest has five documents
 
 
 def test_fewer_documents_are_advised_where_the_rest_is_of_other_kinds(measured):
@@ -104,6 +145,7 @@ def test_more_documents_are_advised_where_there_are_more_of_their_kind(measured)
 def test_the_table_and_the_plot_are_shown(measured):
     event = measured.instance.get_latest_materialization_event(dg.AssetKey("evaluations"))
     shown = {key: str(value.value) for key, value in event.asset_materialization.metadata.items()}
+    assert "| bits per byte |" in shown["methods side by side"] and "±" in shown["methods side by side"]
     rows = [line.split(" | ")[0].strip("| ") for line in shown["other sizes"].splitlines()[2:]]
     assert rows == ["0.5", "1", "2", "4"]
     assert "data:image/png" in shown["other sizes, plot"]
