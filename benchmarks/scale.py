@@ -244,7 +244,7 @@ def measure_text(corpus: Corpus, megabytes: float) -> OnText:
             settings = {
                 "raw": [{"name": "pool", "uri": "pool/*", "chunk_words": WORDS}],
                 "targets": [{"name": "target", "uri": str(corpus.target)}],
-                "evaluation": {"random_seeds": 2, "sample": 0},
+                "evaluation": {"random_seeds": 2},
                 "selections": [],
             }
             seconds: dict[str, float] = {}

@@ -150,7 +150,7 @@ def test_a_method_that_is_declared_is_known_everywhere(pipeline, monkeypatch, ru
         {**SELECTION, "method": "half", "sign": 1, "seed": 3},
         {**SELECTION, "name": "usual"},
     ]
-    pipeline.config["evaluation"] = {"compare": ["half"], "random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"compare": ["half"], "random_seeds": 2}
     assert pipeline.errors() == []
 
     rows = pipeline.rows(

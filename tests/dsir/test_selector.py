@@ -110,7 +110,7 @@ def test_the_picks_are_those_of_the_pipeline(pipeline):
     pipeline.write("law.jsonl", [{"text": text} for text in texts("law", 30, seed=5)])
     pipeline.config["features"] = {"buckets": 1000, "ngrams": 3}
     pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     pipeline.config["selections"] = [
         {
             "name": name,
