@@ -1,23 +1,27 @@
 """The methods to compare, and the variants of the ablations.
 
 What belongs here: from a method's settings and a target to the picked pieces of the pool. What does not: the methods
-themselves (``dsir``), measuring the picks.
+themselves (``dsir``, ``comparators``), measuring the picks.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 import dsir
+from benchmarks.paper.comparators import clustered, neighbours
+from benchmarks.paper.comparators.embedding import Embedding
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over, ratio
 from dsir.noise import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, TopK
 
@@ -29,11 +33,11 @@ class MethodSettings:
     Attributes
     ----------
     method : str
-        ``random``, ``classifier``, ``classifier top-k``, ``top_k``, ``resample`` or ``match``.
+        A key of `KEYS`.
     ngrams, buckets : int
         What is counted.
     smoothing : float
-        Pseudo-counts per bucket of the target; for ``match``, of every distribution.
+        Pseudo-counts per bucket of the target; for ``match`` and ``moore_lewis``, of every distribution.
     temperature : float
         The key of ``resample`` is log weight / temperature + Gumbel noise, that of a round of ``match`` log score +
         temperature * Gumbel noise. The other methods have none.
@@ -62,6 +66,9 @@ class MethodSettings:
         return asdict(self)
 
 
+#: As many buckets as cached features hold in two bytes: for methods that smooth what they compare.
+_MANY = 65_536
+
 #: The methods of the tables, in order; the others are compared with `random`.
 METHODS = {
     "random": MethodSettings("random"),
@@ -70,9 +77,14 @@ METHODS = {
     "top-k": MethodSettings("top_k"),
     "resample, unigrams": MethodSettings("resample", ngrams=1, temperature=1.0),
     "resample": MethodSettings("resample", temperature=1.0),
+    "moore-lewis": MethodSettings(
+        "moore_lewis", buckets=_MANY, smoothing=MatchingOptions.smoothing, length="per_ngram"
+    ),
+    "clustered": MethodSettings("clustered", buckets=_MANY),
+    "nearest neighbours": MethodSettings("nearest neighbours", buckets=_MANY),
     "match": MethodSettings(
         "match",
-        buckets=65_536,
+        buckets=_MANY,
         smoothing=MatchingOptions.smoothing,
         temperature=MatchingOptions.temperature,
         length=MatchingOptions.length,
@@ -81,6 +93,9 @@ METHODS = {
 
 #: The baseline of KL reduction: the mean of this many random selections.
 RANDOM = [replace(METHODS["random"], seed=seed) for seed in range(3)]
+
+#: The methods that are compared at several budgets.
+BUDGETED = ("random", "classifier top-k", "resample", "moore-lewis", "match")
 
 _OWN = {"resample": METHODS["resample"], "top_k": METHODS["top-k"], "match": METHODS["match"]}
 
@@ -118,9 +133,155 @@ def code_version() -> str:
     folder = Path(dsir.__file__).parent
     names = "chunking classifier features importance matching noise selection".split()
     sources = [*sorted(folder.glob("featurizer/*.py")), *(folder / f"{name}.py" for name in names)]
+    sources += sorted((Path(__file__).parent / "comparators").glob("*.py"))
     for path in (*sources, Path(__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
+
+
+# --- what is done once for a pool --------------------------------------------------------------------
+
+
+def _embed(corpus: StudyCorpus, spec: FeatureSpec, mapper: Mapper) -> tuple[Embedding, np.ndarray]:
+    pool, _ = corpus.counted(spec)
+    embedding = Embedding(pool, spec.buckets)
+    return embedding, embedding.vectors(pool, mapper)
+
+
+def _cluster(corpus: StudyCorpus, spec: FeatureSpec, mapper: Mapper) -> clustered.Clusters:
+    return clustered.Clusters.of(corpus.made["vectors"][1])
+
+
+#: What depends on the pool alone, beside its counts: a function of the corpus, the specification and a mapper.
+STEPS: dict[str, Callable] = {"vectors": _embed, "clusters": _cluster}
+
+#: Which steps a method needs, in order.
+NEEDS = {"clustered": ("vectors", "clusters"), "nearest neighbours": ("vectors",)}
+
+
+# --- what is done for a target -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One selection to make.
+
+    Attributes
+    ----------
+    settings : MethodSettings
+    corpus : StudyCorpus
+    target : StudyTarget
+    budget : Budget
+    mapper : callable
+    pool : list of Features
+    raw : ndarray of int64, shape (buckets,)
+        Totals of the pool.
+    """
+
+    settings: MethodSettings
+    corpus: StudyCorpus
+    target: StudyTarget
+    budget: Budget
+    mapper: Mapper
+    pool: list[Features]
+    raw: np.ndarray
+
+    @cached_property
+    def counted(self) -> list[Features]:
+        """The target's features."""
+        return count(self.target.train.arrow, self.settings.spec)
+
+    @cached_property
+    def wanted(self) -> np.ndarray:
+        """Totals of the target: ndarray of int64, shape (buckets,)."""
+        return totals_of(self.counted, self.settings.buckets)
+
+
+def _by_chance(task: _Task) -> Iterable[np.ndarray]:
+    return [gumbel_noise(batch.content_hash, task.settings.seed, "random") for batch in task.pool]
+
+
+def _by_weight(task: _Task) -> Iterable[np.ndarray]:
+    settings = task.settings
+    if settings.method == "moore_lewis":
+        ratios = np.log(ratio(task.wanted, task.raw, settings.smoothing))
+    else:
+        ratios = log_ratios(task.wanted, task.raw, settings.smoothing)
+
+    def key(batch: Features) -> np.ndarray:
+        out = log_weights(batch, ratios[np.newaxis])[0]
+        out = correct_for_length(out, settings.length, batch.n_ngrams, batch.n_tokens)
+        if settings.method == "resample":
+            out = out / settings.temperature + gumbel_noise(
+                batch.content_hash, settings.seed, task.target.name
+            )
+        return out
+
+    return task.mapper(key, task.pool)
+
+
+def _by_classifier(task: _Task) -> Iterable[np.ndarray]:
+    documents = sum(map(len, task.pool))
+    sample = [classifier.pool_sample(batch, documents, sum(map(len, task.counted))) for batch in task.pool]
+    fitted = classifier.fit_classifier(task.counted, sample, task.settings.buckets)
+    if task.settings.method == "classifier top-k":
+        return task.mapper(lambda batch: classifier.logits(batch, fitted), task.pool)
+    noise = classifier.ClassifierOptions(seed=task.settings.seed, stream=task.target.name)
+    return task.mapper(lambda batch: classifier.keys(batch, fitted, noise), task.pool)
+
+
+def _by_cluster(task: _Task) -> Iterable[np.ndarray]:
+    embedding, _ = task.corpus.made["vectors"]
+    clusters, noise = task.corpus.made["clusters"], (task.settings.seed, task.target.name)
+    return clustered.keys(clusters, embedding, task.pool, task.counted, *noise, task.mapper)
+
+
+def _by_neighbours(task: _Task) -> Iterable[np.ndarray]:
+    embedding, vectors = task.corpus.made["vectors"]
+    n_tokens = np.concatenate([batch.n_tokens for batch in task.pool])
+    target = embedding.vectors(task.counted, task.mapper)
+    found = neighbours.scores_for(vectors, n_tokens, target, task.budget.amount, task.mapper)
+    return np.split(found, np.cumsum([len(batch) for batch in task.pool])[:-1])
+
+
+def _by_matching(task: _Task) -> Iterable[np.ndarray]:
+    settings = task.settings
+    validation = np.zeros_like(task.wanted)
+    for batch in task.counted:
+        for i in np.flatnonzero(in_validation(batch.content_hash)):
+            validation += batch.dense(int(i), settings.buckets)
+    options = MatchingOptions(
+        smoothing=settings.smoothing,
+        temperature=settings.temperature,
+        length=settings.length,
+        seed=settings.seed,
+        stream=task.target.name,
+    )
+    pool = over(lambda: task.pool, task.mapper)
+    found = match(pool, task.wanted - validation, validation, task.raw, task.budget, options)
+    return task.mapper(lambda batch: draw_keys(batch, found, options), task.pool)
+
+
+#: How a method ranks the pool: a function of a task that returns keys, batch by batch.
+KEYS: dict[str, Callable[[_Task], Iterable[np.ndarray]]] = {
+    "random": _by_chance,
+    "classifier": _by_classifier,
+    "classifier top-k": _by_classifier,
+    "top_k": _by_weight,
+    "resample": _by_weight,
+    "moore_lewis": _by_weight,
+    "clustered": _by_cluster,
+    "nearest neighbours": _by_neighbours,
+    "match": _by_matching,
+}
+
+
+def prepare(settings: MethodSettings, corpus: StudyCorpus, mapper: Mapper = map) -> None:
+    """Do what a method needs once for a pool, if it has not been done: count, and its `NEEDS`."""
+    corpus.counted(settings.spec)
+    for step in NEEDS.get(settings.method, ()):
+        if step not in corpus.made:
+            corpus.made[step] = STEPS[step](corpus, settings.spec, mapper)
 
 
 def select(
@@ -139,60 +300,14 @@ def select(
     mapper : callable
         Like `map`, perhaps in several threads.
     """
+    prepare(settings, corpus, mapper)
     pool, raw = corpus.counted(settings.spec)
-    budget = Budget(tokens=tokens)
-    if settings.method == "random":
-        found = [gumbel_noise(batch.content_hash, settings.seed, "random") for batch in pool]
-    else:
-        counted = count(target.train.arrow, settings.spec)
-        found = list(_keys(settings, pool, raw, counted, target.name, budget, mapper))
-    return np.random.default_rng(0).permutation(_best(pool, budget, found))
-
-
-def _keys(settings, pool, raw, target: list[Features], name: str, budget, mapper):
-    """Return the keys that rank the pool, batch by batch."""
-    everything = totals_of(target, settings.buckets)
-    if settings.method == "match":
-        validation = np.zeros_like(everything)
-        for batch in target:
-            for i in np.flatnonzero(in_validation(batch.content_hash)):
-                validation += batch.dense(int(i), settings.buckets)
-        options = MatchingOptions(
-            smoothing=settings.smoothing,
-            temperature=settings.temperature,
-            length=settings.length,
-            seed=settings.seed,
-            stream=name,
-        )
-        found = match(over(lambda: pool, mapper), everything - validation, validation, raw, budget, options)
-        return mapper(lambda batch: draw_keys(batch, found, options), pool)
-    if settings.method.startswith("classifier"):
-        wanted = sum(map(len, target))
-        sample = [classifier.pool_sample(batch, sum(map(len, pool)), wanted) for batch in pool]
-        fitted = classifier.fit_classifier(target, sample, settings.buckets)
-        if settings.method == "classifier top-k":
-            return mapper(lambda batch: classifier.logits(batch, fitted), pool)
-        noise = classifier.ClassifierOptions(seed=settings.seed, stream=name)
-        return mapper(lambda batch: classifier.keys(batch, fitted, noise), pool)
-    ratios = log_ratios(everything, raw, settings.smoothing)[np.newaxis]
-
-    def key(batch: Features) -> np.ndarray:
-        out = log_weights(batch, ratios)[0]
-        out = correct_for_length(out, settings.length, batch.n_ngrams, batch.n_tokens)
-        if settings.method == "resample":
-            out = out / settings.temperature + gumbel_noise(batch.content_hash, settings.seed, name)
-        return out
-
-    return mapper(key, pool)
-
-
-def _best(pool: list[Features], budget: Budget, found: list[np.ndarray]) -> np.ndarray:
-    """Return the positions of the documents with the largest keys, up to a budget."""
-    top, first = TopK(budget), 0
-    for batch, each in zip(pool, found, strict=True):
+    task = _Task(settings, corpus, target, Budget(tokens=tokens), mapper, pool, raw)
+    top, first = TopK(task.budget), 0
+    for batch, keys in zip(pool, KEYS[settings.method](task), strict=True):
         candidates = np.zeros(len(batch), dtype=CANDIDATE)
-        candidates["key"], candidates["content_hash"] = each, batch.content_hash
+        candidates["key"], candidates["content_hash"] = keys, batch.content_hash
         candidates["n_tokens"], candidates["row"] = batch.n_tokens, np.arange(first, first + len(batch))
         top.add(candidates)
         first += len(batch)
-    return top.picked()["row"]
+    return np.random.default_rng(0).permutation(top.picked()["row"])
