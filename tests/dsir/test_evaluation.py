@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsir.evaluation import (
+    INDEPENDENT,
     CrossEntropies,
     EffectiveSampleSize,
     contained,
+    cross_entropy,
     distinct,
     distribution,
     draw,
     duplicates,
+    independent_distribution,
     interval,
     kl_divergence,
     kl_reduction,
     masked_totals,
     overlap,
 )
-from dsir.features import Features
+from dsir.features import Features, FeatureSpec, featurize
 from dsir.importance import log_weights
 from dsir.noise import gumbel_noise
 
@@ -215,6 +220,81 @@ def test_a_target_of_equal_documents_has_an_interval_of_no_width():
 def test_equal_distributions_reduce_nothing_whatever_documents_are_drawn():
     counts, q = some_domain(50, seed=8)
     assert reduction_of(cross_entropies(counts, q[[1, 1]])) == (0, 0, 0)
+
+
+# --- the headline figure: unsmoothed held-out counts, picks mixed with 1 % uniform -----------------------
+
+
+@given(counts=histograms)
+def test_one_hundredth_of_the_distribution_of_a_pick_is_uniform(counts):
+    q = independent_distribution(counts)
+    assert q.sum() == pytest.approx(1, rel=1e-12) and np.all(q > 0)
+    share = counts[3] / counts.sum() if counts.sum() else 1 / BUCKETS
+    assert q[3] == pytest.approx(0.99 * share + 0.01 / BUCKETS, rel=1e-12)
+
+
+@given(counts=histograms.filter(np.any), q=histograms.map(independent_distribution), times=st.integers(2, 9))
+def test_the_cross_entropy_is_the_direct_formula_and_does_not_change_when_everything_is_repeated(
+    counts, q, times
+):
+    total = sum(counts.tolist())
+    direct = -math.fsum(c / total * math.log(x) for c, x in zip(counts.tolist(), q, strict=True))
+    assert cross_entropy(counts, q) == pytest.approx(direct, rel=1e-12)
+    assert cross_entropy(times * counts, q) == pytest.approx(direct, rel=1e-12)
+    assert independent_distribution(times * counts) == pytest.approx(
+        independent_distribution(counts), rel=1e-12
+    )
+
+
+@given(documents=st.lists(histograms, min_size=1, max_size=6).map(np.array).filter(np.any), other=histograms)
+def test_the_bootstrap_serves_unsmoothed_counts(documents, other):
+    q = np.array([independent_distribution(other), independent_distribution(documents[0])])
+    cross = cross_entropies(documents, q, smoothing=0.0)
+    expected = [cross_entropy(documents.sum(axis=0), each) for each in q]
+    assert cross.values == pytest.approx(expected, rel=1e-9)
+    assert np.isfinite(cross.replicates("")).all()  # though most draws of one document have none
+
+
+def test_an_interval_of_unsmoothed_counts_stays_the_same_when_every_document_is_there_three_times():
+    counts, q = some_domain(60, seed=10)
+    once = reduction_of(cross_entropies(counts, q, hashes(60), smoothing=0.0))
+    often = np.repeat(np.arange(60), 3)
+    thrice = reduction_of(cross_entropies(counts[often], q, hashes(60)[often], smoothing=0.0))
+    assert thrice == pytest.approx(once, rel=1e-9)
+
+
+def test_few_held_out_counts_do_not_drown_in_many_buckets():
+    """Pseudo-counts on the target's side shrink the figure with the number of buckets; shares do not."""
+    rng = np.random.default_rng(11)
+    leads, papers = [], []
+    for buckets in (2_000, 64_000):
+        # The same features in more buckets: all texts use the first 1,000, the target's half of the pick's.
+        target, pool = (rng.dirichlet(np.full(1_000, 0.3)) for _ in range(2))
+        held_out, raw, pick = (np.zeros(buckets, np.int64) for _ in range(3))
+        held_out[:1_000] = rng.multinomial(5_000, target)
+        raw[:1_000] = 1e6 * pool
+        pick[:1_000] = 1e6 * (0.5 * pool + 0.5 * target)
+        q = [independent_distribution(each) for each in (raw, pick)]
+        leads.append(cross_entropy(held_out, q[0]) - cross_entropy(held_out, q[1]))
+        papers.append(kl_reduction(held_out, raw, pick, 0.5))
+    assert leads[1] > 0.8 * leads[0]
+    assert papers[1] < 0.4 * papers[0]
+
+
+def test_the_independent_buckets_say_nothing_about_those_that_select():
+    """N-grams that share a bucket of a selecting hash lie in any bucket of the headline's."""
+    assert INDEPENDENT.hash == "sha256"
+    for hash, buckets in (("fast", 10_000), ("fast", 40_009), ("fast", 65_536), ("sha256", 10_000)):
+        words = pa.array([f"word{i}" for i in range(20_000)])
+        mine, theirs = (
+            featurize(words, replace(spec, ngrams=1)).buckets.astype(np.int64)
+            for spec in (INDEPENDENT, FeatureSpec(buckets=buckets, hash=hash))
+        )
+        # Ranks of buckets correlate with a standard deviation of 1 / sqrt(20,000) if they are independent ...
+        assert abs(np.corrcoef(mine, theirs)[0, 1]) < 4 / math.sqrt(len(words))
+        # ... and so do those of neighbours, whose high bits are the same.
+        near = np.argsort(theirs, kind="stable")
+        assert abs(np.corrcoef(mine[near][1:], mine[near][:-1])[0, 1]) < 4 / math.sqrt(len(words))
 
 
 # --- samples of equal size ---------------------------------------------------------------------------
