@@ -37,6 +37,7 @@ array([1])
 ``evaluation``         picked documents to KL reduction, effective sample size, …
 ``ngrams``             texts to unhashed n-grams, for measures that no bucket flatters
 ``downstream``         texts of a selection and a labelled target to F1
+``ngram_model``        texts of a selection to what other texts cost under a model of them, in bits per byte
 ``proxy``              texts of a selection to the loss of a small language model (extra ``paper``)
 ``explain``            a document's log weight to the n-grams behind it
 ``doctor``             texts of a target and of a pool to signs that a selection will disappoint
