@@ -133,9 +133,7 @@ class StudyCorpus:
         A file or a target is missing, or a file cannot be read.
     """
 
-    def __init__(
-        self, root: Path, names: list[str], mapper: Mapper = map, most: int | None = None
-    ) -> None:
+    def __init__(self, root: Path, names: list[str], mapper: Mapper = map, most: int | None = None) -> None:
         self._most = most
         self._files = sorted((root / "pool").glob(f"*{SUFFIX}"))
         known = sorted(path.name for path in (root / "targets").glob("*") if path.is_dir())

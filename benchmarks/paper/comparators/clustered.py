@@ -2,19 +2,19 @@
 
 What belongs here: clusters of the pool, weights of clusters, keys. What does not: vectors (``embedding``).
 
-Grangier, Fan, Seto and Ablin, "Task-adaptive pretrained language models via clustered-importance sampling" (CRISP), ICLR
-2025, arXiv 2410.03735. The pool is clustered by k-means; with the shares of target and pool in cluster c,
+Grangier, Fan, Seto and Ablin, "Task-adaptive pretrained language models via clustered-importance sampling" (CRISP),
+ICLR 2025, arXiv 2410.03735. The pool is clustered by k-means; with the shares of target and pool in cluster c,
 
     w_c = p_target(c) / p_pool(c),
 
-and a document is drawn in proportion to the weight of its cluster, so uniformly within a cluster. It stands here for all
-that budget by clusters.
+and a document is drawn in proportion to the weight of its cluster, so uniformly within a cluster. It stands here for
+all that budget by clusters.
 
 Differences: vectors are those of latent semantic analysis, which the authors try beside a neural network's (random
-projections of counts gave far worse selections); documents are drawn without replacement (Gumbel top-k with noise of the
-content), since the other methods repeat none. A cluster that the target has none of is drawn last. The number of clusters
-was chosen for this method, with its measures on held-out text in view: of 64, 256, 1,024 and 3,000 for 125,000
-documents, the largest was best on all of three targets.
+projections of counts gave far worse selections); documents are drawn without replacement (Gumbel top-k with noise of
+the content), since the other methods repeat none. A cluster that the target has none of is drawn last. The number of
+clusters was chosen for this method, with its measures on held-out text in view: of 64, 256, 1,024 and 3,000 for
+125,000 documents, the largest was best on all of three targets.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What belongs here: from counts to vectors. What does not: what the vectors are compared for.
 
-Documents are weighed by tf-idf and projected on the leading singular vectors of a sample of the pool (Deerwester et al.,
-"Indexing by latent semantic analysis", 1990).
+Documents are weighed by tf-idf and projected on the leading singular vectors of a sample of the pool (Deerwester et
+al., "Indexing by latent semantic analysis", 1990).
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 What belongs here: similarity and the ranking. What does not: vectors (``embedding``).
 
-In the manner of benchmark-targeted ranking (BETR): Mizrahi et al., "Language models improve when pretraining data matches
-target tasks", 2025, arXiv 2507.12466. Every document of the target ranks the pool by cosine similarity; the best rank
-that a document of the pool gets from any of them is its score, so that no document of the target is left out. Of equal
-ranks the greater similarity comes first.
+In the manner of benchmark-targeted ranking (BETR): Mizrahi et al., "Language models improve when pretraining data
+matches target tasks", 2025, arXiv 2507.12466. Every document of the target ranks the pool by cosine similarity; the
+best rank that a document of the pool gets from any of them is its score, so that no document of the target is left
+out. Of equal ranks the greater similarity comes first.
 
-Differences: vectors are those of latent semantic analysis, not a neural network's; all of the pool is compared, where the
-authors compare a sample and train a classifier to predict its scores for the rest.
+Differences: vectors are those of latent semantic analysis, not a neural network's; all of the pool is compared, where
+the authors compare a sample and train a classifier to predict its scores for the rest.
 """
 
 from __future__ import annotations
