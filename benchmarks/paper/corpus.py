@@ -165,9 +165,13 @@ class StudyCorpus:
             return pieces
         return pieces.take(np.sort(np.random.default_rng(0).permutation(len(pieces))[: self._most]))
 
+    def has_counted(self, spec: FeatureSpec) -> bool:
+        """Whether :meth:`counted` has the features at hand."""
+        return self._counted is not None and self._counted[0] == spec
+
     def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:
         """Return the pool's features and their totals; only the last specification is kept."""
-        if self._counted is None or self._counted[0] != spec:
+        if not self.has_counted(spec):
             self._counted = None
             batches = count(self.pool, spec, self._mapper)
             self._counted = spec, batches, totals_of(batches, spec.buckets)

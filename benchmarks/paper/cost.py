@@ -5,7 +5,6 @@ What belongs here: measuring them for a part of this process. What does not: wha
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -29,8 +28,9 @@ class Cost:
         Of the clock, and of all threads together. Other work on the machine adds to the first far more than to the
         second.
     memory : int
-        Bytes by which the resident memory of the process grew at most, looked at every 5 ms. Memory that the allocator
-        kept from earlier work is given back before, as far as it can be; what is in use then is not counted.
+        Bytes by which the resident memory of the process grew at most, looked at every 5 ms. What was in
+        use before is not counted, nor what the allocator kept from earlier work and gives out again (large arrays are
+        not among it).
     """
 
     seconds: float = 0.0
@@ -41,7 +41,6 @@ class Cost:
 @contextmanager
 def measured() -> Iterator[Cost]:
     """Measure what is computed in the block, which must be the only work of the process."""
-    gc.collect()
     pa.default_memory_pool().release_unused()
     process, done, cost = psutil.Process(), threading.Event(), Cost()
     before = most = process.memory_info().rss

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import dsir
-from benchmarks.paper.comparators import clustered, neighbours
+from benchmarks.paper.comparators import clustered, language_models, neighbours
 from benchmarks.paper.comparators.embedding import Embedding
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
@@ -80,6 +81,7 @@ METHODS = {
     "moore-lewis": MethodSettings(
         "moore_lewis", buckets=_MANY, smoothing=MatchingOptions.smoothing, length="per_ngram"
     ),
+    "moore-lewis, models": MethodSettings("models"),
     "clustered": MethodSettings("clustered", buckets=_MANY),
     "nearest neighbours": MethodSettings("nearest neighbours", buckets=_MANY),
     "match": MethodSettings(
@@ -131,7 +133,7 @@ def code_version() -> str:
     """Return the hash of the modules that make selections."""
     digest = hashlib.sha256()
     folder = Path(dsir.__file__).parent
-    names = "chunking classifier features importance matching noise selection".split()
+    names = "chunking classifier features importance matching ngram_model noise selection".split()
     sources = [*sorted(folder.glob("featurizer/*.py")), *(folder / f"{name}.py" for name in names)]
     sources += sorted((Path(__file__).parent / "comparators").glob("*.py"))
     for path in (*sources, Path(__file__)):
@@ -230,6 +232,11 @@ def _by_classifier(task: _Task) -> Iterable[np.ndarray]:
     return task.mapper(lambda batch: classifier.keys(batch, fitted, noise), task.pool)
 
 
+def _by_models(task: _Task) -> Iterable[np.ndarray]:
+    sizes = [len(batch) for batch in task.pool]
+    return language_models.keys(task.corpus.pool, task.target.train.arrow, sizes, task.mapper)
+
+
 def _by_cluster(task: _Task) -> Iterable[np.ndarray]:
     embedding, _ = task.corpus.made["vectors"]
     clusters, noise = task.corpus.made["clusters"], (task.settings.seed, task.target.name)
@@ -270,18 +277,42 @@ KEYS: dict[str, Callable[[_Task], Iterable[np.ndarray]]] = {
     "top_k": _by_weight,
     "resample": _by_weight,
     "moore_lewis": _by_weight,
+    "models": _by_models,
     "clustered": _by_cluster,
     "nearest neighbours": _by_neighbours,
     "match": _by_matching,
 }
 
 
-def prepare(settings: MethodSettings, corpus: StudyCorpus, mapper: Mapper = map) -> None:
-    """Do what a method needs once for a pool, if it has not been done: count, and its `NEEDS`."""
-    corpus.counted(settings.spec)
-    for step in NEEDS.get(settings.method, ()):
-        if step not in corpus.made:
-            corpus.made[step] = STEPS[step](corpus, settings.spec, mapper)
+def counting(settings: MethodSettings) -> str:
+    """Return the name of the step that counts the pool."""
+    return f"counts, {settings.ngrams}-grams in {settings.buckets} buckets"
+
+
+def prepare(
+    settings: MethodSettings,
+    corpus: StudyCorpus,
+    mapper: Mapper = map,
+    step: Callable[[str], AbstractContextManager] = nullcontext,
+) -> None:
+    """Do what a method needs once for a pool, if it has not been done: count, and its `NEEDS`.
+
+    Parameters
+    ----------
+    settings : MethodSettings
+    corpus : StudyCorpus
+    mapper : callable
+        Like `map`, perhaps in several threads.
+    step : callable
+        Takes the name of a step that has to be done, and returns a context in which it is done.
+    """
+    if not corpus.has_counted(settings.spec):
+        with step(counting(settings)):
+            corpus.counted(settings.spec)
+    for name in NEEDS.get(settings.method, ()):
+        if name not in corpus.made:
+            with step(name):
+                corpus.made[name] = STEPS[name](corpus, settings.spec, mapper)
 
 
 def select(
