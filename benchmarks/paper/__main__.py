@@ -32,8 +32,9 @@ from benchmarks.pool import REPOSITORY
 from dsir_dagster.resources.engine import available_cores
 
 MEASURES = ("bits", "f1", "proxy", "budgets", "ablations")
-#: With ``--quick``: what is measured, and how many pieces a larger pool is sampled to.
-QUICK_MEASURES, QUICK_PIECES = ("bits",), 125_000
+#: With ``--quick``: what is measured, how many pieces a larger pool is sampled to, and what is left out: it takes as
+#: long as all the other methods together.
+QUICK_MEASURES, QUICK_PIECES, NOT_QUICK = ("bits",), 125_000, ("moore-lewis, models",)
 #: Width of the tables where output is not a terminal, and the least.
 WIDTH = 80
 NO_TORCH = "no neural language models: PyTorch is not installed (the extra `paper`; `make paper` installs it)"
@@ -45,9 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m benchmarks.paper", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--targets", nargs="+", default=[], help="some of the targets")
-    parser.add_argument(
-        "--methods", nargs="+", default=list(METHODS), choices=METHODS, help="some of the methods"
-    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="some of the methods; default all")
     parser.add_argument(
         "--measures",
         nargs="*",
@@ -57,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"bits per byte alone, and of a larger pool a sample of {QUICK_PIECES:,} pieces: minutes, no PyTorch",
+        help=f"minutes, no PyTorch: bits per byte alone, not {NOT_QUICK[0]!r}, {QUICK_PIECES:,} pieces of the pool",
     )
     parser.add_argument("--tokens", type=int, help="budget of every selection; default 3 %% of the pool")
     parser.add_argument("--seeds", type=int, default=3, help="of F1 and of the neural language models")
@@ -76,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
     if asked is None:
         asked = QUICK_MEASURES if arguments.quick else MEASURES
     measures = [each for each in MEASURES if each in asked]
+    left_out = NOT_QUICK if arguments.quick else ()
+    chosen = arguments.methods or [each for each in METHODS if each not in left_out]
     if "proxy" in measures and importlib.util.find_spec("torch") is None:
         console.print(NO_TORCH)
         measures.remove("proxy")
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         most = QUICK_PIECES if arguments.quick else None
         corpus = StudyCorpus(arguments.data or demo_corpus(), arguments.targets, threads.map, most)
         study = Study(corpus, folder, arguments.tokens, threads.map, ProgressPrinter(console))
-        methods = {name: METHODS[name] for name in METHODS if name in arguments.methods}
+        methods = {name: METHODS[name] for name in METHODS if name in chosen}
         budgets = [int(study.tokens * part) for part in PARTS] if "budgets" in measures else [study.tokens]
         selections = [
             Selection(name, settings, target, tokens)

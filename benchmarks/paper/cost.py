@@ -5,6 +5,7 @@ What belongs here: measuring them for a part of this process. What does not: wha
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ class Cost:
         Of the clock, and of all threads together. Other work on the machine adds to the first far more than to the
         second.
     memory : int
-        Bytes by which the resident memory of the process grew at most, looked at every 5 ms. What was in
-        use before is not counted, nor what the allocator kept from earlier work and gives out again (large arrays are
-        not among it).
+        Bytes by which the resident memory of the process grew at most, looked at every 5 ms. What was in use before is
+        not counted. Memory that allocators kept from earlier work is given back before, else it would be used again
+        unseen.
     """
 
     seconds: float = 0.0
@@ -42,6 +43,8 @@ class Cost:
 def measured() -> Iterator[Cost]:
     """Measure what is computed in the block, which must be the only work of the process."""
     pa.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
     process, done, cost = psutil.Process(), threading.Event(), Cost()
     before = most = process.memory_info().rss
 

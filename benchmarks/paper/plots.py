@@ -139,8 +139,8 @@ def budgets(rows: list[Row], path: Path) -> None:
     panels = [
         ("KL reduction over random, nats", lambda row: row.over_random),
         ("bits per byte", lambda row: row.bits[0] if row.bits else np.nan),
-        ("documents", lambda row: row.documents),
-        ("duplicates, % of the documents", lambda row: 100 * row.duplicates / row.documents),
+        ("pieces", lambda row: row.documents),
+        ("duplicates, % of the pieces", lambda row: 100 * row.duplicates / row.documents),
     ]
     figure = Figure(figsize=(4.0 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]

@@ -154,11 +154,10 @@ class Study:
         if self.cells.get(self._step_cell(name)) is None:
             self.cells.add(self._step_cell(name), asdict(cost), cost.seconds)
 
-    def once(self, settings: MethodSettings) -> float:
-        """Return the seconds of what a method does once for the pool, beside counting it."""
-        return sum(
-            self.cells.get(self._step_cell(each))["seconds"] for each in NEEDS.get(settings.method, ())
-        )
+    def once(self, settings: MethodSettings) -> tuple[float, int]:
+        """Return the seconds, and the memory in bytes, of what a method does once for the pool beside counting it."""
+        steps = [self.step(each) for each in NEEDS.get(settings.method, ())]
+        return sum(each["seconds"] for each in steps), sum(each["memory"] for each in steps)
 
     def step(self, name: str) -> dict | None:
         """Return the cost of something that is done once for the pool, if it was measured."""

@@ -281,7 +281,7 @@ def overview_table(rows: list[Row]) -> StudyTable:
         )
     if any(row.proxy for row in rows):
         columns.append(("loss", -1, lambda some: _shown_mean(_mean(some, "proxy"))))
-    columns.append(("documents", 0, lambda some: f"{_mean(some, 'documents'):,.0f}"))
+    columns.append(("pieces", 0, lambda some: f"{_mean(some, 'documents'):,.0f}"))
     columns.append(("seconds", 0, lambda some: _shown_seconds(np.median([row.seconds for row in some]))))
     lines = [
         [method, *(show([row for row in rows if row.method == method]) for *_, show in columns)]
@@ -296,7 +296,7 @@ def overview_table(rows: list[Row]) -> StudyTable:
     notes = [
         f"Means over {_number(targets, 'target')}"
         + (f", F1 over {len(_names(labelled, 'target'))}" * bool(labelled))
-        + "; documents selected; seconds for one selection from the pool's counts (median)."
+        + "; pieces selected; seconds for one selection from the pool's counts (median)."
     ]
     return StudyTable("Overview", ["method", *(name for name, *_ in columns)], lines, notes)
 
@@ -307,6 +307,10 @@ def _shown_mean(value: float | None) -> str:
 
 def _shown_seconds(value: float) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _shown_memory(value: int) -> str:
+    return f"{value / 2**20:,.0f}"
 
 
 def _number(items: list, noun: str) -> str:
@@ -380,30 +384,31 @@ def cost_table(study: Study, rows: list[Row], settings: dict[str, MethodSettings
     lines = []
     for method in _names(rows, "method"):
         some = [row for row in rows if row.method == method]
-        once = study.once(settings[method])
+        seconds, memory = study.once(settings[method])
         lines.append(
             [
                 method,
                 _shown_seconds(np.median([row.seconds for row in some])),
                 _shown_seconds(np.median([row.cpu for row in some])),
-                f"{max(row.memory for row in some) / 2**20:,.0f}",
-                _shown_seconds(once) if once else "",
+                _shown_memory(max(row.memory for row in some)),
+                _shown_seconds(seconds) if seconds else "",
+                _shown_memory(memory) if seconds else "",
                 f"{np.mean([row.documents for row in some]):,.0f}",
                 f"{sum(row.duplicates for row in some) / sum(row.documents for row in some):.1%}",
             ]
         )
     notes = [
         "For one selection, from the pool's counts, which are in memory: seconds by the clock and of the processors "
-        "(medians over the targets), and by how many MiB the process grew at most. Once for the pool: vectors and "
-        "clusters. Mean number of documents; duplicates: those whose text is selected more than once."
+        "(medians over the targets), and by how many MiB the process grew at most. Once for the pool, where a method "
+        "needs more than counts: seconds and MiB. Mean number of pieces; duplicates: pieces that repeat another's text."
     ]
     for each in dict.fromkeys(counting(each) for each in settings.values()):
         if found := study.step(each):
             notes.append(
                 f"Counting the pool ({each.removeprefix('counts, ')}): {_shown_seconds(found['seconds'])} s, "
-                f"{found['memory'] / 2**20:,.0f} MiB."
+                f"{_shown_memory(found['memory'])} MiB."
             )
-    header = ["method", "seconds", "CPU seconds", "MiB", "once, seconds", "documents", "duplicates"]
+    header = ["method", "seconds", "CPU", "MiB", "once, seconds", "once, MiB", "pieces", "duplicates"]
     return StudyTable("What a selection costs", header, lines, notes)
 
 
@@ -420,7 +425,7 @@ def budget_tables(rows: list[Row]) -> list[StudyTable]:
         "documents": "{:,.0f}".format,
         "duplicates": "{:.1%}".format,
     }
-    names = {"over_random": "KL", "bits": "bits", "documents": "documents", "duplicates": "duplicates"}
+    names = {"over_random": "KL", "bits": "bits", "documents": "pieces", "duplicates": "duplicates"}
 
     def table(title: str, measures: tuple[str, ...], notes: list[str]) -> StudyTable:
         lines = []

@@ -261,7 +261,7 @@ def test_the_overview_counts_the_targets_on_which_a_method_predicts_better_than_
         for t, value in zip("ab", both, strict=True)
     ]
     table = overview_table(rows)
-    names = "method;KL over random;KL, paper's;bits per byte;fewer than resample;documents;seconds"
+    names = "method;KL over random;KL, paper's;bits per byte;fewer than resample;pieces;seconds"
     assert table.header == names.split(";")
     assert [line[3:5] for line in table.rows] == [["2.500", ""], ["**2.400**", "2 of 2"], ["2.450", "1 of 2"]]
 
