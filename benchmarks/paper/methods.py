@@ -20,9 +20,10 @@ from benchmarks.paper.comparators import clustered, language_models, neighbours
 from benchmarks.paper.comparators.embedding import Embedding
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
+from dsir.evaluation import distribution
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over, ratio
+from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
 from dsir.noise import gumbel_noise
 from dsir.selection import CANDIDATE, Budget, TopK
 
@@ -40,11 +41,9 @@ class MethodSettings:
     smoothing : float
         Pseudo-counts per bucket of the target; for ``match`` and ``moore_lewis``, of every distribution.
     temperature : float
-        The key of ``resample`` is log weight / temperature + Gumbel noise, that of a round of ``match`` log score +
-        temperature * Gumbel noise. The other methods have none.
+        The key of ``resample`` is log weight / temperature + Gumbel noise. The other methods have none.
     length : str
-        Correction for the length of a document, as in :func:`dsir.importance.correct_for_length` and in
-        :class:`dsir.matching.MatchingOptions`.
+        Correction of log weights for the length of a document, as in :func:`dsir.importance.correct_for_length`.
     seed : int
         Of the noise.
     """
@@ -84,13 +83,7 @@ METHODS = {
     "moore-lewis, models": MethodSettings("models"),
     "clustered": MethodSettings("clustered", buckets=_MANY),
     "nearest neighbours": MethodSettings("nearest neighbours", buckets=_MANY),
-    "match": MethodSettings(
-        "match",
-        buckets=_MANY,
-        smoothing=MatchingOptions.smoothing,
-        temperature=MatchingOptions.temperature,
-        length=MatchingOptions.length,
-    ),
+    "match": MethodSettings("match", buckets=_MANY, smoothing=MatchingOptions.smoothing),
 }
 
 #: The baseline of KL reduction: the mean of this many random selections.
@@ -119,8 +112,8 @@ ABLATIONS = [
     *_vary("buckets", "buckets", {"resample": (1_000, 10_000, 100_000), "match": (1_000, 10_000, 65_536)}),
     *_vary("longest n-gram", "ngrams", {method: (1, 2, 3) for method in ("resample", "match")}),
     *_vary("smoothing", "smoothing", {"resample": (0.0, 0.1, 1.0, 10.0), "match": (0.02, 0.2, 2.0)}),
-    *_vary("temperature", "temperature", {"resample": (1.0, 10.0, 100.0), "match": (0.0, 0.03, 0.1, 0.3)}),
-    *_vary("length", "length", {method: ("none", "sqrt", "per_ngram") for method in ("top_k", "match")}),
+    *_vary("temperature", "temperature", {"resample": (1.0, 10.0, 100.0)}),
+    *_vary("length", "length", {"top_k": ("none", "sqrt", "per_ngram")}),
 ]
 
 
@@ -206,7 +199,8 @@ def _by_chance(task: _Task) -> Iterable[np.ndarray]:
 def _by_weight(task: _Task) -> Iterable[np.ndarray]:
     settings = task.settings
     if settings.method == "moore_lewis":
-        ratios = np.log(ratio(task.wanted, task.raw, settings.smoothing))
+        target, pool = (distribution(each, settings.smoothing) for each in (task.wanted, task.raw))
+        ratios = np.log(target) - np.log(pool)
     else:
         ratios = log_ratios(task.wanted, task.raw, settings.smoothing)
 
@@ -257,13 +251,7 @@ def _by_matching(task: _Task) -> Iterable[np.ndarray]:
     for batch in task.counted:
         for i in np.flatnonzero(in_validation(batch.content_hash)):
             validation += batch.dense(int(i), settings.buckets)
-    options = MatchingOptions(
-        smoothing=settings.smoothing,
-        temperature=settings.temperature,
-        length=settings.length,
-        seed=settings.seed,
-        stream=task.target.name,
-    )
+    options = MatchingOptions(smoothing=settings.smoothing, seed=settings.seed, stream=task.target.name)
     pool = over(lambda: task.pool, task.mapper)
     found = match(pool, task.wanted - validation, validation, task.raw, task.budget, options)
     return task.mapper(lambda batch: draw_keys(batch, found, options), task.pool)
