@@ -77,9 +77,8 @@ METHODS = {
     "top-k": MethodSettings("top_k"),
     "resample, unigrams": MethodSettings("resample", ngrams=1, temperature=1.0),
     "resample": MethodSettings("resample", temperature=1.0),
-    "moore-lewis": MethodSettings(
-        "moore_lewis", buckets=_MANY, smoothing=MatchingOptions.smoothing, length="per_ngram"
-    ),
+    # Of 10,000 to 4 million buckets and 0.2 to 10 pseudo-counts, these gave the best models of five targets.
+    "moore-lewis": MethodSettings("moore_lewis", buckets=1_000_000, smoothing=1.0, length="per_ngram"),
     "moore-lewis, models": MethodSettings("models"),
     "clustered": MethodSettings("clustered", buckets=_MANY),
     "nearest neighbours": MethodSettings("nearest neighbours", buckets=_MANY),
