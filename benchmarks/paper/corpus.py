@@ -169,10 +169,14 @@ class StudyCorpus:
         """Whether :meth:`counted` has the features at hand."""
         return self._counted is not None and self._counted[0] == spec
 
+    def forget_counts(self) -> None:
+        """Give the features back."""
+        self._counted = None
+
     def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:
         """Return the pool's features and their totals; only the last specification is kept."""
         if not self.has_counted(spec):
-            self._counted = None
+            self.forget_counts()
             batches = count(self.pool, spec, self._mapper)
             self._counted = spec, batches, totals_of(batches, spec.buckets)
         return self._counted[1:]

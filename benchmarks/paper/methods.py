@@ -20,7 +20,6 @@ from benchmarks.paper.comparators import clustered, language_models, neighbours
 from benchmarks.paper.comparators.embedding import Embedding
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
-from dsir.evaluation import distribution
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
 from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
@@ -39,7 +38,7 @@ class MethodSettings:
     ngrams, buckets : int
         What is counted.
     smoothing : float
-        Pseudo-counts per bucket of the target; for ``match`` and ``moore_lewis``, of every distribution.
+        Pseudo-counts per bucket of the target; for ``match``, of every distribution.
     temperature : float
         The key of ``resample`` is log weight / temperature + Gumbel noise. The other methods have none.
     length : str
@@ -197,11 +196,7 @@ def _by_chance(task: _Task) -> Iterable[np.ndarray]:
 
 def _by_weight(task: _Task) -> Iterable[np.ndarray]:
     settings = task.settings
-    if settings.method == "moore_lewis":
-        target, pool = (distribution(each, settings.smoothing) for each in (task.wanted, task.raw))
-        ratios = np.log(target) - np.log(pool)
-    else:
-        ratios = log_ratios(task.wanted, task.raw, settings.smoothing)
+    ratios = log_ratios(task.wanted, task.raw, settings.smoothing)
 
     def key(batch: Features) -> np.ndarray:
         out = log_weights(batch, ratios[np.newaxis])[0]
@@ -256,7 +251,7 @@ def _by_matching(task: _Task) -> Iterable[np.ndarray]:
     return task.mapper(lambda batch: draw_keys(batch, found, options), task.pool)
 
 
-#: How a method ranks the pool: a function of a task that returns keys, batch by batch.
+#: How a method ranks the pool: a function of a task that returns keys, batch by batch; -inf for what is never picked.
 KEYS: dict[str, Callable[[_Task], Iterable[np.ndarray]]] = {
     "random": _by_chance,
     "classifier": _by_classifier,
@@ -294,6 +289,7 @@ def prepare(
         Takes the name of a step that has to be done, and returns a context in which it is done.
     """
     if not corpus.has_counted(settings.spec):
+        corpus.forget_counts()  # before memory is measured
         with step(counting(settings)):
             corpus.counted(settings.spec)
     for name in NEEDS.get(settings.method, ()):
@@ -326,6 +322,6 @@ def select(
         candidates = np.zeros(len(batch), dtype=CANDIDATE)
         candidates["key"], candidates["content_hash"] = keys, batch.content_hash
         candidates["n_tokens"], candidates["row"] = batch.n_tokens, np.arange(first, first + len(batch))
-        top.add(candidates)
+        top.add(candidates[keys > -np.inf])
         first += len(batch)
     return np.random.default_rng(0).permutation(top.picked()["row"])

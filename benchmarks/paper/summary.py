@@ -409,7 +409,9 @@ def cost_table(study: Study, rows: list[Row], settings: dict[str, MethodSettings
                 f"{_shown_memory(found['memory'])} MiB."
             )
     header = ["method", "seconds", "CPU", "MiB", "once, seconds", "once, MiB", "pieces", "duplicates"]
-    return StudyTable("What a selection costs", header, lines, notes)
+    shown = [i for i in range(len(header)) if any(line[i] for line in lines)]
+    lines = [[line[i] for i in shown] for line in lines]
+    return StudyTable("What a selection costs", [header[i] for i in shown], lines, notes)
 
 
 def budget_tables(rows: list[Row]) -> list[StudyTable]:
