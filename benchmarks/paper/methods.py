@@ -189,6 +189,10 @@ class _Task:
         """Totals of the target: ndarray of int64, shape (buckets,)."""
         return totals_of(self.counted, self.settings.buckets)
 
+    def split(self, keys: np.ndarray) -> list[np.ndarray]:
+        """Cut the keys of all of the pool's documents into those of its batches."""
+        return np.split(keys, np.cumsum([len(batch) for batch in self.pool])[:-1])
+
 
 def _by_chance(task: _Task) -> Iterable[np.ndarray]:
     return [gumbel_noise(batch.content_hash, task.settings.seed, "random") for batch in task.pool]
@@ -236,7 +240,7 @@ def _by_neighbours(task: _Task) -> Iterable[np.ndarray]:
     n_tokens = np.concatenate([batch.n_tokens for batch in task.pool])
     target = embedding.vectors(task.counted, task.mapper)
     found = neighbours.scores_for(vectors, n_tokens, target, task.budget.amount, task.mapper)
-    return np.split(found, np.cumsum([len(batch) for batch in task.pool])[:-1])
+    return task.split(found)
 
 
 def _by_matching(task: _Task) -> Iterable[np.ndarray]:
