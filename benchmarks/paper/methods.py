@@ -129,8 +129,8 @@ def code_version() -> str:
     """Return the hash of the modules that make selections."""
     digest = hashlib.sha256()
     folder = Path(dsir.__file__).parent
-    names = "chunking classifier cynical features importance matching ngram_model noise refinement relative_entropy selection"
-    names = names.split()
+    names = "chunking classifier cynical features importance matching ngram_model noise refinement".split()
+    names += ["relative_entropy", "selection"]
     sources = [*sorted(folder.glob("featurizer/*.py")), *(folder / f"{name}.py" for name in names)]
     sources += sorted((Path(__file__).parent / "comparators").glob("*.py"))
     for path in (*sources, Path(__file__)):

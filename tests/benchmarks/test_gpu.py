@@ -570,8 +570,6 @@ def test_without_pytorch_training_says_what_is_missing(monkeypatch, tmp_path):
 @needs_torch
 @pytest.mark.slow
 def test_a_hundredth_of_the_experiment_runs_from_text_to_report(corpus, tmp_path, capsys):
-    if "cynical" not in METHODS:
-        pytest.skip("benchmarks/paper/methods.py has no `cynical` yet")
     folders = ["--data", str(tmp_path / "prepared"), "--output", str(tmp_path / "results")]
     assert main(["prepare", "--dry-run", "--data", str(corpus), "--output", str(tmp_path / "prepared")]) == 0
     assert main(["train", *folders, "--device", "cpu"]) == 0
