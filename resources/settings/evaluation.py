@@ -65,8 +65,8 @@ class EvaluationSettings(Model):
     """Pseudo-count per bucket in the paper's KL reduction (metric `kl_reduction`) and in `dsir doctor`'s curves."""
     sample: Annotated[int, pydantic.Field(gt=0)] = 10_000_000
     """The most n-grams of a pick that are read again and counted, and of held-out text that are told apart: of more, a
-    sample of this size. The default is the whole of most picks, and so large a sample of others that no figure moves by
-    a hundredth of a nat."""
+    sample of this size. The default is the whole of most picks; of one four times as large, the sample moved the KL
+    reduction over random by 0.003 nats."""
     bits_per_byte: BitsPerByteSettings | None = None
     """Train n-gram models on the picks and measure what held-out text costs under them: `{}` for the default."""
     proxy: ProxySettings | None = None

@@ -165,21 +165,27 @@ def headline_of(texts, held_out, picks):
     return leads
 
 
-@pytest.mark.parametrize("selection", ["picked", "drawn", "matched", "twice"])
-def test_the_lead_over_random_is_that_of_the_whole_picks_texts(measured, selection):
+VIEWS = ("over_random", "over_random_unhashed")
+
+
+def leads_of(pipeline, selection, n, held_out):
+    """The leads over random picks of n documents, of a selection from the pool that `write` writes."""
     texts, held_out = (
-        [json.loads(line)["text"] for line in (measured.data / name).open()]
-        for name in ("pool/part-0.jsonl", "medicine-test.jsonl")
+        [json.loads(line)["text"] for line in (pipeline.data / name).open()]
+        for name in ("pool/part-0.jsonl", held_out)
     )
     rows = [
-        row for (row,) in measured.rows(f"SELECT \"row\" FROM selections WHERE selection = '{selection}'")
+        row for (row,) in pipeline.rows(f"SELECT \"row\" FROM selections WHERE selection = '{selection}'")
     ]
-    content_hash = features_of(measured, "pool/part-0.jsonl").content_hash
-    n = {"picked": 48}.get(selection, 30)
+    content_hash = features_of(pipeline, "pool/part-0.jsonl").content_hash
     random = [np.argsort(-gumbel_noise(content_hash, seed, "random"), kind="stable")[:n] for seed in range(5)]
-    expected = headline_of(texts, held_out, [rows, *random])
+    return headline_of(texts, held_out, [rows, *random])
+
+
+@pytest.mark.parametrize(("selection", "n"), [("picked", 48), ("drawn", 30), ("matched", 30), ("twice", 30)])
+def test_the_lead_over_random_is_that_of_the_whole_picks_texts(measured, selection, n):
     found = values(measured, selection)
-    for name, lead in zip(("over_random", "over_random_unhashed"), expected, strict=True):
+    for name, lead in zip(VIEWS, leads_of(measured, selection, n, "medicine-test.jsonl"), strict=True):
         assert found[name, "selection"] == pytest.approx(lead, rel=1e-9, abs=1e-12)
         assert found[name, "selection", "low"] < lead < found[name, "selection", "high"]
 
@@ -367,6 +373,9 @@ def test_several_targets_have_their_own_numbers_and_their_mean(pipeline):
     ]
     assert widths[0] < max(widths[1:])
     assert [each["in_target", "pool"] for each in (of_all, *of_targets)] == [3, 0, 3]
+    for target, name in (("law", "law.jsonl"), ("medicine", "medicine-test.jsonl")):
+        leads = leads_of(pipeline, "picked", 30, name)
+        assert [values(pipeline, target=target)[each, "selection"] for each in VIEWS] == pytest.approx(leads)
 
 
 def test_the_table_of_methods_and_the_plots(measured):
@@ -382,11 +391,11 @@ def test_the_table_of_methods_and_the_plots(measured):
 def test_without_a_holdout(pipeline):
     pipeline.write_pool()
     del pipeline.config["targets"][0]["holdout"]
-    pipeline.config["evaluation"] = {"random_seeds": 2}
+    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 500}  # two documents of each
     assert pipeline.errors() == []
     found = values(pipeline)
     assert ("over_random", "match") not in found
-    assert found["over_random", "selection", "low"] > 0
+    assert found["over_random", "selection", "low"] > 0 < found["over_random_unhashed", "selection", "low"]
     assert found["kl_reduction", "selection"] > found["kl_reduction", "random"]
     assert found["in_holdout", "selection"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]
 
