@@ -158,7 +158,9 @@ def test_short_documents_that_would_fill_a_budget_are_told_for_methods_that_pref
         "`resample` ranks by a sum over n-grams, so such documents tend to fill its budget: 3,000 tokens are 50 of the "
         "median length, 250 of theirs"
     )
-    assert found["picked"].advice == "`min_tokens: 60` leaves them out"
+    assert found["picked"].advice == (
+        "`min_tokens: 60` leaves them out; `evaluation.bits_per_byte` tells whether that is better"
+    )
     assert sane.run()["raw_counts"].errors == []
     assert "25.0% of 240 documents of the pool" in told()["picked"].says
 
