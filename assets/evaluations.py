@@ -10,8 +10,9 @@ from functools import partial
 from itertools import filterfalse
 
 import dagster as dg
+import pyarrow.compute as pc
 
-from dsir import downstream, proxy
+from dsir import downstream, ngram_model, proxy
 from dsir.selection import Budget
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, one_by_one
 from dsir_dagster.assets.measuring.baselines import (
@@ -35,7 +36,14 @@ from dsir_dagster.assets.measuring.measures import (
     read_target,
 )
 from dsir_dagster.assets.measuring.shown import metadata, not_measured, tables
-from dsir_dagster.assets.measuring.trained import TEST_TOKENS, downstream_f1, proxy_losses
+from dsir_dagster.assets.measuring.sizes import measure_sizes, picks_of_other_sizes
+from dsir_dagster.assets.measuring.trained import (
+    TEST_NGRAMS,
+    TEST_TOKENS,
+    bits_per_byte,
+    downstream_f1,
+    proxy_losses,
+)
 from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
 from dsir_dagster.assets.report.verdict import Verdict, judge, numbers_of
@@ -118,35 +126,46 @@ def evaluate(
     if selection.size.tokens is not None:
         budget = Budget(tokens=int(of_epoch.sum()))
 
-    read = 3 * TEST_TOKENS if settings.proxy else 0
+    read = max(TEST_NGRAMS if settings.bits_per_byte else 0, 3 * TEST_TOKENS if settings.proxy else 0)
     tell(part="reading the targets")
     targets = [read_target(snapshot, snapshot.settings.target(name), read) for name in selection.targets]
     candidates = Candidates(snapshot, selection, tell=tell)
+    first_epoch = picked_positions(snapshot.plan, table.filter(pc.equal(table["epoch"], 1)))
+    of_sizes = picks_of_other_sizes(candidates, budget, first_epoch)
     pool, random = survey_pool(candidates, budget, settings.random_seeds, known_contents(targets))
     others = picks_by_other_methods(candidates, budget)
     drawn_again = pick_with_another_seed(candidates, budget)
     positions = {"selection": picked_positions(snapshot.plan, table), **others}
     positions |= {f"{RANDOM} {seed}": picked for seed, picked in enumerate(random)}
-    picks = describe(snapshot, {name: each for name, each in positions.items() if len(each)}, tell)
+    described = describe(
+        snapshot, {name: each for name, each in (positions | of_sizes).items() if len(each)}, tell
+    )
+    picks = {name: each for name, each in described.items() if name in positions}
+    sizes = {name: each for name, each in described.items() if name in of_sizes}
 
     metrics = Metrics()
     measure_on_targets(snapshot, targets, picks, metrics, tell)
+    if sizes:
+        random_picks = [pick for name, pick in picks.items() if is_random(name)]
+        measure_sizes(snapshot, targets, sizes, random_picks, metrics, tell)
     for target in targets:
         metrics.add("effective_sample_size", "pool", pool.effective[target.name].value, target.name)
     metrics.average()
     measure_overlap(picks, drawn_again, metrics)
-    measure_lengths(picks, pool, metrics)
+    measure_lengths(picks, pool, selection.min_tokens, metrics)
     measure_contents(picks, pool, targets, metrics)
     composition = measure_composition(table["source"], pool, metrics)
     names = [*filterfalse(is_random, picks), RANDOM]
     missing = not_measured(snapshot, selection, picks, metrics)
     holdouts = {each.name: each.target.holdout is not None for each in targets}
-    verdict = judge(numbers_of(selection, source.made.metadata, holdouts, metrics.get, missing))
+    verdict = judge(
+        numbers_of(selection, source.made.metadata, holdouts, metrics.get, missing, settings.sizes)
+    )
     result = Result(
         rows=len(metrics.rows),
         files={},
         metadata=metadata(snapshot, source, picks, metrics, verdict),
-        tables=tables(selection, targets, names, composition, metrics),
+        tables=tables(snapshot, selection, targets, names, composition, metrics),
         metrics=metrics.rows,
     )
     return result, metrics, verdict
@@ -158,8 +177,10 @@ def measure_on_targets(
     """Measure what is measured for each target."""
     settings = snapshot.settings.evaluation
     measure_on_texts(snapshot, targets, picks, settings, metrics, tell)
+    measured_on = {target.name: target.texts for target in targets}
+    if settings.bits_per_byte:
+        add_figures(bits_per_byte(snapshot, measured_on, picks, settings.bits_per_byte, tell), metrics)
     if settings.proxy:
-        measured_on = {target.name: target.texts for target in targets}
         add_figures(proxy_losses(snapshot, measured_on, picks, settings.proxy, tell), metrics)
     if settings.downstream:
         configured = [target.target for target in targets]
@@ -173,6 +194,7 @@ def inputs_of(plan: Plan, selection: Output) -> Inputs:
         {
             selection.name: selection.fingerprint,
             "configuration": canonical(settings.model_dump()),
+            **({"ngram_model": str(ngram_model.VERSION)} if settings.bits_per_byte else {}),
             **({"proxy": str(proxy.VERSION)} if settings.proxy else {}),
             **({"downstream": str(downstream.VERSION)} if settings.downstream else {}),
         }

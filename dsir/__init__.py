@@ -28,7 +28,10 @@ array([1])
 *methods*
 ``importance``         counts to log ratios to log importance weights
 ``classifier``         features of target and pool to the paper's heuristic classification
+``relative_entropy``   what a document is worth to a selection that is to resemble the target
 ``matching``           features and totals to rounds of picks whose mean resembles the target, and a draw
+``refinement``         a draw to picks that resemble the target more
+``cynical``            features and a target to documents, one after the other
 ``mixture``            totals of sources to the proportions closest to the target
 ``selection``          keys to picked documents (Gumbel top-k), within budgets and caps
 ``near_duplicates``    ranked texts to those nearly the same as a better one
@@ -37,6 +40,7 @@ array([1])
 ``evaluation``         picked documents to KL reduction, effective sample size, …
 ``ngrams``             texts to unhashed n-grams, for measures that no bucket flatters
 ``downstream``         texts of a selection and a labelled target to F1
+``ngram_model``        texts of a selection to what other texts cost under a model of them, in bits per byte
 ``proxy``              texts of a selection to the loss of a small language model (extra ``paper``)
 ``explain``            a document's log weight to the n-grams behind it
 ``doctor``             texts of a target and of a pool to signs that a selection will disappoint

@@ -19,7 +19,7 @@ SELECT
 FROM evaluations AS e
 JOIN (SELECT unnest($selections) AS selection, unnest($versions) AS version) AS a
   ON a.selection = e.selection AND a.version = e.version
-WHERE e.target = '' AND e.source = ''
+WHERE e.target = '' AND e.source = '' AND e.pick NOT LIKE 'selection x%'  -- nor its other sizes
 GROUP BY e.selection, e.pick
 HAVING over_random IS NOT NULL
 ORDER BY list_position($selections, e.selection), e.pick <> 'selection', e.pick = 'random', over_random DESC, e.pick;

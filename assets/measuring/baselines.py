@@ -59,6 +59,10 @@ class Pick:
         at = first[draw(self.n_ngrams[first], self.content_hash[first], ngrams)]
         return self._some(np.flatnonzero(np.isin(self.positions, self.positions[at])))
 
+    def once(self) -> "Pick":
+        """Return every document once, in however many epochs it was picked."""
+        return self._some(np.flatnonzero(np.append(True, self.positions[1:] != self.positions[:-1])))
+
     def _some(self, at: np.ndarray) -> "Pick":
         return Pick(self.positions[at], self.n_tokens[at], self.n_ngrams[at], self.content_hash[at])
 

@@ -5,7 +5,10 @@ What belongs here: the metrics, rows of the table ``evaluations``. What does not
 (``trained.py``), how Dagster shows the numbers (``shown.py``).
 
 Every number has a `pick`: `selection`, `pool`, `random` (the mean over seeds), `top_k` or a method of
-``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Metrics marked ±
+``evaluation.compare``; `seed` is the selection drawn with the next seed. With ``evaluation.budgets``, `selection x0.5`
+is what its method picks at half of its size, in one epoch, and so on; `selection x1` is its own first epoch. They are
+measured whole, and have `over_random` (over random picks of the selection's size), `ahead`, `bits_per_byte`, and
+`documents`, `tokens` and `duplicates`. A number's `statistic` is `value`. Metrics marked ±
 also have `low` and `high`, a 95 % interval (see :class:`dsir.evaluation.CrossEntropies`), except that random picks have
 `sd`, the standard deviation over seeds; metrics marked "sd" have that for every pick. Metrics marked * have a row for
 every target, and one for the mean under the target ''.
@@ -22,6 +25,9 @@ every target, and one for the mean under the target ''.
                                     draws of the target's documents. Of random picks, the mean over seeds, whose
                                     interval also covers what one of them differs from it
 ``ahead_unhashed`` * ±              the same of ``over_random_unhashed``
+``bits_per_byte`` * sd              what held-out text costs under an n-gram model of the pick's bytes, all picks cut
+                                    to the same number of tokens; the standard deviation is that of random picks
+                                    only. Only with ``evaluation.bits_per_byte``
 ``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
                                     with ``evaluation.proxy``
 ``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
@@ -30,7 +36,8 @@ every target, and one for the mean under the target ''.
 ``agreement``                       share of the selection's documents that are also in the pick; 1 for ``seed``
                                     if there is no noise
 ``tokens``                          of the documents
-``mean_tokens``, ``median_tokens``  length of the documents
+``mean_tokens``, ``median_tokens``  length of the documents; the median also for ``eligible``: the pool's of at
+                                    least ``min_tokens``
 ``p10_tokens``, ``p90_tokens``      quantiles of the length
 ``distinct_ngrams``                 different n-grams among 1,000, in samples of equal size
 ``duplicates``                      documents whose content an earlier one has
@@ -231,12 +238,13 @@ def known_contents(targets: list[TargetTexts]) -> dict[tuple[str, str], np.ndarr
 
 
 def add_figures(figures: Figures, metrics: Metrics) -> None:
-    """Add the mean and standard deviation over seeds of what models scored on every pick."""
+    """Add the mean of what models scored on every pick, and of several the standard deviation."""
     for target, of_target in figures.items():
         for metric, of_metric in of_target.items():
             for pick, each in of_metric.items():
                 metrics.add(metric, pick, each.mean(), target)
-                metrics.add(metric, pick, each.std(ddof=min(1, len(each) - 1)), target, statistic="sd")
+                if len(each) > 1:
+                    metrics.add(metric, pick, each.std(ddof=1), target, statistic="sd")
 
 
 def by_pick(values: Mapping[str, float]) -> dict[str, float]:
@@ -391,7 +399,7 @@ def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metr
     metrics.add("agreement", "seed", again)
 
 
-def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics) -> None:
+def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, min_tokens: int, metrics: Metrics) -> None:
     """Measure tokens, and tokens a document."""
     lengths = {"pool": pool.lengths} | {name: Counter(pick.n_tokens.tolist()) for name, pick in picks.items()}
     measures = {
@@ -404,6 +412,8 @@ def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics)
     for measure, function in measures.items():
         for name, value in by_pick({name: function(each) for name, each in lengths.items()}).items():
             metrics.add(measure, name, value)
+    long_enough = Counter({length: n for length, n in pool.lengths.items() if length >= min_tokens})
+    metrics.add("median_tokens", "eligible", quantile(long_enough, 0.5))
 
 
 def total(counts: Counter[int]) -> int:
@@ -426,10 +436,7 @@ def measure_contents(
     picks: dict[str, Pick], pool: PoolSummary, targets: list[TargetTexts], metrics: Metrics
 ) -> None:
     """Count duplicates, and documents that are in the target."""
-    contents = {}
-    for name, pick in picks.items():
-        again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # picked in several epochs
-        contents[name] = pick.content_hash[~again]
+    contents = {name: pick.once().content_hash for name, pick in picks.items()}
     for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
         metrics.add("duplicates", name, value)
     for (metric, target), hashes in known_contents(targets).items():

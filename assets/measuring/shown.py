@@ -10,12 +10,17 @@ from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.plan import Output
 from dsir_dagster.resources.settings import Selection
-from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K, size_name
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.table import Column, Table
 
 #: Scores of models trained on the picks, and their names in the table of methods.
-MODELS = {"proxy_loss": "proxy loss", "f1_macro": "F1, macro", "f1_micro": "F1, micro"}
+MODELS = {
+    "bits_per_byte": "bits per byte",
+    "proxy_loss": "proxy loss",
+    "f1_macro": "F1, macro",
+    "f1_micro": "F1, micro",
+}
 #: Picks whose numbers Dagster shows, and the suffixes of the numbers' names.
 PICKS = {"selection": "", TOP_K: "_top_k", RANDOM: "_random"}
 #: Numbers that Dagster shows singly, as (metric, pick, statistic); the rest is in the tables and in the catalog.
@@ -91,10 +96,66 @@ def not_measured(
     compared = {*other_methods(snapshot, selection)} - {selection.method}
     if absent := sorted(compared - picks.keys()):
         missing.append(f"no document of {', '.join(absent)} fits into the budget")
+    sizes = [each for each in settings.sizes if metrics.get("documents", size_name(each)) is None]
+    if sizes:
+        missing.append(f"no document fits into {_factors(sizes)} times the budget")
     return missing
 
 
+def _factors(sizes: list[float]) -> str:
+    return ", ".join(f"{each:g}" for each in sizes)
+
+
+def sizes_plot(snapshot: Snapshot, metrics: Metrics) -> plots.Plot:
+    """Return a plot of what was measured against size."""
+    factors = [
+        each
+        for each in snapshot.settings.evaluation.sizes
+        if metrics.get("documents", size_name(each)) is not None
+    ]
+    names = [size_name(each) for each in factors]
+    measures = {"KL reduction over random, nats": [metrics.bounds("over_random", each) for each in names]}
+    bits = [each for name in names if (each := metrics.get("bits_per_byte", name)) is not None]
+    if bits:
+        measures["bits per byte"] = [(each, each, each) for each in bits]
+    return plots.sizes(factors, measures)
+
+
+def sizes_table(snapshot: Snapshot, metrics: Metrics) -> Table:
+    """Return what was measured at every size."""
+    bits = metrics.get("bits_per_byte", size_name(1)) is not None
+    columns = [
+        Column("times the size", "number"),
+        Column("documents", "whole"),
+        Column("tokens", "whole"),
+        Column("KL reduction over random", "interval"),
+        Column("selection's lead", "interval"),
+        *([Column("bits per byte", "nats")] if bits else []),
+        Column("repeated texts", "share"),
+    ]
+    rows = []
+    for factor in snapshot.settings.evaluation.sizes:
+        name = size_name(factor)
+        documents, tokens, repeated = (
+            int(metrics.get(metric, name) or 0) for metric in ("documents", "tokens", "duplicates")
+        )
+        if documents:
+            rows.append(
+                (
+                    factor,
+                    documents,
+                    tokens,
+                    metrics.bounds("over_random", name),
+                    None if factor == 1 else metrics.bounds("ahead", name),
+                    *([metrics.get("bits_per_byte", name)] if bits else []),
+                    repeated / documents,
+                )
+            )
+    return Table(columns, rows)
+
+
 def tables(
+    snapshot: Snapshot,
     selection: Selection,
     targets: list[TargetTexts],
     names: list[str],
@@ -119,6 +180,9 @@ def tables(
         OVER_RANDOM: plots.over_random(by_target),
         BY_VIEW: plots.over_random(by_view, ", hashed and not"),
     }
+    if snapshot.settings.evaluation.sizes:
+        shown["other sizes, plot"] = sizes_plot(snapshot, metrics)
+        shown["other sizes"] = sizes_table(snapshot, metrics)
     models = [metric for metric in MODELS if metrics.get(metric) is not None]
 
     def row(name: str) -> list[object]:
@@ -128,7 +192,7 @@ def tables(
             None if name == "selection" else metrics.bounds("ahead", name),
             metrics.bounds("over_random_unhashed", name) if len(by_view) > 1 else None,
             metrics.bounds("kl_reduction", name),
-            *(tuple(metrics.get(each, name, statistic=of) for of in ("value", "sd")) for each in models),
+            *((metrics.get(each, name), metrics.get(each, name, statistic="sd")) for each in models),
             *(metrics.get(each, name) for each in ("tokens", "mean_tokens", "distinct_ngrams")),
             None if name == "selection" else metrics.get("agreement", name),
         ]

@@ -73,7 +73,8 @@ class Page:
         plan, targets, metrics = self.snapshot.plan, self.selection.targets, self.metrics
         made, measured, tables = self.source.made.metadata, self.result.metadata, self.result.tables
         # Tables with a place of their own on the page; the others follow each other.
-        placed = ("methods side by side", "composition, plot", "composition", "all metrics")
+        sizes = ("other sizes, plot", "other sizes")
+        placed = ("methods side by side", "composition, plot", "composition", "all metrics", *sizes)
         own = ("noise_keys", "key_rule", "folder", "note", "seconds", "files", "bytes_written")
         return {
             "selection": self.selection,
@@ -96,6 +97,7 @@ class Page:
                 for key, shown in tables.items()
                 if key not in placed
             ],
+            "sizes": [tables[key] for key in sizes if key in tables],
             "composition_plot": tables["composition, plot"],
             "composition": tables["composition"],
             "all_metrics": tables["all metrics"],

@@ -6,13 +6,15 @@ how a page or a terminal shows the sentences.
 A difference of two picks is real if its 95% interval excludes 0.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any, Literal
 
+from dsir.doctor import FRAGMENT, without_fragments
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.settings import Selection
-from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K, size_name
 from dsir_dagster.resources.table import written
 
 #: What a sentence is for its reader: reassurance, something to know before the selection is used, a reason not to.
@@ -96,6 +98,35 @@ class OfTarget:
 
 
 @dataclass(frozen=True)
+class OfSize:
+    """What the selection's method picks at another size, or at its own; means over the targets.
+
+    Attributes
+    ----------
+    factor : float
+        Of the selection's size.
+    documents : int
+    over_random : Difference
+        KL reduction over random picks of the selection's size.
+    lead : Difference
+        The selection's over this; 0 for itself.
+    bits_per_byte : float
+        Of held-out text; NaN where that was not asked for.
+    """
+
+    factor: float
+    documents: int
+    over_random: Difference
+    lead: Difference = Difference(0.0, 0.0, 0.0)
+    bits_per_byte: float = nan
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{several(self.documents, 'document')} ({self.factor:g} times the size)"
+
+
+@dataclass(frozen=True)
 class Numbers:
     """What a verdict is drawn from.
 
@@ -123,6 +154,14 @@ class Numbers:
         Documents of the selection and of the pool whose text is in a target or in its holdout.
     not_measured : sequence of str
         What was asked for and could not be measured, and why.
+    tokens : int
+        Picked in an epoch.
+    median_tokens, median_eligible : float
+        Tokens of a picked document, and of one of the pool that is long enough to be picked.
+    sizes : sequence of OfSize
+        Ascending, the selection's own among them; empty without `evaluation.budgets`.
+    bits_of_chance : float
+        Standard deviation of random picks' bits per byte; 0 where there are none.
     """
 
     method: str
@@ -142,6 +181,11 @@ class Numbers:
     pool_in_target: int = 0
     pool_in_holdout: int = 0
     not_measured: Sequence[str] = ()
+    tokens: int = 0
+    median_tokens: float = 0.0
+    median_eligible: float = 0.0
+    sizes: Sequence[OfSize] = ()
+    bits_of_chance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -196,6 +240,7 @@ def numbers_of(
     holdouts: Mapping[str, bool],
     get: Callable[..., float | None],
     not_measured: Sequence[str] = (),
+    factors: Sequence[float] = (),
 ) -> Numbers:
     """Collect the numbers of a verdict.
 
@@ -210,6 +255,8 @@ def numbers_of(
         From metric, pick, target, statistic to the number, None if it was not measured.
     not_measured : sequence of str
         What was asked for and could not be measured, and why.
+    factors : sequence of float
+        Sizes that were asked for, ascending; those without a number are left out.
     """
 
     def difference(metric: str, pick: str, target: str) -> Difference | None:
@@ -231,6 +278,16 @@ def numbers_of(
                 for pick in (RANDOM, TOP_K)
             ),
         )
+
+    def of_sizes() -> Iterator[OfSize]:
+        for factor in factors:
+            name = size_name(factor)
+            if over_random := difference("over_random", name, ""):
+                lead = difference("ahead", name, "") or OfSize.lead
+                bits = get("bits_per_byte", name, "", "value")
+                yield OfSize(
+                    factor, count("documents", name), over_random, lead, nan if bits is None else bits
+                )
 
     def count(metric: str, pick: str = "selection") -> int:
         return int(get(metric, pick, "", "value") or 0)
@@ -257,6 +314,11 @@ def numbers_of(
         pool_in_target=count("in_target", "pool"),
         pool_in_holdout=count("in_holdout", "pool"),
         not_measured=not_measured,
+        tokens=count("tokens") // selection.epochs,
+        median_tokens=get("median_tokens", "selection", "", "value") or 0.0,
+        median_eligible=get("median_tokens", "eligible", "", "value") or 0.0,
+        sizes=list(of_sizes()),
+        bits_of_chance=get("bits_per_byte", RANDOM, "", "sd") or 0.0,
     )
 
 
@@ -270,6 +332,8 @@ def judge(numbers: Numbers) -> Verdict:
         _effective(numbers),
         _copies(numbers),
         *_leaks(numbers),
+        *_lengths(numbers),
+        *_sizes(numbers),
         *(
             Sentence("caution", "Not measured", f"{each[0].upper()}{each[1:]}.")
             for each in numbers.not_measured
@@ -504,6 +568,82 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
         text = "No document of the pool is in a target or its holdout, word for word."
         sentences.append(Sentence("good", "Leakage", text))
     return sentences
+
+
+def _lengths(numbers: Numbers) -> list[Sentence]:
+    if not _chosen(numbers) or numbers.median_tokens >= FRAGMENT * numbers.median_eligible:
+        return []
+    text = (
+        f"Fragments: half of the picked documents have at most {numbers.median_tokens:,.0f} tokens, half of the "
+        f"eligible ones {numbers.median_eligible:,.0f} or more. {numbers.documents:,} were picked; "
+        f"{numbers.tokens / numbers.median_eligible:,.0f} of the eligible ones' median length have as many tokens. "
+        f"`min_tokens: {without_fragments(numbers.median_eligible)}` leaves them out."
+    )
+    return [Sentence("caution", "Lengths", text)]
+
+
+def _sizes(numbers: Numbers) -> list[Sentence]:
+    """Say whether fewer documents would be better, or more, and where repeating beats adding."""
+    sizes = {each.factor: each for each in numbers.sizes}
+    own = sizes.pop(1.0, None)
+    if own is None or not sizes or not _chosen(numbers):
+        return []
+    noise = 2 * numbers.bits_of_chance
+
+    def dearer(one: OfSize, other: OfSize) -> bool:
+        """Whether held-out text costs more after one than after the other, by more than random picks differ."""
+        return one.bits_per_byte - other.bits_per_byte > noise  # not where one of them is NaN
+
+    def against(each: OfSize, other: OfSize) -> str:
+        mine, theirs = (written(size.bits_per_byte, "nats") for size in (each, other))
+        return f"{mine} bits per byte against {theirs}"
+
+    def bits(each: OfSize) -> str:
+        if isnan(each.bits_per_byte):
+            return ""
+        how = "better" if dearer(own, each) else "as well"
+        return f", and a model of them predicts held-out text {how}: {against(each, own)}"
+
+    sentences = []
+    closer = [each for each in sizes.values() if each.lead.beyond_noise < 0]
+    narrower = [each for each in closer if each.factor < 1 and not dearer(each, own)]
+    wider = [
+        each
+        for each in sizes.values()
+        if each.factor > 1 and each.lead.beyond_noise <= 0 and not dearer(each, own)
+    ]
+    if narrower:
+        best = max(narrower, key=lambda each: each.over_random.value)
+        text = f"Fewer documents are closer to the target: {best.name} by {best.lead.nats}{bits(best)}. Pick fewer."
+        sentences.append(Sentence("caution", "Size", text))
+    elif wider:
+        best = wider[-1]
+        how = f"closer to the target by {best.lead.nats}" if best in closer else "as close to the target"
+        text = f"More documents can be picked without loss: {best.name} are {how}{bits(best)}."
+        sentences.append(Sentence("good", "Size", text))
+    measured = [each for each in (own, *sizes.values()) if not isnan(each.bits_per_byte)]
+    if measured:
+        best = min(measured, key=lambda each: each.bits_per_byte)
+        worse = [each for each in measured if each.factor > best.factor and dearer(each, best)]
+        if worse:
+            more = own if own in worse else min(worse, key=lambda each: each.factor)
+            text = (
+                f"A model of {_of_size(best)} predicts held-out text better than one of {_of_size(more)}: "
+                f"{against(best, more)}. To train longer, repeat the smaller pick rather than add documents: up "
+                "to about four epochs cost language models little (Muennighoff et al. 2023; not measured here)."
+            )
+            level: Level = "caution" if best.factor < 1 else "good"
+            sentences.append(Sentence(level, "Size", text))
+    if not sentences:
+        text = (
+            f"No other size that was measured is better: {_listed([each.name for each in sizes.values()])}."
+        )
+        sentences.append(Sentence("good", "Size", text))
+    return sentences
+
+
+def _of_size(size: OfSize) -> str:
+    return "the selection" if size.factor == 1 else size.name
 
 
 def _summary(numbers: Numbers) -> str:

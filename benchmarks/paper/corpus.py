@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,6 +116,16 @@ class StudyCorpus:
         Some of the targets; empty for all.
     mapper : callable
         Like `map`, perhaps in several threads.
+    most : int, optional
+        Largest number of pieces; a larger pool is sampled by chance, always the same.
+
+    Attributes
+    ----------
+    digest : str
+        Names the pool.
+    targets : list of StudyTarget
+    made : dict
+        What methods made of the pool beside its counts, by name (``methods.prepare``).
 
     Raises
     ------
@@ -122,7 +133,8 @@ class StudyCorpus:
         A file or a target is missing, or a file cannot be read.
     """
 
-    def __init__(self, root: Path, names: list[str], mapper: Mapper = map) -> None:
+    def __init__(self, root: Path, names: list[str], mapper: Mapper = map, most: int | None = None) -> None:
+        self._most = most
         self._files = sorted((root / "pool").glob(f"*{SUFFIX}"))
         known = sorted(path.name for path in (root / "targets").glob("*") if path.is_dir())
         if not self._files or not known:
@@ -134,7 +146,8 @@ class StudyCorpus:
             )
         self._mapper = mapper
         self._counted: tuple[FeatureSpec, list[Features], np.ndarray] | None = None
-        self.digest = f"{digest_of(self._files)}/{WORDS}"
+        self.digest = f"{digest_of(self._files)}/{WORDS}" + (f"/{most}" if most else "")
+        self.made: dict[str, Any] = {}
         self.targets = [
             StudyTarget(
                 name,
@@ -147,12 +160,23 @@ class StudyCorpus:
     def pool(self) -> pa.Array:
         """The pieces."""
         texts = [record["text"] for path in self._files for record in records_of(path)]
-        return cut(pa.array(texts, pa.large_string()), WORDS).texts
+        pieces = cut(pa.array(texts, pa.large_string()), WORDS).texts
+        if self._most is None or len(pieces) <= self._most:
+            return pieces
+        return pieces.take(np.sort(np.random.default_rng(0).permutation(len(pieces))[: self._most]))
+
+    def has_counted(self, spec: FeatureSpec) -> bool:
+        """Whether :meth:`counted` has the features at hand."""
+        return self._counted is not None and self._counted[0] == spec
+
+    def forget_counts(self) -> None:
+        """Give the features back."""
+        self._counted = None
 
     def counted(self, spec: FeatureSpec) -> tuple[list[Features], np.ndarray]:
         """Return the pool's features and their totals; only the last specification is kept."""
-        if self._counted is None or self._counted[0] != spec:
-            self._counted = None
+        if not self.has_counted(spec):
+            self.forget_counts()
             batches = count(self.pool, spec, self._mapper)
             self._counted = spec, batches, totals_of(batches, spec.buckets)
         return self._counted[1:]

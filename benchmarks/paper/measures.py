@@ -1,28 +1,39 @@
-"""The measures of selections: KL to held-out target text, a classifier's F1, a language model's loss.
+"""The measures of selections: n-grams against held-out target text, language models, a classifier's F1.
 
-What belongs here: one number for one selection and one target, and what shaped it. What does not: the measures
+What belongs here: numbers for one selection and one target, and what shaped them. What does not: the measures
 themselves (``dsir``), which cells there are, their evaluation.
 
-All functions run in other processes or threads, and depend on their arguments alone.
+All functions run in other processes or threads, and depend on their arguments alone. They take the texts of a
+selection in arbitrary order, targets, a seed (None where nothing is random) and the budget, and return a mapping for
+every target.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.paper.corpus import Mapper, StudyTarget, count, totals_of
-from dsir import downstream, proxy
-from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
+from benchmarks.paper.corpus import StudyTarget, count, totals_of
+from dsir import downstream, ngram_model, proxy
+from dsir.evaluation import (
+    INDEPENDENT,
+    SMOOTHING,
+    UNIFORM,
+    cross_entropy,
+    distribution,
+    duplicates,
+    independent_distribution,
+    kl_divergence,
+)
 from dsir.features import KERNEL_VERSION, FeatureSpec
+from dsir.ngram_model import NgramModel
 
-#: Not the hash that selects, and more buckets.
-INDEPENDENT = FeatureSpec(buckets=40_009, hash="sha256")
-#: N-grams to measure per token of the budget: fewer than any selection has, so all are measured alike.
-NGRAMS = 1.85
+#: What the paper's own KL reduction counts: the features that DSIR selects with, for all methods alike.
+SELECTING = FeatureSpec()
 
 #: Targets whose F1 is the mean of all decisions, as in the paper (section 5); that of the others is the labels' mean.
 MICRO = ("chemprot", "rct_pmc")
@@ -36,46 +47,58 @@ def train_tokens(tokens: int) -> int:
     return min(TRAIN_TOKENS, tokens)
 
 
-def kl_version(tokens: int, target: StudyTarget) -> dict:
-    """Return what shapes :func:`kl` besides the texts."""
-    return {"spec": asdict(INDEPENDENT), "smoothing": SMOOTHING, "ngrams": int(NGRAMS * tokens)} | {
-        "kernel": KERNEL_VERSION
+def counts_version(tokens: int, target: StudyTarget) -> dict:
+    """Return what shapes :func:`counts` besides the texts."""
+    return {
+        "spec": asdict(INDEPENDENT),
+        "uniform": UNIFORM,
+        "selecting": asdict(SELECTING),
+        "smoothing": SMOOTHING,
+        "kernel": KERNEL_VERSION,
     }
 
 
-def kl(texts: pa.Array, targets: list[StudyTarget], tokens: int, mapper: Mapper = map) -> list[dict]:
-    """KL(test‖selection) in nats for the test split of every target; the selection is in arbitrary order.
-
-    Parameters
-    ----------
-    texts : pyarrow.Array of large_string
-        Measured up to ``NGRAMS`` times the budget in n-grams.
-    targets : list of StudyTarget
-    tokens : int
-        The budget.
-    mapper : callable
-        Like `map`, perhaps in several threads.
+def counts(texts: list[str], targets: list[StudyTarget], seed: None, tokens: int) -> list[dict]:
+    """Count the whole selection.
 
     Returns
     -------
     list of dict
-        ``kl``, and the ``ngrams`` of the selection that were measured.
+        ``cross_entropy`` of the test split with the selection under the independent hash, of which the headline figure
+        is a difference; ``kl``, the divergence of the paper's KL reduction (:func:`selected_kl`); nats. ``duplicates``:
+        how many documents have the text of another one that is counted.
     """
-    left = int(NGRAMS * tokens)
-    totals = np.zeros((1, INDEPENDENT.buckets), dtype=np.int64)
-    for batch in count(texts, INDEPENDENT, mapper):
-        fits = np.cumsum(batch.n_ngrams) <= left
-        masked_totals(batch, fits[np.newaxis], totals)
-        left -= int(batch.n_ngrams[fits].sum())
-        if not fits.all():
-            break
-    selected = distribution(totals[0], SMOOTHING)
-    out = []
-    for target in targets:
-        counts = totals_of(count(target.test.arrow, INDEPENDENT), INDEPENDENT.buckets)
-        divergence = kl_divergence(distribution(counts, SMOOTHING), selected)
-        out.append({"kl": divergence, "ngrams": int(totals.sum())})
-    return out
+    selected = pa.array(texts, pa.large_string())
+    batches = count(selected, INDEPENDENT)
+    independent = independent_distribution(totals_of(batches, INDEPENDENT.buckets))
+    paper = distribution(totals_of(count(selected, SELECTING), SELECTING.buckets))
+    repeated = duplicates(np.concatenate([batch.content_hash for batch in batches]))
+    return [
+        {
+            "cross_entropy": cross_entropy(
+                totals_of(count(target.test.arrow, INDEPENDENT), INDEPENDENT.buckets), independent
+            ),
+            "kl": selected_kl(target, paper),
+            "duplicates": repeated,
+        }
+        for target in targets
+    ]
+
+
+def selected_kl(target: StudyTarget, q: np.ndarray) -> float:
+    """KL(test split‖q) in nats under `SELECTING`, with pseudo-counts; q: ndarray of float64, shape (buckets,)."""
+    return kl_divergence(distribution(totals_of(count(target.test.arrow, SELECTING), SELECTING.buckets)), q)
+
+
+def bits_version(tokens: int, target: StudyTarget) -> dict:
+    """Return what shapes :func:`bits` besides the texts."""
+    return {"version": ngram_model.VERSION}
+
+
+def bits(texts: list[str], targets: list[StudyTarget], seed: None, tokens: int) -> list[dict]:
+    """Bits per byte of the test split under a model of bytes that is trained on the whole selection."""
+    model = NgramModel.fit(texts)
+    return [{"bits": model.bits_per_byte(target.test.texts)} for target in targets]
 
 
 def proxy_version(tokens: int, target: StudyTarget) -> dict:
@@ -85,7 +108,7 @@ def proxy_version(tokens: int, target: StudyTarget) -> dict:
 
 
 def proxy_losses(texts: list[str], targets: list[StudyTarget], seed: int, tokens: int) -> list[dict]:
-    """Loss of a language model trained on a selection, on the test split of every target, in nats per token."""
+    """Loss of a neural language model trained on a selection, on the test split, in nats per token."""
     model = proxy.train_proxy(proxy.word_ids(texts, train_tokens(tokens)), seed)
     return [{"proxy": model.loss(proxy.word_ids(target.test.texts, TEST_TOKENS))} for target in targets]
 
@@ -103,7 +126,7 @@ def f1_version(tokens: int, target: StudyTarget) -> dict:
 
 
 def f1_scores(texts: list[str], targets: list[StudyTarget], seed: int, tokens: int) -> list[dict]:
-    """F1 of a classifier on features learnt from a selection, for every target."""
+    """F1 of a classifier on features learnt from a selection."""
     vectors = downstream.learn_vectors(texts, seed)
     out = []
     for target in targets:
@@ -115,9 +138,13 @@ def f1_scores(texts: list[str], targets: list[StudyTarget], seed: int, tokens: i
     return out
 
 
-#: Per measure: what shapes it, and the function, which runs in another process.
-VERSIONS = {"kl": kl_version, "proxy": proxy_version, "f1": f1_version}
-FUNCTIONS = {"proxy": proxy_losses, "f1": f1_scores}
+#: Per measure: what shapes it, and the function.
+MEASURES: dict[str, tuple[Callable, Callable]] = {
+    "counts": (counts_version, counts),
+    "bits": (bits_version, bits),
+    "f1": (f1_version, f1_scores),
+    "proxy": (proxy_version, proxy_losses),
+}
 
 
 def digest_of_rows(rows: np.ndarray) -> str:

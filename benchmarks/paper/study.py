@@ -1,4 +1,4 @@
-"""All cells: methods x targets x measures x seeds, each computed once.
+"""All cells: methods x targets x budgets x measures x seeds, each computed once.
 
 What belongs here: which cells there are, their order, threads and processes. What does not: making a selection
 (``methods``) or measuring it (``measures``).
@@ -7,20 +7,46 @@ What belongs here: which cells there are, their order, threads and processes. Wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.paper import measures
-from benchmarks.paper.cells import Cells
+from benchmarks.paper.cells import Cells, fingerprint
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget
-from benchmarks.paper.methods import METHODS, MethodSettings, code_version, select
+from benchmarks.paper.cost import measured
+from benchmarks.paper.methods import METHODS, NEEDS, MethodSettings, code_version, prepare, select
+from dsir.evaluation import distribution
 
 #: Default budget as a share of the pool: about what docs/paper.md selects from its larger corpus.
 SHARE = 0.03
+
+#: The budgets of the curves, as parts of the budget: a quarter, all, four times as much.
+PARTS = (0.25, 1, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """A selection to make or to measure.
+
+    Attributes
+    ----------
+    method : str
+        For display.
+    settings : MethodSettings
+    target : StudyTarget
+    tokens : int
+        Budget.
+    """
+
+    method: str
+    settings: MethodSettings
+    target: StudyTarget
+    tokens: int
 
 
 @dataclass
@@ -47,7 +73,7 @@ class Job:
 
 
 class Study:
-    """The cells of one corpus and one budget.
+    """The cells of one corpus.
 
     Parameters
     ----------
@@ -55,7 +81,7 @@ class Study:
     folder : Path
         Holds ``cells.jsonl`` and the picks.
     tokens : int, optional
-        Budget of every selection; default `SHARE` of the pool's tokens, rounded to two digits.
+        Budget of the selections in most tables; default `SHARE` of the pool's tokens, rounded to two digits.
     mapper : callable
         Like `map`, perhaps in several threads.
     report : callable
@@ -84,30 +110,32 @@ class Study:
         cell = {"measure": "pool", "pool": self.corpus.digest}
         if self.cells.get(cell) is None:
             started = time.monotonic()
+            pieces = len(self.corpus.pool)
+            prepare(METHODS["resample"], self.corpus, self.mapper, self._step)
             batches, _ = self.corpus.counted(METHODS["resample"].spec)
-            tokens = sum(int(batch.n_tokens.sum()) for batch in batches)
-            found = {"pieces": len(self.corpus.pool), "tokens": tokens}
+            found = {"pieces": pieces, "tokens": sum(int(batch.n_tokens.sum()) for batch in batches)}
             self.cells.add(cell, found, time.monotonic() - started)
         return self.cells.get(cell)
 
     # --- selections ----------------------------------------------------------------------------------
 
-    def select_all(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
+    def select_all(self, wanted: list[Selection]) -> None:
         """Make the missing selections."""
-        missing = []
-        for settings, target in wanted:
-            cell = self._picks_cell(settings, target)
+        missing: dict[str, tuple[dict, Selection]] = {}
+        for selection in wanted:
+            cell = self._picks_cell(selection)
             found = self.cells.get(cell)
-            if (found is None or not self._path(found["picks"]).exists()) and cell not in [
-                c for c, *_ in missing
-            ]:
-                missing.append((cell, settings, target))
+            if found is None or not self._path(found["picks"]).exists():
+                missing.setdefault(fingerprint(cell), (cell, selection))
         # One specification after the other, so that the pool is counted once for each.
-        missing.sort(key=lambda each: (each[1].ngrams != 2, each[1].buckets != 10_000, str(each[1].spec)))
-        self.report("", 0, len(missing))
-        for done, (cell, settings, target) in enumerate(missing, 1):
-            started = time.monotonic()
-            rows = select(settings, self.corpus, target, self.tokens, self.mapper)
+        in_order = sorted(missing.values(), key=lambda each: _first_the_usual(each[1].settings))
+        self.report("", 0, len(in_order))
+        for done, (cell, selection) in enumerate(in_order, 1):
+            settings, target = selection.settings, selection.target
+            _ = self.corpus.pool  # read before anything is timed
+            prepare(settings, self.corpus, self.mapper, self._step)
+            with measured() as cost:
+                rows = select(settings, self.corpus, target, selection.tokens, self.mapper)
             name = measures.digest_of_rows(rows)
             path = self._path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,16 +143,29 @@ class Study:
             with open(part, "wb") as file:
                 np.save(file, rows)
             part.replace(path)
-            self.cells.add(cell, {"picks": name, "documents": len(rows)}, time.monotonic() - started)
-            self.report(f"selected: {_name(settings)}, {target.name}", done, len(missing))
+            self.cells.add(cell, {"picks": name, "documents": len(rows), **asdict(cost)}, cost.seconds)
+            self.report(f"selected: {_name(settings)}, {target.name}", done, len(in_order))
 
-    def picks(self, settings: MethodSettings, target: StudyTarget) -> str:
-        """Return the name of an existing selection."""
-        return self.cells.get(self._picks_cell(settings, target))["picks"]
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        """Measure what is done once for the pool."""
+        with measured() as cost:
+            yield
+        if self.cells.get(self._step_cell(name)) is None:
+            self.cells.add(self._step_cell(name), asdict(cost), cost.seconds)
 
-    def documents(self, settings: MethodSettings, target: StudyTarget) -> int:
-        """Return the number of its documents."""
-        return self.cells.get(self._picks_cell(settings, target))["documents"]
+    def once(self, settings: MethodSettings) -> tuple[float, int]:
+        """Return the seconds, and the memory in bytes, of what a method does once for the pool beside counting it."""
+        steps = [self.step(each) for each in NEEDS.get(settings.method, ())]
+        return sum(each["seconds"] for each in steps), sum(each["memory"] for each in steps)
+
+    def step(self, name: str) -> dict | None:
+        """Return the cost of something that is done once for the pool, if it was measured."""
+        return self.cells.get(self._step_cell(name))
+
+    def made(self, selection: Selection) -> dict:
+        """Return what is known of an existing selection: ``picks`` (its name), ``documents``, and its cost."""
+        return self.cells.get(self._picks_cell(selection))
 
     def texts(self, picks: str):
         """Return the texts of a selection in arbitrary order: pyarrow.Array of large_string."""
@@ -133,78 +174,80 @@ class Study:
     def _path(self, picks: str) -> Path:
         return self.folder / "picks" / f"{picks}.npy"
 
-    def _picks_cell(self, settings: MethodSettings, target: StudyTarget) -> dict:
+    def _step_cell(self, name: str) -> dict:
+        return {"measure": "step", "step": name, "pool": self.corpus.digest, "code": self._code}
+
+    def _picks_cell(self, selection: Selection) -> dict:
+        settings, target = selection.settings, selection.target
         return {
             "measure": "picks",
             "pool": self.corpus.digest,
             "target": None if settings.method == "random" else [target.name, target.train.digest],
-            "tokens": self.tokens,
+            "tokens": selection.tokens,
             "settings": settings.cell(),
             "code": self._code,
         }
 
     # --- measures ------------------------------------------------------------------------------------
 
-    def cell(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> dict:
-        """Return everything that shapes one number."""
+    def measure_pool(self) -> None:
+        """Measure the divergence of every target from the pool, of which the paper's KL reduction is a difference."""
+        missing = [each for each in self.corpus.targets if self.cells.get(self._raw_cell(each)) is None]
+        if missing:
+            raw = distribution(self.corpus.counted(measures.SELECTING)[1])
+            for target in missing:
+                self.cells.add(self._raw_cell(target), {"kl": measures.selected_kl(target, raw)}, 0.0)
+
+    def raw_kl(self, target: StudyTarget) -> float:
+        """KL(test split‖pool) in nats, as the paper has it."""
+        return self.cells.get(self._raw_cell(target))["kl"]
+
+    def _raw_cell(self, target: StudyTarget) -> dict:
+        version = measures.counts_version(self.tokens, target)
+        return {"measure": "raw", "pool": self.corpus.digest, "test": target.test.digest, **version}
+
+    def _cell(self, measure: str, selection: Selection, seed: int | None) -> dict:
+        """Return everything that shapes the result of a measure."""
+        version, _ = measures.MEASURES[measure]
         return {
             "measure": measure,
             "pool": self.corpus.digest,
-            "picks": picks,
-            "target": target.name,
-            "test": target.test.digest,
+            "picks": self.made(selection)["picks"],
+            "target": selection.target.name,
+            "test": selection.target.test.digest,
             "seed": seed,
-            **measures.VERSIONS[measure](self.tokens, target),
+            **version(selection.tokens, selection.target),
         }
 
-    def value(self, measure: str, picks: str, target: StudyTarget, seed: int | None = None) -> float | None:
-        """Return one number, or None if it has not been measured."""
-        found = self.cells.get(self.cell(measure, picks, target, seed))
-        return None if found is None else found[measure]
+    def result(self, measure: str, selection: Selection, seed: int | None = None) -> dict | None:
+        """Return what a measure found, or None if it has not been measured."""
+        return self.cells.get(self._cell(measure, selection, seed))
 
-    def measure_kl(self, wanted: list[tuple[MethodSettings, StudyTarget]]) -> None:
-        """Measure the missing KL divergences."""
-        by_picks: dict[str, list[StudyTarget]] = {}
-        for settings, target in wanted:
-            picks = self.picks(settings, target)
-            targets = by_picks.setdefault(picks, [])
-            if target not in targets and self.value("kl", picks, target) is None:
-                targets.append(target)
-        missing = {picks: targets for picks, targets in by_picks.items() if targets}
-        self.report("", 0, len(missing))
-        for done, (picks, targets) in enumerate(missing.items(), 1):
-            started = time.monotonic()
-            results = measures.kl(self.texts(picks), targets, self.tokens, self.mapper)
-            seconds = (time.monotonic() - started) / len(targets)
-            for target, result in zip(targets, results, strict=True):
-                self.cells.add(self.cell("kl", picks, target), result, seconds)
-            self.report(f"KL: {_about(targets)}", done, len(missing))
-
-    def jobs(
-        self, measure: str, wanted: list[tuple[str, MethodSettings, StudyTarget]], seeds: int
-    ) -> list[Job]:
+    def jobs(self, measure: str, wanted: list[Selection], seeds: Sequence[int | None] = (None,)) -> list[Job]:
         """Return what is left to compute, all selections with one seed before the next.
 
         A selection for several targets (``random``) is one job per seed.
         """
         jobs: list[Job] = []
-        for seed in range(seeds):
-            by_picks: dict[str, tuple[str, list[StudyTarget]]] = {}
-            for name, settings, target in wanted:
-                picks = self.picks(settings, target)
-                if self.value(measure, picks, target, seed) is None:
-                    targets = by_picks.setdefault(picks, (name, []))[1]
-                    if target not in targets:
-                        targets.append(target)
-            for picks, (name, targets) in by_picks.items():
-                cells = [self.cell(measure, picks, target, seed) for target in targets]
+        for seed in seeds:
+            by_picks: dict[tuple[str, int], list[Selection]] = {}
+            for selection in wanted:
+                if self.result(measure, selection, seed) is None:
+                    picks = self.made(selection)["picks"], selection.tokens
+                    some = by_picks.setdefault(picks, [])
+                    if all(each.target is not selection.target for each in some):
+                        some.append(selection)
+            for (picks, tokens), some in by_picks.items():
+                targets = [each.target for each in some]
+                shown = targets[0].name if len(targets) == 1 else f"{len(targets)} targets"
+                of_seed = "" if seed is None else f", seed {seed}"
                 jobs.append(
                     Job(
-                        f"{measure}: {name}, {_about(targets)}, seed {seed}",
+                        f"{measure}: {some[0].method}, {shown}{of_seed}",
                         picks,
-                        cells,
-                        measures.FUNCTIONS[measure],
-                        (targets, seed, self.tokens),
+                        [self._cell(measure, each, seed) for each in some],
+                        measures.MEASURES[measure][1],
+                        (targets, seed, tokens),
                     )
                 )
         return jobs
@@ -235,8 +278,8 @@ class Study:
                 self.report(job.name, done, len(jobs))
 
 
-def _about(targets: list[StudyTarget]) -> str:
-    return targets[0].name if len(targets) == 1 else f"{len(targets)} targets"
+def _first_the_usual(settings: MethodSettings) -> tuple:
+    return settings.ngrams != 2, settings.buckets != 10_000, str(settings.spec)
 
 
 def _name(settings: MethodSettings) -> str:

@@ -6,7 +6,8 @@ What belongs here: arithmetic on measured figures, and their layout. What does n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,42 +15,67 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.paper.corpus import StudyTarget
-from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, MethodSettings, ablated
-from benchmarks.paper.study import Study
+from benchmarks.paper.methods import ABLATIONS, METHODS, RANDOM, MethodSettings, ablated, counting
+from benchmarks.paper.study import Selection, Study
 
-F1 = "Downstream F1 of a classifier on features learnt from {} tokens of the selection"
-PROXY = (
-    "Loss of a language model trained on {} tokens of the selection, nats per token, on held-out target text"
+KL = (
+    "KL reduction over random selections, nats: independent hash, held-out text unsmoothed (higher is better)"
 )
+PAPER = "KL reduction (paper, section 5), nats: the hash that DSIR selects with, 0.5 pseudo-counts (higher is better)"
+BITS = (
+    "Bits per byte of held-out target text, 6-gram model of bytes trained on the selection (lower is better)"
+)
+F1 = "Downstream F1 of a classifier on features learnt from {} tokens of the selection (higher is better)"
+PROXY = (
+    "Loss of a neural language model trained on {} tokens of the selection, nats per token (lower is better)"
+)
+
+#: Whom `match` is compared with below the tables.
+_OTHERS = ("resample", "cynical")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one target.
+    """One method on one target with one budget.
 
     Attributes
     ----------
     method, target : str
-    documents : int
-        Selected.
+    tokens : int
+        Budget.
+    documents, duplicates : int
+        Selected, and how many of them repeat the text of another.
+    over_random : float
+        The headline figure: cross-entropy of the test split with the random selections (their mean) less that with
+        the selection, in nats (:func:`dsir.evaluation.independent_distribution`).
     kl_reduction : float
-        KL(test‖random) - KL(test‖selection) in nats; the first term is the mean over the random selections.
-    f1, proxy : tuple of float
-        One per seed; empty if not measured. Proxy: nats per token.
+        The paper's: KL(test‖pool) - KL(test‖selection), in nats.
+    seconds, cpu : float
+        What making the selection took, by the clock and of the processors.
+    memory : int
+        Bytes that it took beside the pool's counts (:class:`benchmarks.paper.cost.Cost`).
+    bits, f1, proxy : tuple of float
+        One per seed (bits per byte: one); empty if not measured. Proxy: nats per token.
     """
 
     method: str
     target: str
+    tokens: int
     documents: int
+    duplicates: int
+    over_random: float
     kl_reduction: float
-    f1: tuple[float, ...]
-    proxy: tuple[float, ...]
+    seconds: float
+    cpu: float
+    memory: int
+    bits: tuple[float, ...] = ()
+    f1: tuple[float, ...] = ()
+    proxy: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """A table with a title above and notes below."""
+    """A table with a title above and notes below; a cell in asterisks, ``**0.31**``, is emphasized."""
 
     title: str
     header: list[str]
@@ -57,18 +83,47 @@ class StudyTable:
     notes: list[str]
 
     def rich(self, width: int) -> Group:
-        """For a terminal of so many columns: if it is narrow, headers are stacked, and spreads below their means."""
-        table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        rows = [[cell.replace("±", " ±") for cell in row] for row in self.rows]
-        columns = list(zip(self.header, *rows, strict=True))
-        narrow = sum(max(map(len, cells)) + 1 for cells in columns) > width
-        for i, cells in enumerate(columns):
-            # Left to itself, rich takes from the widest columns, whatever the length of their words.
-            word = max(len(each) for cell in cells for each in cell.split(" "))
-            table.add_column(cells[0], justify="right" if i else "left", width=word if i and narrow else None)
-        for row in rows:
-            table.add_row(*row)
-        return Group(Text(self.title, style="bold"), table, *(Text(note) for note in self.notes), "")
+        """For a terminal of so many columns: if it is narrow, the table is cut, with the first column in each part."""
+        columns = [[row[i] for row in self.rows] for i in range(len(self.header))]
+        widths = [
+            max([*(len(cell.strip("*")) for cell in cells), *map(len, _words(name))])
+            for name, cells in zip(self.header, columns, strict=True)
+        ]
+        parts: list[list[int]] = []
+        for i in range(1, len(columns)):
+            if parts and widths[0] + sum(widths[j] + 2 for j in [*parts[-1], i]) <= width:
+                parts[-1].append(i)
+            else:
+                parts.append([i])
+        return Group(
+            Text(self.title, style="bold"),
+            *(self._part(columns, widths, [0, *some]) for some in parts),
+            *(Text(note) for note in self.notes),
+            "",
+        )
+
+    def _part(self, columns: list[list[str]], widths: list[int], some: list[int]) -> RichTable:
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+        for i in some:
+            lines = [""]
+            for word in _words(self.header[i]):
+                joined = lines[-1] + (" " if lines[-1] and not lines[-1].endswith("_") else "") + word
+                if len(joined) <= widths[i]:
+                    lines[-1] = joined
+                else:
+                    lines.append(word)
+            table.add_column(
+                Text("\n".join(each for each in lines if each)),
+                justify="right" if i else "left",
+                width=widths[i],
+                no_wrap=True,
+                vertical="bottom",
+            )
+        for row in zip(*(columns[i] for i in some), strict=True):
+            table.add_row(
+                *(Text(cell.strip("*"), style="bold" if cell.startswith("**") else "") for cell in row)
+            )
+        return table
 
     def markdown(self) -> str:
         """For a file."""
@@ -77,6 +132,11 @@ class StudyTable:
             f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
         )
         return "\n\n".join([f"### {self.title}", table, *self.notes])
+
+
+def _words(header: str) -> list[str]:
+    """Where a header may be broken."""
+    return re.split(r"(?<=_)| ", header)
 
 
 def about(study: Study) -> str:
@@ -93,28 +153,44 @@ def shown_tokens(tokens: int) -> str:
     return f"{tokens / 1e6:g} M" if tokens >= 1_000_000 else f"{tokens:,}"
 
 
-def reduction(study: Study, settings: MethodSettings, target: StudyTarget) -> float:
-    """KL reduction over the random selections, in nats."""
-    by_chance = np.mean([study.value("kl", study.picks(each, target), target) for each in RANDOM])
-    return float(by_chance - study.value("kl", study.picks(settings, target), target))
+def over_random(study: Study, selection: Selection) -> float:
+    """Return the headline figure of a selection, in nats."""
+    by_chance = [
+        study.result("counts", Selection("random", each, selection.target, selection.tokens))
+        for each in RANDOM
+    ]
+    mean = np.mean([each["cross_entropy"] for each in by_chance])
+    return float(mean - study.result("counts", selection)["cross_entropy"])
 
 
-def rows_of(study: Study, methods: dict[str, MethodSettings], seeds: int) -> list[Row]:
-    """Return the figures of every method on every target."""
+def rows_of(study: Study, selections: list[Selection], seeds: int) -> list[Row]:
+    """Return the figures of selections."""
     rows = []
-    for target in study.corpus.targets:
-        for name, settings in methods.items():
-            picks = study.picks(settings, target)
-            of_seeds = {
-                measure: tuple(
-                    value
-                    for seed in range(seeds)
-                    if (value := study.value(measure, picks, target, seed)) is not None
-                )
-                for measure in ("f1", "proxy")
-            }
-            kl = 0.0 if settings.method == "random" else reduction(study, settings, target)
-            rows.append(Row(name, target.name, study.documents(settings, target), kl, **of_seeds))
+    for selection in selections:
+        made, counts = study.made(selection), study.result("counts", selection)
+        of_seeds = {
+            measure: tuple(
+                found[measure]
+                for seed in tries
+                if (found := study.result(measure, selection, seed)) is not None
+            )
+            for measure, tries in (("bits", (None,)), ("f1", range(seeds)), ("proxy", range(seeds)))
+        }
+        rows.append(
+            Row(
+                selection.method,
+                selection.target.name,
+                selection.tokens,
+                made["documents"],
+                counts["duplicates"],
+                over_random(study, selection),
+                study.raw_kl(selection.target) - counts["kl"],
+                made["seconds"],
+                made["cpu"],
+                made["memory"],
+                **of_seeds,
+            )
+        )
     return rows
 
 
@@ -125,7 +201,7 @@ def spread(values: Iterable[float]) -> float:
 
 
 def correlation(rows: list[Row], measure: str) -> dict[str, tuple[float, int]]:
-    """Pearson's r of KL reduction and ``f1`` or ``proxy``, and the number of points, in three ways.
+    """Pearson's r of the headline figure and another measure, and the number of points, in three ways.
 
     Returns
     -------
@@ -135,7 +211,7 @@ def correlation(rows: list[Row], measure: str) -> dict[str, tuple[float, int]]:
         in both coordinates. NaN for fewer than three points, or where one coordinate does not vary.
     """
     measured = [row for row in rows if getattr(row, measure)]
-    points = np.array([(row.kl_reduction, np.mean(getattr(row, measure))) for row in measured]).reshape(-1, 2)
+    points = np.array([(row.over_random, np.mean(getattr(row, measure))) for row in measured]).reshape(-1, 2)
     methods, targets = (np.array([getattr(row, key) for row in measured]) for key in ("method", "target"))
     # A mean over targets is comparable only if all of them are in it.
     complete = [m for m in dict.fromkeys(methods) if (methods == m).sum() == len(set(targets))]
@@ -153,59 +229,148 @@ def _pearson(points: np.ndarray) -> float:
     return float(np.corrcoef(points.T)[0, 1])
 
 
-def kl_table(rows: list[Row]) -> StudyTable:
-    """KL reductions, and how `match` compares with `resample`."""
-    methods = [name for name in dict.fromkeys(row.method for row in rows) if name != "random"]
-    by = {(row.method, row.target): row for row in rows}
-    targets = list(dict.fromkeys(row.target for row in rows))
-    lines = [[t, *(f"{by[m, t].kl_reduction:.3f}" for m in methods)] for t in targets]
-    lines.append(["mean", *(f"{np.mean([by[m, t].kl_reduction for t in targets]):.3f}" for m in methods)])
-    notes = []
-    if {"match", "resample"} <= set(methods):
-        pairs = {t: (by["match", t].kl_reduction, by["resample", t].kl_reduction) for t in targets}
-        ratios = {t: match / resample for t, (match, resample) in pairs.items() if match > 0 and resample > 0}
-        lower = [t for t, (match, resample) in pairs.items() if match < resample]
-        if ratios:
-            notes.append(
-                f"match / resample: geometric mean {math.exp(np.mean(np.log(list(ratios.values())))):.2f} over "
-                f"{len(ratios)} targets, from {min(ratios.values()):.2f} to {max(ratios.values()):.2f}; "
-                f"match is lower on {', '.join(lower) or 'none'}."
-            )
-    title = "KL reduction over random selections, nats, on held-out target text under an independent hash"
-    return StudyTable(title, ["target", *methods], lines, notes)
+# --- tables ------------------------------------------------------------------------------------------
 
 
-def seeds_table(rows: list[Row], measure: str, title: str, better: str) -> StudyTable:
-    """A measure with several seeds, as mean ± standard deviation; what `match` adds to `resample` below."""
-    rows = [row for row in rows if getattr(row, measure)]
-    methods = list(dict.fromkeys(row.method for row in rows))
-    targets = list(dict.fromkeys(row.target for row in rows))
-    by = {(row.method, row.target): getattr(row, measure) for row in rows}
-    lines = []
-    for target in targets:
-        found = [by.get((method, target)) for method in methods]
-        lines.append([target, *(_shown(values) for values in found)])
-    means = [
-        [np.mean(by[m, t]) for t in targets] if all((m, t) in by for t in targets) else None for m in methods
+def _names(rows: list[Row], key: str) -> list:
+    return list(dict.fromkeys(getattr(row, key) for row in rows))
+
+
+def _mean(rows: list[Row], measure: str | Callable[[Row], float]) -> float | None:
+    """Mean over the targets, which must all have the measure."""
+    read = measure if callable(measure) else (lambda row: getattr(row, measure))
+    values = [read(row) for row in rows]
+    if not values or any(value == () for value in values):
+        return None
+    return float(np.mean([np.mean(value) for value in values]))
+
+
+def _best_in_bold(lines: list[list[str]], sign: int, first: int = 1) -> None:
+    """Emphasize the largest number (sign 1) or the smallest (-1) of every column from ``first`` on."""
+    for i in range(first, len(lines[0]) if lines else 0):
+        numbers = {j: sign * float(line[i].split("±")[0]) for j, line in enumerate(lines) if line[i]}
+        for j in [j for j, number in numbers.items() if number == max(numbers.values())]:
+            lines[j][i] = f"**{lines[j][i]}**"
+
+
+def overview_table(rows: list[Row]) -> StudyTable:
+    """All measures, each as its mean over the targets, and what a selection costs."""
+    targets, methods = _names(rows, "target"), _names(rows, "method")
+    resampled = {row.target: row.bits for row in rows if row.method == "resample"}
+    labelled = [row for row in rows if row.f1]
+    columns: list[tuple[str, int, Callable[[list[Row]], str]]] = [
+        ("KL over random", 1, lambda some: _shown_mean(_mean(some, "over_random"))),
+        ("KL, paper's", 1, lambda some: _shown_mean(_mean(some, "kl_reduction"))),
     ]
-    lines.append(["mean", *(f"{np.mean(each):.3f}" if each else "" for each in means)])
-    notes = [f"{better.capitalize()} is better. Mean and standard deviation over {_seeds(by.values())}."]
-    pairs = {
-        t: (by["match", t], by["resample", t])
-        for t in targets
-        if {("match", t), ("resample", t)} <= by.keys()
-    }
-    if pairs:
-        sign = 1 if better == "lower" else -1
-        gains = {t: np.mean(match) - np.mean(resample) for t, (match, resample) in pairs.items()}
-        noise = {t: math.hypot(spread(match), spread(resample)) for t, (match, resample) in pairs.items()}
-        worse = [t for t, gain in gains.items() if sign * gain > noise[t]]
-        each = ", ".join(f"{t} {gain:+.3f}±{noise[t]:.3f}" for t, gain in gains.items())
-        notes.append(f"match - resample: mean {np.mean(list(gains.values())):+.3f}; {each}.")
-        notes.append(
-            f"match is worse than resample by more than that spread on {', '.join(worse) or 'none'}."
+    if any(row.bits for row in rows):
+        columns.append(("bits per byte", -1, lambda some: _shown_mean(_mean(some, "bits"))))
+    if any(row.bits for row in rows) and resampled:
+
+        def better(some: list[Row]) -> str:
+            if some[0].method == "resample":
+                return ""
+            won = sum(
+                row.bits < resampled[row.target] for row in some if row.bits and row.target in resampled
+            )
+            return f"{won} of {len(some)}"
+
+        columns.append(("fewer than resample", 0, better))
+    if labelled:
+        columns.append(
+            ("F1", 1, lambda some: _shown_mean(_mean([row for row in some if row in labelled], "f1")))
         )
-    return StudyTable(title, ["target", *methods], lines, notes)
+    if any(row.proxy for row in rows):
+        columns.append(("loss", -1, lambda some: _shown_mean(_mean(some, "proxy"))))
+    columns.append(("pieces", 0, lambda some: f"{_mean(some, 'documents'):,.0f}"))
+    columns.append(("seconds", 0, lambda some: _shown_seconds(np.median([row.seconds for row in some]))))
+    lines = [
+        [method, *(show([row for row in rows if row.method == method]) for *_, show in columns)]
+        for method in methods
+    ]
+    for i, (_, sign, _) in enumerate(columns, 1):
+        if sign:
+            best = [[line[i]] for line in lines]
+            _best_in_bold(best, sign, 0)
+            for line, (cell,) in zip(lines, best, strict=True):
+                line[i] = cell
+    notes = [
+        f"Means over {_number(targets, 'target')}"
+        + (f", F1 over {len(_names(labelled, 'target'))}" * bool(labelled))
+        + "; pieces selected; seconds for one selection from the pool's counts (median)."
+    ]
+    return StudyTable("Overview", ["method", *(name for name, *_ in columns)], lines, notes)
+
+
+def _shown_mean(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _shown_seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _shown_memory(value: int) -> str:
+    return f"{value / 2**20:,.0f}"
+
+
+def _number(items: list, noun: str) -> str:
+    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
+
+
+def measure_table(rows: list[Row], measure: str, title: str, better: str) -> StudyTable:
+    """One measure by method and target, as mean ± standard deviation over seeds; how `match` compares below.
+
+    Parameters
+    ----------
+    rows : list of Row
+        With one budget.
+    measure : str
+        Field of `Row`.
+    title : str
+    better : {"higher", "lower"}
+    """
+    if measure in ("over_random", "kl_reduction"):
+        read = {(row.method, row.target): (getattr(row, measure),) for row in rows}
+    else:
+        rows = [row for row in rows if getattr(row, measure)]
+        read = {(row.method, row.target): getattr(row, measure) for row in rows}
+    targets = _names(rows, "target")
+    methods = [name for name in _names(rows, "method") if measure != "over_random" or name != "random"]
+    sign = 1 if better == "higher" else -1
+    lines = []
+    for method in methods:
+        found = [read.get((method, target)) for target in targets]
+        mean = f"{np.mean([np.mean(each) for each in found]):.3f}" if all(found) else ""
+        lines.append([method, *(_shown(values) for values in found), mean])
+    _best_in_bold(lines, sign)
+    notes = []
+    seeds = sorted({len(each) for each in read.values()})
+    if seeds and seeds != [1]:
+        notes.append(f"Mean and standard deviation over {' or '.join(map(str, seeds))} seeds.")
+    notes += [note for other in _OTHERS if (note := _compared(read, targets, measure, sign, other))]
+    return StudyTable(title, ["method", *targets, "mean"], lines, notes)
+
+
+def _compared(read: dict, targets: list[str], measure: str, sign: int, other: str) -> str:
+    """How `match` compares with another method, target by target."""
+    pairs = {
+        t: (read["match", t], read[other, t]) for t in targets if {("match", t), (other, t)} <= read.keys()
+    }
+    if not pairs:
+        return ""
+    gains = {t: float(np.mean(match) - np.mean(theirs)) for t, (match, theirs) in pairs.items()}
+    noise = {t: math.hypot(spread(match), spread(theirs)) for t, (match, theirs) in pairs.items()}
+    worse = [t for t, gain in gains.items() if -sign * gain > noise[t]]
+    beyond = " by more than the seeds' spread" if any(noise.values()) else ""
+    line = f"match - {other}: mean {np.mean(list(gains.values())):+.3f}"
+    if measure in ("over_random", "kl_reduction"):
+        ratios = [match[0] / theirs[0] for match, theirs in pairs.values() if match[0] > 0 and theirs[0] > 0]
+        if ratios:
+            line += (
+                f"; {math.exp(np.mean(np.log(ratios))):.3f} times in the geometric mean over "
+                f"{_number(ratios, 'target')}, from {min(ratios):.2f} to {max(ratios):.2f}"
+            )
+    return f"{line}; match is worse{beyond} on {', '.join(worse) or 'none'}."
 
 
 def _shown(values: tuple[float, ...] | None) -> str:
@@ -214,15 +379,84 @@ def _shown(values: tuple[float, ...] | None) -> str:
     return f"{np.mean(values):.3f}" + (f"±{spread(values):.3f}" if len(values) > 1 else "")
 
 
-def _seeds(values: Iterable[tuple[float, ...]]) -> str:
-    numbers = sorted({len(each) for each in values})
-    return f"{' or '.join(map(str, numbers))} seed{'' if numbers == [1] else 's'}"
+def cost_table(study: Study, rows: list[Row], settings: dict[str, MethodSettings]) -> StudyTable:
+    """What a selection costs."""
+    lines = []
+    for method in _names(rows, "method"):
+        some = [row for row in rows if row.method == method]
+        seconds, memory = study.once(settings[method])
+        lines.append(
+            [
+                method,
+                _shown_seconds(np.median([row.seconds for row in some])),
+                _shown_seconds(np.median([row.cpu for row in some])),
+                _shown_memory(max(row.memory for row in some)),
+                _shown_seconds(seconds) if seconds else "",
+                _shown_memory(memory) if seconds else "",
+                f"{np.mean([row.documents for row in some]):,.0f}",
+                f"{sum(row.duplicates for row in some) / sum(row.documents for row in some):.1%}",
+            ]
+        )
+    notes = [
+        "For one selection, from the pool's counts, which are in memory: seconds by the clock and of the processors "
+        "(medians over the targets), and by how many MiB the process grew at most. Once for the pool, where a method "
+        "needs more than counts: seconds and MiB. Mean number of pieces; duplicates: pieces that repeat another's text."
+    ]
+    for each in dict.fromkeys(counting(each) for each in settings.values()):
+        if found := study.step(each):
+            notes.append(
+                f"Counting the pool ({each.removeprefix('counts, ')}): {_shown_seconds(found['seconds'])} s, "
+                f"{_shown_memory(found['memory'])} MiB."
+            )
+    header = ["method", "seconds", "CPU", "MiB", "once, seconds", "once, MiB", "pieces", "duplicates"]
+    shown = [i for i in range(len(header)) if any(line[i] for line in lines)]
+    lines = [[line[i] for i in shown] for line in lines]
+    return StudyTable("What a selection costs", [header[i] for i in shown], lines, notes)
+
+
+def budget_tables(rows: list[Row]) -> list[StudyTable]:
+    """Measures by method and budget, as means over the targets."""
+    budgets = sorted(_names(rows, "tokens"))
+    methods = [
+        name for name in _names(rows, "method") if len({r.tokens for r in rows if r.method == name}) > 1
+    ]
+    shares = {"duplicates": lambda row: row.duplicates / row.documents}
+    shown: dict[str, Callable[[float], str]] = {
+        "over_random": "{:.3f}".format,
+        "bits": "{:.3f}".format,
+        "documents": "{:,.0f}".format,
+        "duplicates": "{:.1%}".format,
+    }
+    names = {"over_random": "KL", "bits": "bits", "documents": "pieces", "duplicates": "duplicates"}
+
+    def table(title: str, measures: tuple[str, ...], notes: list[str]) -> StudyTable:
+        lines = []
+        for method in methods:
+            line = [method]
+            for measure in measures:
+                for tokens in budgets:
+                    some = [row for row in rows if row.method == method and row.tokens == tokens]
+                    value = _mean(some, shares.get(measure, measure))
+                    line.append("" if value is None else shown[measure](value))
+            lines.append(line)
+        header = [f"{names[each]} {shown_tokens(tokens)}" for each in measures for tokens in budgets]
+        return StudyTable(title, ["method", *header], lines, notes)
+
+    targets = _number(_names(rows, "target"), "target")
+    return [
+        table(
+            "Budgets: KL reduction over random selections of the same size, and bits per byte",
+            ("over_random", "bits"),
+            [f"Means over {targets}. Tokens of the selections above the columns."],
+        ),
+        table("Budgets: what the selections are made of", ("documents", "duplicates"), []),
+    ]
 
 
 def correlation_table(rows: list[Row]) -> StudyTable:
     """How KL reduction correlates with the use of the selections."""
     lines = []
-    for measure, name in (("f1", "downstream F1"), ("proxy", "proxy loss")):
+    for measure, name in (("bits", "bits per byte"), ("f1", "downstream F1"), ("proxy", "loss")):
         if any(getattr(row, measure) for row in rows):
             found = correlation(rows, measure).values()
             lines.append([name, *("" if math.isnan(r) else f"{r:+.2f} ({n})" for r, n in found)])
@@ -230,7 +464,7 @@ def correlation_table(rows: list[Row]) -> StudyTable:
         "Pearson's r, and in parentheses the number of points. Over methods: a point is a method, both coordinates are "
         "means over the targets that have the measure; this is what the paper does, with r = 0.82 for the accuracy of "
         "RoBERTa models over eight targets. Over methods and targets: a point is a method on a target. Within targets: "
-        "the same, less the target's mean over the methods in both coordinates. For the loss, lower is better."
+        "the same, less the target's mean over the methods in both coordinates. Bits and losses are better if lower."
     ]
     return StudyTable(
         "Correlation of KL reduction with what the selections are for",
@@ -246,7 +480,7 @@ def ablation_rows(study: Study) -> list[dict]:
     Returns
     -------
     list of dict
-        ``what``, ``value``, ``method``, ``kl_reduction`` (mean, nats), ``better`` (number of targets on which it is
+        ``what``, ``value``, ``method``, ``over_random`` (mean, nats), ``better`` (number of targets on which it is
         higher than with the method's own settings), ``targets`` (their names), ``own`` (whether these are the method's
         own settings).
     """
@@ -254,14 +488,16 @@ def ablation_rows(study: Study) -> list[dict]:
     targets = ablated(study.corpus.targets)
     out = []
     for what, value, settings in ABLATIONS:
-        found = np.array([reduction(study, settings, target) for target in targets])
-        usual = np.array([reduction(study, own[settings.method], target) for target in targets])
+        found, usual = (
+            np.array([over_random(study, Selection(what, each, target, study.tokens)) for target in targets])
+            for each in (settings, own[settings.method])
+        )
         out.append(
             {
                 "what": what,
                 "value": value,
                 "method": settings.method,
-                "kl_reduction": float(found.mean()),
+                "over_random": float(found.mean()),
                 "better": int((found > usual).sum()),
                 "targets": [target.name for target in targets],
                 "own": settings == own[settings.method],
@@ -287,7 +523,7 @@ def ablation_table(rows: list[dict]) -> StudyTable:
     for row in rows:
         beside = "its own" if row["own"] else f"{row['better']} of {len(row['targets'])}"
         shown.setdefault((row["what"], row["value"]), {})[row["method"]] = (
-            f"{row['kl_reduction']:.3f} ({beside})"
+            f"{row['over_random']:.3f} ({beside})"
         )
     lines = [[*about, *(found.get(method, "") for method in methods)] for about, found in shown.items()]
     notes = [

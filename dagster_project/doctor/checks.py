@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from dsir.doctor import Point, crowded_out, learning_curve, likeness, without_spaces
+from dsir.doctor import (
+    FRAGMENT,
+    Point,
+    crowded_out,
+    fragments,
+    learning_curve,
+    likeness,
+    without_fragments,
+    without_spaces,
+)
 from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
@@ -35,6 +44,7 @@ UNUSABLE_ROWS = 0.01
 EMPTY_TEXTS = 0.01
 DUPLICATES = 0.05
 TOO_SHORT = 0.5
+MANY_FRAGMENTS = 0.1  # in a real pool 0.15 to 0.19 where `resample` picked fragments, 0.07 or less where not
 TOO_FEW = 20  # below this many documents of a target
 NO_SPACES = 0.1  # share of letters from scripts without spaces between words
 LONG_WORDS = 12  # mean characters per word
@@ -166,6 +176,31 @@ def check_lengths(selections: Sequence[Selection], pool: PoolDocuments) -> Itera
         says = f"{share:.1%} of {pool.documents:,} {pool.called} are shorter than min_tokens {selection.min_tokens}"
         advice = f"half of the documents have {median:,} tokens or fewer: lower `min_tokens`, or join short documents"
         yield Finding("length", selection.name, share > TOO_SHORT, says, advice if share > TOO_SHORT else "")
+
+
+def check_fragments(selections: Sequence[Selection], pool: PoolDocuments) -> Iterator[Finding]:
+    """Look for short documents that would fill the budgets of selections by plain log weights."""
+    for selection in selections:
+        found = fragments(pool.n_tokens, pool.of_length, selection.min_tokens)
+        if not selection.keys_are_log_weights or not found.documents:
+            continue
+        share = found.short / found.documents
+        least = f" of {selection.min_tokens:,} tokens or more" if selection.min_tokens else ""
+        says = (
+            f"{share:.1%} of {found.documents:,} {pool.called}{least} are shorter than {FRAGMENT:.0%} of their "
+            f"median of {found.median:,.0f} tokens"
+        )
+        if share <= MANY_FRAGMENTS:
+            yield Finding("fragments", selection.name, False, says)
+            continue
+        says += (
+            f"; `{selection.method}` ranks by a sum over n-grams, so such documents tend to fill its budget"
+        )
+        if tokens := selection.size.tokens:
+            says += f": {tokens:,} tokens are {tokens / found.median:,.0f} of the median length, "
+            says += f"{tokens / max(found.mean, 1):,.0f} of theirs"
+        advice = f"`min_tokens: {without_fragments(found.median)}` leaves them out"
+        yield Finding("fragments", selection.name, True, says, advice)
 
 
 def check_duplicates(pool: PoolDocuments, collapsed: bool) -> Iterator[Finding]:

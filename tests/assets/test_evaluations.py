@@ -101,7 +101,10 @@ def test_every_metric_that_is_documented_is_there_and_no_other(measured):
         for pick in ("match", "top_k", "random"):
             by_target |= {(name, pick), (name, pick, "low"), (name, pick, "high")}
     leaked = {(f"in_{part}", pick) for pick in PICKS for part in ("target", "holdout")}
-    lengths = {(f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
+    lengths = {("median_tokens", "eligible")}
+    lengths |= {
+        (f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")
+    }
     of_picks = {(name, pick) for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
     agreement = {("agreement", pick) for pick in ("match", "top_k", "random", "seed")}
     of_picks.add(("near_copies", "selection"))
@@ -333,6 +336,7 @@ def test_lengths_and_epochs(measured):
         found["median_tokens", "selection"]
         == found["p10_tokens", "selection"]
         == found["p90_tokens", "pool"]
+        == found["median_tokens", "eligible"]
         == 120
     )
     drawn = {doc_id for _, _, doc_id, _, _ in measured.picks("twice")}

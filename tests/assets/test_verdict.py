@@ -300,3 +300,16 @@ def test_a_number_reads_the_same_in_a_sentence_and_in_a_table():
         assert written(0.99612, kind) == Column("any", kind).text(0.99612)
     assert written(0.9996, "share") == "99.9%" and written(1.0, "share") == "100.0%"
     assert written(-0.0001, "nats") == "0.000" and written((-0.0001, 0.1), "range") == "0.000 to 0.100"
+
+
+def test_picks_much_shorter_than_the_eligible_documents_are_called_fragments():
+    """The figures are those of `resample` for chemprot in a real pool cut into pieces of 128 words."""
+    numbers = replace(PLAIN, documents=58_070, eligible=531_701, tokens=1_999_995, median_eligible=142)
+    level, text = finding(replace(numbers, median_tokens=23), "Lengths")
+    assert level == "caution" and text == (
+        "Fragments: half of the picked documents have at most 23 tokens, half of the eligible ones 142 or more. 58,070 "
+        "were picked; 14,084 of the eligible ones' median length have as many tokens. `min_tokens: 100` leaves them "
+        "out."
+    )
+    for fine in (replace(numbers, median_tokens=58), replace(numbers, median_tokens=23, method="random")):
+        assert "Lengths" not in {each.about for each in judge(fine).sentences}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,15 @@ from benchmarks.paper.cells import Cells, fingerprint
 from benchmarks.paper.corpus import Split, StudyCorpus, records_of
 from benchmarks.paper.methods import METHODS, MethodSettings, select
 from benchmarks.paper.study import Study
-from benchmarks.paper.summary import Row, StudyTable, about, correlation, seeds_table
+from benchmarks.paper.summary import (
+    Row,
+    StudyTable,
+    about,
+    budget_tables,
+    correlation,
+    measure_table,
+    overview_table,
+)
 
 WORDS = {
     "birds": "robin wren finch heron swift".split(),
@@ -56,18 +65,23 @@ def data(tmp_path_factory):
 @pytest.mark.slow
 def test_the_command_writes_tables_figures_and_plots_and_computes_nothing_twice(data, tmp_path, capsys):
     options = ["--data", str(data), "--output", str(tmp_path), "--tokens", "3000", "--processes", "1"]
-    options += ["--seeds", "2", "--measures", "f1", "--methods", "random", "resample", "match"]
+    options += ["--seeds", "2", "--measures", "bits", "f1", "budgets"]
+    options += ["--methods", "random", "resample", "match"]
     assert main(options) == 0
     shown = capsys.readouterr().out
     figures = json.loads((tmp_path / "figures.json").read_text())["methods"]
-    by_method = {row["method"]: row for row in figures}
-    assert by_method["random"]["kl_reduction"] == 0
+    by_method = {row["method"]: row for row in figures if row["tokens"] == 3000}
+    assert abs(by_method["random"]["over_random"]) < 0.05 < by_method["resample"]["over_random"]
     assert by_method["resample"]["kl_reduction"] > 0.05
-    assert all(len(row["f1"]) == 2 and not row["proxy"] for row in figures)
-    assert f"{by_method['match']['kl_reduction']:.3f}" in shown
+    assert by_method["resample"]["bits"] < by_method["random"]["bits"]
+    assert all(len(row["f1"]) == 2 and not row["proxy"] for row in by_method.values())
+    assert all(row["seconds"] > 0 and row["documents"] > 0 for row in figures)
+    assert sorted({row["tokens"] for row in figures}) == [750, 3000, 12_000]
+    assert f"{by_method['match']['over_random']:.3f}" in shown
     assert "match" in (tmp_path / "table.md").read_text()
-    assert len((tmp_path / "figures.csv").read_text().splitlines()) == 1 + 3 + 3 * 2
-    for name in ("targets.png", "correlation.png"):
+    # Six figures and bits per byte for each row, two seeds of F1 for each with the usual budget.
+    assert len((tmp_path / "figures.csv").read_text().splitlines()) == 1 + 3 * 3 * 8 + 3 * 2
+    for name in ("targets.png", "correlation.png", "budgets.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
     # Killed while a line was being written: that cell alone is computed again.
@@ -91,9 +105,29 @@ def test_without_pytorch_the_proxy_is_left_out_and_the_ablations_are_made(
     assert "PyTorch is not installed" in shown and "temperature" in shown
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [row["proxy"] for row in figures["methods"]] == [[], []]
-    own = {row["kl_reduction"] for row in figures["ablations"] if row["own"] and row["method"] == "top_k"}
-    assert own == {figures["methods"][1]["kl_reduction"]}
+    own = {row["over_random"] for row in figures["ablations"] if row["own"] and row["method"] == "top_k"}
+    assert own == {figures["methods"][1]["over_random"]}
     assert (tmp_path / "ablations.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_quick_run_takes_a_sample_of_a_large_pool(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.paper.__main__.QUICK_PIECES", 300)
+    options = [
+        "--quick",
+        "--data",
+        str(data),
+        "--output",
+        str(tmp_path),
+        "--tokens",
+        "3000",
+        "--processes",
+        "1",
+    ]
+    assert main([*options, "--methods", "random", "resample"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "from a pool of 18,000 in 300 pieces" in shown and "PyTorch" not in shown
+    figures = json.loads((tmp_path / "figures.json").read_text())["methods"]
+    assert [len(row["bits"]) for row in figures] == [1, 1] and not any(row["f1"] for row in figures)
 
 
 def test_data_that_are_not_there_are_named(data, tmp_path):
@@ -164,7 +198,7 @@ def test_a_cell_is_found_again_only_if_nothing_that_shaped_it_changed(tmp_path):
 
 
 def row(method: str, target: str, kl: float, f1: float = 0.0, proxy: tuple[float, ...] = ()) -> Row:
-    return Row(method, target, 1, kl, (f1,), proxy)
+    return Row(method, target, 1000, 10, 1, kl, kl, 1.0, 1.0, 2**20, (), (f1,), proxy)
 
 
 def test_correlations_over_methods_over_all_and_within_targets():
@@ -197,25 +231,72 @@ def test_where_match_is_worse_than_resample_beyond_the_seeds_is_said():
         ("match", "c"): (4.0, 4.01, 4.02),
     }
     rows = [row(m, t, 0.0, proxy=values) for (m, t), values in losses.items()]
-    table = seeds_table(rows, "proxy", "losses", "lower")
+    table = measure_table(rows, "proxy", "losses", "lower")
     notes = " ".join(table.notes)
-    assert "worse than resample by more than that spread on b." in notes
-    assert f"mean {(0.1 + 0.1 - 1) / 3:+.3f}" in notes and "3 seeds" in notes
-    assert table.rows[1] == ["b", "5.010±0.010", "5.110±0.010"]
+    assert "match is worse by more than the seeds' spread on b." in notes
+    assert f"match - resample: mean {(0.1 + 0.1 - 1) / 3:+.3f}" in notes and "3 seeds" in notes
+    assert table.header == ["method", "a", "b", "c", "mean"]
+    assert table.rows[0] == ["resample", "**6.100±0.100**", "**5.010±0.010**", "5.010±0.010", "5.373"]
+    assert table.rows[1] == ["match", "6.200±0.100", "5.110±0.010", "**4.010±0.010**", "**5.107**"]
 
 
-@pytest.mark.parametrize("width", [80, 120])
+def test_how_match_compares_with_each_of_two_methods_is_said():
+    figures = {"resample": (0.2, 0.1), "cynical": (0.4, 0.4), "match": (0.4, 0.2), "random": (0.01, -0.01)}
+    rows = [row(m, t, kl) for m, both in figures.items() for t, kl in zip("ab", both, strict=True)]
+    table = measure_table(rows, "over_random", "KL", "higher")
+    assert [line[0] for line in table.rows] == ["resample", "cynical", "match"]
+    assert table.notes == [
+        "match - resample: mean +0.150; 2.000 times in the geometric mean over 2 targets, from 2.00 to 2.00; "
+        "match is worse on none.",
+        "match - cynical: mean -0.100; 0.707 times in the geometric mean over 2 targets, from 0.50 to 1.00; "
+        "match is worse on b.",
+    ]
+
+
+def test_the_overview_counts_the_targets_on_which_a_method_predicts_better_than_resample():
+    bits = {"resample": (2.0, 3.0), "match": (1.9, 2.9), "clustered": (1.8, 3.1)}
+    rows = [
+        replace(row(m, t, 0.1), bits=(value,), f1=())
+        for m, both in bits.items()
+        for t, value in zip("ab", both, strict=True)
+    ]
+    table = overview_table(rows)
+    names = "method;KL over random;KL, paper's;bits per byte;fewer than resample;pieces;seconds"
+    assert table.header == names.split(";")
+    assert [line[3:5] for line in table.rows] == [["2.500", ""], ["**2.400**", "2 of 2"], ["2.450", "1 of 2"]]
+
+
+def test_budgets_side_by_side():
+    rows = [
+        replace(
+            row("match", "a", kl), tokens=tokens, documents=documents, duplicates=documents // 10, bits=(kl,)
+        )
+        for tokens, kl, documents in ((500, 0.3, 20), (2000, 0.2, 80), (2_000_000, 0.1, 8000))
+    ]
+    quality, made_of = budget_tables(rows)
+    assert quality.header == [
+        "method",
+        *(f"{m} {n}" for m in ("KL", "bits") for n in ("500", "2,000", "2 M")),
+    ]
+    assert quality.rows == [["match", "0.300", "0.200", "0.100", "0.300", "0.200", "0.100"]]
+    assert made_of.rows == [["match", "20", "80", "8,000", "10.0%", "10.0%", "10.0%"]]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
 def test_no_figure_is_cut_in_a_terminal(width):
-    cells = [[f"0.{i}{j}1±0.0{i}{j}" for j in range(7)] for i in range(1, 3)]
-    table = StudyTable("t", ["target", *METHODS], [["software_licenses", *row] for row in cells], [])
+    targets = ["chemprot", "citation_intent", "dbpedia14", "software_licenses"]
+    cells = [[f"0.{i}{j}1±0.0{i}{j}" for j in range(4)] for i in range(1, 9)]
+    rows = [[name, *row] for name, row in zip(METHODS, cells, strict=False)]
+    rows[1][1] = f"**{rows[1][1]}**"
+    table = StudyTable("t", ["method", *targets], rows, [])
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(table.rich(width))
     lines = console.export_text().splitlines()
     assert all(len(line) <= width for line in lines)
-    words = " ".join(lines).split()
-    for mean, spread in (cell.split("±") for row in cells for cell in row):
-        assert mean in words and f"±{spread}" in words
-    assert {"classifier", "top-k", "resample,", "unigrams", "match"} <= set(words)
+    text = "\n".join(lines)
+    assert all(cell in text for row in cells for cell in row) and "**" not in text
+    # Every part has the methods' names, whole.
+    assert text.count("classifier top-k") == text.count("method") == (1 if width > 70 else 2)
 
 
 def test_a_table_as_markdown():
