@@ -577,7 +577,8 @@ def _lengths(numbers: Numbers) -> list[Sentence]:
         f"Fragments: half of the picked documents have at most {numbers.median_tokens:,.0f} tokens, half of the "
         f"eligible ones {numbers.median_eligible:,.0f} or more. {numbers.documents:,} were picked; "
         f"{numbers.tokens / numbers.median_eligible:,.0f} of the eligible ones' median length have as many tokens. "
-        f"`min_tokens: {without_fragments(numbers.median_eligible)}` leaves them out."
+        f"`min_tokens: {without_fragments(numbers.median_eligible)}` leaves them out; `evaluation.bits_per_byte` tells "
+        "whether that is better."
     )
     return [Sentence("caution", "Lengths", text)]
 

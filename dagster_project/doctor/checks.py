@@ -199,7 +199,10 @@ def check_fragments(selections: Sequence[Selection], pool: PoolDocuments) -> Ite
         if tokens := selection.size.tokens:
             says += f": {tokens:,} tokens are {tokens / found.median:,.0f} of the median length, "
             says += f"{tokens / max(found.mean, 1):,.0f} of theirs"
-        advice = f"`min_tokens: {without_fragments(found.median)}` leaves them out"
+        advice = (
+            f"`min_tokens: {without_fragments(found.median)}` leaves them out; `evaluation.bits_per_byte` tells "
+            "whether that is better"
+        )
         yield Finding("fragments", selection.name, True, says, advice)
 
 

@@ -309,7 +309,7 @@ def test_picks_much_shorter_than_the_eligible_documents_are_called_fragments():
     assert level == "caution" and text == (
         "Fragments: half of the picked documents have at most 23 tokens, half of the eligible ones 142 or more. 58,070 "
         "were picked; 14,084 of the eligible ones' median length have as many tokens. `min_tokens: 100` leaves them "
-        "out."
+        "out; `evaluation.bits_per_byte` tells whether that is better."
     )
     for fine in (replace(numbers, median_tokens=58), replace(numbers, median_tokens=23, method="random")):
         assert "Lengths" not in {each.about for each in judge(fine).sentences}
