@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 
 from dsir.chunking import cut
+from dsir.cynical import cynical
 from dsir.evaluation import draw, masked_totals
 from dsir.explain import explain
 from dsir.features import Features, FeatureSpec, featurize, hash_strings
 from dsir.importance import log_ratios, log_weights
-from dsir.matching import MatchingOptions, match, over, round_keys, scores
+from dsir.matching import match, over, scores
 from dsir.noise import exponential_noise, gumbel_noise
+from dsir.selection import Budget
 
 SPEC = FeatureSpec(buckets=1000)
 TEXTS = pa.array(["a b c a", "d"])
@@ -87,17 +89,21 @@ CALLS = {
         lambda: explain("a", SPEC, np.zeros((1, 1000))),
         r"log_ratio: float64\[1, 1000\]; expected floating\[1000\]",
     ),
-    "scores of one theta": (lambda: scores(FEATURES, np.zeros(1000)), "ratios: "),
-    "keys of short thetas": (
-        lambda: round_keys(FEATURES, [np.zeros(SHORT)], MatchingOptions()),
-        f"ratios: {SHORT} buckets",
+    "scores of a short theta": (lambda: scores(FEATURES, np.zeros(SHORT)), f"ratios: {SHORT} buckets"),
+    "a short target": (
+        lambda: cynical(FEATURES, np.zeros(SHORT), Budget(documents=1)),
+        f"target: {SHORT} buckets",
+    ),
+    "a target of counts": (
+        lambda: cynical(FEATURES, TOTALS, Budget(documents=1)),
+        r"target: int64\[1000\]; expected floating\[buckets\]",
     ),
     "a match of other buckets": (
-        lambda: match(over(lambda: [FEATURES]), TOTALS[:9], TOTALS[:9], TOTALS, None),
+        lambda: match(over(lambda: [FEATURES]), TOTALS[:9], TOTALS, None),
         "target: .* counts; the pool has",
     ),
     "a match in a list": (
-        lambda: match(over(lambda: [FEATURES]), TOTALS, TOTALS, list(TOTALS), None),
+        lambda: match(over(lambda: [FEATURES]), TOTALS, list(TOTALS), None),
         r"raw_counts: list; expected integer\[buckets\]",
     ),
     "features of lists": (
