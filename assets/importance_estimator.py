@@ -278,17 +278,6 @@ def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarr
     return totals[0], totals[1]
 
 
-def validation_totals(snapshot: Snapshot, target: str) -> np.ndarray:
-    """Return the totals of the validation part of a target, kept from fitting `match`: int64, shape (buckets,)."""
-    name = snapshot.store.name("target_counts", target)
-    counts = snapshot.store.read_table(
-        name, snapshot.plan.target_counts(target).origin, ["bucket", "validation_count"]
-    )
-    totals = np.zeros(snapshot.settings.features.buckets, dtype=np.int64)
-    totals[counts["bucket"].to_numpy()] = counts["validation_count"].to_numpy()
-    return totals
-
-
 def read_log_ratios(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
     """Return the targets and their log ratios: ndarray of float64, shape (targets, buckets)."""
     name = snapshot.store.name("importance_estimator", "log_ratios")

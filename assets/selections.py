@@ -419,7 +419,7 @@ def output_of(plan: Plan, selection: Selection) -> Output:
 
 SELECTIONS = Asset(
     name="selections",
-    version="6",
+    version="7",
     description=(
         "The picked documents, and their original records with a `_dsir` object.\n\n"
         "Resamples by importance weight without replacement (Gumbel top-k), or ranks by another method in "

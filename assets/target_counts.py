@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from dsir.evaluation import masked_totals
 from dsir.features import Features, FeatureSpec, featurize
-from dsir.matching import in_validation
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
 from dsir_dagster.assets.raw_counts import REPLACED, by_reason, report_quarantine
 from dsir_dagster.resources.compute import Tell, Worker
@@ -63,10 +61,9 @@ class TargetToCount:
 
 @dataclass
 class Counts:
-    """What was read from one set of files; ``validation`` is the part of ``totals`` kept from fitting `match`."""
+    """What was read from one set of files."""
 
     totals: np.ndarray
-    validation: np.ndarray
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
@@ -102,7 +99,6 @@ def count_target(worker: Worker, item: TargetToCount, tell: Tell) -> Result:
             "target": target.name,
             "bucket": used.astype(np.int32),
             "count": train.totals[used],
-            "validation_count": train.validation[used],
             "holdout_count": holdout.totals[used],
         },
         item.origin,
@@ -143,12 +139,11 @@ def count_files(worker: Worker, uri: str | None, reader: Reader, spec: FeatureSp
         batch = block.parse()
         return batch, featurize(batch.texts, spec)
 
-    counts = Counts(np.zeros(spec.buckets, dtype=np.int64), np.zeros(spec.buckets, dtype=np.int64))
+    counts = Counts(np.zeros(spec.buckets, dtype=np.int64))
     for file in expand(uri, worker.home) if uri else []:
         counts.files.append(file.uri)
         for batch, features in worker.engine.map_blocks(work, read_blocks(file.uri, reader, BLOCK_BYTES)):
             features.add_totals(counts.totals)
-            masked_totals(features, in_validation(features.content_hash)[None, :], counts.validation[None, :])
             counts.documents += len(features)
             counts.tokens += int(features.n_tokens.sum())
             counts.bytes += batch.n_bytes
@@ -164,7 +159,7 @@ def inputs(plan: Plan, target: str) -> Inputs:
 
 TARGET_COUNTS = Asset(
     name="target_counts",
-    version="3",
+    version="4",
     description=(
         "Totals of hashed n-grams of a target and of its held-out documents.\n\n"
         "The held-out part is counted separately and never fitted on; evaluations measure on it."
@@ -183,7 +178,6 @@ TARGET_COUNTS = Asset(
                     "target": pa.string(),
                     "bucket": pa.int32(),
                     "count": pa.int64(),
-                    "validation_count": pa.int64(),
                     "holdout_count": pa.int64(),
                 }
             ),

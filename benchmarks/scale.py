@@ -44,7 +44,7 @@ from benchmarks.pipeline import peak_megabytes
 from benchmarks.pool import Corpus, make_pool, read_records, require_corpus
 from dsir.compilation import warm_up
 from dsir.features import Features, FeatureSpec, featurize
-from dsir.matching import MatchingOptions, in_validation, match
+from dsir.matching import MatchingOptions, match
 from dsir.selection import CANDIDATE, Budget
 from dsir_dagster.assets.methods import pick
 from dsir_dagster.cli.running import quiet_logger
@@ -58,7 +58,7 @@ from dsir_dagster.runs import run_refresh
 #: this many cores (arXiv 2302.03169).
 PILE, PICKED, PUBLISHED_HOURS, CORES = 1.7e9, 102.4e6, 4.47, 96
 #: What `match` takes on real pools, about.
-ROUNDS = 15
+ROUNDS = 9
 WORDS = 128
 #: Text of a shard, and the most that a request to an object store carries, in bytes.
 SHARD_BYTES, REQUEST_BYTES = 256e6, 10e6
@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--megabytes", type=float, default=300, help="text of the measured pool (default: 300)"
     )
-    parser.add_argument("--rounds", type=int, default=40, help="of `match`, at most (default: 40)")
+    parser.add_argument("--rounds", type=int, default=20, help="of `match`, at most (default: 20)")
     parser.add_argument("--cores", type=int, default=CORES, help="of the cluster (default: 96)")
     options = parser.parse_args(arguments)
     corpus = require_corpus()
@@ -244,7 +244,7 @@ def measure_text(corpus: Corpus, megabytes: float) -> OnText:
             settings = {
                 "raw": [{"name": "pool", "uri": "pool/*", "chunk_words": WORDS}],
                 "targets": [{"name": "target", "uri": str(corpus.target)}],
-                "evaluation": {"random_seeds": 2, "sample": 0},
+                "evaluation": {"random_seeds": 2},
                 "selections": [],
             }
             seconds: dict[str, float] = {}
@@ -330,16 +330,9 @@ def draw_match(
     spec = FeatureSpec()
     kinds = _features(corpus.files, KINDS // len(corpus.files), spec)
     target = _features([corpus.target], KINDS, spec)
-    validation = in_validation(target.content_hash)
-    fitted, held = (
-        Features.from_arrow(target.to_arrow().filter(pa.array(part))).totals(spec.buckets)
-        for part in (~validation, validation)
-    )
-    passes, total = DrawnPasses(pool, kinds), kinds.totals(spec.buckets)
-    options = MatchingOptions(rounds=rounds)
-    return _measure_drawn(
-        pool, budget, lambda: len(match(passes, fitted, held, total, budget, options).curve)
-    )
+    passes, options = DrawnPasses(pool, kinds), MatchingOptions(rounds=rounds)
+    counts, total = target.totals(spec.buckets), kinds.totals(spec.buckets)
+    return _measure_drawn(pool, budget, lambda: len(match(passes, counts, total, budget, options).curve))
 
 
 def _drawn_pool(documents: int, share: float, shards: int, under_way: int) -> tuple[DrawnPool, Budget]:

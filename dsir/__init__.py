@@ -28,7 +28,10 @@ array([1])
 *methods*
 ``importance``         counts to log ratios to log importance weights
 ``classifier``         features of target and pool to the paper's heuristic classification
+``relative_entropy``   what a document is worth to a selection that is to resemble the target
 ``matching``           features and totals to rounds of picks whose mean resembles the target, and a draw
+``refinement``         a draw to picks that resemble the target more
+``cynical``            features and a target to documents, one after the other
 ``mixture``            totals of sources to the proportions closest to the target
 ``selection``          keys to picked documents (Gumbel top-k), within budgets and caps
 ``near_duplicates``    ranked texts to those nearly the same as a better one

@@ -219,7 +219,7 @@ def logits(features: Features, classifier: Classifier) -> np.ndarray:
     ndarray of float64, shape (n,)
         Independent of batches and threads; the intercept for a document without n-grams.
     """
-    return scores(features, [classifier.theta])[0] + classifier.intercept
+    return scores(features, classifier.theta) + classifier.intercept
 
 
 def probabilities(features: Features, classifier: Classifier) -> np.ndarray:

@@ -19,10 +19,11 @@ from dsir.featurizer.checksum import checksum
 from dsir.featurizer.kernel import count_documents
 from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
+from dsir.ngrams import Vocabulary, add_totals, hash_ngrams
 from dsir.noise import gumbel_noise
 
 
-def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
+def warm_up(spec: FeatureSpec, announce: Callable[[str], None], measured: FeatureSpec | None = None) -> float:
     """Compile what features of `spec`, their totals, log weights and noise need, or load it from Numba's cache on disk.
 
     Parameters
@@ -31,6 +32,8 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
     announce : callable
         Takes a message. Called before compiling if the cache is empty; if it holds another kernel or an older version,
         after three seconds; not called if there is nothing to compile.
+    measured : FeatureSpec, optional
+        What picks are measured by; compile what that needs too.
 
     Returns
     -------
@@ -38,7 +41,7 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
         Seconds it took.
     """
     begin = time.perf_counter()
-    message = "compiling (first use only, about 20 s)"
+    message = f"compiling (first use only, about {20 if measured is None else 30} s)"
     late = threading.Timer(3.0, announce, [message])  # a busy machine takes a second or two to load it
     if any(Path(count_documents.stats.cache_path).glob("kernel.*.nbi")):
         late.start()
@@ -52,6 +55,12 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None]) -> float:
         log_weights(PackedFeatures.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
         gumbel_noise(features.content_hash, 0, "")
         checksum(np.zeros(1, np.uint64))
+        if measured is not None:
+            featurize(pa.array(["warm up"]), measured)
+            ngrams = hash_ngrams(pa.array(["warm up"]), measured)
+            vocabulary = Vocabulary(ngrams.hashes)
+            numbers, totals = vocabulary.numbers(ngrams.hashes), np.zeros((1, len(vocabulary)), np.int64)
+            add_totals(ngrams.offsets, numbers, np.ones((1, 1), np.uint16), totals)
     finally:
         late.cancel()
     return time.perf_counter() - begin

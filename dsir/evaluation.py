@@ -160,6 +160,11 @@ class CrossEntropies:
             self._scores[:, k] += np.bincount(group, weights=values, minlength=GROUPS)
 
     @property
+    def n_ngrams(self) -> int:
+        """Of the documents so far."""
+        return int(self._ngrams.sum())
+
+    @property
     def values(self) -> np.ndarray:
         """The cross-entropies on the documents themselves: ndarray of float64, shape (k,)."""
         return -(self._scores.sum(axis=0) + self._prior) / (self._ngrams.sum() + self._prior_ngrams)
@@ -174,7 +179,7 @@ class CrossEntropies:
         """
         rng = np.random.default_rng(list(seed.encode()))
         drawn = rng.poisson(1.0, (REPLICATES, GROUPS))
-        if self._ngrams.any():
+        if self.n_ngrams:
             # Of very few documents a draw may have none; there is no cross-entropy without text.
             while len(empty := np.flatnonzero(drawn @ self._ngrams == 0)):
                 drawn[empty] = rng.poisson(1.0, (len(empty), GROUPS))

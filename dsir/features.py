@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -257,29 +257,12 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
     -----
     Equals ``get_ngram_counts`` of ``data_selection.hashed_ngram_dsir`` under ``hash="sha256"``.
     """
-    expect_strings("texts", texts)
-    expect_instance("spec", spec, FeatureSpec)
-    texts.validate(full=True)
-    data, starts, ends = utf8_ranges(texts)
-    content_hash = xxh64_ranges(data, starts, ends)
-
-    if spec.tokenizer in _ALL_WORDS:
-        table, all_words = code_point_table(spec.tokenizer), _ALL_WORDS[spec.tokenizer]
-        bounds = None
-        data, starts, ends = _with_str_lower(texts, data, starts, ends)
-    else:
-        table, all_words = _NO_TABLE, np.uint64(0)
-        data, bounds, starts, ends = _custom_words(texts, spec.tokenizer)
-    room = (int((ends - starts).sum()) // 5 + 64) if bounds is None else len(bounds)
+    content_hash, words = words_of(texts, spec)
+    room = words.n_words() + 64
     scratch.prepare(spec)
     try:
         offsets, buckets, counts, n_tokens, word_counts = count_documents(
-            data,
-            starts,
-            ends,
-            bounds,
-            table,
-            all_words,
+            *words,
             spec.ngrams,
             np.uint64(spec.buckets),
             scratch.counts,
@@ -291,6 +274,36 @@ def featurize(texts: pa.Array, spec: FeatureSpec) -> Features:
         scratch.clear()
         raise
     return Features(offsets, buckets, counts, n_tokens, content_hash, WordCounts(*word_counts))
+
+
+class Words(NamedTuple):
+    """Where the words of n documents are found: what compiled code takes (`dsir.featurizer.kernel`)."""
+
+    data: np.ndarray
+    begins: np.ndarray
+    finishes: np.ndarray
+    bounds: np.ndarray | None
+    table: np.ndarray
+    all_words: np.uint64
+
+    def n_words(self) -> int:
+        """About how many there are."""
+        return int((self.finishes - self.begins).sum()) // 5 if self.bounds is None else len(self.bounds)
+
+
+def words_of(texts: pa.Array, spec: FeatureSpec) -> tuple[np.ndarray, Words]:
+    """The content hash of every document, uint64[n], and where its words are; errors as `featurize`."""
+    expect_strings("texts", texts)
+    expect_instance("spec", spec, FeatureSpec)
+    texts.validate(full=True)
+    data, starts, ends = utf8_ranges(texts)
+    content_hash = xxh64_ranges(data, starts, ends)
+    if spec.tokenizer in _ALL_WORDS:
+        data, starts, ends = _with_str_lower(texts, data, starts, ends)
+        table = code_point_table(spec.tokenizer)
+        return content_hash, Words(data, starts, ends, None, table, _ALL_WORDS[spec.tokenizer])
+    data, bounds, starts, ends = _custom_words(texts, spec.tokenizer)
+    return content_hash, Words(data, starts, ends, bounds, _NO_TABLE, np.uint64(0))
 
 
 _NO_TABLE = np.zeros(0, np.uint32)

@@ -1,164 +1,197 @@
-"""The unhashed n-grams of a sample of documents, all told apart.
+"""N-grams as they are: each told apart by a 64-bit hash, rather than put into a bucket.
 
-What belongs here: numbering the n-grams of documents that fit into memory, and their buckets under a hash that nothing
-else in this package uses. What does not: counting over a pool, which never builds an n-gram (``dsir.features``);
-measures (``dsir.evaluation``).
+What belongs here: the hashes of the n-grams of texts, the n-grams that a vocabulary tells apart, sums over them. What
+does not: counting a pool in buckets (``dsir.features``), the compiled loop over words
+(``dsir.featurizer.ngram_hashes``), measures (``dsir.evaluation``).
+
+Of ten million n-grams, two share their 64 bits with a probability of about 3 in a million.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dsir.explain import tokenize
-from dsir.features import Features, FeatureSpec, hash_strings
-
-
-@dataclass(frozen=True, eq=False)
-class Occurrences:
-    """Which feature occurs in which document, one entry an occurrence or several equal ones.
-
-    Attributes
-    ----------
-    document : ndarray of int64, shape (m,)
-        Index of the document.
-    feature : ndarray of int64, shape (m,)
-        0 .. size - 1.
-    count : ndarray of int64, shape (m,), or None
-        Number of occurrences; None for one each.
-    size : int
-        Number of features.
-    """
-
-    document: np.ndarray
-    feature: np.ndarray
-    count: np.ndarray | None
-    size: int
-
-    @classmethod
-    def of_features(cls, features: Features, size: int) -> Occurrences:
-        """Return the hashed features of n documents, in ``size`` buckets."""
-        document = np.repeat(np.arange(len(features)), np.diff(features.offsets))
-        return cls(document, features.buckets.astype(np.int64), features.counts.astype(np.int64), size)
-
-    def totals(self, times: np.ndarray) -> np.ndarray:
-        """Add up the counts of some documents.
-
-        Parameters
-        ----------
-        times : ndarray of int64, shape (documents,)
-            How often to count each document.
-
-        Returns
-        -------
-        ndarray of int64, shape (size,)
-        """
-        inside = np.flatnonzero(times[self.document])
-        weights = times[self.document[inside]]
-        if self.count is not None:
-            weights = weights * self.count[inside]
-        totals = np.bincount(self.feature[inside], weights=weights, minlength=self.size)
-        return totals.astype(np.int64)  # exact: below 2**53
-
-    def of(self, documents: np.ndarray) -> Occurrences:
-        """Return the occurrences in some documents: ndarray of bool, shape (documents,)."""
-        inside = np.flatnonzero(documents[self.document])
-        count = None if self.count is None else self.count[inside]
-        return Occurrences(self.document[inside], self.feature[inside], count, self.size)
-
-    def sums(self, value: np.ndarray, n_documents: int) -> np.ndarray:
-        """Add up the features' values in every document: ndarray of float64, shape (n_documents,)."""
-        each = value[self.feature] if self.count is None else value[self.feature] * self.count
-        return np.bincount(self.document, weights=each, minlength=n_documents)
+from dsir.checks import expect_array, expect_instance
+from dsir.evaluation import distinct
+from dsir.features import FeatureSpec, words_of
+from dsir.featurizer.kernel import room_for_words
+from dsir.featurizer.ngram_hashes import hash_documents
 
 
 @dataclass(frozen=True, eq=False)
 class Ngrams:
-    """All n-grams of some documents, of order 1 to n.
+    """The n-grams of n documents, of order 1 to that of a :class:`FeatureSpec`, one entry an occurrence.
 
     Attributes
     ----------
-    document : ndarray of int64, shape (m,)
-        The documents of the n-grams, one entry an occurrence.
-    number : ndarray of int64, shape (m,)
-        Equal for equal n-grams, 0 .. size - 1.
-    hashes : ndarray of uint64, shape (size,)
-        XXH64, seed 0, of the n-grams' UTF-8 bytes, words joined by one space.
+    offsets : ndarray of int64, shape (n + 1,)
+        Those of document i are ``offsets[i] .. offsets[i + 1] - 1``.
+    hashes : ndarray of uint64, shape (m,)
+        The 64 bits that the ``fast`` hash of ``dsir.featurizer.hashing`` makes its buckets of; equal for equal
+        n-grams.
+    content_hash : ndarray of uint64, shape (n,)
+        XXH64, seed 0, of the UTF-8 bytes of each document.
     """
 
-    document: np.ndarray
-    number: np.ndarray
+    offsets: np.ndarray
     hashes: np.ndarray
+    content_hash: np.ndarray
 
-    def buckets(self, n_buckets: int) -> Occurrences:
-        """Return the n-grams hashed into buckets: XXH64 modulo ``n_buckets``; independent of ``FeatureSpec.hash``."""
-        buckets = (self.hashes % np.uint64(n_buckets)).astype(np.int64)
-        return Occurrences(self.document, buckets[self.number], None, n_buckets)
+    def __len__(self) -> int:
+        return len(self.content_hash)
 
-    def known(self, documents: np.ndarray) -> Occurrences:
-        """Return the n-grams, with all that do not occur in some documents counted as one.
+    @property
+    def n_ngrams(self) -> np.ndarray:
+        """Number of n-grams of each document: ndarray of int64, shape (n,)."""
+        return np.diff(self.offsets)
 
-        Parameters
-        ----------
-        documents : ndarray of bool, shape (documents,)
-            Documents whose n-grams are features; the last feature is all others.
-        """
-        seen = np.zeros(len(self.hashes), dtype=bool)
-        seen[self.number[documents[self.document]]] = True
-        features = np.where(seen, np.cumsum(seen) - 1, seen.sum())
-        return Occurrences(self.document, features[self.number], None, int(seen.sum()) + 1)
-
-    def distinct(self, times: np.ndarray) -> tuple[int, int]:
-        """Return how many different n-grams, and how many in all, documents have when counted so many times."""
-        totals = Occurrences(self.document, self.number, None, len(self.hashes)).totals(times)
-        return int(np.count_nonzero(totals)), int(totals.sum())
+    def of(self, documents: np.ndarray) -> np.ndarray:
+        """Return the hashes in some documents: ndarray of bool, shape (n,), to ndarray of uint64."""
+        return self.hashes[np.repeat(documents, self.n_ngrams)]
 
 
-def number_ngrams(texts: Sequence[str], spec: FeatureSpec) -> Ngrams:
-    """Number the n-grams of documents that fit into memory.
+def hash_ngrams(texts: pa.Array, spec: FeatureSpec) -> Ngrams:
+    """Hash the n-grams of a batch of documents.
+
+    Compiled code in one thread, which releases the GIL; takes 8 bytes an n-gram.
 
     Parameters
     ----------
-    texts : sequence of str
+    texts : pyarrow.Array of string or large_string
+        n documents.
     spec : FeatureSpec
-        Its tokenizer and ``ngrams`` are used; its hash and buckets are ignored.
+        Its tokenizer and ``ngrams`` are used; its hash and buckets are not.
+
+    Raises
+    ------
+    ValueError
+        As :func:`dsir.features.featurize`.
+
+    Examples
+    --------
+    >>> ngrams = hash_ngrams(pa.array(["to be or not to be", "be"]), FeatureSpec())
+    >>> ngrams.n_ngrams.tolist(), len(distinct(ngrams.hashes))
+    ([11, 1], 8)
+    """
+    content_hash, words = words_of(texts, spec)
+    starts, ends = (np.empty(room_for_words(1), np.int64) for _ in range(2))
+    room = np.empty(spec.ngrams * (words.n_words() + 64), np.uint64)
+    offsets, hashes = hash_documents(*words, spec.ngrams, starts, ends, room)
+    return Ngrams(offsets, hashes, content_hash)
+
+
+class Vocabulary:
+    """N-grams that are told apart; all others count as one.
+
+    Parameters
+    ----------
+    hashes : ndarray of uint64, shape (m,)
+        Of n-grams, in any order, repeated or not.
+
+    Attributes
+    ----------
+    hashes : ndarray of uint64, shape (k,)
+        Ascending, each once. The number of an n-gram is its place here, and k if it is not here.
+    """
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        expect_array("hashes", hashes, (np.uint64,), "n-grams")
+        self.hashes = distinct(hashes)
+        # At most half full, so that few places are tried for an n-gram that is not there.
+        self._places = np.full(2 << max(len(self.hashes).bit_length(), 4), -1, np.int32)
+        _place(self.hashes, self._places)
+
+    def __len__(self) -> int:
+        """k + 1: the n-grams told apart, and all others."""
+        return len(self.hashes) + 1
+
+    def numbers(self, hashes: np.ndarray) -> np.ndarray:
+        """Return the numbers of n-grams: ndarray of uint64, shape (m,), to int32, shape (m,)."""
+        expect_array("hashes", hashes, (np.uint64,), "n-grams")
+        return _numbers(self.hashes, self._places, hashes)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _first_place(h, mask):
+    # The low bits of a hash are as good as any; the high ones have made the order of `hashes`.
+    return np.int64(h) & mask
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(known, places):
+    mask = len(places) - 1
+    for i in range(len(known)):
+        at = _first_place(known[i], mask)
+        while places[at] >= 0:
+            at = (at + 1) & mask
+        places[at] = i
+
+
+@numba.njit(cache=True, nogil=True)
+def _numbers(known, places, hashes):
+    mask = len(places) - 1
+    numbers = np.empty(len(hashes), np.int32)
+    for i in range(len(hashes)):
+        at = _first_place(hashes[i], mask)
+        while places[at] >= 0 and known[places[at]] != hashes[i]:
+            at = (at + 1) & mask
+        numbers[i] = places[at] if places[at] >= 0 else len(known)
+    return numbers
+
+
+def add_totals(offsets: np.ndarray, numbers: np.ndarray, times: np.ndarray, totals: np.ndarray) -> None:
+    """Add the n-grams of documents to totals, each as often as its document is counted.
+
+    Parameters
+    ----------
+    offsets : ndarray of int64, shape (n + 1,)
+    numbers : ndarray of int32, shape (m,)
+        From :meth:`Vocabulary.numbers`.
+    times : ndarray of bool or unsigned integers, shape (picks, n)
+        How often a document is counted.
+    totals : ndarray of int64, shape (picks, k + 1)
+        Changed in place.
+
+    Raises
+    ------
+    ValueError
+        If an argument has another type or shape.
+    """
+    expect_instance("times", times, np.ndarray)
+    expect_array("numbers", numbers, (np.int32,), "n-grams")
+    expect_array("times", times, (np.bool_, np.unsignedinteger), "picks", len(offsets) - 1)
+    expect_array("totals", totals, (np.int64,), len(times), "n-grams told apart")
+    _add_totals(offsets, numbers, times, totals)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_totals(offsets, numbers, times, totals):
+    for document in range(len(offsets) - 1):
+        for pick in range(len(times)):
+            n = np.int64(times[pick, document])
+            if n:
+                for i in range(offsets[document], offsets[document + 1]):
+                    totals[pick, numbers[i]] += n
+
+
+def sums(ngrams: Ngrams, numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Add up the values of the n-grams of every document.
+
+    Parameters
+    ----------
+    ngrams : Ngrams
+        Of n documents.
+    numbers : ndarray of int32, shape (m,)
+        From :meth:`Vocabulary.numbers`.
+    values : ndarray of float64, shape (picks, k + 1)
 
     Returns
     -------
-    Ngrams
-        Numbered in order of first occurrence, those of order 1 first.
+    ndarray of float64, shape (picks, n)
     """
-    found: list[str] = []
-    lengths = np.zeros(len(texts), dtype=np.int64)
-    for i, text in enumerate(texts):
-        words = tokenize(text, spec)
-        lengths[i] = len(words)
-        found += words
-    # All places of all documents, in order; `depth` is the number of words before one in its document.
-    encoded = pa.array(found, pa.string()).dictionary_encode()
-    words, vocabulary = encoded.indices.to_numpy().astype(np.int64), encoded.dictionary
-    document = np.repeat(np.arange(len(texts)), lengths)
-    depth = np.arange(len(words)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-    numbers, strings, size = words, vocabulary, len(vocabulary)
-    documents, all_numbers, hashes = [document], [words], [hash_strings(vocabulary)]
-    for order in range(2, spec.ngrams + 1):
-        ends = np.flatnonzero(depth >= order - 1)
-        # `numbers` has one entry a place; entries of n-grams that would begin before their document are not read.
-        pairs = numbers[ends - 1] * len(vocabulary) + words[ends]
-        encoded = pa.array(pairs).dictionary_encode()
-        pairs = encoded.dictionary.to_numpy()
-        prefixes = strings.take(pa.array(pairs // max(len(vocabulary), 1)))
-        last = vocabulary.take(pa.array(pairs % max(len(vocabulary), 1)))
-        strings = pc.binary_join_element_wise(prefixes, last, " ")
-        numbers = np.zeros(len(words), dtype=np.int64)
-        numbers[ends] = encoded.indices.to_numpy()
-        documents.append(document[ends])
-        all_numbers.append(numbers[ends] + size)
-        hashes.append(hash_strings(strings))
-        size += len(strings)
-    return Ngrams(np.concatenate(documents), np.concatenate(all_numbers), np.concatenate(hashes))
+    document = np.repeat(np.arange(len(ngrams)), ngrams.n_ngrams)
+    return np.array([np.bincount(document, each[numbers], minlength=len(ngrams)) for each in values])

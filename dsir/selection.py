@@ -32,6 +32,10 @@ CANDIDATE = np.dtype(
 )
 
 
+#: The cap of a source without one.
+NO_CAP = np.iinfo(np.int64).max // 2
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much to pick: a number of documents or of tokens, whichever is given.
@@ -95,6 +99,18 @@ class Caps:
             None if self.others is None else self.others + amount,
         )
 
+    def scaled(self, part: float) -> Caps:
+        """Return the caps within a part of the budget."""
+        return Caps(
+            {source: round(part * cap) for source, cap in self.amounts.items()},
+            None if self.others is None else round(part * self.others),
+        )
+
+    def of(self, sources: np.ndarray) -> np.ndarray:
+        """Return the caps of sources given by their hashes: ndarray of int64, shape (n,); NO_CAP for none."""
+        others = NO_CAP if self.others is None else self.others
+        return np.array([self.amounts.get(int(source), others) for source in sources], np.int64)
+
     def admit(self, ranked: np.ndarray, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
         """Admit ranked candidates.
 
@@ -105,9 +121,7 @@ class Caps:
             The least that the candidates down to each one take of the budget, whatever is added later.
         """
         sources, which = np.unique(ranked["source_hash"], return_inverse=True)
-        no_cap = np.iinfo(np.int64).max // 2
-        others = no_cap if self.others is None else self.others
-        caps = np.array([self.amounts.get(int(source), others) for source in sources], np.int64)
+        caps = self.of(sources)
         amounts = budget.of(ranked)
         order = np.argsort(which, kind="stable")
         summed = np.cumsum(amounts[order])
@@ -393,6 +407,33 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
 def positions_of(candidates: np.ndarray) -> np.ndarray:
     """Return the positions of candidates: ndarray of int64, shape (n,), from :func:`pack_position`."""
     return pack_position(candidates["shard"], candidates["row"])
+
+
+@dataclass(frozen=True, eq=False)
+class KeysByPosition:
+    """Keys of some documents of a pool; those of all others are lower.
+
+    Attributes
+    ----------
+    positions : ndarray of int64, shape (n,)
+        From :func:`pack_position`, ascending.
+    keys : ndarray of float64, shape (n,)
+    """
+
+    positions: np.ndarray
+    keys: np.ndarray
+
+    @classmethod
+    def of(cls, candidates: np.ndarray, keys: np.ndarray) -> KeysByPosition:
+        """Return the keys of these candidates, which may be in any order."""
+        positions = positions_of(candidates)
+        order = np.argsort(positions)
+        return cls(positions[order], keys[order])
+
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return the keys of documents at these positions, int64[n], in any order: float64[n]."""
+        found = np.minimum(np.searchsorted(self.positions, positions), len(self.positions) - 1)
+        return np.where(self.positions[found] == positions, self.keys[found], self.keys.min() - 1)
 
 
 def pack_position(shard: np.ndarray | int, row: np.ndarray | int) -> np.ndarray:

@@ -27,9 +27,10 @@ from dsir.compilation import ready
 from dsir.explain import Contribution, explain
 from dsir.features import Features, FeatureSpec, Hash, featurize
 from dsir.importance import correct_for_length, log_ratios, log_weights, solve_temperature
-from dsir.matching import Matching, MatchingOptions, draw_keys, in_validation, match, over
+from dsir.matching import Matching, MatchingOptions, match, over
 from dsir.noise import gumbel_noise
-from dsir.selection import CANDIDATE, Budget, TopK, joined, needed, pick_in_turn, split_budget
+from dsir.refinement import hold, refine
+from dsir.selection import CANDIDATE, Budget, TopK, joined, needed, pick_in_turn, positions_of, split_budget
 from dsir.texts import batches, check_texts
 
 __all__ = ["DSIR", "Match", "Selector", "kl_reduction"]
@@ -49,10 +50,9 @@ _LENGTHS = ("none", "per_ngram", "sqrt", "poisson")
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """What is counted of a target: its n-grams, those of its validation part, its documents and their tokens."""
+    """What is counted of a target: its n-grams, its documents and their tokens."""
 
     totals: np.ndarray
-    validation: np.ndarray
     documents: int
     tokens: int
 
@@ -459,10 +459,8 @@ class Match(Selector):
     ----------
     ngrams, buckets, hash, tokenizer, min_tokens
         As in :class:`Selector`.
-    smoothing, length, objective, rounds, patience, tolerance
+    smoothing, objective, rounds, tolerance
         :class:`dsir.matching.MatchingOptions`.
-    temperature : float
-        Of noise within the rounds; 0 for none.
 
     Attributes
     ----------
@@ -476,43 +474,25 @@ class Match(Selector):
     >>> selector = dsir.Match(buckets=1000, min_tokens=0)
     >>> picks = selector.fit(raw=raw, target=[f"{x} b c" for x in "abcdefghij"]).select(8, seed=0)
     >>> sorted({raw[i] for i in picks})
-    ['b c']
+    ['a b', 'b c']
     """
 
     smoothing: float = MatchingOptions.smoothing
-    temperature: float = MatchingOptions.temperature
-    length: str = MatchingOptions.length
     objective: str = MatchingOptions.objective
     rounds: int = MatchingOptions.rounds
-    patience: int = MatchingOptions.patience
     tolerance: float = MatchingOptions.tolerance
 
     def _check(self) -> FeatureSpec:
-        for name in ("smoothing", "temperature", "tolerance"):
+        for name in ("smoothing", "tolerance"):
             if not _is_number(getattr(self, name)):
                 raise ValueError(f"{name}: {getattr(self, name)!r}; expected a number")
-        for name in ("rounds", "patience"):
-            if not _is_integer(getattr(self, name)):
-                raise ValueError(f"{name}: {getattr(self, name)!r}; expected an integer")
-        _check_length(self.length)
+        if not _is_integer(self.rounds):
+            raise ValueError(f"rounds: {self.rounds!r}; expected an integer")
         self._options()
         return super()._check()
 
-    def _options(
-        self, seed: int = 0, stream: str = "", means: tuple[float, float] = (1.0, 1.0)
-    ) -> MatchingOptions:
-        return MatchingOptions(
-            rounds=self.rounds,
-            patience=self.patience,
-            tolerance=self.tolerance,
-            smoothing=self.smoothing,
-            temperature=self.temperature,
-            length=self.length,
-            mean_tokens=means if self.length == "poisson" else None,
-            objective=self.objective,
-            seed=seed,
-            stream=stream,
-        )
+    def _options(self) -> MatchingOptions:
+        return MatchingOptions(self.rounds, self.tolerance, self.smoothing, self.objective)
 
     def _first_pass(self, raw: Any, spec: FeatureSpec) -> Iterator[Features]:
         self._reading: list[pa.RecordBatch] = []
@@ -553,31 +533,18 @@ class Match(Selector):
         Raises
         ------
         ValueError
-            The selector is not fitted, an argument is not valid, or the target has too few documents for a validation
-            part, a fifth of them.
+            The selector is not fitted, or an argument is not valid.
         """
         self._check_fitted()
         self._check()
         names = sorted(self.targets_)  # sums of floats depend on the order
-        counted = [self._counted[each] for each in names]
-        for each, of_target in zip(names, counted, strict=True):
-            if not of_target.validation.any() or not (of_target.totals - of_target.validation).any():
-                raise ValueError(
-                    f"{_called(each, self._counted)}: {of_target.documents:,} documents, too few for a validation "
-                    "part, a fifth of them, which tells when to stop; expected more, or use DSIR"
-                )
-        validation = np.array([each.validation for each in counted])
-        fitted = np.array([each.totals for each in counted]) - validation
-        share = self._shares(shares, fitted.sum(axis=1).tolist())
+        counts = np.array([self._counted[each].totals for each in names])
+        share = self._shares(shares, counts.sum(axis=1).tolist())
         if shares is not None:
             share = np.array([shares[each] for each in names], np.float64)
         eligible = self.n_tokens_ >= self.min_tokens
         budget = self._budget(k, tokens, eligible)
-        means = np.array([each.tokens / each.documents for each in counted])
-        pool_mean = int(self.n_tokens_[eligible].sum()) / np.count_nonzero(eligible)
-        options = self._options(
-            seed, f"{name}/{'+'.join(names)}", (float(1 / np.average(1 / means, weights=share)), pool_mean)
-        )
+        options = self._options()
 
         def read() -> Iterator[tuple[Features, np.ndarray]]:
             first = 0
@@ -591,16 +558,16 @@ class Match(Selector):
                     self._candidates(rows),
                 )
 
-        def keyed(each: tuple[Features, np.ndarray]) -> np.ndarray:
-            features, candidates = each
-            candidates["key"] = draw_keys(features, self.matching_, options)
-            return candidates
-
-        self.matching_: Matching = match(
-            over(read, _threaded), fitted, validation, self.raw_counts_, budget, options, shares=share
-        )
+        passes = over(read, _threaded)
+        self.matching_: Matching = match(passes, counts, self.raw_counts_, budget, options, shares=share)
+        held = hold(passes, self.matching_, self.ngrams)
+        stream = f"{name}/{'+'.join(names)}"
+        drawn = refine(self.matching_, held, budget, options, seed=seed, stream=stream)
         top = TopK(budget)
-        for candidates in _threaded(keyed, read()):
+        rows = np.flatnonzero(eligible)
+        for first in range(0, len(rows), _ROWS):
+            candidates = self._candidates(rows[first : first + _ROWS])
+            candidates["key"] = drawn.keys.at(positions_of(candidates))
             top.add(candidates)
         return _rows(top.picked(), tokens)
 
@@ -670,16 +637,15 @@ def _features(name: str, texts: Any, spec: FeatureSpec) -> Iterator[Features]:
 
 
 def _count_target(name: str, texts: Any, spec: FeatureSpec) -> _Target:
-    totals = np.zeros((2, spec.buckets), np.int64)
+    totals = np.zeros(spec.buckets, np.int64)
     documents = tokens = 0
     for features in _features(name, texts, spec):
-        every = np.ones(len(features), bool)
-        evaluation.masked_totals(features, np.array([every, in_validation(features.content_hash)]), totals)
+        features.add_totals(totals)
         documents += len(features)
         tokens += int(features.n_tokens.sum())
-    if not totals[0].any():
+    if not totals.any():
         raise _no_words(name, documents)
-    return _Target(totals[0], totals[1], documents, tokens)
+    return _Target(totals, documents, tokens)
 
 
 def _no_words(name: str, documents: int) -> ValueError:

@@ -175,43 +175,28 @@ def composition(shares: list[tuple[str, float, float]]) -> Plot:
     return bars(names, groups, "share of the documents", ".1%")
 
 
-def kl_reduction(reductions: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
-    """Plot the KL reduction of the selection and of what it is compared with, by target.
+def over_random(rows: Sequence[tuple[str, Mapping[str, Measured]]], how: str = "") -> Plot:
+    """Plot how much closer to the target than random picks the selection and what it is compared with are.
 
     Parameters
     ----------
-    reductions : sequence of (target, mapping of pick to (value, low, high))
+    rows : sequence of (target or way of counting, mapping of pick to (value, low, high))
         All with the same picks, one of them ``selection``.
+    how : str
+        What the rows are, if they are no targets.
     """
-    shown = reductions[:ROWS]
-    note = of_many("targets", len(shown), len(reductions))
+    shown = rows[:ROWS]
+    note = of_many("targets", len(shown), len(rows))
     return bars(
-        [name for name, _ in shown], of_picks(shown), "KL reduction, nats", ".3f", f"{INTERVALS} {note}"
-    )
-
-
-def kl_over_random(views: Sequence[tuple[str, Mapping[str, Measured]]]) -> Plot:
-    """Plot how much closer to the target than random picks the others are, under several views of the n-grams.
-
-    Parameters
-    ----------
-    views : sequence of (view, mapping of pick to (value, low, high))
-        As in :func:`kl_reduction`.
-    """
-    return bars(
-        [name for name, _ in views],
-        of_picks(views),
-        "lead over random (sample), nats",
+        [name for name, _ in shown],
+        of_picks(shown),
+        f"KL reduction over random{how}, nats",
         ".3f",
-        INTERVALS_OF_LEADS,
+        f"{INTERVALS} {note}",
     )
 
 
 INTERVALS = (
-    "Lines: 95% intervals over the target's documents that were measured on; for random picks, two standard "
-    "deviations over seeds."
-)
-INTERVALS_OF_LEADS = (
     "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks; for "
     "random picks, two standard deviations over seeds."
 )
@@ -258,24 +243,55 @@ def lengths(pool: np.ndarray, selection: np.ndarray) -> Plot:
     return finished(figure, "Lengths of the documents")
 
 
-def rounds(curve: list[Round], best: int) -> Plot:
-    """Plot how close the mean of the rounds of matching came to both parts of the target.
+def sizes(factors: Sequence[float], measures: Mapping[str, Sequence[Measured]]) -> Plot:
+    """Plot measures of picks against their size.
+
+    Parameters
+    ----------
+    factors : sequence of float
+        Of the selection's size, ascending.
+    measures : mapping of str to sequence of (value, low, high)
+        By name, a panel each; one for every factor.
+    """
+    figure, panels = new_figure(3.0, 1, len(measures))
+    for ax, (name, measured) in zip(panels, measures.items(), strict=True):
+        values, low, high = np.array(measured, dtype=float).T
+        errors = [values - low, high - values]
+        ax.errorbar(
+            factors,
+            values,
+            errors,
+            color=SELECTION,
+            ecolor=INK,
+            elinewidth=1,
+            capsize=2,
+            marker="o",
+            markersize=4,
+        )
+        ax.axvline(1, color=INK, linewidth=1, linestyle="--", label="the selection's own size")
+        ax.set(xscale="log", xlabel="times the selection's size", ylabel=name)
+        ax.set_xticks(factors, [f"{each:g}" for each in factors])
+        ax.minorticks_off()
+        ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
+    note = "Lines: 95% intervals over the target's documents that were measured on and the seeds of the random picks."
+    return finished(figure, "Measures of the selection's method at other sizes", note)
+
+
+def rounds(curve: list[Round]) -> Plot:
+    """Plot how close the mean of the rounds of matching came to the target, and the bound on what is left to gain.
 
     Parameters
     ----------
     curve : list of dsir.matching.Round
-    best : int
-        Number of the last round in the mean.
     """
     figure, [ax] = new_figure(2.8)
     numbers = [each.number for each in curve]
-    for name, color, label in (
-        ("kl_fit", POOL, "fitted part of the target"),
-        ("kl_validation", SELECTION, "validation part"),
-    ):
-        ax.plot(numbers, [getattr(each, name) for each in curve], color=color, label=label, marker=".")
-    ax.axvline(best, color=INK, linewidth=1, linestyle="--", label="last round kept")
-    ax.set(xlabel="round", ylabel="KL(target‖mean of rounds), nats", ylim=(0, None))
+    ax.plot(
+        numbers, [each.kl for each in curve], color=SELECTION, label="KL(target‖mean of rounds)", marker="."
+    )
+    gaps = [each.gap for each in curve[1:]]  # the first is that of the pool
+    ax.plot(numbers[1:], gaps, color=POOL, label="gap: at most this is left to gain", marker=".")
+    ax.set(xlabel="round", ylabel="nats", ylim=(0, None))
     ax.locator_params(axis="x", integer=True)
     ax.grid(axis="y", color="#e9ecf0", linewidth=0.8)
     return finished(figure, "KL by round")

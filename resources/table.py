@@ -13,8 +13,9 @@ from typing import Any, Literal
 from dsir_dagster.resources.borders import markdown, visible
 
 #: What a cell holds: a string, an int, a float (number, nats, size, signed, share), a value with both ends of its
-#: interval, the ends alone, a value with its spread. None is an empty cell. A kind has its digits, so that a number
-#: reads the same wherever it stands: nats have three, an effective sample size (size) and a share in % have one.
+#: interval, the ends alone, a value with its spread or with None where it has no spread. None is an empty cell. A kind
+#: has its digits, so that a number reads the same wherever it stands: nats have three, an effective sample size (size)
+#: and a share in % have one.
 Kind = Literal["text", "whole", "number", "nats", "size", "signed", "share", "interval", "range", "spread"]
 DIGITS = {"share": 1, "size": 1}
 
@@ -59,7 +60,9 @@ class Column:
         # `z`: what rounds to zero has no sign.
         if self.kind in ("number", "nats", "size", "signed"):
             return f"{cell:{sign}z,.{digits}f}", ""
-        first, *rest = (f"{each:z.{digits}f}" for each in cell)
+        first, *rest = (f"{each:z.{digits}f}" for each in cell if each is not None)
+        if not rest:
+            return first, ""
         if self.kind == "interval":
             return first, " to ".join(rest)
         return f"{first} {'to' if self.kind == 'range' else '±'} {rest[0]}", ""

@@ -125,7 +125,7 @@ WITH asked AS (
         configured(o.configuration, 'seed') = configured(n.configuration, 'seed')
             AND configured(o.configuration, 'method') = configured(n.configuration, 'method')
             AND coalesce(o.rule = n.rule AND (n.rule->>'log_weight')::BOOLEAN, false)
-            AND coalesce(o.configuration->'temperature', o.configuration->'length', o.configuration->'epochs',
+            AND coalesce(n.rule->'length', o.configuration->'temperature', o.configuration->'length', o.configuration->'epochs',
                          n.configuration->'temperature', n.configuration->'length', n.configuration->'epochs'
                 ) IS NULL AS same_noise,
         -- what order follows from: the rule of keys of both versions, NULL where one of them has none

@@ -80,7 +80,7 @@ WITH asked AS (
                                   ->>(t.target || CASE WHEN e.epoch > 1 THEN '#' || e.epoch ELSE '' END))
                 WHEN (c.rule->>'log_weight')::BOOLEAN THEN 0.0 END AS noise,
            corrected_log_weight(
-               w.log_weight, c.configuration->>'length', d.n_ngrams, d.n_tokens,
+               w.log_weight, coalesce(c.rule->>'length', c.configuration->>'length'), d.n_ngrams, d.n_tokens,
                ((c.metadata->>'mean_tokens')->>t.target)::DOUBLE, (c.metadata->>'pool_mean_tokens')::DOUBLE
            ) / coalesce(((c.metadata->>'temperatures')->>t.target)::DOUBLE, 1) AS corrected,
            (c.configuration->>'min_tokens')::BIGINT AS min_tokens,

@@ -38,7 +38,7 @@ def test_the_page_on_migrating_shows_the_picks_that_come_out(pipeline, monkeypat
         if language == "python":
             said = printed(content, names)
         elif language == "yaml":
-            pipeline.config = yaml.safe_load(content) | {"evaluation": {"random_seeds": 2, "sample": 0}}
+            pipeline.config = yaml.safe_load(content) | {"evaluation": {"random_seeds": 2}}
             assert pipeline.errors() == []
             said = " ".join(sorted(doc_id for _, _, doc_id, *_ in pipeline.picks("like-target"))) + "\n"
             assert {json.loads(line)["id"] for line in pipeline.records("like-target")} == set(said.split())

@@ -48,7 +48,22 @@ class Pick:
 
     def sample(self, ngrams: int) -> "Pick":
         """Return documents with about that many n-grams, drawn by content."""
-        at = draw(self.n_ngrams, self.content_hash, ngrams)
+        return self._some(draw(self.n_ngrams, self.content_hash, ngrams))
+
+    def up_to(self, ngrams: int) -> "Pick":
+        """Return the whole pick, or documents with about that many n-grams, drawn by content, as often as picked.
+
+        Those of one epoch are counted, so that a pick of several is cut no shorter.
+        """
+        _, first = np.unique(self.positions, return_index=True)
+        at = first[draw(self.n_ngrams[first], self.content_hash[first], ngrams)]
+        return self._some(np.flatnonzero(np.isin(self.positions, self.positions[at])))
+
+    def once(self) -> "Pick":
+        """Return every document once, in however many epochs it was picked."""
+        return self._some(np.flatnonzero(np.append(True, self.positions[1:] != self.positions[:-1])))
+
+    def _some(self, at: np.ndarray) -> "Pick":
         return Pick(self.positions[at], self.n_tokens[at], self.n_ngrams[at], self.content_hash[at])
 
 

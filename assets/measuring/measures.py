@@ -1,27 +1,33 @@
 """The numbers of an evaluation: what is measured on which picks, and its name.
 
 What belongs here: the metrics, rows of the table ``evaluations``. What does not: the arithmetic
-(``dsir/evaluation.py``, ``dsir/ngrams.py``), the picks themselves (``baselines.py``), models trained on them
+(``dsir/evaluation.py``), the picks themselves (``baselines.py``), their n-grams (``counts.py``), models trained on them
 (``trained.py``), how Dagster shows the numbers (``shown.py``).
 
 Every number has a `pick`: `selection`, `pool`, `random` (the mean over seeds), `top_k` or a method of
-``evaluation.compare``; `seed` is the selection drawn with the next seed. Its `statistic` is `value`. Metrics marked ±
+``evaluation.compare``; `seed` is the selection drawn with the next seed. With ``evaluation.budgets``, `selection x0.5`
+is what its method picks at half of its size, in one epoch, and so on; `selection x1` is its own first epoch. They are
+measured whole, and have `over_random` (over random picks of the selection's size), `ahead`, `bits_per_byte`, and
+`documents`, `tokens` and `duplicates`. A number's `statistic` is `value`. Metrics marked ±
 also have `low` and `high`, a 95 % interval (see :class:`dsir.evaluation.CrossEntropies`), except that random picks have
 `sd`, the standard deviation over seeds; metrics marked "sd" have that for every pick. Metrics marked * have a row for
 every target, and one for the mean under the target ''.
 
 ==================================  ==========================================================================
-``kl_reduction`` * ±                KL(target‖pool) - KL(target‖pick), nats, over the selecting hash's buckets, on
-                                    held-out text; all picks cut to the same number of n-grams
-``over_random`` * ±                 KL(target‖random) - KL(target‖pick) on a sample of ``evaluation.sample``
-                                    n-grams, over the selecting hash's buckets; the interval also covers what one
-                                    random pick differs from their mean
-``over_random_independent_hash`` *  ±: the same sample under a hash that selected nothing, 40,009 buckets
-``over_random_unhashed`` * ±        the same sample, n-grams as they are
-``ahead`` * ±                       the selection's ``kl_reduction`` less the pick's, paired: both under the same
+``over_random`` * ±                 KL(target‖random) - KL(target‖pick), nats: the headline figure, under one
+                                    independent hash whatever selected (:func:`independent_distribution`), on all
+                                    held-out text and whole picks; the interval also covers what one random pick
+                                    differs from their mean
+``over_random_unhashed`` * ±        the same over the n-grams of held-out text as they are, all others as one
+``kl_reduction`` * ±                KL(target‖pool) - KL(target‖pick), nats, as in the paper, section 5: over the
+                                    selecting hash's buckets, smoothed; all picks cut to the same number of n-grams
+``ahead`` * ±                       the selection's ``over_random`` less the pick's, paired: both under the same
                                     draws of the target's documents. Of random picks, the mean over seeds, whose
                                     interval also covers what one of them differs from it
 ``ahead_unhashed`` * ±              the same of ``over_random_unhashed``
+``bits_per_byte`` * sd              what held-out text costs under an n-gram model of the pick's bytes, all picks cut
+                                    to the same number of tokens; the standard deviation is that of random picks
+                                    only. Only with ``evaluation.bits_per_byte``
 ``proxy_loss`` * sd                 loss on held-out text of language models trained on the pick, nats a token. Only
                                     with ``evaluation.proxy``
 ``f1_macro``, ``f1_micro`` * sd     F1 on held-out text of classifiers of the target's labels, on word vectors
@@ -30,12 +36,13 @@ every target, and one for the mean under the target ''.
 ``agreement``                       share of the selection's documents that are also in the pick; 1 for ``seed``
                                     if there is no noise
 ``tokens``                          of the documents
-``mean_tokens``, ``median_tokens``  length of the documents
+``mean_tokens``, ``median_tokens``  length of the documents; the median also for ``eligible``: the pool's of at
+                                    least ``min_tokens``
 ``p10_tokens``, ``p90_tokens``      quantiles of the length
-``distinct_ngrams``                 different n-grams among 1,000 of the sample
+``distinct_ngrams``                 different n-grams among 1,000, in samples of equal size
 ``duplicates``                      documents whose content an earlier one has
-``near_copies``                     for ``selection``: share of up to 2,000 documents of the sample that nearly
-                                    repeat another of them (Jaccard similarity of word 5-grams from 0.8 on)
+``near_copies``                     for ``selection``: share of up to 2,000 of its documents that nearly repeat
+                                    another of them (Jaccard similarity of word 5-grams from 0.8 on)
 ``in_target``, ``in_holdout`` *     documents whose content is in the target. Under the target '': in any
 ``share``                           for ``pool`` and ``selection``: share of each source
 ==================================  ==========================================================================
@@ -55,34 +62,35 @@ from dsir.evaluation import (
     distinct,
     distribution,
     duplicates,
+    independent_distribution,
     interval,
     overlap,
 )
-from dsir.features import featurize, hash_strings
+from dsir.features import FeatureSpec, featurize, hash_strings
 from dsir.importance import fit_threshold, log_weights
 from dsir.near_duplicates import near_copies
-from dsir.ngrams import Occurrences, number_ngrams
+from dsir.ngrams import hash_ngrams, sums
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
+from dsir_dagster.assets.measuring.counts import HeldOut, count_picks, independent_spec, read_held_out
 from dsir_dagster.assets.measuring.trained import Figures
-from dsir_dagster.assets.picking.texts import map_target, pool_texts
+from dsir_dagster.assets.picking.texts import map_target
 from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.lineage import Metric
-from dsir_dagster.resources.settings import Target
+from dsir_dagster.resources.settings import EvaluationSettings, Target
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.workspace import Workspace
 
-#: Buckets of the hash that selected nothing: XXH64 of the n-gram, modulo this.
-INDEPENDENT_BUCKETS = 40_009
-#: Documents that near-copies are looked for among, and the similarity from which on they are some.
-COMPARED, SIMILAR = 2_000, 0.8
-#: The lead over random picks in a sample, by view of its n-grams, and what the view is called.
-VIEWS = {
-    "over_random": "selecting hash",
-    "over_random_independent_hash": "independent hash",
-    "over_random_unhashed": "plain n-grams",
-}
+#: The similarity from which on documents are near-copies.
+SIMILAR = 0.8
+#: The lead over random picks, by how n-grams are told apart, and what that is called.
+VIEWS = {"over_random": "independent hash", "over_random_unhashed": "plain n-grams"}
+#: Names of the plots of it: by target, and by how n-grams are told apart.
+OVER_RANDOM = "KL reduction over random, plot"
+BY_VIEW = "KL reduction over random, hashed and not, plot"
+#: What is also measured as the selection's lead over every other pick, and the name of that.
+AHEAD = {"over_random": "ahead", "over_random_unhashed": "ahead_unhashed"}
 
 
 class Metrics:
@@ -179,6 +187,11 @@ class TargetTexts:
         """The files that selections are measured on."""
         return self.target.holdout or self.target.uri
 
+    @property
+    def measured_contents(self) -> np.ndarray:
+        """Content hashes of the documents that selections are measured on."""
+        return self.holdout if self.target.holdout else self.train
+
 
 def read_target(snapshot: Snapshot, target: Target, ngrams: int) -> TargetTexts:
     """Read a target's files: the content hashes of all documents, and texts with about that many n-grams."""
@@ -225,12 +238,13 @@ def known_contents(targets: list[TargetTexts]) -> dict[tuple[str, str], np.ndarr
 
 
 def add_figures(figures: Figures, metrics: Metrics) -> None:
-    """Add the mean and standard deviation over seeds of what models scored on every pick."""
+    """Add the mean of what models scored on every pick, and of several the standard deviation."""
     for target, of_target in figures.items():
         for metric, of_metric in of_target.items():
             for pick, each in of_metric.items():
                 metrics.add(metric, pick, each.mean(), target)
-                metrics.add(metric, pick, each.std(ddof=min(1, len(each) - 1)), target, statistic="sd")
+                if len(each) > 1:
+                    metrics.add(metric, pick, each.std(ddof=1), target, statistic="sd")
 
 
 def by_pick(values: Mapping[str, float]) -> dict[str, float]:
@@ -238,10 +252,6 @@ def by_pick(values: Mapping[str, float]) -> dict[str, float]:
     random = [value for pick, value in values.items() if is_random(pick)]
     others = {pick: value for pick, value in values.items() if not is_random(pick)}
     return others | {RANDOM: float(np.mean(random))}
-
-
-#: What is also measured as the selection's lead over every other pick, and the name of that.
-AHEAD = {"kl_reduction": "ahead", "over_random_unhashed": "ahead_unhashed"}
 
 
 def compare(
@@ -296,70 +306,87 @@ def compare(
                 )
 
 
-def measure_buckets(
-    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics, tell: Tell
+def measure_on_texts(
+    snapshot: Snapshot,
+    targets: list[TargetTexts],
+    picks: dict[str, Pick],
+    settings: EvaluationSettings,
+    metrics: Metrics,
+    tell: Tell,
 ) -> None:
-    """Measure the KL reduction over the buckets that selected, on all held-out text."""
-    smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
-    totals = [raw_totals(snapshot), *picked_totals(snapshot, list(picks.values()), tell)]
-    q = np.array([distribution(each, smoothing) for each in totals])
-    for target in targets:
-        tell(part=f"KL on target {target.name}")
-        cross = CrossEntropies(q, smoothing)
+    """Measure the KL reductions, distinct n-grams and near-copies of picks."""
+    names = list(picks)
+    tell(part="n-grams of the targets")
+    held_out = [
+        read_held_out(snapshot, each.target, each.measured_contents, settings.sample) for each in targets
+    ]
+    measured = {name: each.up_to(settings.sample) for name, each in picks.items()}
+    counts, vocabulary = count_picks(snapshot, measured, held_out, tell)
+    per_thousand = 1000 * counts.different / np.maximum(counts.sampled, 1)
+    for name, value in by_pick(dict(zip(names, per_thousand.tolist(), strict=True))).items():
+        metrics.add("distinct_ngrams", name, value)
+    tell(part="near-copies")
+    copies = near_copies(counts.compared, independent_spec(snapshot.settings), SIMILAR)
+    metrics.add("near_copies", "selection", copies.mean())
 
-        def score(texts: pa.Array, log_q: np.ndarray = cross.log_q) -> tuple[np.ndarray, ...]:
+    smallest = min(int(each.n_ngrams.sum()) for each in picks.values())
+    cut = [each.sample(smallest) for each in picks.values()]
+    totals = [raw_totals(snapshot), *picked_totals(snapshot, cut, tell)]
+    selecting = np.array([distribution(each, settings.smoothing) for each in totals])
+    independent = np.array([independent_distribution(each) for each in counts.independent])
+    random = np.flatnonzero([is_random(name) for name in names])
+    for target, mine in zip(targets, held_out, strict=True):
+        tell(part=f"KL on target {target.name}")
+        # The counts of its own n-grams, and of all others together.
+        own = counts.plain[:, vocabulary.numbers(mine.vocabulary.hashes)]
+        own = np.column_stack([own, counts.plain.sum(axis=1) - own.sum(axis=1)])
+        plain = np.array([independent_distribution(each) for each in own])
+        crosses = {
+            "over_random": CrossEntropies(independent, 0.0),
+            "over_random_unhashed": CrossEntropies(plain, 0.0),
+            "kl_reduction": CrossEntropies(selecting, settings.smoothing),
+        }
+        score = _Score(
+            independent_spec(snapshot.settings),
+            snapshot.settings.features.spec(),
+            mine,
+            *(each.log_q for each in crosses.values()),
+        )
+        for of_block in map_target(snapshot.workspace, target.target, target.measured_on, score):
+            for cross, documents in zip(crosses.values(), of_block, strict=True):
+                cross.add(*documents)
+        for name, cross in crosses.items():
+            if cross.n_ngrams:  # those told apart may be of one document, without a word
+                base = np.array([0]) if name == "kl_reduction" else random
+                compare(name, cross, names, base, target.name, metrics)
+
+
+@dataclass(frozen=True)
+class _Score:
+    """What `CrossEntropies.add` takes, of the texts of a block: under the independent hash, unhashed, as selected."""
+
+    independent_spec: FeatureSpec
+    selecting_spec: FeatureSpec
+    held_out: HeldOut
+    independent: np.ndarray
+    plain: np.ndarray
+    selecting: np.ndarray
+
+    def __call__(self, texts: pa.Array) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        scored = []
+        for spec, log_q in (
+            (self.independent_spec, self.independent),
+            (self.selecting_spec, self.selecting),
+        ):
             features = featurize(texts, spec)
             # One by one, since together they would be copied for every block.
             scores = np.concatenate([log_weights(features, each[None, :]) for each in log_q])
-            return features.content_hash, features.n_ngrams, scores
-
-        for documents in map_target(snapshot.workspace, target.target, target.measured_on, score):
-            cross.add(*documents)
-        compare("kl_reduction", cross, list(picks), np.array([0]), target.name, metrics)
-
-
-def measure_sample(
-    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics, tell: Tell
-) -> None:
-    """Measure distinct n-grams, and samples of picks and held-out text under three views of their n-grams."""
-    smoothing, spec = snapshot.settings.evaluation.smoothing, snapshot.settings.features.spec()
-    positions = reduce(np.union1d, [pick.positions for pick in picks.values()])
-    texts = pool_texts(snapshot, positions, tell)
-    tell(part="n-grams of the samples")
-    starts = np.cumsum([len(texts), *(len(target.texts) for target in targets)])
-    texts += [text for target in targets for text in target.texts]
-    times = {name: np.zeros(len(texts), dtype=np.int64) for name in picks}
-    for name, pick in picks.items():
-        np.add.at(times[name], np.searchsorted(positions, pick.positions), 1)
-
-    ngrams = number_ngrams(texts, spec)
-    features = featurize(pa.array(texts, pa.large_string()), spec)
-    counted = {name: ngrams.distinct(each) for name, each in times.items()}
-    for name, value in by_pick({name: 1000 * d / max(n, 1) for name, (d, n) in counted.items()}).items():
-        metrics.add("distinct_ngrams", name, value)
-    # Those of the smallest hash, which do not depend on where a document lies.
-    mine = np.flatnonzero(times["selection"])
-    mine = mine[np.argsort(features.content_hash[mine], kind="stable")][:COMPARED]
-    tell(part="near-copies")
-    copies = near_copies([texts[i] for i in mine], spec, SIMILAR)
-    metrics.add("near_copies", "selection", copies.mean())
-    base = np.flatnonzero([is_random(pick) for pick in picks])
-    tell(part="KL under three views of the n-grams")
-    for target, first, last in zip(targets, starts[:-1], starts[1:], strict=True):
-        mine = np.arange(len(texts))
-        mine = (first <= mine) & (mine < last)
-        views = {
-            "over_random": Occurrences.of_features(features, spec.buckets),
-            "over_random_independent_hash": ngrams.buckets(INDEPENDENT_BUCKETS),
-            "over_random_unhashed": ngrams.known(mine),
-        }
-        for name, view in views.items():
-            q = np.array([distribution(view.totals(each), smoothing) for each in times.values()])
-            cross = CrossEntropies(q, smoothing)
-            of_target = view.of(mine)
-            scores = np.array([of_target.sums(log_q, len(texts))[mine] for log_q in cross.log_q])
-            cross.add(features.content_hash[mine], features.n_ngrams[mine], scores)
-            compare(name, cross, list(picks), base, target.name, metrics)
+            scored.append((features.content_hash, features.n_ngrams, scores))
+        independent, selecting = scored
+        told_apart = independent[0] <= self.held_out.threshold
+        ngrams = hash_ngrams(texts.filter(pa.array(told_apart)), self.independent_spec)
+        scores = sums(ngrams, self.held_out.vocabulary.numbers(ngrams.hashes), self.plain)
+        return [independent, (ngrams.content_hash, ngrams.n_ngrams, scores), selecting]
 
 
 def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metrics: Metrics) -> None:
@@ -372,7 +399,7 @@ def measure_overlap(picks: dict[str, Pick], drawn_again: np.ndarray | None, metr
     metrics.add("agreement", "seed", again)
 
 
-def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics) -> None:
+def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, min_tokens: int, metrics: Metrics) -> None:
     """Measure tokens, and tokens a document."""
     lengths = {"pool": pool.lengths} | {name: Counter(pick.n_tokens.tolist()) for name, pick in picks.items()}
     measures = {
@@ -385,6 +412,8 @@ def measure_lengths(picks: dict[str, Pick], pool: PoolSummary, metrics: Metrics)
     for measure, function in measures.items():
         for name, value in by_pick({name: function(each) for name, each in lengths.items()}).items():
             metrics.add(measure, name, value)
+    long_enough = Counter({length: n for length, n in pool.lengths.items() if length >= min_tokens})
+    metrics.add("median_tokens", "eligible", quantile(long_enough, 0.5))
 
 
 def total(counts: Counter[int]) -> int:
@@ -407,10 +436,7 @@ def measure_contents(
     picks: dict[str, Pick], pool: PoolSummary, targets: list[TargetTexts], metrics: Metrics
 ) -> None:
     """Count duplicates, and documents that are in the target."""
-    contents = {}
-    for name, pick in picks.items():
-        again = np.append(False, pick.positions[1:] == pick.positions[:-1])  # picked in several epochs
-        contents[name] = pick.content_hash[~again]
+    contents = {name: pick.once().content_hash for name, pick in picks.items()}
     for name, value in by_pick({name: duplicates(each) for name, each in contents.items()}).items():
         metrics.add("duplicates", name, value)
     for (metric, target), hashes in known_contents(targets).items():

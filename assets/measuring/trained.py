@@ -1,9 +1,9 @@
 """How well models do that are trained on a selection, and on the picks it is compared with.
 
-What belongs here: which models are trained, and on which texts. What does not: the models (``dsir/proxy.py``,
-``dsir/downstream.py``), the names of the numbers (``assets/measuring/measures.py``).
+What belongs here: which models are trained, and on which texts. What does not: the models (``dsir/ngram_model.py``,
+``dsir/proxy.py``, ``dsir/downstream.py``), the names of the numbers (``assets/measuring/measures.py``).
 
-Training takes minutes, so models are trained only if ``evaluation`` configures them.
+Training takes seconds to minutes, so models are trained only if ``evaluation`` configures them.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,24 @@ import numpy as np
 
 from dsir.downstream import DownstreamOptions, classify, learn_vectors
 from dsir.evaluation import distinct, draw
+from dsir.ngram_model import NgramModel
 from dsir.noise import gumbel_noise
 from dsir.proxy import train_proxy, word_ids
 from dsir_dagster.assets.measuring.baselines import Pick, is_random
 from dsir_dagster.assets.picking.texts import pool_texts, read_labels
 from dsir_dagster.resources.compute import Tell
-from dsir_dagster.resources.settings import ConfigError, DownstreamSettings, ProxySettings, Target
+from dsir_dagster.resources.settings import (
+    BitsPerByteSettings,
+    ConfigError,
+    DownstreamSettings,
+    ProxySettings,
+    Target,
+)
 from dsir_dagster.resources.settings.evaluation import RANDOM
 from dsir_dagster.resources.snapshot import Snapshot
 
-#: The most tokens of held-out text to measure a loss on.
-TEST_TOKENS = 50_000
+#: The most tokens of held-out text to measure a loss on, and n-grams of it to measure bits per byte on.
+TEST_TOKENS, TEST_NGRAMS = 50_000, 1_000_000
 
 #: Figures by target, metric and pick, one a seed; the random picks together are called ``random``.
 Figures = dict[str, dict[str, dict[str, np.ndarray]]]
@@ -42,6 +49,49 @@ def training_texts(
     positions = distinct(np.concatenate(list(drawn.values())))
     texts = pool_texts(snapshot, positions, tell)
     return {name: [texts[i] for i in np.searchsorted(positions, each)] for name, each in drawn.items()}
+
+
+def bits_per_byte(
+    snapshot: Snapshot,
+    measured_on: dict[str, list[str]],
+    picks: dict[str, Pick],
+    settings: BitsPerByteSettings,
+    tell: Tell,
+) -> Figures:
+    """Train an n-gram model on every pick; measure what every target's text costs under it, in bits per byte.
+
+    A text counts once, in however many epochs it was picked: a model of counts gains nothing from it, and its
+    discounts take n-grams that occur once for rare ones.
+
+    Parameters
+    ----------
+    measured_on : dict of str to list of str
+        Texts by target.
+    picks : dict of str to Pick
+
+    Raises
+    ------
+    ConfigError
+        A pick has no text.
+    """
+    once = {name: pick.once() for name, pick in picks.items()}
+    tokens = min(settings.tokens, *(int(pick.n_tokens.sum()) for pick in once.values()))
+    texts = training_texts(snapshot, once, tokens, tell)
+    tell(part="training models, evaluation.bits_per_byte", of=len(texts))
+    figures: dict[str, dict[str, list[float]]] = {target: {} for target in measured_on}
+    for name in picks:
+        try:
+            model = NgramModel.fit(texts.pop(name))
+            for target, text in measured_on.items():
+                each = figures[target].setdefault(RANDOM if is_random(name) else name, [])
+                each.append(model.bits_per_byte(text))
+        except ValueError as error:
+            raise ConfigError(f"evaluation.bits_per_byte: the selection or its target: {error}") from error
+        tell(work=1)
+    return {
+        target: {"bits_per_byte": {name: np.array(each) for name, each in of_target.items()}}
+        for target, of_target in figures.items()
+    }
 
 
 def proxy_losses(

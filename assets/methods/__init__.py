@@ -28,7 +28,16 @@ from dsir.selection import (
     split_budget,
 )
 from dsir_dagster.assets.importance_estimator import target_totals
-from dsir_dagster.assets.methods import classifier, match, mixture, random, resample, top_k
+from dsir_dagster.assets.methods import (
+    classifier,
+    cynical,
+    match,
+    mixture,
+    moore_lewis,
+    random,
+    resample,
+    top_k,
+)
 from dsir_dagster.assets.methods.ranking import Keys, Ranking, caps_of, draws_of, noise_stream
 from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
 from dsir_dagster.assets.picking.near_duplicates import NearDuplicates, pick_without
@@ -40,8 +49,10 @@ METHODS: dict[str, Method[Candidates, Ranking]] = {
         resample.METHOD,
         top_k.METHOD,
         random.METHOD,
+        moore_lewis.METHOD,
         *classifier.METHODS,
         match.METHOD,
+        cynical.METHOD,
         mixture.METHOD,
     )
 }

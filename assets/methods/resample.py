@@ -51,8 +51,7 @@ class LengthOptions(MethodOptions):
     length: Length | None = None
     """Correction of the log weight for a document's length: `none`, `per_ngram`, `sqrt` (divided by the
     n-grams, or by their square root), `poisson` (plus the log ratio of two Poisson distributions of the
-    number of tokens). Of `match`, of the sum of ratios that a round ranks by, with `per_ngram` as its
-    default; of the others `none`."""
+    number of tokens). Default: `none`."""
 
 
 class ResampleOptions(LengthOptions):
@@ -67,8 +66,7 @@ class ResampleOptions(LengthOptions):
         | None
     ) = None
     """What log weights are divided by before noise is added (default: 1): a number, or solved for
-    `{effective_sample_size: N}` or `{acceptance: p}`. Of `match`, what the logarithms of its rounds' mean
-    ratios are divided by, solved on the first round (default: no noise in the rounds)."""
+    `{effective_sample_size: N}` or `{acceptance: p}`."""
 
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
@@ -200,11 +198,11 @@ def _of_part(function: Callable, log_weights: Callable, part: Part, given: None)
     return function(part(log_weights))
 
 
-def temperature(selection: Selection, target: str, passes: LogWeights, none: float = 1.0) -> float:
-    """Return the temperature of a target's draw: as configured, solved for what is configured, or else `none`."""
+def temperature(selection: Selection, target: str, passes: LogWeights) -> float:
+    """Return the temperature of a target's draw: as configured, solved for what is configured, or else 1."""
     wanted = cast(ResampleOptions, selection.options).temperature
     if not isinstance(wanted, SolvedTemperature):
-        return none if wanted is None else wanted
+        return 1.0 if wanted is None else wanted
     try:
         return solve_temperature(passes, **wanted.model_dump())
     except ValueError as error:

@@ -13,7 +13,11 @@ from dsir_dagster.resources.settings import KeyRule, Method
 
 def fit(candidates: Candidates, budget: Budget) -> Ranking:
     """Rank by log weight, corrected for length if configured."""
-    corrected = length_correction(candidates)
+    return rank_by_weight(length_correction(candidates))
+
+
+def rank_by_weight(corrected: LengthCorrection) -> Ranking:
+    """Rank by corrected log weights, without noise."""
     return Ranking(partial(_keys, corrected), corrected.columns, numbers=corrected.numbers())
 
 

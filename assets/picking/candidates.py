@@ -101,6 +101,11 @@ class Documents:
         """Hashes of the documents' sources: ndarray of uint64."""
         return hash_strings(self.table["source"].combine_chunks())
 
+    @property
+    def positions(self) -> np.ndarray:
+        """Positions from `dsir.selection.pack_position`: ndarray of int64."""
+        return pack_position(self.shard, self.table["row"].to_numpy())
+
     def candidates(self, at: np.ndarray) -> np.ndarray:
         """Return the documents at these places: ndarray of CANDIDATE, without keys and weights.
 

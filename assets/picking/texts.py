@@ -58,25 +58,45 @@ def pool_texts(snapshot: Snapshot, positions: np.ndarray, tell: Tell = untold) -
 
 def texts_of_shard(worker: Worker, item: RowsOfShard) -> list[str]:
     """Read the texts of some documents of one shard; errors are those of :func:`pool_texts`."""
+    return [text for texts, _ in text_blocks(worker, item) for text in texts.to_pylist()]
+
+
+def text_blocks(worker: Worker, item: RowsOfShard) -> Iterator[tuple[pa.Array, slice]]:
+    """Read the texts of some documents of one shard, about a block at a time.
+
+    Yields
+    ------
+    texts : pa.Array of string or large_string
+    at : slice
+        Their places in ``item.rows``.
+
+    Raises
+    ------
+    CorpusError
+        As :func:`pool_texts`.
+    """
     file = item.file
     source = worker.settings.source(file.source)
     pieces = source.chunk_words is not None
     mine = read_rows(worker, item, ["content_hash", *(PIECE if pieces else ())])
     content_hash = mine["content_hash"].to_numpy()
     rows = mine["record"].to_numpy() if pieces else item.rows
-    found: list[str] = []
     for uri, records, at in by_file(file, read_first_rows(worker.store, file, item.counts), rows):
         if pieces:
             begins, ends = (mine[name].to_numpy()[at] for name in ("begin_byte", "end_byte"))
-            texts = list(_pieces(uri, source, records, begins, ends))
+            blocks = _pieces(uri, source, records, begins, ends)
         else:
-            texts = list(_texts(uri, source, records))
-        refuse_other_texts(uri, file.shard, records, pa.array(texts, pa.large_string()), content_hash[at])
-        found += texts
-    return found
+            blocks = _texts(uri, source, records)
+        done = 0
+        for texts in blocks:
+            here = slice(done, done + len(texts))
+            done = here.stop
+            place = slice(at.start + here.start, at.start + here.stop)
+            refuse_other_texts(uri, file.shard, records[here], texts, content_hash[place])
+            yield texts, place
 
 
-def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
+def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[pa.Array]:
     fields = RecordFields.of(reader)
     # A block holds few of the records, and parsing few takes about as long as parsing many.
     lines: list[bytes] = []
@@ -86,22 +106,28 @@ def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[str]:
             lines += records
             n_bytes += int((records.ends - records.starts).sum())
             if n_bytes >= PARSED_BYTES:
-                yield from texts_of(uri, fields, lines).to_pylist()
+                yield texts_of(uri, fields, lines)
                 lines, n_bytes = [], 0
         else:
-            yield from texts_of(uri, fields, records).to_pylist()
+            yield texts_of(uri, fields, records)
     if lines:
-        yield from texts_of(uri, fields, lines).to_pylist()
+        yield texts_of(uri, fields, lines)
 
 
 def _pieces(
     uri: str, reader: Reader, records: np.ndarray, begins: np.ndarray, ends: np.ndarray
-) -> Iterator[str]:
+) -> Iterator[pa.Array]:
     """Cut pieces, in the order of their records, out of the texts as they are read."""
     rows, first = np.unique(records, return_index=True)
-    bounds = zip(np.split(begins, first[1:]), np.split(ends, first[1:]), strict=True)
-    for row, mine, text in zip(rows, bounds, _texts(uri, reader, rows), strict=True):
-        yield from cut_pieces(uri, row, text, *mine)
+    first = np.append(first, len(records))
+    done = 0
+    for texts in _texts(uri, reader, rows):
+        pieces: list[str] = []
+        for text in texts.to_pylist():
+            mine = slice(first[done], first[done + 1])
+            pieces += cut_pieces(uri, rows[done], text, begins[mine], ends[mine])
+            done += 1
+        yield pa.array(pieces, pa.large_string())
 
 
 def map_target(

@@ -18,7 +18,7 @@ import yaml
 
 from dsir.selection import CANDIDATE
 from dsir_dagster.assets.materialize import Result
-from dsir_dagster.assets.measuring.measures import VIEWS, Metrics
+from dsir_dagster.assets.measuring.measures import BY_VIEW, OVER_RANDOM, VIEWS, Metrics
 from dsir_dagster.assets.report.documents import Look, length_bin
 from dsir_dagster.assets.report.verdict import Verdict
 from dsir_dagster.resources import plots
@@ -73,7 +73,8 @@ class Page:
         plan, targets, metrics = self.snapshot.plan, self.selection.targets, self.metrics
         made, measured, tables = self.source.made.metadata, self.result.metadata, self.result.tables
         # Tables with a place of their own on the page; the others follow each other.
-        placed = ("methods side by side", "composition, plot", "composition", "all metrics")
+        sizes = ("other sizes, plot", "other sizes")
+        placed = ("methods side by side", "composition, plot", "composition", "all metrics", *sizes)
         own = ("noise_keys", "key_rule", "folder", "note", "seconds", "files", "bytes_written")
         return {
             "selection": self.selection,
@@ -84,7 +85,9 @@ class Page:
             "notes": [made["note"]] if "note" in made else [],
             "chunked": [source for source in self.snapshot.settings.raw if source.chunk_words is not None],
             "by_tokens": self.selection.size.tokens is not None,
-            "bounds": lambda pick: metrics.bounds("kl_reduction", pick)[1:],
+            "bounds": lambda metric, pick="selection": metrics.bounds(metric, pick)[1:],
+            "sample": self.snapshot.settings.evaluation.sample,
+            "smoothing": self.snapshot.settings.evaluation.smoothing,
             "value": lambda metric, pick="selection", statistic="value": metrics.get(
                 metric, pick, statistic=statistic
             ),
@@ -94,6 +97,7 @@ class Page:
                 for key, shown in tables.items()
                 if key not in placed
             ],
+            "sizes": [tables[key] for key in sizes if key in tables],
             "composition_plot": tables["composition, plot"],
             "composition": tables["composition"],
             "all_metrics": tables["all metrics"],
@@ -162,8 +166,8 @@ def lengths_table(metrics: Metrics) -> Table:
 def numbers_behind(plot: str, targets: list[str], metrics: Metrics) -> Table | None:
     """Return the numbers behind a plot of picks, by group of bars and pick; None for other plots and tables."""
     rows = {
-        "KL reduction, plot": [(target, target, "kl_reduction") for target in targets],
-        "lead over random (sample), plot": [(label, "", view) for view, label in VIEWS.items()],
+        OVER_RANDOM: [(target, target, "over_random") for target in targets],
+        BY_VIEW: [(label, "", view) for view, label in VIEWS.items()],
     }.get(plot)
     if rows is None:
         return None

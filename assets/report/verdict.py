@@ -6,13 +6,15 @@ how a page or a terminal shows the sentences.
 A difference of two picks is real if its 95% interval excludes 0.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 from typing import Any, Literal
 
+from dsir.doctor import FRAGMENT, without_fragments
 from dsir_dagster.resources.borders import several
 from dsir_dagster.resources.settings import Selection
-from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K
+from dsir_dagster.resources.settings.evaluation import RANDOM, TOP_K, size_name
 from dsir_dagster.resources.table import written
 
 #: What a sentence is for its reader: reassurance, something to know before the selection is used, a reason not to.
@@ -24,13 +26,15 @@ FEW = 0.1
 SAME = 0.98
 #: Differences below this many nats, up or down, are called none: they change sign with the seed.
 NONE = 0.005
+#: A pick with this share fewer or more tokens than another covers less or more of a target for that alone.
+UNLIKE = 0.05
 #: From this share on, near-copies are a caution, and documents of the holdout make the figures worthless.
 MANY = 0.01
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the selection's KL reduction is ahead of another pick's, or of the pool's 0: nats, with 95% interval.
+    """How much closer to the target the selection is than another pick or the pool: nats, with 95% interval.
 
     Attributes
     ----------
@@ -71,15 +75,15 @@ class OfTarget:
     held_out : bool
         Whether it has a holdout, on which it was measured.
     over_pool : Difference
-        Its KL reduction: how much closer to the target than the pool it is.
+        Its KL reduction as in the paper: how much closer to the target than the pool it is.
     of_random : float
-        KL reduction of random picks, in nats.
+        That of random picks, in nats.
     effective_sample_size : float
         Of the eligible documents' weights.
     over_random, over_top_k : Difference, optional
         None where there was no such pick.
     plain_over_random, plain_over_top_k : Difference, optional
-        The same on n-grams that are not hashed; None without `evaluation.sample`.
+        The same on n-grams that are not hashed.
     """
 
     name: str
@@ -91,6 +95,35 @@ class OfTarget:
     over_top_k: Difference | None = None
     plain_over_random: Difference | None = None
     plain_over_top_k: Difference | None = None
+
+
+@dataclass(frozen=True)
+class OfSize:
+    """What the selection's method picks at another size, or at its own; means over the targets.
+
+    Attributes
+    ----------
+    factor : float
+        Of the selection's size.
+    documents : int
+    over_random : Difference
+        KL reduction over random picks of the selection's size.
+    lead : Difference
+        The selection's over this; 0 for itself.
+    bits_per_byte : float
+        Of held-out text; NaN where that was not asked for.
+    """
+
+    factor: float
+    documents: int
+    over_random: Difference
+    lead: Difference = Difference(0.0, 0.0, 0.0)
+    bits_per_byte: float = nan
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{several(self.documents, 'document')} ({self.factor:g} times the size)"
 
 
 @dataclass(frozen=True)
@@ -109,16 +142,26 @@ class Numbers:
     targets : sequence of OfTarget
     same_as_top_k : float, optional
         Share of the documents that top-k picks too.
+    of_random_tokens, of_top_k_tokens : float
+        Tokens of an epoch, as a share of those of random picks and of top-k's.
     duplicates : int
         Picked documents whose text another picked one has.
-    near_copies : float, optional
-        Share of a sample of the picked documents that nearly repeat another one of it; None without a sample.
+    near_copies : float
+        Share of a sample of the picked documents that nearly repeat another one of it.
     near_duplicates : float, optional
         The similarity from which on near-copies were passed over.
     in_target, in_holdout, pool_in_target, pool_in_holdout : int
         Documents of the selection and of the pool whose text is in a target or in its holdout.
     not_measured : sequence of str
         What was asked for and could not be measured, and why.
+    tokens : int
+        Picked in an epoch.
+    median_tokens, median_eligible : float
+        Tokens of a picked document, and of one of the pool that is long enough to be picked.
+    sizes : sequence of OfSize
+        Ascending, the selection's own among them; empty without `evaluation.budgets`.
+    bits_of_chance : float
+        Standard deviation of random picks' bits per byte; 0 where there are none.
     """
 
     method: str
@@ -128,14 +171,21 @@ class Numbers:
     mean: OfTarget
     targets: Sequence[OfTarget]
     same_as_top_k: float | None = None
+    of_random_tokens: float = 1.0
+    of_top_k_tokens: float = 1.0
     duplicates: int = 0
-    near_copies: float | None = None
+    near_copies: float = 0.0
     near_duplicates: float | None = None
     in_target: int = 0
     in_holdout: int = 0
     pool_in_target: int = 0
     pool_in_holdout: int = 0
     not_measured: Sequence[str] = ()
+    tokens: int = 0
+    median_tokens: float = 0.0
+    median_eligible: float = 0.0
+    sizes: Sequence[OfSize] = ()
+    bits_of_chance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,6 +240,7 @@ def numbers_of(
     holdouts: Mapping[str, bool],
     get: Callable[..., float | None],
     not_measured: Sequence[str] = (),
+    factors: Sequence[float] = (),
 ) -> Numbers:
     """Collect the numbers of a verdict.
 
@@ -204,6 +255,8 @@ def numbers_of(
         From metric, pick, target, statistic to the number, None if it was not measured.
     not_measured : sequence of str
         What was asked for and could not be measured, and why.
+    factors : sequence of float
+        Sizes that were asked for, ascending; those without a number are left out.
     """
 
     def difference(metric: str, pick: str, target: str) -> Difference | None:
@@ -226,8 +279,22 @@ def numbers_of(
             ),
         )
 
+    def of_sizes() -> Iterator[OfSize]:
+        for factor in factors:
+            name = size_name(factor)
+            if over_random := difference("over_random", name, ""):
+                lead = difference("ahead", name, "") or OfSize.lead
+                bits = get("bits_per_byte", name, "", "value")
+                yield OfSize(
+                    factor, count("documents", name), over_random, lead, nan if bits is None else bits
+                )
+
     def count(metric: str, pick: str = "selection") -> int:
         return int(get(metric, pick, "", "value") or 0)
+
+    def tokens_beside(pick: str) -> float:
+        mine, theirs = get("tokens", "selection", "", "value"), get("tokens", pick, "", "value")
+        return mine / selection.epochs / theirs if mine and theirs else 1.0
 
     return Numbers(
         method=selection.method,
@@ -237,14 +304,21 @@ def numbers_of(
         mean=of_target("", all(holdouts.values())),
         targets=[of_target(*each) for each in holdouts.items()],
         same_as_top_k=get("agreement", TOP_K, "", "value"),
+        of_random_tokens=tokens_beside(RANDOM),
+        of_top_k_tokens=tokens_beside(TOP_K),
         duplicates=count("duplicates"),
-        near_copies=get("near_copies", "selection", "", "value"),
+        near_copies=get("near_copies", "selection", "", "value") or 0.0,
         near_duplicates=selection.near_duplicates,
         in_target=count("in_target"),
         in_holdout=count("in_holdout"),
         pool_in_target=count("in_target", "pool"),
         pool_in_holdout=count("in_holdout", "pool"),
         not_measured=not_measured,
+        tokens=count("tokens") // selection.epochs,
+        median_tokens=get("median_tokens", "selection", "", "value") or 0.0,
+        median_eligible=get("median_tokens", "eligible", "", "value") or 0.0,
+        sizes=list(of_sizes()),
+        bits_of_chance=get("bits_per_byte", RANDOM, "", "sd") or 0.0,
     )
 
 
@@ -258,6 +332,8 @@ def judge(numbers: Numbers) -> Verdict:
         _effective(numbers),
         _copies(numbers),
         *_leaks(numbers),
+        *_lengths(numbers),
+        *_sizes(numbers),
         *(
             Sentence("caution", "Not measured", f"{each[0].upper()}{each[1:]}.")
             for each in numbers.not_measured
@@ -299,12 +375,12 @@ def _beside_pool(numbers: Numbers) -> list[Sentence]:
         found = each.over_pool
         if found.sign > 0 and not each.name:
             whose = " on average over the targets" if many else ""
-            text = f"Closer to the target than the pool{whose}: KL reduction {found.nats}."
+            text = f"Closer to the target than the pool{whose}: the paper's KL reduction is {found.nats}."
             sentences.append(Sentence("good", "Pool", text))
         elif found.sign <= 0:
             whose = f" for {each.name}" if each.name else " on average over the targets" if many else ""
             size = f"{written(found.value, 'nats')} nats (95% interval {written((found.low, found.high), 'range')})"
-            text = f"Not closer to the target than the pool{whose}: KL reduction {size}"
+            text = f"Not closer to the target than the pool{whose}: the paper's KL reduction is {size}"
             if found.sign == 0:
                 sentences.append(Sentence("caution", "Pool", f"{text}, which may be chance."))
             else:
@@ -330,16 +406,15 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
         return [Sentence("caution", about, text)]
     if found is None:
         return [Sentence("caution", about, "There are no random picks to compare with.")]
-    of = f"KL reduction {written(numbers.mean.over_pool.value, 'nats')}, random picks of this size "
-    of += f"{written(numbers.mean.of_random, 'nats')}"
     many = len(numbers.targets) > 1
     mean = " on average over the targets" if many else ""
+    size = _with_tokens(numbers.of_random_tokens)
     if found.sign > 0:
-        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}: {of}.")
+        first = Sentence("good", about, f"Better than random picks by {found.nats}{mean}{size}.")
     elif found.sign < 0:
-        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}: {of}.")
+        first = Sentence("bad", about, f"Worse than random picks by {found.nats}{mean}{size}.")
     else:
-        text = f"No better than random picks{mean}: {of}; the difference of {found.nats} may be chance."
+        text = f"No better than random picks{mean}{size}: the difference of {found.nats} may be chance."
         first = Sentence("caution", about, text)
     rest = []
     for each in numbers.targets if many else ():
@@ -352,7 +427,7 @@ def _beside_random(numbers: Numbers) -> list[Sentence]:
     plain = numbers.mean.plain_over_random
     if plain and plain.sign < found.sign:
         how = "no better than random picks" if plain.sign == 0 else "worse than random picks"
-        text = f"On plain n-grams it is {how}: {plain.nats}. It fits the buckets, not the text."
+        text = f"On plain n-grams it is {how}: {plain.nats}."
         rest.append(Sentence("caution", about, text))
     return [first, *rest]
 
@@ -377,7 +452,14 @@ def _beside_top_k(numbers: Numbers) -> list[Sentence]:
         how = {1: f"better by {plain.nats}", 0: "no better or worse", -1: f"worse by {plain.nats}"}[of_plain]
         text += f"; on plain n-grams, {how}"
     level: Level = "caution" if min(sign, of_plain) < 0 else "good"
-    return [Sentence(level, "Top-k", f"{text}{same}.")]
+    return [Sentence(level, "Top-k", f"{text}{_with_tokens(numbers.of_top_k_tokens)}{same}.")]
+
+
+def _with_tokens(share: float) -> str:
+    """Say how much less or more text a selection has than what it is compared with, if that matters."""
+    if abs(share - 1) < UNLIKE:
+        return ""
+    return f", with {abs(share - 1):.0%} {'fewer' if share < 1 else 'more'} tokens"
 
 
 def _picks_of_top_k(numbers: Numbers) -> bool:
@@ -441,14 +523,12 @@ def _effective(numbers: Numbers) -> Sentence:
 def _copies(numbers: Numbers) -> Sentence:
     if numbers.near_duplicates is not None:
         near = f"Near-copies, from a similarity of {numbers.near_duplicates:g}, were left out."
-    elif numbers.near_copies is None:
-        near = "Near-copies were not looked for (`evaluation.sample: 0`)."
     elif numbers.near_copies == 0:
         near = "No near-copies in the sample checked."
     else:
         near = f"{written(numbers.near_copies, 'share')} of a sample nearly repeat another document of it; "
         near += "`near_duplicates: 0.8` leaves them out."
-    many = numbers.near_duplicates is None and (numbers.near_copies or 0) >= MANY
+    many = numbers.near_duplicates is None and numbers.near_copies >= MANY
     if not numbers.duplicates:
         return Sentence(
             "caution" if many else "good",
@@ -488,6 +568,83 @@ def _leaks(numbers: Numbers) -> list[Sentence]:
         text = "No document of the pool is in a target or its holdout, word for word."
         sentences.append(Sentence("good", "Leakage", text))
     return sentences
+
+
+def _lengths(numbers: Numbers) -> list[Sentence]:
+    if not _chosen(numbers) or numbers.median_tokens >= FRAGMENT * numbers.median_eligible:
+        return []
+    text = (
+        f"Fragments: half of the picked documents have at most {numbers.median_tokens:,.0f} tokens, half of the "
+        f"eligible ones {numbers.median_eligible:,.0f} or more. {numbers.documents:,} were picked; "
+        f"{numbers.tokens / numbers.median_eligible:,.0f} of the eligible ones' median length have as many tokens. "
+        f"`min_tokens: {without_fragments(numbers.median_eligible)}` leaves them out; `evaluation.bits_per_byte` tells "
+        "whether that is better."
+    )
+    return [Sentence("caution", "Lengths", text)]
+
+
+def _sizes(numbers: Numbers) -> list[Sentence]:
+    """Say whether fewer documents would be better, or more, and where repeating beats adding."""
+    sizes = {each.factor: each for each in numbers.sizes}
+    own = sizes.pop(1.0, None)
+    if own is None or not sizes or not _chosen(numbers):
+        return []
+    noise = 2 * numbers.bits_of_chance
+
+    def dearer(one: OfSize, other: OfSize) -> bool:
+        """Whether held-out text costs more after one than after the other, by more than random picks differ."""
+        return one.bits_per_byte - other.bits_per_byte > noise  # not where one of them is NaN
+
+    def against(each: OfSize, other: OfSize) -> str:
+        mine, theirs = (written(size.bits_per_byte, "nats") for size in (each, other))
+        return f"{mine} bits per byte against {theirs}"
+
+    def bits(each: OfSize) -> str:
+        if isnan(each.bits_per_byte):
+            return ""
+        how = "better" if dearer(own, each) else "as well"
+        return f", and a model of them predicts held-out text {how}: {against(each, own)}"
+
+    sentences = []
+    closer = [each for each in sizes.values() if each.lead.beyond_noise < 0]
+    narrower = [each for each in closer if each.factor < 1 and not dearer(each, own)]
+    wider = [
+        each
+        for each in sizes.values()
+        if each.factor > 1 and each.lead.beyond_noise <= 0 and not dearer(each, own)
+    ]
+    if narrower:
+        best = max(narrower, key=lambda each: each.over_random.value)
+        text = f"Fewer documents are closer to the target: {best.name} by {best.lead.nats}{bits(best)}. Pick fewer."
+        sentences.append(Sentence("caution", "Size", text))
+    elif wider:
+        best = wider[-1]
+        how = f"closer to the target by {best.lead.nats}" if best in closer else "as close to the target"
+        text = f"More documents can be picked without loss: {best.name} are {how}{bits(best)}."
+        sentences.append(Sentence("good", "Size", text))
+    measured = [each for each in (own, *sizes.values()) if not isnan(each.bits_per_byte)]
+    if measured:
+        best = min(measured, key=lambda each: each.bits_per_byte)
+        worse = [each for each in measured if each.factor > best.factor and dearer(each, best)]
+        if worse:
+            more = own if own in worse else min(worse, key=lambda each: each.factor)
+            text = (
+                f"A model of {_of_size(best)} predicts held-out text better than one of {_of_size(more)}: "
+                f"{against(best, more)}. To train longer, repeat the smaller pick rather than add documents: up "
+                "to about four epochs cost language models little (Muennighoff et al. 2023; not measured here)."
+            )
+            level: Level = "caution" if best.factor < 1 else "good"
+            sentences.append(Sentence(level, "Size", text))
+    if not sentences:
+        text = (
+            f"No other size that was measured is better: {_listed([each.name for each in sizes.values()])}."
+        )
+        sentences.append(Sentence("good", "Size", text))
+    return sentences
+
+
+def _of_size(size: OfSize) -> str:
+    return "the selection" if size.factor == 1 else size.name
 
 
 def _summary(numbers: Numbers) -> str:
@@ -530,7 +687,7 @@ def _top_k_in_short(numbers: Numbers, found: Difference) -> str:
     text = {1: "better than top-k", 0: same, -1: "worse than top-k"}[sign]
     if plain and plain.beyond_noise not in (0, sign):
         text += f" ({'better' if plain.beyond_noise > 0 else 'worse'} on plain n-grams)"
-    return text
+    return text + (_with_tokens(numbers.of_top_k_tokens) if sign < 0 else "")
 
 
 def _banner(numbers: Numbers) -> str:
@@ -542,13 +699,15 @@ def _banner(numbers: Numbers) -> str:
     if not worse and not farther:
         return ""
     found = (worse or farther)[0]
-    whose, value = f" for {found.name}" if found.name else "", written(found.over_pool.value, "nats")
-    if worse:
+    whose = f" for {found.name}" if found.name else ""
+    if worse and found.over_random:
         other = "another method" if numbers.method == "match" else "`method: match`"
-        what = f"Worse than random picks{whose}: a KL reduction of {value} against {written(found.of_random, 'nats')}."
+        size = _with_tokens(numbers.of_random_tokens)
+        what = f"Worse than random picks{whose}, by {found.over_random.nats}{size}."
         advice = f"Try {other}, a larger target or a larger selection"
     else:
-        what = f"Not closer to the target than the pool{whose}: a KL reduction of {value} nats."
+        value = written(found.over_pool.value, "nats")
+        what = f"Not closer to the target than the pool{whose}: the paper's KL reduction is {value} nats."
         advice = "Try a larger selection or a larger target"
     return f"{what} Do not use this selection as it is. {advice}; `dsir doctor` looks for the cause."
 

@@ -14,16 +14,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 import dsir
 from benchmarks.paper.comparators import clustered, language_models, neighbours
 from benchmarks.paper.comparators.embedding import Embedding
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget, count, totals_of
 from dsir import classifier
+from dsir.cynical import cynical
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
+from dsir.matching import MatchingOptions, match, over
 from dsir.noise import gumbel_noise
+from dsir.refinement import hold, refine
+from dsir.relative_entropy import target_distribution
 from dsir.selection import CANDIDATE, Budget, TopK
 
 
@@ -38,7 +42,7 @@ class MethodSettings:
     ngrams, buckets : int
         What is counted.
     smoothing : float
-        Pseudo-counts per bucket of the target; for ``match``, of every distribution.
+        Pseudo-counts per bucket of the target; for ``match`` and ``cynical``, of the selection.
     temperature : float
         The key of ``resample`` is log weight / temperature + Gumbel noise. The other methods have none.
     length : str
@@ -81,6 +85,7 @@ METHODS = {
     "moore-lewis, models": MethodSettings("models"),
     "clustered": MethodSettings("clustered", buckets=_MANY),
     "nearest neighbours": MethodSettings("nearest neighbours", buckets=_MANY),
+    "cynical": MethodSettings("cynical", buckets=_MANY, smoothing=MatchingOptions.smoothing),
     "match": MethodSettings("match", buckets=_MANY, smoothing=MatchingOptions.smoothing),
 }
 
@@ -88,7 +93,7 @@ METHODS = {
 RANDOM = [replace(METHODS["random"], seed=seed) for seed in range(3)]
 
 #: The methods that are compared at several budgets.
-BUDGETED = ("random", "classifier top-k", "resample", "moore-lewis", "match")
+BUDGETED = ("random", "classifier top-k", "resample", "moore-lewis", "cynical", "match")
 
 _OWN = {"resample": METHODS["resample"], "top_k": METHODS["top-k"], "match": METHODS["match"]}
 
@@ -124,7 +129,8 @@ def code_version() -> str:
     """Return the hash of the modules that make selections."""
     digest = hashlib.sha256()
     folder = Path(dsir.__file__).parent
-    names = "chunking classifier features importance matching ngram_model noise selection".split()
+    names = "chunking classifier cynical features importance matching ngram_model noise refinement".split()
+    names += ["relative_entropy", "selection"]
     sources = [*sorted(folder.glob("featurizer/*.py")), *(folder / f"{name}.py" for name in names)]
     sources += sorted((Path(__file__).parent / "comparators").glob("*.py"))
     for path in (*sources, Path(__file__)):
@@ -245,14 +251,21 @@ def _by_neighbours(task: _Task) -> Iterable[np.ndarray]:
 
 def _by_matching(task: _Task) -> Iterable[np.ndarray]:
     settings = task.settings
-    validation = np.zeros_like(task.wanted)
-    for batch in task.counted:
-        for i in np.flatnonzero(in_validation(batch.content_hash)):
-            validation += batch.dense(int(i), settings.buckets)
-    options = MatchingOptions(smoothing=settings.smoothing, seed=settings.seed, stream=task.target.name)
-    pool = over(lambda: task.pool, task.mapper)
-    found = match(pool, task.wanted - validation, validation, task.raw, task.budget, options)
-    return task.mapper(lambda batch: draw_keys(batch, found, options), task.pool)
+    options = MatchingOptions(smoothing=settings.smoothing)
+    passes = over(lambda: task.pool, task.mapper)
+    found = match(passes, task.wanted, task.raw, task.budget, options)
+    held = hold(passes, found, settings.ngrams)
+    drawn = refine(found, held, task.budget, options, seed=settings.seed, stream=task.target.name)
+    return task.split(drawn.keys.at(np.arange(sum(map(len, task.pool)))))
+
+
+def _by_greed(task: _Task) -> Iterable[np.ndarray]:
+    whole = pa.Table.from_batches([batch.to_arrow() for batch in task.pool]).combine_chunks()
+    features = Features.from_arrow(whole.to_batches()[0])
+    order = cynical(features, target_distribution(task.wanted), task.budget, task.settings.smoothing)
+    keys = np.full(len(features), -np.inf)
+    keys[order] = -np.arange(len(order))
+    return task.split(keys)
 
 
 #: How a method ranks the pool: a function of a task that returns keys, batch by batch; -inf for what is never picked.
@@ -266,6 +279,7 @@ KEYS: dict[str, Callable[[_Task], Iterable[np.ndarray]]] = {
     "models": _by_models,
     "clustered": _by_cluster,
     "nearest neighbours": _by_neighbours,
+    "cynical": _by_greed,
     "match": _by_matching,
 }
 

@@ -15,6 +15,7 @@ import dagster as dg
 
 from dsir.compilation import warm_up
 from dsir_dagster.assets.materialize import first_of
+from dsir_dagster.assets.measuring.counts import independent_spec
 from dsir_dagster.cli.options import Shared, err, out
 from dsir_dagster.instance import open_instance
 from dsir_dagster.progress_bar import shown_progress
@@ -33,8 +34,10 @@ def bring_up_to_date(shared: Shared) -> int:
     plan = workspace.plan()
     for name, why in plan.unreadable_targets.items():
         err.print(lines(f"target {name}: {why}", "yellow"))
-    if plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
-        warm_up(workspace.settings.features.spec(), shared.say)
+    measuring = any(each.state != "fresh" for each in plan.outputs_of("evaluations"))
+    if measuring or plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
+        settings = workspace.settings
+        warm_up(settings.features.spec(), shared.say, independent_spec(settings) if measuring else None)
     warnings: list[str] = []
     loggers = None if shared.verbose else {"console": quiet_logger(warnings)}
     failed = recomputed = 0

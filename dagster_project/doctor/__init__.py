@@ -44,6 +44,7 @@ def examine(workspace: Workspace) -> tuple[list[checks.Finding], list[checks.Cur
     if not pool.documents:
         return findings, []
     findings += checks.check_lengths(settings.selections, pool)
+    findings += checks.check_fragments(settings.selections, pool)
     findings += checks.check_duplicates(pool, any(each.collapse_duplicates for each in settings.selections))
     curves = []
     in_sample = (each for sample in pool_samples for each in sample.features)

@@ -11,12 +11,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from dsir.doctor import Point, crowded_out, learning_curve, likeness, without_spaces
+from dsir.doctor import (
+    FRAGMENT,
+    Point,
+    crowded_out,
+    fragments,
+    learning_curve,
+    likeness,
+    without_fragments,
+    without_spaces,
+)
 from dsir.evaluation import contained, distinct, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import log_ratios
-from dsir.ngrams import number_ngrams
+from dsir.ngrams import hash_ngrams
 from dsir_dagster.doctor.samples import PoolDocuments, Sample, TargetSample, ngram_totals
 from dsir_dagster.resources.corpus import fields_of_file
 from dsir_dagster.resources.settings import Selection, Settings
@@ -34,6 +44,7 @@ UNUSABLE_ROWS = 0.01
 EMPTY_TEXTS = 0.01
 DUPLICATES = 0.05
 TOO_SHORT = 0.5
+MANY_FRAGMENTS = 0.1  # in a real pool 0.15 to 0.19 where `resample` picked fragments, 0.07 or less where not
 TOO_FEW = 20  # below this many documents of a target
 NO_SPACES = 0.1  # share of letters from scripts without spaces between words
 LONG_WORDS = 12  # mean characters per word
@@ -167,6 +178,34 @@ def check_lengths(selections: Sequence[Selection], pool: PoolDocuments) -> Itera
         yield Finding("length", selection.name, share > TOO_SHORT, says, advice if share > TOO_SHORT else "")
 
 
+def check_fragments(selections: Sequence[Selection], pool: PoolDocuments) -> Iterator[Finding]:
+    """Look for short documents that would fill the budgets of selections by plain log weights."""
+    for selection in selections:
+        found = fragments(pool.n_tokens, pool.of_length, selection.min_tokens)
+        if not selection.keys_are_log_weights or not found.documents:
+            continue
+        share = found.short / found.documents
+        least = f" of {selection.min_tokens:,} tokens or more" if selection.min_tokens else ""
+        says = (
+            f"{share:.1%} of {found.documents:,} {pool.called}{least} are shorter than {FRAGMENT:.0%} of their "
+            f"median of {found.median:,.0f} tokens"
+        )
+        if share <= MANY_FRAGMENTS:
+            yield Finding("fragments", selection.name, False, says)
+            continue
+        says += (
+            f"; `{selection.method}` ranks by a sum over n-grams, so such documents tend to fill its budget"
+        )
+        if tokens := selection.size.tokens:
+            says += f": {tokens:,} tokens are {tokens / found.median:,.0f} of the median length, "
+            says += f"{tokens / max(found.mean, 1):,.0f} of theirs"
+        advice = (
+            f"`min_tokens: {without_fragments(found.median)}` leaves them out; `evaluation.bits_per_byte` tells "
+            "whether that is better"
+        )
+        yield Finding("fragments", selection.name, True, says, advice)
+
+
 def check_duplicates(pool: PoolDocuments, collapsed: bool) -> Iterator[Finding]:
     """Count documents that repeat the text of another."""
     again = pool.documents - pool.texts
@@ -267,13 +306,13 @@ def check_collisions(settings: Settings, target: TargetSample, pool: list[Sample
     features = settings.features
     mine = target.train.some(DISTINCT_NGRAMS // 2)
     texts = [text for each in pool for text in each.some(DISTINCT_NGRAMS // len(pool))]
-    ngrams = number_ngrams([*mine, *texts], features.spec())
+    ngrams = hash_ngrams(pa.array([*mine, *texts], pa.large_string()), features.spec())
     documents = np.arange(len(mine) + len(texts)) < len(mine)
     share = crowded_out(ngrams, documents, features.buckets)
     n_target = sum(int(each.counts.sum()) for each in target.train.features)
     says = (
-        f"{len(ngrams.hashes):,} distinct n-grams in a sample of {len(ngrams.number):,} for {features.buckets:,} "
-        f"buckets; {share:.0%} of the target's are a minority in theirs"
+        f"{len(distinct(ngrams.hashes)):,} distinct n-grams in a sample of {len(ngrams.hashes):,} for "
+        f"{features.buckets:,} buckets; {share:.0%} of the target's are a minority in theirs"
     )
     if share <= CROWDED:
         return Finding("collisions", target.name, False, says, number=f"{share:.0%}")

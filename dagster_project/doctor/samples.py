@@ -14,9 +14,9 @@ from itertools import islice
 import numpy as np
 import pyarrow as pa
 
+from dsir.doctor import held_out
 from dsir.evaluation import contained, distinct
 from dsir.features import Features, featurize
-from dsir.matching import in_validation
 from dsir_dagster.resources.corpus import Block, CorpusError, Rejected, Shard, TextBatch, expand, read_blocks
 from dsir_dagster.resources.discovery import kept_stamp
 from dsir_dagster.resources.groups import grouped
@@ -104,7 +104,7 @@ class TargetSample:
             return self.train.features, self.holdout.features
         fitted, others = [], []
         for each in self.train.features:
-            batch, validation = each.to_arrow(), in_validation(each.content_hash)
+            batch, validation = each.to_arrow(), held_out(each.content_hash)
             fitted.append(Features.from_arrow(batch.filter(pa.array(~validation))))
             others.append(Features.from_arrow(batch.filter(pa.array(validation))))
         return fitted, others

@@ -86,7 +86,7 @@ def _entry_point(source_stamp):
         word_counts : int64[3, n]
             The fields of `word_counts.WordCounts`.
         """
-        source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `_stamp`)
+        source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `stamp`)
         n = len(begins)
         offsets = np.zeros(n + 1, np.int64)
         n_words = np.zeros(n, np.int64)
@@ -166,8 +166,8 @@ def _entry_point(source_stamp):
     return count_documents
 
 
-def _stamp() -> int:
-    """Checksum of the sources in this folder, which hold all that is compiled into the entry point.
+def stamp() -> int:
+    """Checksum of the sources in this folder, which hold all that is compiled into an entry point.
 
     Numba recompiles a cached function if its own file changes, but not if the file of a function it calls does. The
     value of a closure's variable is part of the cache's key, so the entry point is a closure over this checksum.
@@ -175,4 +175,4 @@ def _stamp() -> int:
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
-count_documents = _entry_point(_stamp())
+count_documents = _entry_point(stamp())

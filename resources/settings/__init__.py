@@ -18,7 +18,12 @@ import pydantic
 import yaml
 
 from dsir_dagster.resources.settings.compute import ComputeSettings
-from dsir_dagster.resources.settings.evaluation import DownstreamSettings, EvaluationSettings, ProxySettings
+from dsir_dagster.resources.settings.evaluation import (
+    BitsPerByteSettings,
+    DownstreamSettings,
+    EvaluationSettings,
+    ProxySettings,
+)
 from dsir_dagster.resources.settings.methods import KeyRule, Method, MethodOptions, methods
 from dsir_dagster.resources.settings.mistakes import mistakes
 from dsir_dagster.resources.settings.pool import (
@@ -34,6 +39,7 @@ from dsir_dagster.resources.settings.types import ConfigError, Model, meant
 from dsir_dagster.resources.uris import absolute_uri, masked, without_credentials
 
 __all__ = [
+    "BitsPerByteSettings",
     "ComputeSettings",
     "ConfigError",
     "DownstreamSettings",

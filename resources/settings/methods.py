@@ -33,16 +33,19 @@ class KeyRule:
     Attributes
     ----------
     log_weight : bool
-        Whether the log weight is a term of the key: corrected for ``length``, divided by the ``temperatures`` in
+        Whether the log weight is a term of the key: corrected for length, divided by the ``temperatures`` in
         :attr:`Ranking.numbers`, if there are any.
     noise : bool
         Whether the document's Gumbel noise is a term of the key.
+    length : str
+        How the log weight is corrected for length whatever is configured; '' for as configured.
     besides : str
         What else decides, as shown for a document that was not picked.
     """
 
     log_weight: bool = False
     noise: bool = False
+    length: str = ""
     besides: str = ""
 
     @property

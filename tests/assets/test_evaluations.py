@@ -1,7 +1,10 @@
 """The numbers of an evaluation, on pools where they are known."""
 
+import hashlib
 import json
+import math
 from collections import Counter
+from itertools import pairwise
 
 import dagster as dg
 import numpy as np
@@ -10,11 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsir.evaluation import kl_reduction
-from dsir.features import FeatureSpec, featurize
+from dsir.evaluation import INDEPENDENT, kl_reduction
+from dsir.explain import tokenize
+from dsir.features import FeatureSpec, featurize, hash_strings
+from dsir.noise import gumbel_noise
 from dsir.selection import pack_position
+from dsir_dagster.assets.measuring.baselines import Pick
 from dsir_dagster.assets.measuring.measures import quantile
 from dsir_dagster.assets.picking import texts
+from dsir_dagster.assets.picking.rows import rows_by_shard
 from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.corpus import CorpusError
 from dsir_dagster.resources.settings import ConfigError
@@ -84,7 +91,7 @@ def features_of(pipeline, name):
 
 
 def test_every_metric_that_is_documented_is_there_and_no_other(measured):
-    reductions = ("kl_reduction", "over_random", "over_random_independent_hash", "over_random_unhashed")
+    reductions = ("kl_reduction", "over_random", "over_random_unhashed")
     by_target = {("effective_sample_size", "pool")}
     for name in reductions:
         by_target |= {(name, "random"), (name, "random", "sd")}
@@ -94,7 +101,10 @@ def test_every_metric_that_is_documented_is_there_and_no_other(measured):
         for pick in ("match", "top_k", "random"):
             by_target |= {(name, pick), (name, pick, "low"), (name, pick, "high")}
     leaked = {(f"in_{part}", pick) for pick in PICKS for part in ("target", "holdout")}
-    lengths = {(f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")}
+    lengths = {("median_tokens", "eligible")}
+    lengths |= {
+        (f"{name}tokens", pick) for pick in PICKS for name in ("", "mean_", "median_", "p10_", "p90_")
+    }
     of_picks = {(name, pick) for pick in PICKS[1:] for name in ("distinct_ngrams", "duplicates")}
     agreement = {("agreement", pick) for pick in ("match", "top_k", "random", "seed")}
     of_picks.add(("near_copies", "selection"))
@@ -116,13 +126,148 @@ def test_the_kl_reduction_is_that_of_the_texts(measured, selection):
     assert found["kl_reduction", "selection", "low"] < expected < found["kl_reduction", "selection", "high"]
 
 
+def headline_of(texts, held_out, picks):
+    """The lead of the first of several picks over the mean of the others, in both views, written out n-gram by n-gram.
+
+    Parameters
+    ----------
+    texts, held_out : list of str
+    picks : list of list of int
+        Places of documents in `texts`.
+    """
+
+    def ngrams(text):
+        words = tokenize(text, INDEPENDENT)
+        return [*words, *(f"{a} {b}" for a, b in pairwise(words))]
+
+    def bucket(ngram):
+        return int(hashlib.sha256(ngram.encode()).hexdigest(), 16) % 40_009
+
+    of_text = [Counter(ngrams(text)) for text in texts]
+    target = sum((Counter(ngrams(text)) for text in held_out), Counter())
+    leads = []
+    for view, features in (
+        (bucket, 40_009),
+        (lambda ngram: ngram if ngram in target else "other", len(target) + 1),
+    ):
+        p = Counter()
+        for ngram, n in target.items():
+            p[view(ngram)] += n
+        cross = []
+        for pick in picks:
+            q = Counter()
+            for place in pick:
+                for ngram, n in of_text[place].items():
+                    q[view(ngram)] += n
+            logs = {each: math.log(0.99 * q[each] / q.total() + 0.01 / features) for each in p}
+            cross.append(-sum(n * logs[each] for each, n in p.items()) / p.total())
+        leads.append(np.mean(cross[1:]) - cross[0])
+    return leads
+
+
+VIEWS = ("over_random", "over_random_unhashed")
+
+
+def leads_of(pipeline, selection, n, held_out):
+    """The leads over random picks of n documents, of a selection from the pool that `write` writes."""
+    texts, held_out = (
+        [json.loads(line)["text"] for line in (pipeline.data / name).open()]
+        for name in ("pool/part-0.jsonl", held_out)
+    )
+    rows = [
+        row for (row,) in pipeline.rows(f"SELECT \"row\" FROM selections WHERE selection = '{selection}'")
+    ]
+    content_hash = features_of(pipeline, "pool/part-0.jsonl").content_hash
+    random = [np.argsort(-gumbel_noise(content_hash, seed, "random"), kind="stable")[:n] for seed in range(5)]
+    return headline_of(texts, held_out, [rows, *random])
+
+
+@pytest.mark.parametrize(("selection", "n"), [("picked", 48), ("drawn", 30), ("matched", 30), ("twice", 30)])
+def test_the_lead_over_random_is_that_of_the_whole_picks_texts(measured, selection, n):
+    found = values(measured, selection)
+    for name, lead in zip(VIEWS, leads_of(measured, selection, n, "medicine-test.jsonl"), strict=True):
+        assert found[name, "selection"] == pytest.approx(lead, rel=1e-9, abs=1e-12)
+        assert found[name, "selection", "low"] < lead < found[name, "selection", "high"]
+
+
+HEADLINE = ("over_random", "over_random_unhashed", "ahead", "ahead_unhashed")
+
+
+def headlines(pipeline, selection, *picks):
+    """The figures that no configuration changes, of some picks."""
+    found = values(pipeline, selection)
+    return {key: value for key, value in found.items() if key[0] in HEADLINE and key[1] in picks}
+
+
+@pytest.mark.parametrize(
+    "features", [{"buckets": 50}, {"buckets": 65_536}, {"hash": "sha256"}, {"buckets": 40_009, "ngrams": 3}]
+)
+def test_the_same_picks_have_the_same_lead_whatever_buckets_selected(measured, pipeline, features):
+    write(pipeline)
+    pipeline.config["features"] = features
+    pipeline.config["evaluation"] = {"smoothing": 3}
+    pipeline.config["selections"] = [
+        measured.config["selections"][1]
+    ]  # by `random`, which looks at no feature
+    assert pipeline.errors() == []
+    same = ("selection", "random")
+    assert headlines(pipeline, "drawn", *same) == headlines(measured, "drawn", *same) != {}
+    papers = [values(each, "drawn")["kl_reduction", "selection"] for each in (pipeline, measured)]
+    assert abs(papers[0] - papers[1]) > 0.01 * abs(papers[1])
+
+
+def test_repeating_all_documents_held_out_or_picked_changes_no_lead(measured, pipeline):
+    write(pipeline)
+    (pipeline.data / "pool/again.jsonl").write_bytes((pipeline.data / "pool/part-0.jsonl").read_bytes())
+    pipeline.write("medicine-test.jsonl", equal_sentences("medicine", 30, 101) * 3)
+    pipeline.config["selections"] = [{**measured.config["selections"][0], "size": {"documents": 2 * 48}}]
+    assert pipeline.errors() == []
+    twice, once = (headlines(each, "picked", "selection", "top_k", "random") for each in (pipeline, measured))
+    assert twice == pytest.approx(once, rel=1e-9, abs=1e-12) and once
+    assert values(pipeline)["tokens", "selection"] == 2 * values(measured)["tokens", "selection"]
+
+
+def test_a_few_hundred_short_questions_do_not_drown_in_many_buckets(pipeline):
+    """The paper's figure does: 65,536 buckets have 32,768 pseudo-counts, the questions 5,000 n-grams."""
+    figures = []
+    for buckets in (2_000, 65_536):
+        write(pipeline)
+        questions = [" ".join(each["text"].split()[:10]) for each in equal_sentences("medicine", 250, 102)]
+        pipeline.write("medicine-test.jsonl", [{"text": question} for question in questions])
+        pipeline.config["features"] = {"buckets": buckets}
+        pipeline.config["selections"] = pipeline.config["selections"][:1]
+        assert pipeline.errors() == []
+        figures.append(values(pipeline))
+    few, many = figures
+    assert many["over_random", "selection"] == few["over_random", "selection"] > 0.5
+    assert many["kl_reduction", "selection"] < 0.6 * few["kl_reduction", "selection"]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20),
+    epochs=st.integers(1, 3),
+    limit=st.integers(1, 600),
+)
+def test_a_pick_is_measured_whole_or_cut_without_parting_the_copies_of_a_document(lengths, epochs, limit):
+    positions = np.repeat(np.arange(len(lengths)), epochs)
+    numbers = np.array(lengths)[positions]
+    pick = Pick(positions, numbers, numbers, hash_strings(pa.array([str(each) for each in positions])))
+    kept = pick.up_to(limit)
+    counted = Counter(kept.positions.tolist())
+    assert set(counted.values()) == {epochs}
+    of_one_epoch = sum(lengths[each] for each in counted)
+    assert of_one_epoch <= limit or len(counted) == 1
+    assert len(kept) == len(pick) or of_one_epoch + max(lengths) > limit
+    assert sum(lengths) > limit or len(kept) == len(pick)
+
+
 def test_a_method_is_compared_as_it_is_when_it_is_selected_by(measured):
     """But for its noise, which has the name of the selection."""
     drawn, matched = values(measured, "drawn"), values(measured, "matched")
     assert drawn["kl_reduction", "match"] == pytest.approx(matched["kl_reduction", "selection"], rel=0.15)
     assert drawn["kl_reduction", "top_k"] == pytest.approx(matched["kl_reduction", "top_k"], rel=1e-9)
     assert ("kl_reduction", "match") not in matched
-    for name in ("over_random", "over_random_independent_hash", "over_random_unhashed"):
+    for name in ("over_random", "over_random_unhashed"):
         assert drawn[name, "match"] == pytest.approx(matched[name, "selection"], rel=0.15)
         assert (
             matched[name, "selection", "low"]
@@ -151,7 +296,7 @@ def test_what_was_planted_is_found(measured):
 @pytest.mark.parametrize("selection", ["picked", "matched"])
 def test_the_lead_over_another_pick_is_the_difference_with_an_interval_of_its_own(measured, selection):
     found = values(measured, selection)
-    for lead, reduction in (("ahead", "kl_reduction"), ("ahead_unhashed", "over_random_unhashed")):
+    for lead, reduction in (("ahead", "over_random"), ("ahead_unhashed", "over_random_unhashed")):
         for pick in ("top_k", "random"):
             value, low, high = (found[lead, pick, *end] for end in ((), ("low",), ("high",)))
             assert value == pytest.approx(found[reduction, "selection"] - found[reduction, pick], abs=1e-9)
@@ -161,9 +306,9 @@ def test_the_lead_over_another_pick_is_the_difference_with_an_interval_of_its_ow
         assert wide > 3.5 * found[reduction, "random", "sd"]
     # One number with one interval: the lead over random is the same where it is called `over_random`.
     for end in ((), ("low",), ("high",)):
-        same = found["over_random_unhashed", "selection", *end]
-        assert found["ahead_unhashed", "random", *end] == pytest.approx(same, abs=1e-9)
-    own = found["kl_reduction", "selection", "high"] - found["kl_reduction", "selection", "low"]
+        for lead, reduction in (("ahead", "over_random"), ("ahead_unhashed", "over_random_unhashed")):
+            assert found[lead, "random", *end] == pytest.approx(found[reduction, "selection", *end], abs=1e-9)
+    own = found["over_random", "selection", "high"] - found["over_random", "selection", "low"]
     paired = found["ahead", "top_k", "high"] - found["ahead", "top_k", "low"]
     assert paired < own  # both picks move with the holdout
     if selection == "picked":  # by top_k
@@ -191,6 +336,7 @@ def test_lengths_and_epochs(measured):
         found["median_tokens", "selection"]
         == found["p10_tokens", "selection"]
         == found["p90_tokens", "pool"]
+        == found["median_tokens", "eligible"]
         == 120
     )
     drawn = {doc_id for _, _, doc_id, _, _ in measured.picks("twice")}
@@ -216,6 +362,7 @@ def test_several_targets_have_their_own_numbers_and_their_mean(pipeline):
     for metric in (
         ("kl_reduction", "selection"),
         ("kl_reduction", "top_k"),
+        ("over_random", "selection"),
         ("over_random_unhashed", "selection"),
         ("effective_sample_size", "pool"),
     ):
@@ -226,6 +373,9 @@ def test_several_targets_have_their_own_numbers_and_their_mean(pipeline):
     ]
     assert widths[0] < max(widths[1:])
     assert [each["in_target", "pool"] for each in (of_all, *of_targets)] == [3, 0, 3]
+    for target, name in (("law", "law.jsonl"), ("medicine", "medicine-test.jsonl")):
+        leads = leads_of(pipeline, "picked", 30, name)
+        assert [values(pipeline, target=target)[each, "selection"] for each in VIEWS] == pytest.approx(leads)
 
 
 def test_the_table_of_methods_and_the_plots(measured):
@@ -234,19 +384,18 @@ def test_the_table_of_methods_and_the_plots(measured):
     rows = [line.split(" | ") for line in shown["methods side by side"].splitlines()]
     assert [row[0].strip("| ") for row in rows[2:]] == ["random", "match", "top-k", "random"]
     assert len({len(row) for row in (rows[0], *rows[2:])}) == 1
-    assert "data:image/png" in shown["lead over random (sample), plot"]
+    assert "data:image/png" in shown["KL reduction over random, plot"]
+    assert "data:image/png" in shown["KL reduction over random, hashed and not, plot"]
 
 
-def test_without_a_sample_or_a_holdout(pipeline):
+def test_without_a_holdout(pipeline):
     pipeline.write_pool()
     del pipeline.config["targets"][0]["holdout"]
-    pipeline.config["evaluation"] = {"sample": 0, "random_seeds": 2}
+    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 500}  # two documents of each
     assert pipeline.errors() == []
     found = values(pipeline)
-    assert not {"over_random", "distinct_ngrams", "near_copies", "ahead_unhashed"} & {
-        metric for metric, *_ in found
-    }
-    assert ("kl_reduction", "match") not in found
+    assert ("over_random", "match") not in found
+    assert found["over_random", "selection", "low"] > 0 < found["over_random_unhashed", "selection", "low"]
     assert found["kl_reduction", "selection"] > found["kl_reduction", "random"]
     assert found["in_holdout", "selection"] == 0 and "no holdout" in metadata(pipeline)["measured_on"]
 
@@ -285,7 +434,6 @@ def test_classifiers_of_labelled_targets(pipeline):
         records = sentences("medicine", 20, seed) + sentences("law", 20, seed)
         pipeline.write(f"{name}.jsonl", records)
     pipeline.config["evaluation"] = {
-        "sample": 0,
         "downstream": {"label": "domain", "tokens": 5000, "seeds": 2},
     }
     assert pipeline.errors() == []
@@ -393,6 +541,10 @@ def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
     )
     assert pool_texts(workspace.snapshot(), np.arange(12)) == [each["text"] for each in records]
     assert max(parsed) < 2.5 * texts.PARSED_BYTES
+    [rows] = rows_by_shard(workspace.snapshot().plan, np.arange(12))
+    blocks = list(texts.text_blocks(workspace.worker, rows))
+    assert max(block.nbytes for block, _ in blocks) < 2.5 * texts.PARSED_BYTES
+    assert [i for _, at in blocks for i in range(12)[at]] == list(range(12))
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.sampled_from([0.1, 0.5, 0.9]))

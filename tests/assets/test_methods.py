@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import dagster as dg
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsir.features import FeatureSpec, featurize
-from dsir.matching import MatchingOptions, draw_keys, in_validation, match, over
+from dsir.matching import MatchingOptions, match, over
+from dsir.refinement import hold, refine
 from dsir.selection import Budget
 from dsir_dagster.assets.methods import METHODS, mixture
 from dsir_dagster.assets.picking.candidates import Candidates
@@ -102,7 +104,7 @@ def test_match_recovers_the_mixture_of_the_target(mixed):
     assert 15 <= picked.count("law") <= 25
     [metadata] = mixed.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
     metadata = json.loads(metadata[0])
-    assert metadata["converged"] == "true" and metadata["rounds_kept"] <= metadata["rounds"]
+    assert metadata["converged"] == "true" and metadata["gap"] <= MatchingOptions.tolerance
     event = mixed.instance.get_latest_materialization_event(dg.AssetKey("selections"))
     assert "data:image/png" in event.asset_materialization.metadata["rounds, plot"].value
 
@@ -127,24 +129,14 @@ def test_match_is_that_of_the_library_on_the_same_documents(mixed):
     records = [record for name in ("code", "law", "medicine") for record in read(f"pool/{name}.jsonl")]
     pool = featurize(pa.array([record["text"] for record in records]), spec)
     target = featurize(pa.array([record["text"] for record in read("medicine.jsonl")]), spec)
-    validation = in_validation(target.content_hash)
-    totals = np.zeros((3, 1000), dtype=np.int64)
-    pool.add_totals(totals[0])
-    for document in range(len(target)):
-        totals[1 + validation[document]] += target.dense(document, 1000)
-    options = MatchingOptions(stream="picked/medicine")
-    found = match(
-        over(lambda: [pool]),
-        totals[1],
-        totals[2],
-        totals[0],
-        Budget(documents=30),
-        options,
-    )
-    key = dict(zip((record["id"] for record in records), draw_keys(pool, found, options), strict=True))
+    raw, counts = pool.totals(1000), target.totals(1000)
+    budget, options, passes = Budget(documents=30), MatchingOptions(), over(lambda: [pool])
+    found = match(passes, counts, raw, budget, options)
+    drawn = refine(found, hold(passes, found, 2), budget, options, seed=0, stream="picked/medicine")
+    keys = dict(zip((record["id"] for record in records), drawn.keys.at(np.arange(len(pool))), strict=True))
     picks = mixed.picks()
     assert {doc_id: key for _, _, doc_id, _, key in picks} == {
-        doc_id: key[doc_id] for _, _, doc_id, _, _ in picks
+        doc_id: keys[doc_id] for _, _, doc_id, _, _ in picks
     }
 
 
@@ -169,11 +161,38 @@ def test_match_obeys_quality_and_a_budget_of_tokens(pipeline):
     assert 1500 - longest < tokens <= 1500 and longest < 500
 
 
-def test_match_of_a_target_that_can_not_be_split_is_refused(pipeline):
+def test_match_and_cynical_come_as_close_to_a_target_of_one_document(pipeline):
     pipeline.write_pool()
     pipeline.write("medicine.jsonl", sentences("medicine", 1, seed=100))
-    errors = configure(pipeline, method="match").errors()
-    assert "target 'medicine' has too few documents for a validation part" in errors[0]
+    for method in ("match", "cynical"):
+        assert configure(pipeline, method=method).errors() == []
+        assert domains(pipeline).count("medicine") >= 18
+
+
+def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline, monkeypatch):
+    pipeline.write_pool()
+    pipeline.config["raw"][0]["source"] = "domain"
+    caps = {"source_caps": {"medicine": 0.5}}
+    assert configure(pipeline, method="cynical", size={"documents": 20}, **caps).errors() == []
+    assert domains(pipeline).count("medicine") == 10
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100_000))
+    [error] = configure(pipeline, method="cynical").errors()
+    assert "method cynical keeps the pool's features in memory" in error and "method match" in error
+
+
+def test_moore_lewis_ranks_by_the_mean_log_ratio_and_why_knows_it(pipeline):
+    pipeline.write_pool()
+    assert configure(pipeline, method="moore_lewis").errors() == []
+    assert domains(pipeline) == ["medicine"] * 20
+    rows = pipeline.rows(
+        "SELECT s.key, w.log_weight / d.n_ngrams FROM selections AS s "
+        'JOIN documents AS d USING (shard, "row") JOIN weights AS w USING (shard, "row", target)'
+    )
+    assert len(rows) == 20 and all(key == mean for key, mean in rows)
+    [(verdict, key, threshold)] = pipeline.rows(
+        "SELECT verdict, key, threshold FROM why('law-1-0', 'picked')"
+    )
+    assert "below the threshold" in verdict and key < threshold
 
 
 def test_the_picks_of_a_match_are_a_file_as_any(mixed):

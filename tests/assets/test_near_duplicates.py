@@ -67,7 +67,7 @@ def configure(pipeline: SmallPipeline, *names: str) -> SmallPipeline:
     pipeline.config["raw"][0]["source"] = "from"
     pipeline.config["targets"].append({"name": "again", "uri": "data/again.jsonl"})
     pipeline.config["selections"] = [selection(name) for name in names]
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     return pipeline
 
 

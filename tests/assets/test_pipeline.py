@@ -159,12 +159,12 @@ def test_the_checks_judge_numbers_and_pass(done):
     for record in done.instance.get_event_records(dg.EventRecordsFilter(kind)):
         evaluation = record.event_log_entry.dagster_event.event_specific_data
         evaluations[evaluation.check_name] = evaluation
-    assert evaluations.keys() == {"few_rows_quarantined", "size_and_uniqueness", "kl_reduction_beats_random"}
+    assert evaluations.keys() == {"few_rows_quarantined", "size_and_uniqueness", "better_than_random"}
     assert all(evaluation.passed for evaluation in evaluations.values())
     size = evaluations["size_and_uniqueness"].metadata
     assert size["documents"].value == size["distinct_documents"].value == size["records_written"].value == 20
-    numbers = evaluations["kl_reduction_beats_random"].metadata
-    assert numbers["kl_reduction"].value > numbers["bar"].value
+    numbers = evaluations["better_than_random"].metadata
+    assert numbers["over_random"].value > numbers["over_random_low"].value > 0
 
 
 def test_the_blocking_check_fails_where_a_pick_stands_twice(done):

@@ -99,10 +99,10 @@ def test_its_numbers_are_those_of_the_catalog(ran_once):
     metrics = {
         (pick, statistic): value
         for target, metric, pick, statistic, value in rows
-        if metric == "kl_reduction" and not target
+        if metric == "over_random" and not target
     }
     text = page.text
-    assert f"{metrics['selection', 'value']:.3f}" in text and f"{metrics['random', 'value']:.3f}" in text
+    assert f"{metrics['selection', 'value']:.3f}" in text and f"{metrics['top_k', 'value']:.3f}" in text
     [cells] = [each for each in page.cells if each[0] == "medicine" and "(" in each[1]]
     value, low, high = (metrics["selection", each] for each in ("value", "low", "high"))
     assert cells[1] == f"{value:.3f} ({low:.3f} to {high:.3f})"
@@ -161,16 +161,23 @@ def test_a_selection_worse_than_random_has_a_banner(pipeline):
     """The largest weights for medicine, measured on a holdout of law."""
     pipeline.write_pool()
     pipeline.write("medicine-test.jsonl", sentences("law", 30, seed=101))
-    pipeline.config["evaluation"] = {"random_seeds": 3, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 3}
     assert pipeline.errors() == []
     page = page_of(pipeline)
     assert ("class", "banner") in page.attributes and ("class", "verdict bad") in page.attributes
-    assert page.text.index("Worse than random picks: a KL reduction of -") < page.text.index(
-        "Verdict: do not rely on it"
-    )
+    assert page.text.index("Worse than random picks, by ") < page.text.index("Verdict: do not rely on it")
     [(note,)] = pipeline.rows("SELECT metadata->>'note' FROM latest WHERE asset = 'evaluations'")
-    assert note.startswith("Not closer to the target than the pool: KL reduction -")
+    assert note.startswith("Not closer to the target than the pool: the paper's KL reduction is -")
     assert "; Worse than random picks by" in note
+    highs = pipeline.rows(
+        "SELECT value FROM evaluations WHERE metric IN ('over_random', 'over_random_unhashed') "
+        "AND pick = 'selection' AND target = '' AND statistic = 'high'"
+    )
+    assert len(highs) == 2 and all(high < 0 for (high,) in highs)
+    kind = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = pipeline.instance.get_event_records(kind)
+    checks = [each.event_log_entry.dagster_event.event_specific_data for each in events]
+    assert [each.passed for each in checks if each.check_name == "better_than_random"] == [False]
 
 
 def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(pipeline):
@@ -185,7 +192,7 @@ def test_captions_are_true_for_one_holdout_of_two_epochs_pieces_and_picks_alone(
         "min_tokens": 10,
         "size": {"tokens": 900},
     }
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     text = page_of(pipeline).text
     assert text.lower().count("held-out text of medicine and the fitted text of law (no holdout)") == 3
@@ -261,7 +268,7 @@ def test_whatever_a_document_says_is_shown_and_nothing_else(pipeline):
     texts = zip(HOSTILE.items(), medicine, strict=True)
     pool = [{"id": doc_id, "text": f"{text} {other['text']}"} for (doc_id, text), other in texts]
     pipeline.write("pool/hostile.jsonl", pool)
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     page = page_of(pipeline)
     assert not {"script", "img"} & set(page.tags) and page.tags.count("body") == 1
@@ -288,7 +295,7 @@ def many(tmp_path_factory):
         {"name": "mixed", **common, "method": "mixture"},
     ]
     pipeline.config["raw"][0]["source"] = "domain"
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     return pipeline
 

@@ -37,14 +37,12 @@ def test_rounds_over_drawn_documents_come_closer_to_the_target():
     texts = [record["text"] for domain in ("medicine", "law", "code") for record in sentences(domain, 50, 1)]
     kinds = featurize(pa.array(texts, pa.large_string()), spec)
     target = [record["text"] for record in sentences("medicine", 60, 2)]
-    fitted, held = (
-        featurize(pa.array(part, pa.large_string()), spec).totals(1000) for part in (target[:40], target[40:])
-    )
+    counts = featurize(pa.array(target, pa.large_string()), spec).totals(1000)
     outcomes = []
     for under_way in (1, 8):
         pool = DrawnPool(20_000, 2500, under_way)
-        found = match(DrawnPasses(pool, kinds), fitted, held, kinds.totals(1000), Budget(documents=2000))
-        outcomes.append([(each.kl_fit, each.documents) for each in found.curve])
+        found = match(DrawnPasses(pool, kinds), counts, kinds.totals(1000), Budget(documents=2000))
+        outcomes.append([(each.kl, each.documents) for each in found.curve])
         assert pool.work.passes == 2 * len(found.curve)
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][-1][0] <= outcomes[0][0][0] and {n for _, n in outcomes[0]} == {2000}

@@ -216,6 +216,7 @@ def test_report_as_json(done, document):
     own, *others = selection["picks"]
     assert (
         own["pick"] is None
+        and own["low"] < own["over_random"] < own["high"]
         and isinstance(own["kl_reduction"], float)
         and {"top_k", "random"} <= {each["pick"] for each in others}
     )

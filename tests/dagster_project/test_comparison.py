@@ -18,7 +18,7 @@ def three(tmp_path_factory):
         {"name": "largest", "method": "top_k", **common},
         {"name": "any", "method": "random", **common},
     ]
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
     return pipeline
 
@@ -42,11 +42,15 @@ def test_one_page_compares_all_selections(three, capsys):
         assert name in page.text and verdict[1:] in page.text
     header, *_ = [cells for cells in page.cells if cells[0] == "selection"]
     assert header == ["selection", "any", "drawn", "largest"]
-    for target, pick in (("of random picks", "random"), ("KL reduction, nats", "selection")):
+    for target, metric, pick in (
+        ("KL reduction over random, nats", "over_random", "selection"),
+        ("KL reduction (paper, section 5)", "kl_reduction", "selection"),
+        ("the same of random picks", "kl_reduction", "random"),
+    ):
         [cells] = [cells for cells in page.cells if cells[0] == target]
         for name, cell in zip(header[1:], cells[1:], strict=True):
             [(value,)] = three.rows(
-                f"SELECT value FROM evaluations WHERE selection = '{name}' AND metric = 'kl_reduction' "
+                f"SELECT value FROM evaluations WHERE selection = '{name}' AND metric = '{metric}' "
                 f"AND pick = '{pick}' AND target = '' AND statistic = 'value'"
             )
             assert cell.startswith(f"{value:.3f}")

@@ -47,6 +47,7 @@ def test_a_sane_pool_is_told_so_before_anything_is_computed(sane):
         "fields",
         "words",
         "length",
+        "fragments",
         "duplicates",
         "leakage",
         "size of the target",
@@ -133,6 +134,35 @@ def test_short_documents_are_told_with_the_median(sane):
     assert finding.about == "picked"
     assert finding.says == "100.0% of 180 sampled documents are shorter than min_tokens 100"
     assert "60 tokens or fewer" in finding.advice
+
+
+def test_short_documents_that_would_fill_a_budget_are_told_for_methods_that_prefer_them(sane):
+    sane.write("pool/short.jsonl", documents("code", 60, 5, length=12))  # of 240, 180 of which have 60 tokens
+    plain = sane.config["selections"][0] | {"min_tokens": 10, "size": {"tokens": 3000}}
+    others = [
+        plain | {"name": "longer", "min_tokens": 20},
+        plain | {"name": "corrected", "length": "per_ngram"},
+        plain | {"name": "matched", "method": "match"},
+    ]
+    sane.config["selections"] = [plain, *others]
+    sane.config["raw"][0]["uri"] = "data/pool/*"
+
+    def told():
+        findings, _ = examine(sane.workspace())
+        return {each.about: each for each in findings if each.check == "fragments"}
+
+    found = told()
+    assert found.keys() == {"picked", "longer"} and not found["longer"].warning
+    assert found["picked"].warning and found["picked"].says == (
+        "25.0% of 240 sampled documents of 10 tokens or more are shorter than 30% of their median of 60 tokens; "
+        "`resample` ranks by a sum over n-grams, so such documents tend to fill its budget: 3,000 tokens are 50 of the "
+        "median length, 250 of theirs"
+    )
+    assert found["picked"].advice == (
+        "`min_tokens: 60` leaves them out; `evaluation.bits_per_byte` tells whether that is better"
+    )
+    assert sane.run()["raw_counts"].errors == []
+    assert "25.0% of 240 documents of the pool" in told()["picked"].says
 
 
 def test_duplicates_are_counted_unless_they_are_collapsed(sane):

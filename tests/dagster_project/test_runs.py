@@ -166,7 +166,7 @@ def test_what_is_fresh_keeps_its_plots_and_tables(done):
 
 
 def test_the_checks_of_a_refresh_are_those_of_the_assets(done):
-    for asset, check in (("selections", "size_and_uniqueness"), ("evaluations", "kl_reduction_beats_random")):
+    for asset, check in (("selections", "size_and_uniqueness"), ("evaluations", "better_than_random")):
         [record] = done.instance.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(dg.AssetKey(asset), check), limit=10
         )

@@ -85,6 +85,20 @@ def test_probabilities_are_of_the_mean_over_a_documents_ngrams(planted):
     assert logits(doubled, classifier)[0] == pytest.approx(logits(pool, classifier)[0], rel=1e-12)
 
 
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_el2n_ranks_the_pool_as_the_log_odds_do(seed):
+    """EL2N (Paul et al. 2021) is the norm of predicted probabilities less the label, here that of the pool."""
+    chance = np.random.default_rng(seed)
+    target = features(documents(chance, np.zeros(80, dtype=int)))
+    pool = features(documents(chance, chance.permutation(np.repeat([0, 1, 2], [40, 80, 80]))))
+    classifier = fit_classifier([target], [pool], BUCKETS)
+    p = probabilities(pool, classifier)
+    error = np.stack([1 - p, p], axis=1) - np.array([1, 0])  # classes: pool, target
+    el2n = np.linalg.norm(error, axis=1)
+    assert len(np.unique(el2n)) == len(pool)
+    np.testing.assert_array_equal(np.argsort(-el2n), np.argsort(-logits(pool, classifier)))
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
 def test_batches_and_their_order_do_not_matter(planted, random, cuts):

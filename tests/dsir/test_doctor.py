@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsir.doctor import crowded_out, learning_curve, likeness, without_spaces
+from dsir.doctor import crowded_out, fragments, learning_curve, likeness, without_fragments, without_spaces
 from dsir.evaluation import distribution, kl_divergence
 from dsir.features import FeatureSpec, featurize
 from dsir.importance import log_weights
-from dsir.ngrams import number_ngrams
+from dsir.ngrams import hash_ngrams
 
 SPEC = FeatureSpec(buckets=500)
 
@@ -48,12 +48,12 @@ def test_a_learning_curve_falls_and_ends_where_the_whole_is():
 
 def test_n_grams_are_crowded_out_where_buckets_are_few():
     rare, common = ["one two"], ["three four five six seven eight"] * 20
-    ngrams = number_ngrams([*rare, *common], FeatureSpec())
+    ngrams = hash_ngrams(pa.array([*rare, *common]), FeatureSpec())
     mine = np.arange(21) < 1
     assert crowded_out(ngrams, mine, 1) == 1.0
     assert crowded_out(ngrams, mine, 10**6) == 0.0
     assert 0 < crowded_out(ngrams, ~mine, 1) <= 1
-    assert crowded_out(number_ngrams([""], FeatureSpec()), np.ones(1, bool), 10) == 0.0
+    assert crowded_out(hash_ngrams(pa.array([""]), FeatureSpec()), np.ones(1, bool), 10) == 0.0
 
 
 def test_likeness_is_the_log_weight_of_an_n_gram():
@@ -80,3 +80,17 @@ def test_likeness_is_the_log_weight_of_an_n_gram():
 )
 def test_scripts_without_spaces_are_known(text, share):
     assert without_spaces(text) == pytest.approx(share)
+
+
+def test_fragments_are_counted_among_the_documents_that_are_long_enough():
+    lengths, counts = np.array([5, 29, 30, 100, 900]), np.array([100, 3, 2, 5, 1])
+    found = fragments(lengths, counts, min_tokens=10)
+    assert (found.documents, found.short, found.median, found.mean) == (11, 3, 100, 29)
+    assert fragments(lengths, counts, min_tokens=1000).documents == 0
+    whole = fragments(lengths, counts, min_tokens=100)
+    assert (whole.short, whole.mean) == (0, 0)
+
+
+@pytest.mark.parametrize(("median", "advised"), [(142, 100), (40, 40), (2000, 600)])
+def test_the_advised_minimum_is_the_papers_where_documents_are_of_usual_length(median, advised):
+    assert without_fragments(median) == advised

@@ -246,6 +246,7 @@ def test_the_cross_entropy_is_the_direct_formula_and_does_not_change_when_everyt
     )
 
 
+@settings(max_examples=10, deadline=None)
 @given(documents=st.lists(histograms, min_size=1, max_size=6).map(np.array).filter(np.any), other=histograms)
 def test_the_bootstrap_serves_unsmoothed_counts(documents, other):
     q = np.array([independent_distribution(other), independent_distribution(documents[0])])
@@ -279,6 +280,30 @@ def test_few_held_out_counts_do_not_drown_in_many_buckets():
         papers.append(kl_reduction(held_out, raw, pick, 0.5))
     assert leads[1] > 0.8 * leads[0]
     assert papers[1] < 0.4 * papers[0]
+
+
+def test_a_small_sample_may_turn_the_sign_that_whole_picks_have():
+    """A narrow pick is hardly worse than a broad one as long as neither has the rare words."""
+    rng = np.random.default_rng(12)
+    words, others = 3_000, 500
+    target = np.zeros(words + others)
+    target[:words] = 1 / np.arange(10, words + 10)
+    target /= target.sum()
+    foreign = np.zeros(words + others)
+    foreign[words:] = 1 / others
+    narrow = np.where(np.arange(words + others) < 400, target, 0)
+    broad = 0.7 * target + 0.3 * foreign
+    held_out = rng.multinomial(20_000, target)
+    n_ngrams, content_hash = np.full(2_000, 100), hashes(2_000, seed=12)
+    picks = [rng.multinomial(100, p / p.sum(), 2_000) for p in (narrow, broad)]
+
+    def lead_of_broad(wanted: int) -> float:
+        at = draw(n_ngrams, content_hash, wanted)
+        ours = [cross_entropy(held_out, independent_distribution(each[at].sum(axis=0))) for each in picks]
+        return ours[0] - ours[1]
+
+    assert lead_of_broad(2_000) < -0.1
+    assert lead_of_broad(200_000) > 0.5
 
 
 def test_the_independent_buckets_say_nothing_about_those_that_select():

@@ -1,4 +1,4 @@
-"""N-grams that are not hashed: every one told apart, counted as they stand, and hashed as specified."""
+"""N-grams as they are: every one told apart, counted as they stand, and added up by document."""
 
 from collections import Counter
 
@@ -8,92 +8,111 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsir.evaluation import distribution, kl_divergence
+from dsir.evaluation import distinct
 from dsir.explain import tokenize
-from dsir.features import FeatureSpec, featurize, hash_strings
-from dsir.ngrams import Occurrences, number_ngrams
+from dsir.features import FeatureSpec, featurize
+from dsir.ngrams import Vocabulary, add_totals, hash_ngrams, sums
 
 SPEC = FeatureSpec(buckets=1000)
 texts_of_few_words = st.lists(
-    st.lists(st.sampled_from(["a", "b", "ab", "A", "é", ".", "a.b", "\n"]), max_size=12).map(" ".join),
+    st.lists(st.sampled_from(["a", "b", "ab", "A", "é", ".", "a.b", "\n", "İ"]), max_size=12).map(" ".join),
     min_size=1,
     max_size=6,
 )
 
 
 def counted(text, spec):
+    """The n-grams of a text, each a tuple of words."""
     words = tokenize(text, spec)
     return Counter(
-        " ".join(words[i : i + n]) for n in range(1, spec.ngrams + 1) for i in range(len(words) - n + 1)
+        tuple(words[i : i + n]) for n in range(1, spec.ngrams + 1) for i in range(len(words) - n + 1)
     )
 
 
-def xxh64(ngram):
-    return int(hash_strings(pa.array([ngram]))[0])
+def hash_of(ngram, spec):
+    """The hash of an n-gram: the last of those of a text that is nothing else."""
+    return int(hash_ngrams(pa.array([" ".join(ngram)]), spec).hashes[-1])
 
 
 @pytest.mark.parametrize("spec", [SPEC, FeatureSpec(ngrams=1), FeatureSpec(ngrams=4, tokenizer="whitespace")])
 @settings(deadline=None, max_examples=60)
 @given(texts=texts_of_few_words)
 def test_every_document_has_the_ngrams_of_its_words(spec, texts):
-    ngrams = number_ngrams(texts, spec)
-    assert len(set(ngrams.hashes.tolist())) == len(ngrams.hashes)  # one number an n-gram
+    ngrams = hash_ngrams(pa.array(texts), spec)
+    names: dict[int, tuple[str, ...]] = {}
     for i, text in enumerate(texts):
-        numbers = Counter(ngrams.number[ngrams.document == i].tolist())
-        found = {int(ngrams.hashes[number]): count for number, count in numbers.items()}
-        assert found == {xxh64(ngram): count for ngram, count in counted(text, spec).items()}
+        found = Counter(ngrams.hashes[ngrams.offsets[i] : ngrams.offsets[i + 1]].tolist())
+        expected = counted(text, spec)
+        assert sorted(found.values()) == sorted(expected.values())
+        for ngram in expected:
+            assert names.setdefault(hash_of(ngram, spec), ngram) == ngram  # one hash an n-gram
+            assert found[hash_of(ngram, spec)] == expected[ngram]
+    features = featurize(pa.array(texts), spec)
+    assert ngrams.n_ngrams.tolist() == features.n_ngrams.tolist()
+    assert ngrams.content_hash.tolist() == features.content_hash.tolist()
+
+
+def test_long_documents_and_words_found_by_other_means_have_the_same_ngrams():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{i}" for i in rng.integers(0, 500, n)) for n in (0, 1, 20_000, 3, 5_000)]
+    plain = hash_ngrams(pa.array(texts), FeatureSpec(ngrams=3, tokenizer="whitespace"))
+    custom = hash_ngrams(pa.array(texts), FeatureSpec(ngrams=3, tokenizer="builtins:str.split"))
+    assert plain.n_ngrams.tolist() == [0, 1, 59_997, 6, 14_997]
+    assert plain.offsets.tolist() == custom.offsets.tolist()
+    assert plain.hashes.tolist() == custom.hashes.tolist()
+    for i, text in enumerate(texts):
+        words = text.split()
+        triples = {tuple(words[k : k + n]) for n in (1, 2, 3) for k in range(len(words) - n + 1)}
+        mine = plain.of(np.arange(len(texts)) == i)
+        assert len(distinct(mine)) == len(triples)
 
 
 @settings(deadline=None, max_examples=60)
 @given(texts=texts_of_few_words, data=st.data())
-def test_totals_of_the_three_views_are_sums_over_documents(texts, data):
-    times = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts))))
-    ngrams, features = number_ngrams(texts, SPEC), featurize(pa.array(texts), SPEC)
+def test_totals_are_sums_over_documents_and_what_no_vocabulary_has_is_one(texts, data):
+    times = data.draw(st.lists(st.integers(0, 3), min_size=len(texts), max_size=len(texts)))
+    ngrams = hash_ngrams(pa.array(texts), SPEC)
+    vocabulary = Vocabulary(ngrams.of(np.arange(len(texts)) == 0))
+    of_first = counted(texts[0], SPEC)
+    assert len(vocabulary) == len(of_first) + 1
+    numbers = vocabulary.numbers(ngrams.hashes)
+    totals = np.zeros((2, len(vocabulary)), np.int64)
+    add_totals(ngrams.offsets, numbers, np.array([times, [1] * len(texts)], np.uint16), totals)
     expected = Counter()
-    for text, n in zip(texts, times.tolist(), strict=True):
+    for text, n in zip(texts, times, strict=True):
         for ngram, count in counted(text, SPEC).items():
             expected[ngram] += n * count
-    assert ngrams.distinct(times) == (sum(n > 0 for n in expected.values()), expected.total())
-
-    totals = Occurrences.of_features(features, 1000).totals(times)
-    np.testing.assert_array_equal(totals, sum(n * features.dense(i, 1000) for i, n in enumerate(times)))
-
-    hashed = np.zeros(97, int)
-    for ngram, count in expected.items():
-        hashed[xxh64(ngram) % 97] += count
-    np.testing.assert_array_equal(ngrams.buckets(97).totals(times), hashed)
-
-    first = np.arange(len(texts)) == 0
-    known = ngrams.known(first)
-    vocabulary = counted(texts[0], SPEC)
-    assert known.size == len(vocabulary) + 1
-    totals = known.totals(times)
-    assert sorted(totals[:-1]) == sorted(expected[ngram] for ngram in vocabulary)
-    assert totals[-1] == sum(count for ngram, count in expected.items() if ngram not in vocabulary)
+    for ngram in of_first:
+        [number] = vocabulary.numbers(np.array([hash_of(ngram, SPEC)], np.uint64))
+        assert totals[0, number] == expected[ngram]
+    assert totals[0, -1] == sum(count for ngram, count in expected.items() if ngram not in of_first)
+    assert totals[1].sum() == len(ngrams.hashes)
 
 
-def test_distinct_ngrams_of_texts_whose_number_is_known():
-    ngrams = number_ngrams(["to be or not to be", "", "be"], SPEC)
-    # to, be, or, not; to be, be or, or not, not to
-    assert ngrams.distinct(np.array([1, 0, 0])) == (8, 11)
-    assert ngrams.distinct(np.array([0, 1, 0])) == (0, 0)
-    assert ngrams.distinct(np.array([1, 1, 2])) == (8, 13)
-    repeated = number_ngrams(["spam " * 500], SPEC)
-    assert repeated.distinct(np.array([1])) == (2, 999)
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=60), st.lists(st.integers(0, 2**64 - 1), max_size=60))
+def test_a_vocabulary_numbers_what_it_has_and_nothing_else(known, others):
+    vocabulary = Vocabulary(np.array(known + known[:3], np.uint64))
+    expected = {value: number for number, value in enumerate(sorted(set(known)))}
+    found = vocabulary.numbers(np.array(known + others, np.uint64)).tolist()
+    assert found == [expected.get(value, len(expected)) for value in known + others]
+    assert len(vocabulary) == len(expected) + 1
 
 
-def test_an_ngram_does_not_reach_over_the_end_of_its_document():
-    ngrams = number_ngrams(["a b", "c", "d"], FeatureSpec(ngrams=3))
-    known = set(ngrams.hashes.tolist())
-    assert known == {xxh64(ngram) for ngram in ("a", "b", "a b", "c", "d")}
+def test_sums_over_documents():
+    texts = ["a b a", "", "c", "b b b"]
+    ngrams = hash_ngrams(pa.array(texts), FeatureSpec(ngrams=1))
+    vocabulary = Vocabulary(ngrams.hashes[:2])  # a and b
+    numbers = vocabulary.numbers(ngrams.hashes)
+    values = np.zeros((2, 3))
+    values[0, numbers[:2]] = 10, 1
+    values[1, -1] = 0.5
+    assert sums(ngrams, numbers, values).tolist() == [[21, 0, 0, 3], [0, 0, 0.5, 0]]
 
 
-def test_words_that_joined_look_alike_are_different_ngrams_until_they_are_hashed():
+def test_words_that_joined_look_alike_are_different_ngrams():
     """A custom tokenizer may return words with spaces."""
     spec = FeatureSpec(tokenizer="tests.dsir.test_ngrams:split_at_bars")
-    ngrams = number_ngrams(["a b|c", "a|b c"], spec)
-    assert len(ngrams.hashes) == 6
-    assert len(set(ngrams.hashes.tolist())) == 5
+    assert len(distinct(hash_ngrams(pa.array(["a b|c", "a|b c"]), spec).hashes)) == 6
 
 
 def split_at_bars(text):
@@ -102,31 +121,13 @@ def split_at_bars(text):
 
 def test_nothing_at_all():
     for texts in ([], ["", " "]):
-        ngrams = number_ngrams(texts, SPEC)
-        times = np.ones(len(texts), np.int64)
-        assert ngrams.distinct(times) == (0, 0)
-        assert ngrams.known(times > 0).totals(times).tolist() == [0]
+        ngrams = hash_ngrams(pa.array(texts, pa.string()), SPEC)
+        assert len(ngrams.hashes) == 0 and ngrams.n_ngrams.tolist() == [0] * len(texts)
+        assert len(Vocabulary(ngrams.hashes)) == 1
 
 
-@settings(deadline=None, max_examples=60)
-@given(texts=texts_of_few_words)
-def test_kl_divergence_over_ngrams_is_never_negative_and_zero_of_equal_samples(texts):
-    ngrams = number_ngrams([*texts, *texts[::-1]], SPEC)
-    ours = np.arange(2 * len(texts)) < len(texts)
-    for view in (ngrams.known(ours), ngrams.buckets(40_009)):
-        p, q = (distribution(view.totals(times.astype(int)), 0.5) for times in (ours, ~ours))
-        assert kl_divergence(p, q) == pytest.approx(0, abs=1e-12)
-        one = distribution(view.totals((np.arange(len(ours)) == 0).astype(int)), 0.5)
-        assert kl_divergence(p, one) >= -1e-12
-
-
-def test_sums_over_documents_are_those_of_their_features():
-    texts = ["a b a", "", "c", "b b b"]
-    features = featurize(pa.array(texts), SPEC)
-    value = np.random.default_rng(0).normal(size=1000)
-    view = Occurrences.of_features(features, 1000)
-    expected = [features.dense(i, 1000) @ value for i in range(4)]
-    assert view.sums(value, 4) == pytest.approx(expected)
-    assert view.of(np.array([False, True, False, True])).sums(value, 4) == pytest.approx(
-        [0, 0, 0, expected[3]]
-    )
+def test_what_is_no_array_of_hashes_is_refused():
+    with pytest.raises(ValueError, match="hashes"):
+        Vocabulary(np.arange(3))
+    with pytest.raises(ValueError, match="numbers"):
+        add_totals(np.array([0, 1]), np.array([0]), np.ones((1, 1), bool), np.zeros((1, 2), np.int64))

@@ -160,7 +160,7 @@ def test_the_pages_of_run_and_assets_after_a_refresh(pipeline, tmp_path, monkeyp
         [run] = runs(server)
         shown = page(server, f"runs/{run['runId']}", tmp_path)
         assert all(f"refresh_{asset}" in shown for asset in GRAPH.versions)
-        plots = "KL reduction, plot"
+        plots = "KL reduction over random, plot"
         evaluation = "assets/evaluations?view=partitions&partition=picked"
         assert plots in page(server, evaluation, tmp_path)
         # Materialized again while it is fresh: everything is still there.

@@ -67,7 +67,7 @@ def test_a_configuration_runs_as_it_is(pipeline, path):
             if key in target:
                 domain = "law" if target["name"] == "law" else "medicine"
                 write(pipeline.folder / target[key], records(domain, 40, seed))
-    pipeline.config["evaluation"] = {"random_seeds": 2, "sample": 0}
+    pipeline.config["evaluation"] = {"random_seeds": 2}
     assert pipeline.errors() == []
 
     for selection in pipeline.config["selections"]:

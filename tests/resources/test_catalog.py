@@ -214,7 +214,6 @@ def fill(home: Path) -> None:
                 "target": "chem",
                 "bucket": [5, 9],
                 "count": [3, 4],
-                "validation_count": [1, 0],
                 "holdout_count": [0, 1],
             },
         ),

@@ -42,7 +42,8 @@ def shown(pipeline, asset):
 def evaluated(pipeline):
     assert not shown(pipeline, "selections")  # they are made without matplotlib
     evaluations = shown(pipeline, "evaluations")
-    names = ("log weights", "lengths", "KL reduction", "lead over random (sample)", "composition")
+    over = "KL reduction over random"
+    names = ("log weights", "lengths", over, f"{over}, hashed and not", "composition")
     assert evaluations.keys() == {f"{name}, plot" for name in names}
     return evaluations
 
@@ -127,19 +128,19 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
     assert done.materialize("evaluations", partition="picked", force=True).success
     rows = done.rows("SELECT metric, pick, statistic, value FROM evaluations WHERE target = 'medicine'")
     value = {tuple(key): value for *key, value in rows}
-    [(names, reductions, *_), (views, over_random, *_), (sources, shares, *_)] = drawn
+    [(names, of_targets, *_), (views, of_views, *_), (sources, shares, *_)] = drawn
     assert names == ["medicine"]
-    for (label, _, values, errors), pick in zip(reductions, ("selection", "top_k"), strict=False):
-        measured = value["kl_reduction", pick, "value"]
-        ends = [abs(value["kl_reduction", pick, end] - measured) for end in ("low", "high")]
+    for (label, _, values, errors), pick in zip(of_targets, ("selection", "top_k"), strict=False):
+        measured = value["over_random", pick, "value"]
+        ends = [abs(value["over_random", pick, end] - measured) for end in ("low", "high")]
         assert (label, values) == (pick.replace("_", "-"), (measured,))
         assert errors.T.tolist() == [ends]
-    label, _, values, errors = reductions[2]
-    assert (label, values) == ("random", (value["kl_reduction", "random", "value"],))
-    assert errors.T.tolist() == [pytest.approx([2 * value["kl_reduction", "random", "sd"]] * 2)]
-    assert views == ["selecting hash", "independent hash", "plain n-grams"]
-    assert over_random[0][2] == tuple(
-        value[f"over_random{view}", "selection", "value"] for view in ("", "_independent_hash", "_unhashed")
+    label, _, values, errors = of_targets[2]
+    assert (label, values) == ("random", (0.0,)) and value["over_random", "random", "value"] == 0
+    assert errors.T.tolist() == [pytest.approx([2 * value["over_random", "random", "sd"]] * 2)]
+    assert views == ["independent hash", "plain n-grams"]
+    assert of_views[0][2] == tuple(
+        value[f"over_random{view}", "selection", "value"] for view in ("", "_unhashed")
     )
     assert sources == ("pool",) and [values for _, _, values, _ in shares] == [(1.0,), (1.0,)]
 
@@ -149,7 +150,7 @@ def test_the_bars_are_the_numbers_of_the_catalog(done, monkeypatch):
 def test_selections_that_are_compared_with_many(n_others, n_targets):
     picks = ["selection", *(f"method-{i}" for i in range(n_others)), "top-k", "random"]
     measured = {pick: (0.1 * i, 0.1 * i - 0.02, 0.1 * i + 0.03) for i, pick in enumerate(picks)}
-    markdown = plots.kl_reduction([(f"target-{i}", measured) for i in range(n_targets)]).markdown
+    markdown = plots.over_random([(f"target-{i}", measured) for i in range(n_targets)]).markdown
     assert picture(markdown).width == 770
     assert ("The first 15 of 20 targets." in markdown) == (n_targets == 20)
 

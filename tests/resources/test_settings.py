@@ -101,7 +101,7 @@ def test_everything_that_is_left_out_has_its_documented_default(tmp_path):
         "compare": [],
         "random_seeds": 5,
         "smoothing": 0.5,
-        "sample": 200_000,
+        "sample": 10_000_000,
         "proxy": None,
         "downstream": None,
     }

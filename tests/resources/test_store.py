@@ -107,7 +107,6 @@ ROWS = {
         "target": "t",
         "bucket": np.array([3], np.int32),
         "count": np.array([0]),
-        "validation_count": np.array([0]),
         "holdout_count": np.array([5]),
     },
     "importance_estimator": {
