@@ -6,7 +6,7 @@ import pytest
 
 from dsir_dagster import cli
 from dsir_dagster.doctor import examine
-from tests.pipeline import SmallPipeline
+from tests.pipeline import QUICK_EVALUATION, SmallPipeline
 
 VOCABULARY = [f"{a}{b}" for a in ("lo", "mi", "ra", "te", "su", "ka") for b in ("na", "ro", "li", "ta", "ve")]
 
@@ -145,7 +145,6 @@ def test_short_documents_that_would_fill_a_budget_are_told_for_methods_that_pref
         plain | {"name": "matched", "method": "match"},
     ]
     sane.config["selections"] = [plain, *others]
-    sane.config["raw"][0]["uri"] = "data/pool/*"
 
     def told():
         findings, _ = examine(sane.workspace())
@@ -161,6 +160,8 @@ def test_short_documents_that_would_fill_a_budget_are_told_for_methods_that_pref
     assert found["picked"].advice == (
         "`min_tokens: 60` leaves them out; `evaluation.bits_per_byte` tells whether that is better"
     )
+    sane.config["selections"] = [plain]
+    sane.config["evaluation"] = QUICK_EVALUATION
     assert sane.run()["raw_counts"].errors == []
     assert "25.0% of 240 documents of the pool" in told()["picked"].says
 
