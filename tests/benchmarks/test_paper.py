@@ -7,6 +7,7 @@ import json
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from benchmarks.paper.__main__ import main
 from benchmarks.paper.cells import Cells, fingerprint
 from benchmarks.paper.corpus import Split, StudyCorpus, records_of
 from benchmarks.paper.cost import measured
-from benchmarks.paper.methods import METHODS, MethodSettings, select
+from benchmarks.paper.methods import KEYS, METHODS, MethodSettings, code_version, select
 from benchmarks.paper.study import Study
 from benchmarks.paper.summary import (
     Row,
@@ -182,6 +183,15 @@ def test_every_method_obeys_the_budget_and_all_but_random_find_the_target(data, 
         else of_the_target > 0.9
     )
     assert np.array_equal(rows, select(settings, StudyCorpus(data, []), corpus.targets[0], 6000))
+
+
+def test_another_method_s_code_is_not_what_shaped_a_selection(monkeypatch):
+    before = {method: code_version(method) for method in KEYS}
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "matching.py"))
+    assert {method for method in KEYS if code_version(method) != before[method]} == {"match"}
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "features.py"))
+    assert all(code_version(method) != before[method] for method in KEYS)
 
 
 # --- cells -------------------------------------------------------------------------------------------
