@@ -474,7 +474,7 @@ class Match(Selector):
     >>> selector = dsir.Match(buckets=1000, min_tokens=0)
     >>> picks = selector.fit(raw=raw, target=[f"{x} b c" for x in "abcdefghij"]).select(8, seed=0)
     >>> sorted({raw[i] for i in picks})
-    ['a b', 'b c']
+    ['b c']
     """
 
     smoothing: float = MatchingOptions.smoothing

@@ -28,7 +28,7 @@ from dsir_dagster.resources.snapshot import Snapshot
 
 #: N-grams of each pick among which different ones are counted: a number that depends on the size of the sample.
 DISTINCT_AMONG = 200_000
-#: Documents of the selection that near-copies are looked for among: every pair is compared.
+#: Documents of the selection's sample that near-copies are looked for among: every pair is compared.
 COMPARED = 2_000
 
 
@@ -122,13 +122,13 @@ def count_picks(
     vocabulary = Vocabulary(np.concatenate([each.vocabulary.hashes for each in held_out]))
     # Samples of equal size: a larger one has fewer different n-grams among a thousand.
     among = min(DISTINCT_AMONG, *(int(each.n_ngrams.sum()) for each in picks.values()))
-    samples = [each.sample(among).positions for each in picks.values()]
-    mine = picks["selection"]
+    samples = {name: each.sample(among) for name, each in picks.items()}
+    mine = samples["selection"]
     # Those of the smallest hash, which do not depend on where a document lies; each document once.
     positions, first = np.unique(mine.positions, return_index=True)
     compared = np.sort(positions[np.argsort(mine.content_hash[first], kind="stable")[:COMPARED]])
-    wanted = [each.positions for each in picks.values()]
-    shards = list(_by_shard(snapshot, wanted, samples, compared))
+    of_picks, of_samples = ([each.positions for each in some.values()] for some in (picks, samples))
+    shards = list(_by_shard(snapshot, of_picks, of_samples, compared))
 
     spec = independent_spec(snapshot.settings)
     independent = np.zeros((len(picks), spec.buckets), np.int64)

@@ -15,7 +15,13 @@ from dsir.cynical import cynical
 from dsir.features import Features
 from dsir.relative_entropy import target_distribution
 from dsir.selection import Budget, KeysByPosition, joined
-from dsir_dagster.assets.methods.match import RelativeEntropyOptions, passes_over, shares_by_name, totals_of
+from dsir_dagster.assets.methods.match import (
+    RelativeEntropyOptions,
+    keys_of,
+    passes_over,
+    shares_by_name,
+    totals_of,
+)
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of
 from dsir_dagster.assets.picking.candidates import Candidates, Documents
 from dsir_dagster.resources.settings import ConfigError, Method
@@ -61,11 +67,11 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     except ValueError as error:
         raise ConfigError(f"selection '{selection.name}': {error}") from error
     keys = -np.arange(len(order), dtype=np.float64)
-    return Ranking(partial(_keys, KeysByPosition.of(documents.take(order), keys)))
+    return Ranking(partial(_keys, KeysByPosition.of(documents.take(order), keys)), ("n_ngrams",))
 
 
 def _keys(keys: KeysByPosition, documents: Documents, target: str, stream: str, floor: float) -> np.ndarray:
-    return keys.at(documents.positions)
+    return keys_of(keys, documents)
 
 
 METHOD = Method("cynical", fit, options=RelativeEntropyOptions, noise=False, joint=True)

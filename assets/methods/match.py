@@ -85,6 +85,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     first = next(iter(drawn.values()))
     return Ranking(
         partial(_keys, {stream: each.keys for stream, each in drawn.items()}),
+        ("n_ngrams",),
         numbers=numbers(matching, first),
         tables=tables(matching, targets),
     )
@@ -93,7 +94,18 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
 def _keys(
     keys: dict[str, KeysByPosition], documents: Documents, target: str, stream: str, floor: float
 ) -> np.ndarray:
-    return keys[stream].at(documents.positions)
+    return keys_of(keys[stream], documents)
+
+
+def keys_of(known: KeysByPosition, documents: Documents) -> np.ndarray:
+    """Return the keys of documents: those that are known, and below them the others by their mean log ratio.
+
+    The others are picked only if known ones must not be, as near-duplicates.
+    """
+    best = np.max(list(documents.log_weights.values()), axis=0) / np.maximum(documents.n_ngrams, 1)
+    lowest = known.keys.min()
+    keys = known.at(documents.positions)
+    return np.where(keys < lowest, lowest - 2 + np.tanh(best), keys)
 
 
 def passes_over(

@@ -180,6 +180,16 @@ def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline,
     assert "method cynical keeps the pool's features in memory" in error and "method match" in error
 
 
+@pytest.mark.parametrize("method", ["match", "cynical"])
+def test_a_dropped_near_duplicate_is_replaced_by_a_document_like_the_target(pipeline, method):
+    pipeline.write_pool()
+    records = sentences("medicine", 12, seed=1)
+    again = [record | {"id": f"{record['id']}-{n}"} for record in records for n in range(6)]
+    pipeline.write("pool/again.jsonl", again)
+    assert configure(pipeline, method=method, size={"documents": 30}, near_duplicates=0.8).errors() == []
+    assert domains(pipeline) == ["medicine"] * 30
+
+
 def test_moore_lewis_ranks_by_the_mean_log_ratio_and_why_knows_it(pipeline):
     pipeline.write_pool()
     assert configure(pipeline, method="moore_lewis").errors() == []
