@@ -34,7 +34,7 @@ CORPUS = .dsir/demo/packages/.installed
 $(shell .venv/bin/python -c '' 2>/dev/null || rm -f $(BASE) $(TEST) $(PAPER) $(CLUSTER) $(DOCS))
 DEMO = --config demo/dsir.yaml
 
-.PHONY: help setup demo corpus dev test test-slow e2e shells e2e-cluster lint docs bench bench-backfill bench-refresh paper paper-corpus clean
+.PHONY: help setup demo corpus dev test test-slow e2e shells e2e-cluster lint docs bench bench-backfill bench-refresh paper paper-quick paper-corpus clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -84,8 +84,11 @@ bench-backfill: $(TEST) corpus ## the overhead per partition in a backfill of 1,
 bench-refresh: $(TEST) corpus ## one new file in the pool: a refresh beside a full run
 	@.venv/bin/python -m benchmarks.refresh
 
-paper: $(PAPER) $(if $(DATA),,$(CORPUS)) ## the paper's methods and `match` on the demo's text, or on DATA=folder: .dsir/paper
+paper: $(PAPER) $(if $(DATA),,$(CORPUS)) ## `match` and other methods on the demo's text, or on DATA=folder: .dsir/paper
 	@.venv/bin/python -m benchmarks.paper $(if $(DATA),--data '$(DATA)')
+
+paper-quick: $(BASE) $(if $(DATA),,$(CORPUS)) ## the same in minutes: fewer measures, a sample of a large pool, no PyTorch
+	@.venv/bin/python -m benchmarks.paper --quick $(if $(DATA),--data '$(DATA)')
 
 paper-corpus: $(BASE) $(CORPUS) ## for `make paper`: a larger corpus from packages, in .dsir/paper-corpus
 	@.venv/bin/python -m benchmarks.paper.fetch

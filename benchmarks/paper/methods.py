@@ -7,6 +7,7 @@ themselves (``dsir``, ``comparators``), measuring the picks.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -123,19 +124,6 @@ ABLATIONS = [
 def ablated(targets: list[StudyTarget]) -> list[StudyTarget]:
     """Return the targets that variants are tried on: every third, since `match` takes a quarter of a minute each."""
     return targets[::3]
-
-
-def code_version() -> str:
-    """Return the hash of the modules that make selections."""
-    digest = hashlib.sha256()
-    folder = Path(dsir.__file__).parent
-    names = "chunking classifier cynical features importance matching ngram_model noise refinement".split()
-    names += ["relative_entropy", "selection"]
-    sources = [*sorted(folder.glob("featurizer/*.py")), *(folder / f"{name}.py" for name in names)]
-    sources += sorted((Path(__file__).parent / "comparators").glob("*.py"))
-    for path in (*sources, Path(__file__)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:32]
 
 
 # --- what is done once for a pool --------------------------------------------------------------------
@@ -282,6 +270,39 @@ KEYS: dict[str, Callable[[_Task], Iterable[np.ndarray]]] = {
     "cynical": _by_greed,
     "match": _by_matching,
 }
+
+
+#: Modules of `dsir` whose code shapes every selection.
+_ALL = ("chunking", "features", "noise", "selection")
+
+#: Modules of `dsir`, and of this package, that shape a method's selections beside those and what `KEYS` has.
+_OF_METHOD = {
+    "random": (),
+    "classifier": ("classifier",),
+    "classifier top-k": ("classifier",),
+    "top_k": ("importance",),
+    "resample": ("importance",),
+    "moore_lewis": ("importance",),
+    "models": ("ngram_model", "comparators/language_models"),
+    "clustered": ("comparators/embedding", "comparators/clustered"),
+    "nearest neighbours": ("comparators/embedding", "comparators/neighbours"),
+    "cynical": ("cynical", "relative_entropy"),
+    "match": ("evaluation", "importance", "matching", "refinement", "relative_entropy"),
+}
+
+
+def code_version(method: str) -> str:
+    """Return the hash of the code that shapes a method's selections."""
+    library, here = Path(dsir.__file__).parent, Path(__file__).parent
+    sources = [*sorted(library.glob("featurizer/*.py"))]
+    for name in (*_ALL, *_OF_METHOD[method]):
+        sources.append((here if "/" in name else library) / f"{name}.py")
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.read_bytes())
+    for each in (_Task, KEYS[method], select):
+        digest.update(inspect.getsource(each).encode())
+    return digest.hexdigest()[:32]
 
 
 def counting(settings: MethodSettings) -> str:

@@ -19,7 +19,7 @@ from benchmarks.paper import measures
 from benchmarks.paper.cells import Cells, fingerprint
 from benchmarks.paper.corpus import Mapper, StudyCorpus, StudyTarget
 from benchmarks.paper.cost import measured
-from benchmarks.paper.methods import METHODS, NEEDS, MethodSettings, code_version, prepare, select
+from benchmarks.paper.methods import KEYS, METHODS, NEEDS, MethodSettings, code_version, prepare, select
 from dsir.evaluation import distribution
 
 #: Default budget as a share of the pool: about what docs/paper.md selects from its larger corpus.
@@ -101,7 +101,7 @@ class Study:
         self.mapper = mapper
         self.report = report
         self.cells = Cells(folder / "cells.jsonl")
-        self._code = code_version()
+        self._code = {method: code_version(method) for method in KEYS}
         self.pool = self._pool()
         self.tokens = tokens or int(float(f"{SHARE * self.pool['tokens']:.2g}"))
 
@@ -175,7 +175,10 @@ class Study:
         return self.folder / "picks" / f"{picks}.npy"
 
     def _step_cell(self, name: str) -> dict:
-        return {"measure": "step", "step": name, "pool": self.corpus.digest, "code": self._code}
+        code = next(
+            (self._code[method] for method, steps in NEEDS.items() if name in steps), self._code["random"]
+        )
+        return {"measure": "step", "step": name, "pool": self.corpus.digest, "code": code}
 
     def _picks_cell(self, selection: Selection) -> dict:
         settings, target = selection.settings, selection.target
@@ -185,7 +188,7 @@ class Study:
             "target": None if settings.method == "random" else [target.name, target.train.digest],
             "tokens": selection.tokens,
             "settings": settings.cell(),
-            "code": self._code,
+            "code": self._code[settings.method],
         }
 
     # --- measures ------------------------------------------------------------------------------------

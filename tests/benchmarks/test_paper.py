@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
 
+from benchmarks.paper import measures
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.cells import Cells, fingerprint
 from benchmarks.paper.corpus import Split, StudyCorpus, records_of
-from benchmarks.paper.methods import METHODS, MethodSettings, select
+from benchmarks.paper.cost import measured
+from benchmarks.paper.methods import KEYS, METHODS, MethodSettings, code_version, select
 from benchmarks.paper.study import Study
 from benchmarks.paper.summary import (
     Row,
@@ -181,6 +185,15 @@ def test_every_method_obeys_the_budget_and_all_but_random_find_the_target(data, 
     assert np.array_equal(rows, select(settings, StudyCorpus(data, []), corpus.targets[0], 6000))
 
 
+def test_another_method_s_code_is_not_what_shaped_a_selection(monkeypatch):
+    before = {method: code_version(method) for method in KEYS}
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "matching.py"))
+    assert {method for method in KEYS if code_version(method) != before[method]} == {"match"}
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "features.py"))
+    assert all(code_version(method) != before[method] for method in KEYS)
+
+
 # --- cells -------------------------------------------------------------------------------------------
 
 
@@ -302,3 +315,27 @@ def test_no_figure_is_cut_in_a_terminal(width):
 def test_a_table_as_markdown():
     table = StudyTable("A title", ["name", "x"], [["a|b", "1"]], ["A note."])
     assert table.markdown() == "### A title\n\n| name | x |\n| --- | ---: |\n| a\\|b | 1 |\n\nA note."
+
+
+# --- measures ----------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_a_selection_do_not_depend_on_order_and_the_headline_not_on_repetition(data):
+    target = StudyCorpus(data, []).targets[0]
+    texts = documents("birds", 30, 7) + documents("tools", 30, 8)
+    once, reversed_, twice = (
+        measures.counts(each, [target], None, 0)[0] for each in (texts, texts[::-1], texts * 2)
+    )
+    assert once == reversed_
+    assert twice["cross_entropy"] == pytest.approx(once["cross_entropy"], abs=1e-12)
+    assert (once["duplicates"], twice["duplicates"]) == (0, 60)
+    near = measures.counts(documents("birds", 60, 9), [target], None, 0)[0]
+    assert near["cross_entropy"] < once["cross_entropy"] and near["kl"] < once["kl"]
+
+
+def test_what_a_computation_costs():
+    with measured() as cost:
+        assert np.ones(64 << 20, np.uint8).sum() == 64 << 20
+        time.sleep(0.02)
+    assert 60 << 20 < cost.memory < 90 << 20
+    assert cost.seconds >= 0.02 and cost.cpu > 0

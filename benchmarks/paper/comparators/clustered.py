@@ -14,7 +14,7 @@ Differences: vectors are those of latent semantic analysis, which the authors tr
 projections of counts gave far worse selections); documents are drawn without replacement (Gumbel top-k with noise of
 the content), since the other methods repeat none. A cluster that the target has none of is drawn last. The number of
 clusters was chosen for this method, with its measures on held-out text in view: of 64, 256, 1,024 and 3,000 for
-125,000 documents, the largest was best on all of three targets.
+125,000 documents, the largest was best on all of three targets; for 531,701 documents, 4,096 were as good as 10,634.
 """
 
 from __future__ import annotations
