@@ -57,8 +57,9 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     options = MatchingOptions(smoothing=configured.smoothing, objective=configured.objective)
 
     def begin(done: Sequence[Round]) -> None:
-        left = f", at most {done[-1].gap:.3f} nats to gain" if len(done) > 1 else ""
-        candidates.begin(f"round {len(done) + 1}{left}", passes=2)
+        closeness = f", KL {done[-1].kl:.3f} nats" if done else ""
+        left = f", at most {done[-1].gap:.3f} to gain" if len(done) > 1 else ""  # the first gap is the pool's
+        candidates.begin(f"round {len(done) + 1}{closeness}{left}", passes=2)
 
     passes = partial(passes_over, candidates)
     caps = caps_of(selection, None, budget)

@@ -214,7 +214,7 @@ def test_match_takes_a_solved_temperature_and_the_poisson_correction(pool):
 
 def test_options_of_other_methods_are_refused_by_name(pipeline):
     pipeline.config["selections"][0] |= {"method": "top_k", "temperature": 2}
-    with pytest.raises(ConfigError, match="method top_k takes no temperature; resample, match do"):
+    with pytest.raises(ConfigError, match="method top_k takes no temperature; resample does"):
         pipeline.workspace()
 
 

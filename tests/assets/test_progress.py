@@ -32,6 +32,7 @@ def test_each_step_tells_of_all_its_work_and_what_it_does(pipeline, monkeypatch)
     found = parts["selections[picked]"]
     assert found[:3] == ["equal texts", "eligible documents", "round 1"]
     assert found[3].startswith("round 2, KL ") and found[3].endswith(" nats")
+    assert {"features of the rounds' picks", "refining the draw"} <= set(found)
     assert found[-3:] == ["ranking", "looking up the picks", "writing records"]
     without = {"equal texts", "looking up the picks"}  # a total
     assert shares["selections[picked]"].count(1.0) >= len(set(found) - without)  # every other to its end
