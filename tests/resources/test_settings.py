@@ -102,6 +102,8 @@ def test_everything_that_is_left_out_has_its_documented_default(tmp_path):
         "random_seeds": 5,
         "smoothing": 0.5,
         "sample": 10_000_000,
+        "bits_per_byte": None,
+        "budgets": [],
         "proxy": None,
         "downstream": None,
     }
