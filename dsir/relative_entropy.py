@@ -17,6 +17,9 @@ from numba import njit
 
 from dsir.featurizer.intrinsics import inner_float
 
+#: The largest discount. Where no bucket has two n-grams, the estimate is 1, which would leave nothing of the target.
+_MOST_DISCOUNT = 0.75
+
 
 def target_distribution(counts: np.ndarray) -> np.ndarray:
     """The distribution of a target's n-grams, with what was not seen of it spread evenly.
@@ -36,7 +39,7 @@ def target_distribution(counts: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (buckets,)
     """
     once, twice = np.count_nonzero(counts == 1), np.count_nonzero(counts == 2)
-    discount = once / (once + 2 * twice) if once else 0.0
+    discount = min(once / (once + 2 * twice), _MOST_DISCOUNT) if once else 0.0
     total = counts.sum()
     freed = discount * np.count_nonzero(counts) / total
     return np.maximum(counts - discount, 0) / total + freed / len(counts)

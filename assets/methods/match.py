@@ -104,6 +104,7 @@ def keys_of(known: KeysByPosition, documents: Documents) -> np.ndarray:
     The others are picked only if known ones must not be, as near-duplicates.
     """
     best = np.max(list(documents.log_weights.values()), axis=0) / np.maximum(documents.n_ngrams, 1)
+    best = np.where(documents.n_ngrams > 0, best, -np.inf)  # not 0, which is above the mean of most documents
     lowest = known.keys.min()
     keys = known.at(documents.positions)
     return np.where(keys < lowest, lowest - 2 + np.tanh(best), keys)
