@@ -114,6 +114,10 @@ def current_selection(plan: Plan, name: str) -> tuple[Selection, Output]:
     return selection, output
 
 
+#: Of the positions that are described: what a selection picked in its first epoch.
+FIRST_EPOCH = "first epoch"
+
+
 def evaluate(
     snapshot: Snapshot, selection: Selection, source: Output, tell: Tell
 ) -> tuple[Result, Metrics, Verdict]:
@@ -137,14 +141,14 @@ def evaluate(
     drawn_again = pick_with_another_seed(candidates, budget)
     positions = {"selection": picked_positions(snapshot.plan, table), **others}
     positions |= {f"{RANDOM} {seed}": picked for seed, picked in enumerate(random)}
-    described = describe(
-        snapshot, {name: each for name, each in (positions | of_sizes).items() if len(each)}, tell
-    )
+    asked = {**positions, **of_sizes, FIRST_EPOCH: first_epoch}
+    described = describe(snapshot, {name: each for name, each in asked.items() if len(each)}, tell)
     picks = {name: each for name, each in described.items() if name in positions}
     sizes = {name: each for name, each in described.items() if name in of_sizes}
 
     metrics = Metrics()
-    measure_on_targets(snapshot, targets, picks, metrics, tell)
+    # One epoch, as of the other methods: more text is closer to any target.
+    measure_on_targets(snapshot, targets, {**picks, "selection": described[FIRST_EPOCH]}, metrics, tell)
     if sizes:
         random_picks = [pick for name, pick in picks.items() if is_random(name)]
         measure_sizes(snapshot, targets, sizes, random_picks, metrics, tell)
