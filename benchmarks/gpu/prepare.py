@@ -95,6 +95,10 @@ def prepare(
             f"{least:,}; name a larger --data" + ", or --dry-run" * (least > 2_000)
         )
 
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+        raise SystemExit(
+            f"{folder}: not empty, and not a folder of this program; name another one, or empty it"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     used = np.unique(np.concatenate(list(lists.values())))

@@ -295,7 +295,8 @@ def check_empty_buckets(settings: Settings, target: TargetSample, raw: np.ndarra
         f"{share:.1%} of the pool's n-grams fall there"
     )
     advice = (
-        "with resample and top_k, each costs a document about ten nats (match does its own smoothing): set "
+        "with resample, top_k and moore_lewis, each costs a document about ten nats (match and cynical do their own "
+        "smoothing): set "
         "`estimator.target_smoothing` (say 0.5), lower `features.buckets`, or add documents"
     )
     return Finding("empty buckets", target.name, warning, says, advice if warning else "", f"{share:.1%}")

@@ -169,14 +169,13 @@ VIEWS = ("over_random", "over_random_unhashed")
 
 
 def leads_of(pipeline, selection, n, held_out):
-    """The leads over random picks of n documents, of a selection from the pool that `write` writes."""
+    """The leads over random picks of n documents, of one epoch of a selection from the pool that `write` writes."""
     texts, held_out = (
         [json.loads(line)["text"] for line in (pipeline.data / name).open()]
         for name in ("pool/part-0.jsonl", held_out)
     )
-    rows = [
-        row for (row,) in pipeline.rows(f"SELECT \"row\" FROM selections WHERE selection = '{selection}'")
-    ]
+    chosen = f"SELECT \"row\" FROM selections WHERE selection = '{selection}' AND epoch = 1"
+    rows = [row for (row,) in pipeline.rows(chosen)]
     content_hash = features_of(pipeline, "pool/part-0.jsonl").content_hash
     random = [np.argsort(-gumbel_noise(content_hash, seed, "random"), kind="stable")[:n] for seed in range(5)]
     return headline_of(texts, held_out, [rows, *random])

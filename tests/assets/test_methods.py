@@ -169,6 +169,14 @@ def test_match_and_cynical_come_as_close_to_a_target_of_one_document(pipeline):
         assert domains(pipeline).count("medicine") >= 18
 
 
+@pytest.mark.parametrize("method", ["match", "cynical", "moore_lewis"])
+def test_documents_without_words_come_last(pipeline, method):
+    pipeline.write_pool()
+    pipeline.write("pool/empty.jsonl", [{"id": f"empty-{i}", "text": " "} for i in range(5)])
+    assert configure(pipeline, method=method, size={"documents": 20}, min_tokens=0).errors() == []
+    assert domains(pipeline).count("empty") == 0
+
+
 def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline, monkeypatch):
     pipeline.write_pool()
     pipeline.config["raw"][0]["source"] = "domain"

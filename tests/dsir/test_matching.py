@@ -390,6 +390,11 @@ def test_a_small_target_is_not_asked_for_what_it_does_not_have():
     p = target_distribution(counts)
     assert p.sum() == pytest.approx(1) and 0 < p[60:].sum() < 0.4
     assert p[0] > p[50] > p[60] > 0
+    once = np.zeros(10_000, np.int64)
+    once[:30] = (
+        1  # one short document: no bucket occurs twice, and the estimated discount would leave nothing of it
+    )
+    assert target_distribution(once)[:30].sum() == pytest.approx(0.25, abs=0.01)
 
 
 @pytest.mark.parametrize(
