@@ -278,8 +278,7 @@ def select(snapshot: Snapshot, selection: Selection, output: Output, tell: Tell)
             f"selection '{selection.name}': the best document is longer than the budget of "
             f"{budget.amount:,} tokens; raise size.tokens"
         )
-    if found.near_duplicates_dropped:
-        note = short_of(budget, found, pool, len(selection.targets)) or note
+    note = short_of(selection, budget, found, pool) or note
     tell(part="looking up the picks")
     picks, n_bytes = picks_table(snapshot, selection, output, found.epochs)
     files = write_folder(snapshot, selection, output, found, picks, n_bytes, tell)

@@ -98,7 +98,9 @@ def not_measured(
         missing.append(f"no document of {', '.join(absent)} fits into the budget")
     sizes = [each for each in settings.sizes if metrics.get("documents", size_name(each)) is None]
     if sizes:
-        missing.append(f"no document fits into {_factors(sizes)} times the budget")
+        missing.append(
+            f"nothing at {_factors(sizes)} times the size: no document fits into it, or the pool has fewer"
+        )
     return missing
 
 

@@ -66,7 +66,9 @@ def picks_of_other_sizes(
         if factor == 1:
             picks[size_name(factor)] = positions
             continue
-        size = budget.scaled(min(max(round(factor * budget.amount), 1), most))
+        size = budget.scaled(max(round(factor * budget.amount), 1))
+        if size.amount > most:
+            continue  # it would be the whole pool, at some other size
         try:
             picks[size_name(factor)] = pick_positions(candidates, size, once, f"at {factor:g} times the size")
         except ConfigError as error:

@@ -98,13 +98,21 @@ def budget_of(size: Size, pool: PoolSurvey, selection: str) -> tuple[Budget, str
     return Budget(documents=size.documents), None
 
 
-def short_of(budget: Budget, found: Picked, pool: PoolSurvey, n_targets: int) -> str | None:
-    """Return a note if the pool has too few documents that are not near-duplicates, else None."""
-    unit, room = ("documents", 0) if budget.tokens is None else ("tokens", pool.longest * n_targets)
+def short_of(selection: Selection, budget: Budget, found: Picked, pool: PoolSurvey) -> str | None:
+    """Return a note if caps and near-duplicates leave too few documents of the pool, else None."""
+    reasons = {
+        "near-duplicates of better-ranked documents": bool(found.near_duplicates_dropped),
+        "above the caps of their sources": selection.source_caps is not None,
+    }
+    why = " or ".join(reason for reason, given in reasons.items() if given)
+    if not why:
+        return None
+    room = pool.longest * len(selection.targets)
+    unit, room = ("documents", 0) if budget.tokens is None else ("tokens", room)
     least = min(int(budget.of(epoch).sum()) for epoch in found.epochs)
     if least + room >= budget.amount:
         return None
-    return f"picked {least:,} of {budget.amount:,} {unit}: the rest are near-duplicates of better-ranked documents"
+    return f"picked {least:,} of {budget.amount:,} {unit}: the rest are {why}"
 
 
 def check_eligible(selection: Selection, pool: PoolSurvey) -> None:

@@ -183,6 +183,9 @@ def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline,
     caps = {"source_caps": {"medicine": 0.5}}
     assert configure(pipeline, method="cynical", size={"documents": 20}, **caps).errors() == []
     assert domains(pipeline).count("medicine") == 10
+    assert configure(pipeline, method="cynical", size={"documents": 100}, source_caps=0.1).errors() == []
+    [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
+    assert "picked 30 of 100 documents: the rest are above the caps of their sources" in metadata
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100_000))
     [error] = configure(pipeline, method="cynical").errors()
     assert "method cynical keeps the pool's features in memory" in error and "method match" in error
