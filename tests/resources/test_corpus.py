@@ -424,7 +424,8 @@ def test_paths_agree(content):
 @given(st.lists(json_line(), max_size=12), st.sampled_from([1, 3, 17, 64, 300]), st.booleans())
 def test_blocks_do_not_matter(tmp_path_factory, content, block_bytes, final):
     path = tmp_path_factory.mktemp("blocks") / "file.jsonl.gz"
-    path.write_bytes(gzip.compress(b"\n".join([*content, GOOD]) + b"\n" * final, 1))
+    # The first line is whole: damaged, it may look like the beginning of an array, which is not read by lines.
+    path.write_bytes(gzip.compress(b"\n".join([GOOD, *content, GOOD]) + b"\n" * final, 1))
     reader = RawSource(name="pool", uri="x", text=["text", "m.t"], id="id", source="m.s")
     assert read(path, reader, block_bytes) == read(path, reader)
 
