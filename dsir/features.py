@@ -13,7 +13,7 @@ import importlib
 import re
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -200,6 +200,12 @@ class Features:
     def to_arrow(self) -> pa.RecordBatch:
         """The features as one record batch: `PackedFeatures.to_arrow`."""
         return self.packed().to_arrow()
+
+    @classmethod
+    def gathered(cls, batches: Sequence[pa.RecordBatch], order: np.ndarray) -> "Features":
+        """Features from record batches of `to_arrow`, at least one, with all documents in this order: int64[n]."""
+        [batch] = pa.Table.from_batches(batches).take(pa.array(order)).combine_chunks().to_batches()
+        return cls.from_arrow(batch)
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":

@@ -170,7 +170,8 @@ def correct_for_length(
     ----------
     log_weight : ndarray of float64, shape (n,)
     length : {"none", "per_ngram", "sqrt", "poisson"}
-        Unchanged; divided by the number of n-grams, the log weight of a mean n-gram; divided by its square root; or
+        Unchanged; divided by the number of n-grams, the log weight of a mean n-gram (``log(1e-8)``, the least there
+        can be, of a document without any); divided by its square root; or
         plus the log ratio of two Poisson distributions of the number of tokens, ``n log(t / r) - (t - r)`` with means
         t and r, which makes DSIR's bag of n-grams a model of documents with their lengths. (RedPajama-V2 adds this to
         its importance weights, but with 1e-8 added to both probabilities, which levels the term for all lengths except
@@ -186,7 +187,8 @@ def correct_for_length(
     if length == "none":
         return log_weight
     if length == "per_ngram":
-        return log_weight / np.maximum(n_ngrams, 1)
+        # Without n-grams there is no mean; 0 would rank above most documents. No mean is below this one.
+        return np.where(n_ngrams > 0, log_weight / np.maximum(n_ngrams, 1), np.log(EPSILON))
     if length == "sqrt":
         return log_weight / np.sqrt(np.maximum(n_ngrams, 1))
     if length == "poisson":

@@ -56,8 +56,8 @@ from dsir.evaluation import contained, distribution, masked_totals
 from dsir.features import Features
 from dsir.importance import log_weights
 from dsir.noise import exponential_noise
-from dsir.relative_entropy import relative_entropy, target_distribution
-from dsir.selection import CANDIDATE, Budget, Caps, TopK, joined, positions_of
+from dsir.relative_entropy import mixed, relative_entropy, target_distribution
+from dsir.selection import CANDIDATE, Budget, Caps, TopK, by_content, joined, positions_of
 
 #: How strongly the shares of several targets move towards the one matched worst, and how often a round.
 RATE, MOVES = 1.0, 10
@@ -94,10 +94,6 @@ class MatchingOptions:
         diverse.
     objective : {"mean", "worst"}
         With several targets: come close to their mixture, or to the one matched worst.
-    seed : int
-        Of the noise of the draw.
-    stream : str
-        Name of the noise, as in :func:`dsir.noise.gumbel_noise`.
 
     Raises
     ------
@@ -109,8 +105,6 @@ class MatchingOptions:
     tolerance: float = 0.01
     smoothing: float = 0.2
     objective: str = "mean"
-    seed: int = 0
-    stream: str = "match"
 
     def __post_init__(self) -> None:
         for name, valid, expected in (
@@ -363,8 +357,8 @@ class _Rounds:
 
     @property
     def mixture(self) -> np.ndarray:
-        """The mixture of the targets, added row by row so that its bits do not depend on a library's threads."""
-        return np.sum(self.share[:, np.newaxis] * self.targets, axis=0)
+        """The mixture of the targets."""
+        return mixed(self.targets, self.share)
 
     def _distances(self) -> np.ndarray:
         return np.array([relative_entropy(p, self.mean) for p in self.targets])
@@ -429,7 +423,7 @@ class _Rounds:
         kept = np.flatnonzero(weights)
         picks = joined([self._picks[i] for i in kept])
         weight = np.repeat(weights[kept], [len(self._picks[i]) for i in kept])
-        order = np.lexsort([picks[name] for name in ("row", "shard", "id_hash", "content_hash")])
+        order = by_content(picks)
         picks, weight = picks.take(order), weight[order]
         first = np.append(True, np.diff(positions_of(picks)) != 0)
         return Matching(

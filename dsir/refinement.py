@@ -99,9 +99,7 @@ def hold(passes: Passes, matching: Matching, ngrams: int, most: int = MOST_NGRAM
     where = np.concatenate([where for part in found for _, where in part])
     place = np.empty(len(at), np.int64)
     place[order[np.searchsorted(positions[order], where)]] = np.arange(len(at))
-    table = pa.Table.from_batches(batches).take(pa.array(place)).combine_chunks()
-    [batch] = table.to_batches()
-    return Held(Features.from_arrow(batch), at)
+    return Held(Features.gathered(batches, place), at)
 
 
 @dataclass(frozen=True)

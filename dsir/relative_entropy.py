@@ -45,6 +45,19 @@ def target_distribution(counts: np.ndarray) -> np.ndarray:
     return np.maximum(counts - discount, 0) / total + freed / len(counts)
 
 
+def mixed(distributions: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The mixture of targets by their shares: ndarray of float64, shape (buckets,).
+
+    Parameters
+    ----------
+    distributions : ndarray of float64, shape (targets, buckets)
+    shares : ndarray of float64, shape (targets,)
+        Any positive numbers.
+    """
+    # Added row by row, so that its bits do not depend on a library's threads.
+    return np.sum((shares / shares.sum())[:, np.newaxis] * distributions, axis=0)
+
+
 def relative_entropy(p: np.ndarray, q: np.ndarray) -> float:
     """KL(p‖q) in nats; p may have zeros."""
     at = np.flatnonzero(p)

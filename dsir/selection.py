@@ -404,6 +404,11 @@ def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.ascontiguousarray(part).view(records) for part in parts]).view(CANDIDATE)
 
 
+def by_content(candidates: np.ndarray) -> np.ndarray:
+    """Return the order of candidates by content, id and position, whatever their keys: ndarray of int64."""
+    return np.lexsort([candidates[name] for name in ("row", "shard", "id_hash", "content_hash")])
+
+
 def positions_of(candidates: np.ndarray) -> np.ndarray:
     """Return the positions of candidates: ndarray of int64, shape (n,), from :func:`pack_position`."""
     return pack_position(candidates["shard"], candidates["row"])

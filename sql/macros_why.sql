@@ -28,7 +28,7 @@ list_filter(
 CREATE OR REPLACE MACRO corrected_log_weight(log_weight, length, n_ngrams, n_tokens, target_mean, pool_mean) AS
 CASE coalesce(length, 'none')
     WHEN 'none' THEN log_weight
-    WHEN 'per_ngram' THEN log_weight / greatest(n_ngrams, 1)
+    WHEN 'per_ngram' THEN CASE WHEN n_ngrams > 0 THEN log_weight / n_ngrams ELSE ln(1e-8) END
     WHEN 'sqrt' THEN log_weight / sqrt(greatest(n_ngrams, 1))
     WHEN 'poisson' THEN log_weight + (n_tokens * ln(target_mean / pool_mean) - (target_mean - pool_mean))
 END;

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from dsir.cynical import cynical
 from dsir.features import Features
-from dsir.relative_entropy import target_distribution
-from dsir.selection import Budget, KeysByPosition, joined
+from dsir.matching import Part as MatchingPart
+from dsir.relative_entropy import mixed, target_distribution
+from dsir.selection import Budget, KeysByPosition, by_content, joined
 from dsir_dagster.assets.methods.match import (
     RelativeEntropyOptions,
     keys_of,
@@ -39,8 +40,7 @@ def fit(candidates: Candidates, budget: Budget) -> Ranking:
     targets = sorted(selection.targets)  # sums of floats depend on the order
     counts = totals_of(candidates, targets)
     shares = shares_by_name(selection, targets, counts)
-    distributions = np.array([target_distribution(each) for each in counts])
-    mixture = np.sum((shares / shares.sum())[:, np.newaxis] * distributions, axis=0)
+    mixture = mixed(np.array([target_distribution(each) for each in counts]), shares)
     check_memory(candidates)
     documents, features = read_pool(candidates)
     caps = caps_of(selection, None, budget)
@@ -97,11 +97,9 @@ def read_pool(candidates: Candidates) -> tuple[np.ndarray, Features]:
     passes = passes_over(candidates, _read, lambda: -np.inf)
     found = [each for part in passes for each in part]
     documents = joined([each for _, each in found])
-    order = np.lexsort([documents[name] for name in ("row", "shard", "id_hash", "content_hash")])
-    table = pa.Table.from_batches([batch for batch, _ in found]).take(pa.array(order)).combine_chunks()
-    [batch] = table.to_batches()
-    return documents.take(order), Features.from_arrow(batch)
+    order = by_content(documents)
+    return documents.take(order), Features.gathered([batch for batch, _ in found], order)
 
 
-def _read(part, floor):
+def _read(part: MatchingPart, floor: float) -> list[tuple[pa.RecordBatch, np.ndarray]]:
     return list(part(lambda features, documents: (features.to_arrow(), documents)))

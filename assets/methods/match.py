@@ -12,6 +12,7 @@ import numpy as np
 import pydantic
 
 from dsir.features import Features
+from dsir.importance import correct_for_length
 from dsir.matching import Matching, MatchingOptions, Round, match
 from dsir.matching import Part as MatchingPart
 from dsir.refinement import Drawn, hold, refine
@@ -103,11 +104,11 @@ def keys_of(known: KeysByPosition, documents: Documents) -> np.ndarray:
 
     The others are picked only if known ones must not be, as near-duplicates.
     """
-    best = np.max(list(documents.log_weights.values()), axis=0) / np.maximum(documents.n_ngrams, 1)
-    best = np.where(documents.n_ngrams > 0, best, -np.inf)  # not 0, which is above the mean of most documents
+    best = np.max(list(documents.log_weights.values()), axis=0)
+    best = correct_for_length(best, "per_ngram", documents.n_ngrams, documents.n_tokens)
     lowest = known.keys.min()
     keys = known.at(documents.positions)
-    return np.where(keys < lowest, lowest - 2 + np.tanh(best), keys)
+    return np.where(keys < lowest, lowest - 2 + np.tanh(best / 8), keys)  # a mean is between -19 and 19
 
 
 def passes_over(

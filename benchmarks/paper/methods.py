@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 import dsir
 from benchmarks.paper.comparators import clustered, language_models, neighbours
@@ -248,8 +247,8 @@ def _by_matching(task: _Task) -> Iterable[np.ndarray]:
 
 
 def _by_greed(task: _Task) -> Iterable[np.ndarray]:
-    whole = pa.Table.from_batches([batch.to_arrow() for batch in task.pool]).combine_chunks()
-    features = Features.from_arrow(whole.to_batches()[0])
+    documents = np.arange(sum(map(len, task.pool)))
+    features = Features.gathered([batch.to_arrow() for batch in task.pool], documents)
     order = cynical(features, target_distribution(task.wanted), task.budget, task.settings.smoothing)
     keys = np.full(len(features), -np.inf)
     keys[order] = -np.arange(len(order))

@@ -352,7 +352,7 @@ def test_an_id_with_control_characters_comes_back_as_it_was(pipeline):
     assert strange in {json.loads(line)["id"] for line in pipeline.records()}
 
 
-def test_a_file_name_that_dagster_can_not_hold_becomes_a_key_that_it_can(pipeline):
+def test_a_file_name_that_dagster_cannot_hold_becomes_a_key_that_it_can(pipeline):
     pipeline.write_pool()
     path = pipeline.write("pool/a|b...ü c.jsonl", sentences("law", 3, 8))
     assert pipeline.errors() == []

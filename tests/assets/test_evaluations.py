@@ -455,7 +455,7 @@ def test_classifiers_of_labelled_targets(pipeline):
 
 
 @pytest.mark.parametrize("methods", [["top_k"], ["random", "match"], ["match", "match"], ["best"]])
-def test_methods_that_can_not_be_compared_with_are_refused(pipeline, methods):
+def test_methods_that_cannot_be_compared_with_are_refused(pipeline, methods):
     pipeline.write_pool()
     pipeline.config["evaluation"] = {"compare": methods}
     with pytest.raises(ValueError, match=r"evaluation\.compare"):

@@ -91,6 +91,6 @@ def test_pieces_share_the_bytes_of_the_texts(type_):
         (pa.array(["a"]), 0, "n_words: 0"),
     ],
 )
-def test_what_can_not_be_cut_is_refused(texts, n_words, said):
+def test_what_cannot_be_cut_is_refused(texts, n_words, said):
     with pytest.raises(ValueError, match=said):
         cut(texts, n_words)

@@ -410,7 +410,7 @@ def test_an_option_out_of_range_is_refused_by_name(field, value):
         MatchingOptions(**{field: value})
 
 
-def test_what_can_not_be_matched_is_refused():
+def test_what_cannot_be_matched_is_refused():
     pool, fit = example()
     none = np.zeros_like(fit)
     for arguments, message in (

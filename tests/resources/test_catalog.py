@@ -143,7 +143,7 @@ def test_metrics_of_an_evaluation_replace_those_of_the_same_selection_alone(cata
     ]
 
 
-def test_metrics_that_can_not_be_recorded_leave_the_old_ones_and_no_lineage(catalog):
+def test_metrics_that_cannot_be_recorded_leave_the_old_ones_and_no_lineage(catalog):
     catalog.record([evaluation("a", "v1", {"kl_reduction": 0.5})])
     with pytest.raises(duckdb.Error):
         catalog.record([evaluation("a", "v2", {None: 0.5}, 1)])

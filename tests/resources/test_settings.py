@@ -339,7 +339,7 @@ def test_a_wrong_value_is_quoted_in_the_message(tmp_path):
         ({"tokenizer": "word_tokenize"}, "'wordpunct', 'whitespace' or 'package.module:function'"),
     ],
 )
-def test_features_that_can_not_be_counted_are_refused_with_what_is_expected(tmp_path, features, said):
+def test_features_that_cannot_be_counted_are_refused_with_what_is_expected(tmp_path, features, said):
     message = refusal(tmp_path, changed("features", to=features))
     assert "\n  features" in message and said in message
 
@@ -448,7 +448,7 @@ BAD_NAMES = ["a...b", "a|b", "a..b", ".a", "a.", "", "a b", "a/b", "../a", "ä",
 
 @pytest.mark.parametrize("section", ["raw", "targets", "selections"])
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_names_that_dagster_or_a_file_system_can_not_hold_are_refused(tmp_path, section, name):
+def test_names_that_dagster_or_a_file_system_cannot_hold_are_refused(tmp_path, section, name):
     message = refusal(tmp_path, changed(section, 0, "name", to=name))
     assert f"\n  {section}[0].name: " in message and repr(name) in message
 
@@ -505,7 +505,7 @@ selections:
     assert (second.name, second.size, second.seed) == ("second", first.size, 7)
 
 
-def test_settings_can_not_be_changed_after_loading(tmp_path):
+def test_settings_cannot_be_changed_after_loading(tmp_path):
     settings = load(tmp_path, SMALLEST)
     with pytest.raises(ValueError, match="frozen"):
         settings.selections[0].seed = 1

@@ -302,7 +302,7 @@ def test_a_whole_folder_replaces_the_old_one(store):
     assert files(store.home / name / "..") == ["f", "f/new"]
 
 
-def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(store, monkeypatch):
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(store, monkeypatch):
     name = store.selection_folder("tenth", "f")
     fill(store, name, "old")
     rename = os.replace
@@ -396,7 +396,7 @@ def test_a_full_disk_is_reported_with_the_path_for_whatever_a_body_writes(store)
     assert files(store.home / name / "..") == []
 
 
-def test_a_file_that_the_body_can_not_read_is_named_itself(store, tmp_path):
+def test_a_file_that_the_body_cannot_read_is_named_itself(store, tmp_path):
     missing = tmp_path / "input.jsonl"
     with pytest.raises(FileNotFoundError) as caught, store.replacing(store.name("weights", "w")):
         missing.read_bytes()
