@@ -175,6 +175,9 @@ def test_documents_without_words_come_last(pipeline, method):
     pipeline.write("pool/empty.jsonl", [{"id": f"empty-{i}", "text": " "} for i in range(5)])
     assert configure(pipeline, method=method, size={"documents": 20}, min_tokens=0).errors() == []
     assert domains(pipeline).count("empty") == 0
+    if method == "moore_lewis":  # whose keys `why` knows: the least that a mean log ratio can be
+        [(key,)] = pipeline.rows("SELECT key FROM why('empty-0', 'picked')")
+        assert key == pytest.approx(np.log(1e-8))
 
 
 def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline, monkeypatch):
