@@ -46,7 +46,8 @@ from dsir_dagster.assets.measuring.trained import (
 )
 from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
 from dsir_dagster.assets.report import add_report
-from dsir_dagster.assets.report.verdict import Verdict, judge, numbers_of
+from dsir_dagster.assets.report.numbers import numbers_of
+from dsir_dagster.assets.report.verdict import Verdict, judge
 from dsir_dagster.assets.selections import output_of as selection_output
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions

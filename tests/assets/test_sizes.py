@@ -13,7 +13,8 @@ from dsir.features import featurize
 from dsir.ngram_model import NgramModel
 from dsir_dagster.assets.measuring.baselines import describe
 from dsir_dagster.assets.measuring.trained import bits_per_byte
-from dsir_dagster.assets.report.verdict import Difference, OfSize, judge
+from dsir_dagster.assets.report.numbers import Difference, OfSize
+from dsir_dagster.assets.report.verdict import judge
 from dsir_dagster.resources.compute import untold
 from dsir_dagster.resources.settings import BitsPerByteSettings
 from tests.assets.test_evaluations import equal_sentences, metadata, values

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from dsir_dagster.assets.report.verdict import Difference, Numbers, OfTarget, judge
+from dsir_dagster.assets.report.numbers import Difference, Numbers, OfTarget
+from dsir_dagster.assets.report.verdict import judge
 from dsir_dagster.resources.table import Column, written
 
 AHEAD = Difference(0.4, 0.35, 0.45)
