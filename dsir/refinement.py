@@ -66,14 +66,11 @@ class Drawn:
     ----------
     keys : KeysByPosition
         Of the documents of the matching: the largest, up to the budget, are picked.
-    sweeps : int
-        Over the documents held.
     kl : float
         KL(target‖picks), nats.
     """
 
     keys: KeysByPosition
-    sweeps: int
     kl: float
 
 
@@ -151,9 +148,9 @@ def refine(
     part = float(expected[held.at].sum() / expected.sum())
     exchange = _Exchange(matching, held, budget, options, caps, part)
     members = exchange.members_of(keys[held.at])
-    worth, sweeps = exchange.run(members)
+    worth = exchange.run(members)
     keys[held.at] = np.where(members, _IN, _OUT) + np.clip(worth * exchange.size, -_MOST, _MOST)
-    return Drawn(KeysByPosition.of(matching.documents, keys), sweeps, exchange.relative_entropy())
+    return Drawn(KeysByPosition.of(matching.documents, keys), exchange.relative_entropy())
 
 
 class _Exchange:
@@ -207,8 +204,8 @@ class _Exchange:
         self.totals += counted[0]
         return members
 
-    def run(self, members: np.ndarray) -> tuple[np.ndarray, int]:
-        """Sweep; change members in place; return the documents' worth, ndarray of float64, and the sweeps."""
+    def run(self, members: np.ndarray) -> np.ndarray:
+        """Sweep; change members in place; return the documents' worth: ndarray of float64."""
         known = (*self._counts, self._n_ngrams, self.target, self.totals)
         worth = values(members, *known)
         sweeps, moved = 0, len(members)
@@ -217,7 +214,7 @@ class _Exchange:
             bars = _bars(np.argsort(-worth, kind="stable"), worth, *self._kept, self.budget.amount)
             moved = _sweep(members, worth, bars, *self._kept, self.budget.amount, *known)
         self._fill(members)
-        return values(members, *known), sweeps
+        return values(members, *known)
 
     def _fill(self, members: np.ndarray) -> None:
         """Add what still fits, the best first."""
