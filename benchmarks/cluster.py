@@ -9,7 +9,6 @@ What belongs here: what is compared and shown. What does not: timing a process (
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -44,10 +43,7 @@ def main() -> int:
         pool = make_pool(corpus, folder / "text", int(megabytes * 1e6), int(megabytes / 16 * 1e6), {})
 
         def pipeline(kind: str, uri: str = f"{folder / 'text' / 'pool'}/*", **changes: object) -> Pipeline:
-            made = Pipeline(folder / kind, uri, corpus.target, corpus.holdout)
-            config = made.folder / "dsir.yaml"
-            config.write_text(json.dumps(json.loads(config.read_text()) | changes))
-            return made
+            return Pipeline(folder / kind, uri, corpus.target, corpus.holdout, **changes)
 
         pipeline("first").run()  # whatever is read or compiled once
         threads = pipeline("threads", compute={"cores": NODES})
@@ -93,7 +89,7 @@ def files_of(pipeline: Pipeline) -> dict[str, str]:
     """Return the checksum of every file of outputs, but for reports, which show times and places."""
     return {
         name: checksum
-        for row in pipeline.lineage()
+        for row in pipeline.latest()
         for name, checksum in row.files.items()
         if not name.endswith("report.html")
     }
@@ -102,7 +98,7 @@ def files_of(pipeline: Pipeline) -> dict[str, str]:
 def picks_of(pipeline: Pipeline) -> list[tuple]:
     """Return the picked documents with their keys: stamps of objects differ from those of local files."""
     store = Workspace(pipeline.folder / "dsir.yaml", pipeline.home).store
-    [row] = [row for row in pipeline.lineage() if row.asset == "selections"]
+    [row] = [row for row in pipeline.latest() if row.asset == "selections"]
     name = store.picks(row.partition, row.fingerprint)
     with store.open_table(name, Origin(f"selections[{row.partition}]", row.fingerprint, {})) as file:
         picks = file.read(columns=["shard", "row", "rank", "key"])

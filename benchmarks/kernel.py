@@ -2,7 +2,9 @@
 
 What belongs here: timing functions on text in memory. What does not: files, processes, Dagster.
 
-    python -m benchmarks.kernel TEXT.jsonl REFERENCE_TEXT.jsonl
+    python -m benchmarks.kernel TEXT.jsonl [REFERENCE_TEXT.jsonl]
+
+With one file, only this project's functions are timed, and nothing is imported but the `dsir` that is found.
 
 Seconds are CPU seconds of the one working thread, so other load on the machine does not count: the median of three
 passes over the text, each in a new thread, so the memo of SHA-256 starts empty.
@@ -16,17 +18,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.pool import read_records
 from dsir.features import FeatureSpec, featurize
 from dsir.importance import log_ratios, log_weights
 
 BATCH_BYTES = 4_000_000
 PASSES = 3
+#: What is featurized, besides the default.
+SPECS = {
+    "fast": FeatureSpec(),
+    "many_buckets": FeatureSpec(buckets=2**20),
+    "sha256": FeatureSpec(hash="sha256"),
+}
+MANY_TARGETS = 10
 
 
 def thread_seconds(function: Callable[[], object]) -> float:
@@ -64,38 +71,44 @@ def batches_of(texts: list[str]) -> list[pa.Array]:
 
 
 def measure_ours(texts: list[str]) -> dict[str, float]:
-    """Return MB/s of ``featurize`` under both hashes, of ``log_weights`` on cached features, and of both in turn."""
+    """Return MB/s of ``featurize`` for each of `SPECS`, of ``log_weights`` on cached features, and of both in turn."""
     batches = batches_of(texts)
     n_bytes = sum(len(text.encode()) for text in texts)
     figures: dict[str, float] = {"megabytes": n_bytes / 1e6, "documents": len(texts)}
-    features = [featurize(batch, FeatureSpec()) for batch in batches]
-    totals = np.zeros(10_000, np.int64)
-    for each in features:
-        each.add_totals(totals)
-    ratios = log_ratios(features[0].totals(10_000), totals)[None]
-    cached = [each.packed() for each in features]
-    log_weights(cached[0], ratios)  # compile before timing
-
-    def dot() -> None:
-        for each in cached:
-            log_weights(each, ratios)
-
-    figures["log_weights"] = rate(dot, n_bytes)
-    for kind in ("fast", "sha256"):
-        spec = FeatureSpec(hash=kind)
-        featurize(batches[0][:1], spec)
+    for kind, spec in SPECS.items():
+        features = [featurize(batch, spec) for batch in batches]
+        totals = np.zeros(spec.buckets, np.int64)
+        for each in features:
+            each.add_totals(totals)
+        ratios = log_ratios(features[0].totals(spec.buckets), totals)[None]
+        if kind == "fast":
+            cached = [each.packed() for each in features]
+            figures["log_weights"] = weighing(cached, ratios, n_bytes)
+            figures["log_weights_of_many"] = weighing(cached, np.repeat(ratios, MANY_TARGETS, 0), n_bytes)
+        log_weights(features[0], ratios)
 
         def count(spec: FeatureSpec = spec) -> None:
             for batch in batches:
                 featurize(batch, spec)
 
-        def both(spec: FeatureSpec = spec) -> None:
+        def both(spec: FeatureSpec = spec, ratios: np.ndarray = ratios) -> None:
             for batch in batches:
                 log_weights(featurize(batch, spec), ratios)
 
         figures[f"featurize_{kind}"] = rate(count, n_bytes)
         figures[f"both_{kind}"] = rate(both, n_bytes)
     return figures
+
+
+def weighing(cached: list, ratios: np.ndarray, n_bytes: int) -> float:
+    """Return the MB/s of ``log_weights``."""
+
+    def weigh() -> None:
+        for each in cached:
+            log_weights(each, ratios)
+
+    weigh()  # compile before timing
+    return rate(weigh, n_bytes)
 
 
 def measure_reference(texts: list[str]) -> dict[str, float]:
@@ -118,13 +131,28 @@ def measure_reference(texts: list[str]) -> dict[str, float]:
     figures["featurize"] = rate(count, n_bytes, passes=1)
     figures["dot"] = rate(dot, n_bytes, passes=1)
     figures["both"] = 1 / (1 / figures["featurize"] + 1 / figures["dot"])
+    few = texts[:: max(1, len(texts) // 1000)]  # a dense row of 2^20 counts for each document
+
+    def count_many() -> None:
+        for text in few:
+            get_ngram_counts(text, n=2, num_buckets=SPECS["many_buckets"].buckets)
+
+    figures["many_buckets"] = rate(count_many, sum(len(text.encode()) for text in few), passes=1)
     return figures
 
 
+def texts_of(path: str) -> list[str]:
+    """Return the texts of a file of JSON Lines."""
+    with open(path, encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
 def main() -> None:
-    """Measure both and print one line of JSON."""
-    ours, reference = ([record["text"] for record in read_records(Path(name))] for name in sys.argv[1:3])
-    print(json.dumps({"ours": measure_ours(ours), "reference": measure_reference(reference)}))
+    """Measure, and print one line of JSON."""
+    figures = {"ours": measure_ours(texts_of(sys.argv[1]))}
+    if len(sys.argv) > 2:
+        figures["reference"] = measure_reference(texts_of(sys.argv[2]))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

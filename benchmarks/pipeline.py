@@ -1,7 +1,9 @@
-"""``dsir run`` as whole processes: their configuration, time and memory.
+"""``dsir`` as whole processes, of this checkout or of another: their configuration, time and memory.
 
 What belongs here: starting processes, measuring them, reading the lineage they leave. What does not: the text they run
-on (``benchmarks/pool.py``), what is printed (``benchmarks/throughput.py``).
+on (``benchmarks/pool.py``), what is printed (``throughput.py``, ``compare.py``, ``breakdown.py``).
+
+The lineage is asked of DuckDB in the catalog's documented columns, so that homes of other versions can be read.
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import duckdb
 
 from benchmarks.pool import REPOSITORY
-from dsir_dagster.assets.graph import GRAPH
-from dsir_dagster.resources.catalog import Catalog
-from dsir_dagster.resources.lineage import Lineage
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Process:
         Largest resident memory of the process, in MB.
     output : str
         Standard output.
+    spent : list of (datetime, float)
+        CPU seconds of the process up to a time, about a hundred times a second; empty without /proc.
     """
 
     started: datetime
@@ -41,17 +46,26 @@ class Process:
     cpu: float
     peak: float
     output: str
+    spent: list[tuple[datetime, float]]
+
+    def cpu_until(self, when: datetime) -> float:
+        """CPU seconds of the process up to a time."""
+        at = bisect_right(self.spent, when, key=lambda sample: sample[0])
+        return self.spent[at - 1][1] if at else 0.0
 
 
-def run_process(module: str, *arguments: object, log: Path) -> Process:
-    """Run ``python -m module`` to its end.
+def run_process(module: str, *arguments: object, log: Path, tree: Path = REPOSITORY) -> Process:
+    """Run a module, or a script, to its end.
 
     Parameters
     ----------
     module : str
+        For ``python -m``; or the path of a script.
     *arguments : object
     log : Path
         Receives standard error.
+    tree : Path
+        The checkout whose packages are imported.
 
     Returns
     -------
@@ -66,21 +80,25 @@ def run_process(module: str, *arguments: object, log: Path) -> Process:
     ours = ("DAGSTER_HOME", "DSIR_HOME", "DSIR_CONFIG")
     environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment["DAGSTER_DISABLE_TELEMETRY"] = "yes"
+    environment["PYTHONPATH"] = str(tree)
+    program = [module] if module.endswith(".py") else ["-m", module]
     out = log.with_suffix(".out")
     with open(log, "wb") as errors, open(out, "wb") as output:
         started, begin = datetime.now(UTC), time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             stdout=output,
             stderr=errors,
-            cwd=REPOSITORY,
+            cwd=tree,
             env=environment,
         )
-        peak = 0.0
+        peak, spent = 0.0, []
         try:
             # wait4 gives the CPU of the process and of all its waited-for children.
             while (waited := os.wait4(process.pid, os.WNOHANG))[0] == 0:
                 peak = max(peak, peak_megabytes(process.pid))
+                if (seconds := cpu_seconds(process.pid)) is not None:
+                    spent.append((datetime.now(UTC), seconds))
                 time.sleep(0.01)
         except BaseException:
             process.kill()
@@ -90,11 +108,20 @@ def run_process(module: str, *arguments: object, log: Path) -> Process:
     text = out.read_text(encoding="utf-8", errors="replace")
     if process.returncode:
         shown = (text + log.read_text(encoding="utf-8", errors="replace"))[-3000:]
-        raise RuntimeError(f"python -m {module} ended with {process.returncode}:\n{shown}")
+        raise RuntimeError(f"python {' '.join(program)} ended with {process.returncode}:\n{shown}")
     used = waited[2]
     unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
     peak = peak or used.ru_maxrss * unit / 1e6
-    return Process(started, wall, used.ru_utime + used.ru_stime, peak, text)
+    return Process(started, wall, used.ru_utime + used.ru_stime, peak, text, spent)
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Return the user and system time of a process so far, without its children; None without /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_megabytes(pid: int) -> float:
@@ -110,6 +137,19 @@ def peak_megabytes(pid: int) -> float:
     return int(fields["VmHWM"].split()[0]) * 1024 / 1e6 if "VmHWM" in fields else 0.0  # a zombie has none
 
 
+@dataclass(frozen=True)
+class Materialization:
+    """What the lineage says about an output's newest materialization: columns of the view `latest`."""
+
+    asset: str
+    partition: str
+    fingerprint: str
+    started_at: datetime
+    finished_at: datetime
+    files: dict[str, str]
+    metadata: dict[str, Any]
+
+
 class Pipeline:
     """A configuration and a fresh home in a folder.
 
@@ -120,17 +160,27 @@ class Pipeline:
     pool : str
         Glob of the raw files.
     target, holdout : Path
-    hash : str
-        For the features.
+    tree : Path
+        The checkout that runs it.
+    **sections : object
+        Of the configuration, beside those here.
     """
 
-    def __init__(self, folder: Path, pool: str, target: Path, holdout: Path, hash: str = "fast") -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        pool: str,
+        target: Path,
+        holdout: Path,
+        tree: Path = REPOSITORY,
+        **sections: object,
+    ) -> None:
+        self.folder, self.tree = folder, tree
         folder.mkdir()
-        settings = {
+        self.settings = {
             "raw": [{"name": "pool", "uri": pool, "text": "text", "id": "id"}],
             "targets": [{"name": "target", "uri": str(target), "holdout": str(holdout), "text": "text"}],
-            "features": {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": hash},
+            "features": {"tokenizer": "wordpunct", "ngrams": 2, "buckets": 10_000, "hash": "fast"},
             "selections": [
                 {
                     "name": "tenth",
@@ -142,42 +192,43 @@ class Pipeline:
                     "output": "jsonl",
                 }
             ],
+            **sections,
         }
-        (folder / "dsir.yaml").write_text(json.dumps(settings, indent=1))  # JSON is YAML
+        self.write_settings()
         self.home = folder / "home"
         self.runs = 0
 
-    def add_target(self, name: str, target: Path, output: str) -> None:
-        """Add a target and a selection of the same name, with records in this format, or `none`."""
-        path = self.folder / "dsir.yaml"
-        settings = json.loads(path.read_text())
-        new = {
-            "targets": {"name": name, "uri": str(target), "text": "text"},
-            "selections": {
-                **settings["selections"][0],
-                "name": name,
-                "targets": [name],
-                "output": output,
-            },
-        }
-        for section, entry in new.items():
-            settings[section].append(entry)
-        path.write_text(json.dumps(settings, indent=1))
+    def write_settings(self) -> None:
+        """Write the configuration."""
+        (self.folder / "dsir.yaml").write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
 
-    def run(self) -> Process:
-        """Run ``dsir run``."""
+    def add_target(self, name: str, target: Path) -> None:
+        """Add a target."""
+        self.settings["targets"].append({"name": name, "uri": str(target), "text": "text"})
+
+    def add_selection(self, name: str, **changes: object) -> None:
+        """Add a selection like the first but for its name and these settings."""
+        self.settings["selections"].append({**self.settings["selections"][0], "name": name, **changes})
+
+    def run(self, command: str = "run") -> Process:
+        """Run ``dsir`` with this command."""
+        self.write_settings()
         self.runs += 1
-        log = self.folder / f"run{self.runs}.log"
-        arguments = ("run", "--config", self.folder / "dsir.yaml", "--home", self.home)
-        return run_process("dsir_dagster", *arguments, log=log)
+        arguments = (command, "--config", self.folder / "dsir.yaml", "--home", self.home)
+        return run_process(
+            "dsir_dagster", *arguments, log=self.folder / f"run{self.runs}.log", tree=self.tree
+        )
 
-    def lineage(self) -> list[Lineage]:
-        """Return the newest materialization of every output."""
-        return list(Catalog(self.home).latest().values())
+    def latest(self) -> list[Materialization]:
+        """Return the newest materialization of every output, in the order in which they began."""
+        names = [field.name for field in fields(Materialization)]
+        with duckdb.connect(str(self.home / "catalog.duckdb"), read_only=True) as catalog:
+            rows = catalog.execute(f"SELECT {', '.join(names)} FROM latest ORDER BY started_at").fetchall()
+        return [Materialization(*map(as_value, row)) for row in rows]
 
     def counted(self) -> tuple[int, int]:
         """Return the documents and bytes of text read, according to the counting."""
-        rows = [row.metadata for row in self.lineage() if row.asset == "raw_counts"]
+        rows = [row.metadata for row in self.latest() if row.asset == "raw_counts"]
         return sum(row["documents"] for row in rows), sum(row["text_bytes"] for row in rows)
 
     def stages(self, process: Process) -> dict[str, dict[str, float]]:
@@ -191,17 +242,24 @@ class Pipeline:
         Returns
         -------
         dict
-            Per asset, in the order of the graph: ``wall``, the seconds from the start of its first partition to the end
-            of its last; ``ended``, the seconds from the start of the process to that end.
+            Per asset, in the order of the graph: ``wall`` and ``cpu``, the seconds from the start of its first
+            partition to the end of its last; ``ended``, the seconds from the start of the process to that end.
         """
+        computed = [row for row in self.latest() if row.started_at >= process.started]
         stages = {}
-        computed = [row for row in self.lineage() if row.started_at >= process.started]
-        for asset in GRAPH.versions:
-            if rows := [row for row in computed if row.asset == asset]:
-                first = min(row.started_at for row in rows)
-                last = max(row.finished_at for row in rows)
-                stages[asset] = {
-                    "wall": (last - first).total_seconds(),
-                    "ended": (last - process.started).total_seconds(),
-                }
+        for asset in dict.fromkeys(row.asset for row in computed):
+            rows = [row for row in computed if row.asset == asset]
+            first, last = min(row.started_at for row in rows), max(row.finished_at for row in rows)
+            stages[asset] = {
+                "wall": (last - first).total_seconds(),
+                "cpu": process.cpu_until(last) - process.cpu_until(first),
+                "ended": (last - process.started).total_seconds(),
+            }
         return stages
+
+
+def as_value(found: Any) -> Any:
+    """Return a field of a `Materialization`: times are UTC in the catalog, mappings are JSON."""
+    if isinstance(found, datetime):
+        return found.replace(tzinfo=UTC)
+    return json.loads(found) if isinstance(found, str) and found.startswith("{") else found

@@ -38,18 +38,19 @@ def main() -> int:
             pool.mkdir(parents=True)
             for file in corpus.files[:-1]:
                 os.symlink(file, pool / file.name)
-            pipeline = Pipeline(folder / "run", f"{pool}/*", corpus.target, corpus.holdout)
-            config = folder / "run" / "dsir.yaml"
-            config.write_text(json.dumps({**json.loads(config.read_text()), "estimator": {"fit": value}}))
+            estimator = {"fit": value}
+            pipeline = Pipeline(
+                folder / "run", f"{pool}/*", corpus.target, corpus.holdout, estimator=estimator
+            )
             figures[fit] = {"full": pipeline.run().wall, "nothing due": pipeline.run().wall}
             last = corpus.files[-1]
             os.symlink(last, pool / last.name)
             figures[fit]["one new file"] = pipeline.run().wall
-            made = [row for row in pipeline.lineage() if row.asset == "weights"]
-            newest = max(row.finished_at for row in pipeline.lineage() if row.asset == "raw_counts")
+            made = [row for row in pipeline.latest() if row.asset == "weights"]
+            newest = max(row.finished_at for row in pipeline.latest() if row.asset == "raw_counts")
             figures[fit]["shards weighed"] = sum(row.finished_at > newest for row in made)
             if fit == "pinned":
-                workspace = Workspace(config, pipeline.home)
+                workspace = Workspace(folder / "run" / "dsir.yaml", pipeline.home)
                 figures[fit]["drift"] = measure_drift(workspace.snapshot()).drift
     table = Table(box=None, header_style="bold")
     for header in (
