@@ -52,7 +52,19 @@ _room_for_words = inner(room_for_words)
 def _entry_point(source_stamp):
     @njit(cache=True, nogil=True)
     def count_documents(
-        data, begins, finishes, bounds, table, all_words, ngrams, n_buckets, counts, memo, buckets, values
+        data,
+        begins,
+        finishes,
+        bounds,
+        table,
+        all_words,
+        ngrams,
+        n_buckets,
+        counts,
+        memo,
+        quality,
+        buckets,
+        values,
     ):
         """Sparse n-gram counts of documents.
 
@@ -73,6 +85,8 @@ def _entry_point(source_stamp):
             All zero, and all zero again at the end.
         memo : dsir.featurizer.memo.Memo or None
             For the ``sha256`` hash; None for the ``fast`` one.
+        quality : bool
+            Whether words are counted for the quality filter.
         buckets : uint16[:] or uint32[:]
         values : uint32[:]
             First guess at the room needed; replaced by larger arrays as it turns out.
@@ -84,7 +98,7 @@ def _entry_point(source_stamp):
             Buckets, ascending, and counts of document d at ``offsets[d] .. offsets[d + 1] - 1``.
         n_words : int64[n]
         word_counts : int64[3, n]
-            The fields of `word_counts.WordCounts`.
+            The fields of `word_counts.WordCounts`; all zero without `quality`.
         """
         source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `stamp`)
         n = len(begins)
@@ -147,10 +161,11 @@ def _entry_point(source_stamp):
             if memo is not None:
                 flush(memo, n_buckets, counts)
             n_words[d] = seen
-            word_counts[1, d], word_counts[2, d] = count_classes(hashes, seen)
-            if len(counters) < room_for_counters(seen):
-                counters = np.zeros(room_for_counters(seen), np.uint32)
-            word_counts[0, d] = count_most_frequent(hashes, seen, counters)
+            if quality:
+                word_counts[1, d], word_counts[2, d] = count_classes(hashes, seen)
+                if len(counters) < room_for_counters(seen):
+                    counters = np.zeros(room_for_counters(seen), np.uint32)
+                word_counts[0, d] = count_most_frequent(hashes, seen, counters)
             needed = at + min(seen * ngrams, np.int64(n_buckets))
             if needed > len(buckets):
                 room = needed + needed // 2

@@ -99,6 +99,16 @@ def test_long_documents_are_counted_exactly_and_leave_nothing_to_the_next(words,
     assert counts_of(features) == [python_counts(each) for each in documents]
 
 
+@pytest.mark.parametrize("hash_", HASHES)
+def test_without_quality_the_features_are_the_same(hash_):
+    documents = pa.array(["the cat sat, 5 times.", "", "a b " * 5_000])
+    spec = FeatureSpec(hash=hash_)
+    counted, plain = featurize(documents, spec), featurize(documents, spec, quality=False)
+    assert plain.word_counts is None and counted.word_counts is not None
+    for name in ("offsets", "buckets", "counts", "n_tokens", "content_hash"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(counted, name))
+
+
 def test_the_stopwords_are_nltk_s_of_2023():
     assert len(STOPWORDS) == 179
     assert {"i", "ourselves", "should've", "ain", "ma", "wouldn't", "o"} < STOPWORDS
