@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import dagster as dg
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from dsir.evaluation import duplicates
 from dsir.features import Features, featurize, hash_strings
+from dsir.featurizer.word_counts import WordCounts
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
@@ -34,13 +35,16 @@ from dsir_dagster.resources.corpus import (
 )
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.groups import files_columns
-from dsir_dagster.resources.plan import Output, Plan, ShardFile
+from dsir_dagster.resources.plan import WORDS_COUNTED, Output, Plan, ShardFile
 from dsir_dagster.resources.plots import Plot
 from dsir_dagster.resources.settings import RawSource, Target
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
+
+#: Columns of documents that are counted only if some selection filters by quality, else null.
+QUALITY = tuple(field.name for field in fields(WordCounts))
 
 #: Rows gathered before they are written as a row group of Parquet.
 ROW_GROUP = 1 << 17
@@ -124,7 +128,7 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
         batch = block.parse()
         if source.chunk_words is not None:
             batch = batch.cut(source.chunk_words)
-        features = featurize(batch.texts, spec)
+        features = featurize(batch.texts, spec, quality=worker.settings.filters_by_quality)
         return at, first_row, block.read, batch, features, features.to_arrow()
 
     totals = np.zeros(spec.buckets, dtype=np.int64)
@@ -386,7 +390,7 @@ def documents_table(
             "n_ngrams": features.n_ngrams,
             "n_bytes": text_bytes(batch.texts),
             "content_hash": features.content_hash,
-            **vars(features.word_counts),
+            **(vars(features.word_counts) if features.word_counts else {}),
         },
     )
 
@@ -445,7 +449,15 @@ def inputs(plan: Plan, shard: str) -> Inputs:
     """Return what a shard's counts are made of."""
     file = plan.shards[shard]
     source = plan.settings.source(file.source)
-    return Inputs({"file": file.stamp, **plan.reading(source), "source": source.source or source.name})
+    made_of = {"file": file.stamp, **plan.reading(source), "source": source.source or source.name}
+    if more := dict.fromkeys(needs(plan), "counted"):
+        return Inputs({**made_of, **more}, decisive={**made_of, "code": plan.code("raw_counts")})
+    return Inputs(made_of)
+
+
+def needs(plan: Plan) -> tuple[str, ...]:
+    """Return what counts need that were made for selections without a quality filter, if one has it now."""
+    return (WORDS_COUNTED,) if plan.settings.filters_by_quality else ()
 
 
 #: One row a document.
@@ -463,10 +475,9 @@ DOCUMENTS = FileKind(
             "n_ngrams": pa.int64(),
             "n_bytes": pa.int64(),
             "content_hash": pa.uint64(),
-            "most_frequent_word": pa.int64(),
-            "informative_words": pa.int64(),
-            "single_digits": pa.int64(),
-        }
+            **dict.fromkeys(QUALITY, pa.int64()),
+        },
+        nullable={*PIECE, *QUALITY},
     ),
 )
 #: Of a group: its files as they were counted, in order, and the rows of the shard that each has.
@@ -502,6 +513,7 @@ RAW_COUNTS = Asset(
     ),
     partitions=Partitions.SHARDS,
     inputs=inputs,
+    needs=needs,
     step=count_shards,
     finish=report_quarantine,
     group="counts",

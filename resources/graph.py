@@ -8,7 +8,7 @@ definitions and the job `refresh` (``dagster_project/``).
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -158,6 +158,9 @@ class Asset(Generic[Options]):
         Takes Dagster's context and a workspace; called at the end of a run, whether it failed or not.
     made_by : str
         The asset whose step makes it; Dagster does not show it then.
+    needs : callable, optional
+        Takes a plan; returns the names of inputs that an output has to have been made of beside those of its
+        fingerprint. Without one it is stale; made again, it has the same fingerprint, so what follows it stays fresh.
     """
 
     name: str
@@ -175,6 +178,7 @@ class Asset(Generic[Options]):
     checks: tuple[Check, ...] = ()
     finish: Callable[[Context, Workspace], None] | None = None
     made_by: str = ""
+    needs: Callable[[Plan], Collection[str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ from dsir_dagster.resources.lineage import InputList, Lineage, canonical, divide
 from dsir_dagster.resources.settings import RawSource, Reader, Settings, Target
 from dsir_dagster.resources.store import Origin
 
+#: Input of a shard's counts that have the words counted by which documents are filtered.
+WORDS_COUNTED = "words for the quality filter"
+
 #: Begins the stamp of a file that cannot be read.
 UNREADABLE = "unreadable"
 
@@ -144,7 +147,10 @@ class Output:
         found = self.found
         if found is None or found.absent:
             return "missing"
-        return "fresh" if found.fingerprint == self.fingerprint else "stale"
+        if found.fingerprint != self.fingerprint:
+            return "stale"
+        needs = self.plan.graph[self.asset].needs
+        return "fresh" if needs is None or found.inputs.keys() >= set(needs(self.plan)) else "stale"
 
     @property
     def changes(self) -> dict[str, list[str]]:

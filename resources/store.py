@@ -49,9 +49,9 @@ PIECE = {"record": pa.int64(), "begin_byte": pa.int64(), "end_byte": pa.int64()}
 REPEATED = pa.dictionary(pa.int32(), pa.string())
 
 
-def schema_of(columns: dict[str, pa.DataType]) -> pa.Schema:
-    """Return a schema; only columns of `PIECE` may be null, as Parquet keeps a bit for every value that may be."""
-    return pa.schema([pa.field(name, type_, nullable=name in PIECE) for name, type_ in columns.items()])
+def schema_of(columns: dict[str, pa.DataType], nullable: Collection[str] = PIECE) -> pa.Schema:
+    """Return a schema; few columns may be null, as Parquet keeps a bit for every value that may be."""
+    return pa.schema([pa.field(name, type_, nullable=name in nullable) for name, type_ in columns.items()])
 
 
 @dataclass(frozen=True)
@@ -551,12 +551,13 @@ def columns_of(kind: str) -> pa.Schema:
 
 
 def table(kind: str, columns: dict) -> pa.Table:
-    """Build a table of this kind; a single string fills its column, columns of `PIECE` are null by default."""
+    """Build a table of this kind; a single string fills its column, columns that may be null are by default."""
     schema = columns_of(kind)
     n_rows = max(len(value) for value in columns.values() if not isinstance(value, str))
     arrays = []
-    for name, type_ in zip(schema.names, schema.types, strict=True):
-        value = columns[name] if name not in PIECE else columns.get(name, pa.nulls(n_rows, type_))
+    for column in schema:
+        name, type_ = column.name, column.type
+        value = columns.get(name, pa.nulls(n_rows, type_)) if column.nullable else columns[name]
         if isinstance(value, str) and type_ == REPEATED:
             indices = pa.array(np.zeros(n_rows, np.int32))
             arrays.append(pa.DictionaryArray.from_arrays(indices, pa.array([value])))

@@ -103,9 +103,9 @@ COMMENT ON COLUMN documents.n_tokens IS 'Words.';
 COMMENT ON COLUMN documents.n_ngrams IS 'n-grams of all orders.';
 COMMENT ON COLUMN documents.n_bytes IS 'Bytes of its text in UTF-8.';
 COMMENT ON COLUMN documents.content_hash IS '64-bit hash of its text; equal texts have equal ones.';
-COMMENT ON COLUMN documents.most_frequent_word IS 'How often its most frequent word occurs.';
-COMMENT ON COLUMN documents.informative_words IS 'Words that are neither English stopwords nor punctuation.';
-COMMENT ON COLUMN documents.single_digits IS 'Words that are a single digit.';
+COMMENT ON COLUMN documents.most_frequent_word IS 'How often its most frequent word occurs; NULL unless some selection has `quality`.';
+COMMENT ON COLUMN documents.informative_words IS 'Words that are neither English stopwords nor punctuation; NULL unless some selection has `quality`.';
+COMMENT ON COLUMN documents.single_digits IS 'Words that are a single digit; NULL unless some selection has `quality`.';
 
 COMMENT ON VIEW files IS 'The files of shards that are groups, as they were when they were counted.';
 COMMENT ON COLUMN files.shard IS 'The group.';

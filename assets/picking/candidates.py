@@ -7,7 +7,7 @@ not: picking (``dsir/selection.py``), methods (``assets/methods/``), the quality
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from itertools import count
 from typing import Any, TypeVar
@@ -21,9 +21,9 @@ from dsir.featurizer.word_counts import WordCounts
 from dsir.quality import PAPER, failing
 from dsir.selection import CANDIDATE, pack_position
 from dsir_dagster.resources.compute import Tell, Worker, untold
-from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.plan import WORDS_COUNTED, Plan
 from dsir_dagster.resources.sealed import ParquetFile
-from dsir_dagster.resources.settings import Selection
+from dsir_dagster.resources.settings import ConfigError, Selection
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import Origin, Store, columns_of
 
@@ -135,7 +135,7 @@ def picked_positions(plan: Plan, picks: pa.Table) -> np.ndarray:
 #: Columns of `Documents.table`: those every candidate has, all, and those of the quality filter.
 CANDIDATE_COLUMNS = ("row", "id_hash", "n_tokens", "content_hash")
 COLUMNS = (*CANDIDATE_COLUMNS, "source", "n_ngrams")
-QUALITY_COLUMNS = ("most_frequent_word", "informative_words", "single_digits")
+QUALITY_COLUMNS = tuple(field.name for field in fields(WordCounts))
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,7 @@ class Candidates:
         if self.duplicates:
             needed.add("row")
         if self.selection.quality is not None:
+            self._check_words_are_counted()
             needed.update(QUALITY_COLUMNS)
         plan = self.snapshot.plan
         shards = (
@@ -242,6 +243,17 @@ class Candidates:
         look = _Look(function, self.selection, sorted(needed), features)
         results = self.snapshot.compute.map(look, ((shard, given()) for shard in shards))
         return results if self.tell is untold else map(self._looked_at, count(), results)
+
+    def _check_words_are_counted(self) -> None:
+        """Raise ConfigError if shards were counted for a configuration that filters by quality nowhere."""
+        plan = self.snapshot.plan
+        without = [shard for shard in plan.counted if WORDS_COUNTED not in plan.raw_counts(shard).made.inputs]
+        if without:
+            raise ConfigError(
+                f"selection '{self.selection.name}': quality filters by counts of words, which {len(without)} of "
+                f"{len(plan.counted)} shards lack, as no selection of the configuration has `quality`: set it for one, "
+                "and materialize raw_counts"
+            )
 
     def _looked_at(self, index: int, result: R) -> R:
         """Tell that a shard is done; return its result."""

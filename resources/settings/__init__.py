@@ -114,6 +114,11 @@ class Settings(Model):
                     raise ValueError(f"evaluation.compare, {method}: {error}") from None
         return self
 
+    @property
+    def filters_by_quality(self) -> bool:
+        """Whether any selection does, so that words are counted for it."""
+        return any(selection.quality is not None for selection in self.selections)
+
     def source(self, name: str) -> RawSource:
         """Return the raw source of this name."""
         return next(source for source in self.raw if source.name == name)

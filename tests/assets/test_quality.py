@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import pyarrow.parquet as pq
 import pytest
 
 from dsir_dagster.resources.settings import ConfigError, Selection, load_settings
@@ -143,15 +142,42 @@ def test_the_launchpad_switches_the_filter_on_and_off(filtered):
     assert filtered.materialize("evaluations", partition="picked").success
 
 
-def test_a_home_of_before_the_filter_can_be_read_and_is_brought_up_to_date(filtered):
-    new = ["most_frequent_word", "informative_words", "single_digits"]
-    for path in [filtered.home / "documents/pool.odd.parquet", filtered.home / "documents/~empty.parquet"]:
-        table = pq.read_table(path)
-        pq.write_table(table.drop_columns(new), path)
-    filtered.workspace()
-    assert filtered.rows("SELECT count(*), count(single_digits) FROM documents") == [(35, 30)]
-    assert filtered.materialize("raw_counts", partition="pool.odd", force=True).success
-    assert filtered.rows("SELECT count(*), count(single_digits) FROM documents") == [(35, 35)]
+@pytest.fixture
+def unfiltered(tmp_path):
+    """A pipeline that ran without a filter."""
+    pipeline = SmallPipeline(tmp_path / "unfiltered")
+    pipeline.write("pool/good.jsonl", good(30))
+    pipeline.write("pool/odd.jsonl", [{"id": name, "text": text} for name, text in ODD.items()])
+    pipeline.config["selections"][0]["size"] = {"fraction": 1}
+    assert pipeline.errors() == []
+    assert pipeline.rows("SELECT count(single_digits) FROM documents") == [(0,)]
+    return pipeline
+
+
+def test_the_first_filter_counts_words_and_makes_nothing_else_again(unfiltered):
+    [plain] = unfiltered.config["selections"]
+    unfiltered.config["selections"].append({**plain, "name": "clean", "quality": True})
+    due = [output for output in unfiltered.workspace().plan().outputs_of("raw_counts") if output.why]
+    assert [output.why for output in due] == ["new: words for the quality filter"] * 2
+    features = {path: path.read_bytes() for path in (unfiltered.home / "features").glob("*.arrow")}
+    made = {asset: [o.partition for o in stage.due] for asset, stage in unfiltered.run().items() if stage.due}
+    assert {name for name in made if name in ("weights", "importance_estimator")} == set()
+    assert made["raw_counts"] == ["pool.good", "pool.odd"] and made["selections"] == ["clean"]
+    assert picked(unfiltered) == {f"good-{i}" for i in range(30)}
+    assert unfiltered.rows("SELECT count(*) = count(single_digits) FROM documents") == [(True,)]
+    assert {path: path.read_bytes() for path in features} == features
+
+
+def test_without_the_last_filter_the_counts_stay(filtered):
+    filtered.config["selections"].pop()
+    assert filtered.workspace().plan().counted == ["pool.good", "pool.odd"]
+
+
+def test_the_launchpad_cannot_filter_by_words_that_were_not_counted(unfiltered):
+    result = unfiltered.materialize("selections", partition="picked", quality=True)
+    assert not result.success
+    [failure] = [event for event in result.all_events if event.is_step_failure]
+    assert "which 2 of 2 shards lack" in str(failure.event_specific_data.error)
 
 
 def test_true_stands_for_the_paper_s_bounds_and_false_for_no_filter():
