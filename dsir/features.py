@@ -268,7 +268,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec, *, quality: bool = True) -> Fe
     Equals ``get_ngram_counts`` of ``data_selection.hashed_ngram_dsir`` under ``hash="sha256"``.
     """
     content_hash, words = words_of(texts, spec)
-    room = words.n_words() + 64
+    room = spec.ngrams * (words.n_words() + 64)  # what is not used is never touched
     scratch.prepare(spec)
     try:
         offsets, buckets, counts, n_tokens, word_counts = count_documents(

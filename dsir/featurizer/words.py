@@ -93,8 +93,8 @@ def _encode(code_point, low, out):
     return 4
 
 
-#: Where the search for the words of a document stands: the place in its bytes (or words) and their end, the place in the
-#: lowercased text, the class of the code point before, and how many bounds are in `starts` and `ends`.
+#: Where the search for the words of a document stands: the place in its bytes (or words) and their end, the place in
+#: the lowercased text, the class of the code point before, and how many bounds are in `starts` and `ends`.
 POS, END, OUT, CLASS, N_STARTS, N_ENDS = range(6)
 STATE = 6
 
