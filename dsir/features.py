@@ -22,13 +22,13 @@ import pyarrow as pa
 
 from dsir.checks import expect_array, expect_instance, expect_strings
 from dsir.featurizer.hashing import xxh64_ranges
-from dsir.featurizer.kernel import count_documents, room_for_words
+from dsir.featurizer.kernel import count_documents
 from dsir.featurizer.memo import new_memo
 from dsir.featurizer.packed import PackedFeatures
 from dsir.featurizer.sparse import add_counts, new_counts
 from dsir.featurizer.unicode_tables import code_point_table
 from dsir.featurizer.word_counts import WordCounts
-from dsir.featurizer.words import needs_str_lower
+from dsir.featurizer.words import needs_str_lower, room_for_words
 
 __all__ = [
     "KERNEL_VERSION",
@@ -268,7 +268,7 @@ def featurize(texts: pa.Array, spec: FeatureSpec, *, quality: bool = True) -> Fe
     Equals ``get_ngram_counts`` of ``data_selection.hashed_ngram_dsir`` under ``hash="sha256"``.
     """
     content_hash, words = words_of(texts, spec)
-    room = words.n_words() + 64
+    room = spec.ngrams * (words.n_words() + 64)  # what is not used is never touched
     scratch.prepare(spec)
     try:
         offsets, buckets, counts, n_tokens, word_counts = count_documents(

@@ -18,7 +18,6 @@ import pyarrow as pa
 from dsir.checks import expect_array, expect_instance
 from dsir.evaluation import distinct
 from dsir.features import FeatureSpec, words_of
-from dsir.featurizer.kernel import room_for_words
 from dsir.featurizer.ngram_hashes import hash_documents
 
 
@@ -78,9 +77,8 @@ def hash_ngrams(texts: pa.Array, spec: FeatureSpec) -> Ngrams:
     ([11, 1], 8)
     """
     content_hash, words = words_of(texts, spec)
-    starts, ends = (np.empty(room_for_words(1), np.int64) for _ in range(2))
     room = np.empty(spec.ngrams * (words.n_words() + 64), np.uint64)
-    offsets, hashes = hash_documents(*words, spec.ngrams, starts, ends, room)
+    offsets, hashes = hash_documents(*words, spec.ngrams, room)
     return Ngrams(offsets, hashes, content_hash)
 
 

@@ -44,7 +44,7 @@ _P3 = np.uint64(0x165667B19E3779F9)
 _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
 
-_0, _29, _32 = (np.uint64(i) for i in (0, 29, 32))
+_0, _3, _7, _29, _32, _63 = (np.uint64(i) for i in (0, 3, 7, 29, 32, 63))
 ALL_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -64,6 +64,28 @@ def hash_word(buf, start, length):
         h ^= h >> _32
     h *= K3
     return h ^ (h >> _29)
+
+
+@inner
+def hash_words(low, starts, ends, first, last, hashes, at, others):
+    """Write the hashes of words ``first .. last - 1`` to ``hashes[at:]``.
+
+    Words of 1 to 8 bytes, nearly all, are hashed in a loop without branches, the others one by one. `others` is
+    scratch, int64[last - first].
+    """
+    starts, ends, hashes = starts[first:last], ends[first:last], hashes[at : at + last - first]
+    n_others = 0
+    for i in range(len(starts)):
+        hashes[i] = load_u64(low, starts[i])
+        others[n_others] = i
+        n_others += np.int64(np.uint64(ends[i] - starts[i] - 1) > _7)
+    for i in range(len(starts)):
+        length = np.uint64(ends[i] - starts[i])
+        h = (length * K1 ^ (hashes[i] & (ALL_ONES >> ((_0 - (length << _3)) & _63)))) * K2
+        h = (h ^ (h >> _32)) * K3
+        hashes[i] = h ^ (h >> _29)
+    for i in others[:n_others]:
+        hashes[i] = hash_word(low, starts[i], ends[i] - starts[i])
 
 
 def hash_word_bytes(word: bytes) -> int:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numba.extending
+import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 
 _INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing from Numba's types
 
@@ -22,6 +24,15 @@ inner: Callable[[Callable], Callable] = njit(**_INNER)
 inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
 #: `numba.extending.intrinsic`, whose annotation does not show that callers omit the typing context.
 intrinsic: Callable[[Callable], Callable[..., Any]] = numba.extending.intrinsic
+
+BLOCK = 64  # bytes in a vector, each of which has its bit in a mask
+_1 = np.uint64(1)
+
+
+def _target_has(feature: str) -> bool:
+    """Whether Numba compiles for processors with this feature, named as LLVM does; the one it runs on unless told."""
+    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return f"+{feature}" in features.split(",")
 
 
 @intrinsic
@@ -57,6 +68,75 @@ def count_trailing_zeros(typingctx, x):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def nonzero(typingctx, values, i):
+    """Mask (uint64) of the bytes of ``values[i : i + 64]`` that are not zero."""
+    vector = ir.VectorType(ir.IntType(8), BLOCK)
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), vector.as_pointer())
+        found = builder.icmp_unsigned("!=", builder.load(pointer, align=1), ir.Constant(vector, None))
+        return builder.bitcast(found, ir.IntType(64))
+
+    return types.uint64(values, types.int64), codegen
+
+
+@inner
+def append_places_singly(mask, base, places, at):
+    """Write `base` plus the place of every bit of a mask (uint64) to ``places[at:]``; returns the index after them.
+
+    There must be room for 64.
+    """
+    while mask != 0:
+        places[at] = base + count_trailing_zeros(mask)
+        mask &= mask - _1
+        at += 1
+    return at
+
+
+@intrinsic
+def append_places_at_once(typingctx, mask, base, places, at):
+    """`append_places_singly` without a branch for every bit: quick where the processor can compress vectors."""
+    byte, i32, i64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+    bits, everywhere = ir.VectorType(ir.IntType(1), BLOCK), ir.VectorType(byte, BLOCK)
+    some, quarter = ir.VectorType(i32, BLOCK // 4), BLOCK // 4
+
+    def codegen(context, builder, signature, args):
+        mask, base, array, at = args
+        data = context.make_array(signature.args[2])(context, builder, array).data
+        vector = ir.VectorType(data.type.pointee, quarter)
+        kind = ir.FunctionType(everywhere, [everywhere, bits, everywhere])
+        compress = cgutils.get_or_insert_function(
+            builder.module, kind, f"llvm.experimental.vector.compress.v{BLOCK}i8"
+        )
+        numbers = ir.Constant(everywhere, list(range(BLOCK)))
+        found = builder.call(compress, [numbers, builder.bitcast(mask, bits), ir.Constant(everywhere, None)])
+        base = builder.trunc(base, vector.element) if vector.element != i64 else base
+        one = builder.insert_element(ir.Constant(vector, ir.Undefined), base, ir.Constant(i32, 0))
+        bases = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(some, None))
+
+        def store(first):
+            lanes = ir.Constant(some, list(range(first, first + quarter)))
+            part = builder.zext(
+                builder.shuffle_vector(found, ir.Constant(everywhere, ir.Undefined), lanes), vector
+            )
+            to = builder.gep(data, [builder.add(at, ir.Constant(i64, first))])
+            builder.store(builder.add(part, bases), builder.bitcast(to, vector.as_pointer()), align=1)
+
+        n = builder.ctpop(mask)
+        store(0)
+        with builder.if_then(builder.icmp_unsigned(">", n, ir.Constant(i64, quarter)), likely=False):
+            for first in range(quarter, BLOCK, quarter):
+                store(first)
+        return builder.add(at, n)
+
+    return types.int64(types.uint64, types.int64, places, types.int64), codegen
+
+
+append_places = append_places_at_once if _target_has("avx512vbmi2") else append_places_singly
 
 
 @intrinsic

@@ -1,8 +1,11 @@
 """The compiled entry point of the featurizer: documents in, sparse n-gram counts out, and counts of words.
 
-What belongs here: the loop over documents, and the loop over the words of a document for the ``fast`` hash. What does
-not: anything of Arrow or Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`, `sha256`), the
-counters (`sparse`), what is counted for the quality filter (`word_counts`).
+What belongs here: the loop over documents, and the phases of the ``fast`` hash. What does not: anything of Arrow or
+Python objects (`dsir.features`), finding words (`words`), SHA-256 (`memo`, `sha256`), counting buckets (`sparse`), what
+is counted for the quality filter (`word_counts`).
+
+A document goes through in blocks of about a thousand words, and a block in phases: find words, hash them, buckets of
+the n-grams that end in them, count. Each is a plain loop over the block, which processors run several words at once.
 """
 
 import zlib
@@ -11,39 +14,43 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from dsir.featurizer.hashing import bucket_of, extend, hash_word
-from dsir.featurizer.intrinsics import inner
+from dsir.featurizer.hashing import bucket_of, extend, hash_words
+from dsir.featurizer.intrinsics import BLOCK, inner
 from dsir.featurizer.memo import count_words_sha256, flush
-from dsir.featurizer.sparse import add, emit
-from dsir.featurizer.unicode_tables import SPACE
+from dsir.featurizer.sparse import FOUND, count, emit, larger, with_room
 from dsir.featurizer.word_counts import count_classes, count_most_frequent, room_for_counters
-from dsir.featurizer.words import BLOCK, MAX_GROWTH, find_words
-
-WORDS_AT_ONCE = 2048  # words found before they are hashed: their bounds stay in the first-level cache
-
-
-def room_for_words(ngrams: int) -> int:
-    """Words found at once, and those before them that begin n-grams."""
-    return ngrams + WORDS_AT_ONCE + BLOCK
+from dsir.featurizer.words import END, MAX_GROWTH, POS, STATE, begin_words, next_words, room_for_words
 
 
 @inner
-def _count_words_fast(low, starts, ends, first, last, seen, prefixes, n_buckets, counts, hashes):
-    """Count the n-grams that end in words ``first .. last - 1``: `count_words_sha256` for the ``fast`` hash.
+def _add_buckets(hashes, begin, end, ngrams, n_buckets, grams, counts):
+    """Add the buckets of the n-grams that end in words ``begin .. end - 1``, whose hashes and those before are given.
 
-    Here `prefixes` are the hashes of the n-grams that end in the word before `first`. The words' hashes are
-    written to `hashes` from `seen` on.
+    `grams` is scratch, uint64[ngrams + end - begin].
     """
-    ngrams = len(prefixes)
-    for i in range(first, last):
-        word = hash_word(low, starts[i], ends[i] - starts[i])
-        hashes[seen] = word
-        add(counts, bucket_of(word, n_buckets), 1)
-        for k in range(min(ngrams - 1, seen), 0, -1):
-            prefixes[k] = extend(prefixes[k - 1], word)
-            add(counts, bucket_of(prefixes[k], n_buckets), 1)
-        prefixes[0] = word
-        seen += 1
+    first = max(begin - ngrams + 1, 0)  # the word that the longest of them begins with
+    n = counts.n[FOUND]
+    for more in range(min(ngrams, end - first)):  # words after an n-gram's first
+        grams, words = grams[: end - first - more], hashes[first + more : end]
+        for i in range(len(words)):
+            grams[i] = extend(grams[i], words[i]) if more > 0 else words[i]
+        complete = grams[max(begin - first - more, 0) :]  # the others end in words before
+        found = counts.found[n : n + len(complete)]
+        for i in range(len(complete)):
+            found[i] = bucket_of(complete[i], n_buckets)
+        n += len(complete)
+    counts.n[FOUND] = n
+
+
+@njit(nogil=True)
+def lowercased(data, begins, finishes, bounds):
+    """Scratch for the lowercased bytes of a document; those of all words if their bounds are known."""
+    if bounds is not None:
+        return data
+    longest = 0
+    for d in range(len(begins)):
+        longest = max(longest, finishes[d] - begins[d])
+    return np.empty(np.int64(longest * MAX_GROWTH) + BLOCK + 24, np.uint8)
 
 
 _room_for_words = inner(room_for_words)
@@ -82,7 +89,7 @@ def _entry_point(source_stamp):
             Longest n-gram counted.
         n_buckets : uint64
         counts : dsir.featurizer.sparse.Counts
-            All zero, and all zero again at the end.
+            Of nothing, and of nothing again at the end.
         memo : dsir.featurizer.memo.Memo or None
             For the ``sha256`` hash; None for the ``fast`` one.
         quality : bool
@@ -104,60 +111,42 @@ def _entry_point(source_stamp):
         n = len(begins)
         offsets = np.zeros(n + 1, np.int64)
         n_words = np.zeros(n, np.int64)
-        prefixes = np.zeros(ngrams, np.uint64)
-        starts = np.empty(_room_for_words(ngrams), np.int64)
-        ends = np.empty(len(starts), np.int64)
-        hashes = np.empty(len(starts), np.uint64)  # of all words of a document
-        counters = np.zeros(room_for_counters(len(hashes)), np.uint32)
         word_counts = np.zeros((3, n), np.int64)
-        if bounds is None:
-            longest = 0
-            for d in range(n):
-                longest = max(longest, finishes[d] - begins[d])
-            low = np.empty(np.int64(longest * MAX_GROWTH) + BLOCK + 24, np.uint8)
-        else:
-            low = data
+        room = _room_for_words(ngrams)
+        starts, ends, others = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
+        grams, hashes = (
+            np.empty(room, np.uint64),
+            np.empty(room, np.uint64),
+        )  # these of all words of a document
+        prefixes = np.zeros(ngrams, np.uint64)
+        state = np.zeros(STATE, np.int64)
+        counters = np.zeros(room_for_counters(room), np.uint32)
+        low = lowercased(data, begins, finishes, bounds)
 
         at = 0
         for d in range(n):
-            pos, end = begins[d], finishes[d]
-            out, current = 0, SPACE
-            n_starts, n_ends, known, seen = 0, 0, 0, 0
+            begin_words(state, begins[d], finishes[d])
             prefixes[:] = 0
-            while pos < end:
-                if bounds is None:
-                    pos, out, current, n_starts, n_ends = find_words(
-                        data, pos, end, low, out, current, table, all_words, starts, n_starts, ends, n_ends
-                    )
-                else:
-                    while pos < end and n_ends < len(ends):
-                        starts[n_ends], ends[n_ends] = bounds[pos], bounds[pos + 1]
-                        n_ends += 1
-                        pos += 1
-                    n_starts = n_ends
-                if seen + n_ends - known > len(hashes):
-                    more_hashes = np.empty(2 * len(hashes), np.uint64)
-                    more_hashes[:seen] = hashes[:seen]
-                    hashes = more_hashes
+            seen = 0
+            while state[POS] < state[END]:
+                first, last = next_words(data, bounds, table, all_words, state, low, starts, ends, ngrams - 1)
+                new = last - first
+                if seen + new > len(hashes):
+                    hashes = larger(hashes, seen, seen + new)
+                # Of the n-grams of words before, some may wait in the memo.
+                most = counts.n[FOUND] + ngrams * (new if memo is None else seen + new)
+                if most > len(counts.found):
+                    counts = with_room(counts, most)
+                if memo is None or quality:
+                    hash_words(low, starts, ends, first, last, hashes, seen, others)
                 if memo is None:
-                    _count_words_fast(
-                        low, starts, ends, known, n_ends, seen, prefixes, n_buckets, counts, hashes
-                    )
+                    _add_buckets(hashes, seen, seen + new, ngrams, n_buckets, grams, counts)
                 else:
                     count_words_sha256(
-                        memo, low, starts, ends, known, n_ends, seen, prefixes, n_buckets, counts
+                        memo, low, starts, ends, first, last, seen, prefixes, n_buckets, counts
                     )
-                    for i in range(known, n_ends):
-                        hashes[seen + i - known] = hash_word(low, starts[i], ends[i] - starts[i])
-                seen += n_ends - known
-                # Keep the bounds of the words that later n-grams begin with, and the start of an open word.
-                known = min(ngrams - 1, n_ends)
-                shift = n_ends - known
-                for k in range(known + n_starts - n_ends):
-                    starts[k] = starts[k + shift]
-                    ends[k] = ends[k + shift]
-                n_starts -= shift
-                n_ends -= shift
+                count(counts)
+                seen += new
             if memo is not None:
                 flush(memo, n_buckets, counts)
             n_words[d] = seen
@@ -166,14 +155,9 @@ def _entry_point(source_stamp):
                 if len(counters) < room_for_counters(seen):
                     counters = np.zeros(room_for_counters(seen), np.uint32)
                 word_counts[0, d] = count_most_frequent(hashes, seen, counters)
-            needed = at + min(seen * ngrams, np.int64(n_buckets))
+            needed = at + min(seen * ngrams, np.int64(n_buckets)) + BLOCK
             if needed > len(buckets):
-                room = needed + needed // 2
-                more_buckets = np.empty(room, buckets.dtype)
-                more_values = np.empty(room, np.uint32)
-                more_buckets[:at] = buckets[:at]
-                more_values[:at] = values[:at]
-                buckets, values = more_buckets, more_values
+                buckets, values = larger(buckets, at, needed), larger(values, at, needed)
             at = emit(counts, buckets, values, at)
             offsets[d + 1] = at
         return offsets, buckets[:at], values[:at], n_words, word_counts

@@ -1,6 +1,10 @@
-"""Counts of one document over all buckets, and their emission in ascending order of bucket.
+"""From the buckets of a document's n-grams to how often each occurs, in ascending order of bucket.
 
-What belongs here: the counters and the bitmaps of the buckets in use. What does not: where counts come from.
+What belongs here: the list of buckets, the counters, sorting, emission. What does not: where buckets come from.
+
+Up to `MOST_COUNTERS` buckets there is a counter for each, of one byte, so that all stay in the nearest caches; counts
+above 255 are rare and kept elsewhere. Where a scan of the counters would take longer, since there would be more of them
+or the document is short, its buckets are sorted instead.
 """
 
 from collections import namedtuple
@@ -8,80 +12,135 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from dsir.featurizer.intrinsics import count_trailing_zeros, inner
+from dsir.featurizer.intrinsics import BLOCK, append_places, count_trailing_zeros, inner, nonzero
 
-_0, _1 = np.uint64(0), np.uint64(1)
-DENSE_BUCKETS = 1 << 16  # up to here a document's bitmap is scanned whole, beyond it through a summary
+MOST_COUNTERS = 1 << 16
+_SCANNED = 128  # counters that are scanned in the time it takes to sort a bucket
+_LARGEST_BYTE, _1 = np.uint8(255), np.uint8(1)
+FOUND, _COUNTED, _BEYOND = range(3)
 
 Counts = namedtuple(
     "Counts",
     [
-        "counters",  # uint32[n_buckets], zero between documents
-        "bitmap",  # uint64[...]: a bit a counter, set if it is in use
-        "summary",  # uint64[...]: a bit a word of the bitmap; empty if there are `DENSE_BUCKETS` or fewer
-        "top",  # uint64[...]: a bit a word of the summary; likewise
+        "counters",  # uint8[n_buckets rounded up], zero between documents; of no length above `MOST_COUNTERS` buckets
+        "beyond",  # uint32[n_buckets], zero between documents: what the counters cannot hold
+        "tallies",  # int64[2**k]: scratch of sorting, by k bits at a time
+        "n",  # int64[3]: of the buckets in `found`; of those counted; of those of them that are counted in `beyond`
+        "found",  # uint32[room]: the buckets not counted yet
+        "spare",  # uint32[room]: scratch of sorting
     ],
 )
 
 
 def new_counts(n_buckets: int) -> Counts:
-    """Counters for ``n_buckets``, all zero; for one thread at a time."""
-    bitmap = -(-n_buckets // 64)
-    summary = -(-bitmap // 64) if n_buckets > DENSE_BUCKETS else 0
-    top = -(-summary // 64)
-    return Counts(np.zeros(n_buckets, np.uint32), *(np.zeros(n, np.uint64) for n in (bitmap, summary, top)))
+    """Counts over ``n_buckets``, of nothing; for one thread at a time."""
+    counters = n_buckets if n_buckets <= MOST_COUNTERS else 0
+    third = -(-(n_buckets - 1).bit_length() // 3)
+    return Counts(
+        counters=np.zeros(-(-counters // BLOCK) * BLOCK, np.uint8),
+        beyond=np.zeros(counters, np.uint32),
+        tallies=np.zeros(1 << third, np.int64),
+        n=np.zeros(3, np.int64),
+        found=np.zeros(0, np.uint32),
+        spare=np.zeros(0, np.uint32),
+    )
 
 
-@inner
-def _set(bitmap, i):
-    bitmap[i >> 6] |= _1 << np.uint64(i & 63)
+@njit(nogil=True)
+def larger(array, used, needed):
+    """An array of at least `needed` elements with the same first `used`."""
+    new = np.empty(needed + needed // 2, array.dtype)
+    new[:used] = array[:used]
+    return new
+
+
+@njit(nogil=True)
+def with_room(counts, n):
+    """The same counts, with room for n buckets."""
+    found, spare = larger(counts.found, counts.n[FOUND], n), larger(counts.spare, 0, n)
+    return Counts(counts.counters, counts.beyond, counts.tallies, counts.n, found, spare)
 
 
 @inner
 def add(counts, bucket, n):
-    """Add `n` to the count of a bucket (int64)."""
-    counts.counters[bucket] += np.uint32(n)
-    _set(counts.bitmap, bucket)
-    if len(counts.summary) > 0:
-        _set(counts.summary, bucket >> 6)
-        _set(counts.top, bucket >> 12)
+    """Add `n` to the count of a bucket. There must be room."""
+    first = counts.n[FOUND]
+    for i in range(first, first + n):
+        counts.found[i] = bucket
+    counts.n[FOUND] += n
 
 
 @inner
-def _emit_word(counts, word, buckets, values, at):
-    bits = counts.bitmap[word]
-    counts.bitmap[word] = _0
-    while bits != 0:
-        bucket = 64 * word + count_trailing_zeros(bits)
-        bits &= bits - _1
-        buckets[at] = bucket
-        values[at] = counts.counters[bucket]
-        counts.counters[bucket] = 0
-        at += 1
-    return at
+def count(counts):
+    """Count the buckets found so far, unless they are few enough to be sorted."""
+    counters, found = counts.counters, counts.n[FOUND]
+    if (counts.n[_COUNTED] == 0 and found * _SCANNED < len(counters)) or len(counters) == 0:
+        return
+    for i in range(found):
+        bucket = counts.found[i]
+        n = counters[bucket]
+        if n == _LARGEST_BYTE:
+            counts.beyond[bucket] += np.uint32(n)
+            counts.n[_BEYOND] += 1
+            n = np.uint8(0)
+        counters[bucket] = n + _1
+    counts.n[_COUNTED] += found
+    counts.n[FOUND] = 0
+
+
+@inner
+def _sort(keys, spare, n, tallies):
+    """Sort ``keys[:n]`` into ``spare[:n]``: three times by a third of the bits, the lowest first."""
+    width = np.uint32(count_trailing_zeros(np.uint64(len(tallies))))
+    mask = np.uint32(len(tallies) - 1)
+    for third in range(3):
+        shift = np.uint32(third) * width
+        tallies[:] = 0
+        for i in range(n):
+            tallies[(keys[i] >> shift) & mask] += 1
+        total = 0
+        for k in range(len(tallies)):
+            tally = tallies[k]
+            tallies[k] = total
+            total += tally
+        for i in range(n):
+            k = (keys[i] >> shift) & mask
+            spare[tallies[k]] = keys[i]
+            tallies[k] += 1
+        keys, spare = spare, keys
 
 
 @inner
 def emit(counts, buckets, values, at):
-    """Write the buckets in use and their counts, ascending, from index `at` on; all counts become zero.
+    """Write the buckets that occur and their counts, ascending, from index `at` on; all counts become zero.
 
-    Returns the index after the last. There must be room for all of them.
+    Returns the index after the last. There must be room for all of them and `BLOCK` more.
     """
-    if len(counts.summary) == 0:
-        for word in range(len(counts.bitmap)):
-            at = _emit_word(counts, word, buckets, values, at)
-        return at
-    for i in range(len(counts.top)):
-        top = counts.top[i]
-        counts.top[i] = _0
-        while top != 0:
-            j = 64 * i + count_trailing_zeros(top)
-            top &= top - _1
-            bits = counts.summary[j]
-            counts.summary[j] = _0
-            while bits != 0:
-                at = _emit_word(counts, 64 * j + count_trailing_zeros(bits), buckets, values, at)
-                bits &= bits - _1
+    count(counts)
+    first = at
+    if counts.n[_COUNTED] > 0:
+        counters = counts.counters
+        for i in range(0, len(counters), BLOCK):
+            at = append_places(nonzero(counters, i), i, buckets, at)
+        for i in range(first, at):
+            bucket = buckets[i]
+            values[i] = counters[bucket]
+            counters[bucket] = 0
+    if counts.n[_BEYOND] > 0:
+        for i in range(first, at):
+            values[i] += counts.beyond[buckets[i]]
+            counts.beyond[buckets[i]] = 0
+    n = counts.n[FOUND]
+    if n > 0:
+        _sort(counts.found, counts.spare, n, counts.tallies)
+        before, start = ~counts.spare[0], 0
+        for i in range(n):
+            bucket = counts.spare[i]
+            start = i if bucket != before else start
+            at += np.int64(start == i)
+            buckets[at - 1], values[at - 1] = bucket, i - start + 1
+            before = bucket
+    counts.n[:] = 0
     return at
 
 

@@ -55,12 +55,12 @@ class WordCounts:
 
 _PLACE_BITS = 12
 _PLACE_SHIFT = np.uint64(64 - _PLACE_BITS)
-_DIGIT = 1 << 32  # classes of words are added up: digits from this bit on, stopwords and punctuation below
+_LAST = np.uint8(len(UNINFORMATIVE))  # the words of the table are numbered from 1: first these, then digits
 _1 = np.uint32(1)
 
 
-def _perfect_hash() -> tuple[np.uint64, np.ndarray, np.ndarray, np.ndarray]:
-    """Make the table of words that have a class.
+def _perfect_hash() -> tuple[np.uint64, np.ndarray, np.ndarray]:
+    """Make the table of words that are not informative or digits.
 
     Returns
     -------
@@ -69,35 +69,34 @@ def _perfect_hash() -> tuple[np.uint64, np.ndarray, np.ndarray, np.ndarray]:
     numbers : uint8[2**_PLACE_BITS]
         By these bits, the word's number; 0 where there is none.
     hashes : uint64[256]
-    classes : int64[256]
         By number.
     """
-    words = {**dict.fromkeys(sorted(UNINFORMATIVE), 1), **dict.fromkeys(sorted(DIGITS), _DIGIT)}
-    known = [hash_word_bytes(word.encode()) for word in words]
+    known = [hash_word_bytes(word.encode()) for word in [*sorted(UNINFORMATIVE), *sorted(DIGITS)]]
     factor = 1
     places: list[int] = []
     while len(set(places)) < len(known):
         factor = (factor * int(K1) + 2) % 2**64
         places = [(h * factor % 2**64) >> int(_PLACE_SHIFT) for h in known]
     numbers = np.zeros(1 << _PLACE_BITS, np.uint8)
-    hashes, classes = np.zeros(256, np.uint64), np.zeros(256, np.int64)
+    hashes = np.full(256, known[0], np.uint64)  # where there is no number, no word's: that word has a number
     numbers[places] = np.arange(1, len(known) + 1)
     hashes[1 : len(known) + 1] = known
-    classes[1 : len(known) + 1] = list(words.values())
-    return np.uint64(factor), numbers, hashes, classes
+    return np.uint64(factor), numbers, hashes
 
 
-_FACTOR, _NUMBERS, _HASHES, _CLASSES = _perfect_hash()
+_FACTOR, _NUMBERS, _HASHES = _perfect_hash()
 
 
 @inner
 def count_classes(hashes, n):
     """Count how many of ``hashes[:n]`` are informative words, and how many are single digits."""
-    total = 0
+    known = digits = 0
     for i in range(n):
         number = _NUMBERS[(hashes[i] * _FACTOR) >> _PLACE_SHIFT]
-        total += _CLASSES[number] if _HASHES[number] == hashes[i] else 0
-    return n - (total & (_DIGIT - 1)), total // _DIGIT
+        same = np.int64(_HASHES[number] == hashes[i])
+        known += same
+        digits += same & np.int64(number > _LAST)
+    return n - (known - digits), digits
 
 
 @inner

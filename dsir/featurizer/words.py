@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import njit, types
 
 from dsir.featurizer.hashing import ALL_ONES
-from dsir.featurizer.intrinsics import count_trailing_zeros, inner, intrinsic
+from dsir.featurizer.intrinsics import BLOCK, append_places, count_trailing_zeros, inner, intrinsic
 from dsir.featurizer.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
-BLOCK = 64  # bytes of ASCII classified at once
+WORDS_AT_ONCE = 1024  # found before they are hashed: what is known of them stays in the nearest caches
 _1 = np.uint64(1)
 _SPECIAL_PAIRS = tuple(tuple(chr(c).encode()) for c in NOT_ONE_TO_ONE)
 MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
@@ -93,33 +93,74 @@ def _encode(code_point, low, out):
     return 4
 
 
+#: Where the search for the words of a document stands: the place in its bytes (or words) and their end, the place in
+#: the lowercased text, the class of the code point before, and how many bounds are in `starts` and `ends`.
+POS, END, OUT, CLASS, N_STARTS, N_ENDS = range(6)
+STATE = 6
+
+
+def room_for_words(keep: int) -> int:
+    """Length of `starts` and `ends` for `next_words`."""
+    return keep + WORDS_AT_ONCE + BLOCK
+
+
 @inner
-def find_words(data, pos, end, low, out, current, table, all_words, starts, n_starts, ends, n_ends):
-    """Find words from ``data[pos]`` on, until the document's end or until `starts` is nearly full.
+def begin_words(state, pos, end):
+    """Set the search to the beginning of a document, ``data[pos:end]``."""
+    state[:] = 0
+    state[POS], state[END], state[CLASS] = pos, end, SPACE
+
+
+@inner
+def next_words(data, bounds, table, all_words, state, low, starts, ends, keep):
+    """Find the next words of a document, about `WORDS_AT_ONCE`; there are more while ``state[POS] < state[END]``.
 
     Parameters
     ----------
     data : uint8[:]
-        Valid UTF-8.
-    pos, end : int64
-        What is left of the document.
-    low : uint8[:]
-        Receives the lowercased text from `out` on; as long as `MAX_GROWTH` times the document plus `BLOCK`.
-    current : int64
-        Class of the code point before `pos`; `SPACE` at the start of a document.
+        Valid UTF-8; if `bounds` is given, the bytes of the words.
+    bounds : int64[n_words + 1] or None
+        Bounds in `data` of words found by other means; None to find them here.
     table : uint32[0x110000]
         `unicode_tables.code_point_table`.
     all_words : uint64
         Which ASCII characters are words if they are not whitespace: all ones for the ``whitespace``
         tokenizer, zero for ``wordpunct``.
-    starts, ends : int64[:]
-        Receive the bounds of the words in `low`, from `n_starts` and `n_ends` on.
+    state : int64[STATE]
+        From `begin_words`; updated.
+    low : uint8[:]
+        Receives the lowercased text; as long as `MAX_GROWTH` times the document plus `BLOCK`. If `bounds` is given,
+        `data`.
+    starts, ends : int64[room_for_words(keep)]
+        Receive the bounds of the words in `low`, after those of the last words found before, `keep` at most.
 
     Returns
     -------
-    pos, out, current, n_starts, n_ends : int64
-        A word that is still open has a start and no end yet. At the end of a document all are closed.
+    first, last : int64
+        The new words are ``starts[first:last]``.
     """
+    first = min(keep, state[N_ENDS])
+    shift = state[N_ENDS] - first
+    for k in range(state[N_STARTS] - shift):  # one more may have begun
+        starts[k], ends[k] = starts[k + shift], ends[k + shift]
+    state[N_STARTS] -= shift
+    state[N_ENDS] = first
+    if bounds is None:
+        _find_words(data, table, all_words, state, low, starts, ends)
+    else:
+        pos = state[POS]
+        n = min(state[END] - pos, len(starts) - first)
+        for k in range(n):
+            starts[first + k], ends[first + k] = bounds[pos + k], bounds[pos + k + 1]
+        state[POS] = pos + n
+        state[N_STARTS] = state[N_ENDS] = first + n
+    return first, state[N_ENDS]
+
+
+@inner
+def _find_words(data, table, all_words, state, low, starts, ends):
+    """`next_words`: until the document's end or until `starts` is nearly full. At the end, all words are closed."""
+    pos, end, out, current, n_starts, n_ends = state[0], state[1], state[2], state[3], state[4], state[5]
     limit = len(starts) - BLOCK
     while pos < end and n_starts < limit:
         if pos + BLOCK <= len(data):
@@ -136,14 +177,8 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
             before_punctuation = (punctuation << _1) | np.uint64(current == PUNCTUATION)
             begins = (word & ~before_word) | (punctuation & ~before_punctuation)
             finishes = ((before_word & ~word) | (before_punctuation & ~punctuation)) & valid
-            while begins != 0:
-                starts[n_starts] = out + count_trailing_zeros(begins)
-                n_starts += 1
-                begins &= begins - _1
-            while finishes != 0:
-                ends[n_ends] = out + count_trailing_zeros(finishes)
-                n_ends += 1
-                finishes &= finishes - _1
+            n_starts = append_places(begins, out, starts, n_starts)
+            n_ends = append_places(finishes, out, ends, n_ends)
             if n > 0:
                 last = _1 << np.uint64(n - 1)
                 current = WORD if word & last != 0 else (PUNCTUATION if punctuation & last != 0 else SPACE)
@@ -171,7 +206,7 @@ def find_words(data, pos, end, low, out, current, table, all_words, starts, n_st
         ends[n_ends] = out
         n_ends += 1
         current = SPACE
-    return pos, out, current, n_starts, n_ends
+    state[POS], state[OUT], state[CLASS], state[N_STARTS], state[N_ENDS] = pos, out, current, n_starts, n_ends
 
 
 @intrinsic
