@@ -67,9 +67,15 @@ Records: TypeAlias = Lines | pa.RecordBatch
 
 
 def read_records(
-    uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = BLOCK_BYTES
+    uri: str,
+    reader: Reader,
+    rows: np.ndarray,
+    block_bytes: int = BLOCK_BYTES,
+    all_columns: bool = True,
 ) -> Iterator[Records]:
     """Read chosen records of a file, unchanged, in one pass that ends at the last of them.
+
+    Row groups of a Parquet file without any of them are not read.
 
     Parameters
     ----------
@@ -81,6 +87,8 @@ def read_records(
         Rows as in ``TextBatch.rows``, strictly ascending.
     block_bytes : int
         Bytes of a block, and of lines that are yielded together; a block more at most, or a record if that is longer.
+    all_columns : bool
+        Read columns that no field of `reader` needs as well; lines are whole in any case.
 
     Yields
     ------
@@ -99,7 +107,7 @@ def read_records(
         raise ValueError("rows must be ascending, each once, from 0")
     done = held = 0
     parts: list[bytes] = []
-    with contextlib.closing(read_blocks(uri, reader, block_bytes, all_columns=True)) as blocks:
+    with contextlib.closing(read_blocks(uri, reader, block_bytes, all_columns, rows)) as blocks:
         while done < len(rows) and (block := next(blocks, None)) is not None:
             if isinstance(block, LineBlock):
                 stop = int(np.searchsorted(rows, block.row + block.count))
@@ -168,7 +176,7 @@ def read_pieces(
     """
     rows, first = np.unique(records, return_index=True)
     first = np.append(first, len(records))
-    fields = RecordFields.of(reader)
+    fields = text_fields(reader)
     done = 0
     for found in read_records(uri, reader, rows, block_bytes):
         texts = texts_of(uri, fields, found)
@@ -195,6 +203,11 @@ def cut_pieces(uri: str, row: int, text: str, begins: np.ndarray, ends: np.ndarr
         )
     bounds = zip(begins.tolist(), ends.tolist(), strict=True)
     return [encoded[begin:end].decode(errors="replace") for begin, end in bounds]
+
+
+def text_fields(reader: Reader) -> RecordFields:
+    """Return what is taken of a record where only its text is looked at."""
+    return replace(RecordFields.of(reader), id=None, source=None)
 
 
 def texts_of(uri: str, fields: RecordFields, records: Records) -> pa.Array:
@@ -264,7 +277,7 @@ def counted_texts(
     Records
         As given.
     """
-    fields = replace(RecordFields.of(reader), id=None, source=None)
+    fields = text_fields(reader)
     done = 0
     for each in records:
         mine = slice(done, done + len(each))

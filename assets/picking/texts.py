@@ -14,9 +14,8 @@ import pyarrow as pa
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows, rows_by_shard
 from dsir_dagster.resources.compute import Tell, Worker, counted, untold
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
-from dsir_dagster.resources.corpus.fields import RecordFields
 from dsir_dagster.resources.groups import by_file, read_first_rows
-from dsir_dagster.resources.records import cut_pieces, read_records, refuse_other_texts, texts_of
+from dsir_dagster.resources.records import cut_pieces, read_records, refuse_other_texts, text_fields, texts_of
 from dsir_dagster.resources.settings import ConfigError, Reader, Target
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE
@@ -110,8 +109,8 @@ def text_blocks(worker: Worker, item: RowsOfShard) -> Iterator[tuple[pa.Array, s
 
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[pa.Array]:
-    fields = RecordFields.of(reader)
-    for records in read_records(uri, reader, rows):
+    fields = text_fields(reader)
+    for records in read_records(uri, reader, rows, all_columns=False):
         yield texts_of(uri, fields, records)
 
 
