@@ -10,6 +10,8 @@ from functools import partial
 from itertools import filterfalse
 
 import dagster as dg
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from dsir import downstream, ngram_model, proxy
@@ -45,11 +47,14 @@ from dsir_dagster.assets.measuring.trained import (
     proxy_losses,
 )
 from dsir_dagster.assets.picking.candidates import Candidates, picked_positions
+from dsir_dagster.assets.picking.texts import PoolTexts
 from dsir_dagster.assets.report import add_report
+from dsir_dagster.assets.report.documents import add_texts, look_at_pool
 from dsir_dagster.assets.report.numbers import numbers_of
+from dsir_dagster.assets.report.page import Page
 from dsir_dagster.assets.report.verdict import Verdict, judge
 from dsir_dagster.assets.selections import output_of as selection_output
-from dsir_dagster.resources.compute import Tell, Worker
+from dsir_dagster.resources.compute import Tell, Worker, within
 from dsir_dagster.resources.graph import Asset, Check, Context, Inputs, Made, Partitions, RunOptions
 from dsir_dagster.resources.lineage import canonical
 from dsir_dagster.resources.plan import Output, Plan
@@ -75,8 +80,12 @@ def _evaluate_selection(context: Context, workspace: Workspace, name: str, optio
     selection, source = current_selection(snapshot.plan, name)
 
     def compute(worker: Worker, output: Output, tell: Tell) -> Result:
-        result, metrics, verdict = evaluate(snapshot, selection, source, tell)
-        add_report(snapshot, selection, source, output, result, metrics, verdict, tell)
+        picks = snapshot.store.read_table(snapshot.store.picks(name, source.fingerprint), source.origin)
+        look = look_at_pool(snapshot, selection, source, picks, within(tell, "report"))
+        result, metrics, verdict, texts = evaluate(snapshot, selection, source, picks, look.positions, tell)
+        add_texts(snapshot, look, texts)
+        tell(part="report: the page")
+        add_report(Page(snapshot, selection, source, output, result, metrics, verdict, picks, look))
         return result
 
     yield from bring_up_to_date(
@@ -120,12 +129,30 @@ FIRST_EPOCH = "first epoch"
 
 
 def evaluate(
-    snapshot: Snapshot, selection: Selection, source: Output, tell: Tell
-) -> tuple[Result, Metrics, Verdict]:
-    """Measure a selection, and picks of the same size by other methods; return the numbers and the verdict too."""
+    snapshot: Snapshot, selection: Selection, source: Output, table: pa.Table, shown: np.ndarray, tell: Tell
+) -> tuple[Result, Metrics, Verdict, PoolTexts]:
+    """Measure a selection, and picks of the same size by other methods.
+
+    Parameters
+    ----------
+    snapshot, selection
+    source : Output
+        The selection.
+    table : pyarrow.Table
+        Rows of its ``picks.parquet``.
+    shown : ndarray of int64
+        Positions of documents whose texts the report shows; they are read along with the picks.
+    tell : callable
+
+    Returns
+    -------
+    Result
+    Metrics
+    Verdict
+    PoolTexts
+        Those to show, among others.
+    """
     settings = snapshot.settings.evaluation
-    name = snapshot.store.picks(selection.name, source.fingerprint)
-    table = snapshot.store.read_table(name, source.origin)
     of_epoch = table["n_tokens"].to_numpy()[table["epoch"].to_numpy() == 1]
     budget = Budget(documents=len(of_epoch))
     if selection.size.tokens is not None:
@@ -149,7 +176,8 @@ def evaluate(
 
     metrics = Metrics()
     # One epoch, as of the other methods: more text is closer to any target.
-    measure_on_targets(snapshot, targets, {**picks, "selection": described[FIRST_EPOCH]}, metrics, tell)
+    once = {**picks, "selection": described[FIRST_EPOCH]}
+    texts = measure_on_targets(snapshot, targets, once, shown, metrics, tell)
     if sizes:
         random_picks = [pick for name, pick in picks.items() if is_random(name)]
         measure_sizes(snapshot, targets, sizes, random_picks, metrics, tell)
@@ -173,15 +201,20 @@ def evaluate(
         tables=tables(snapshot, selection, targets, names, composition, metrics),
         metrics=metrics.rows,
     )
-    return result, metrics, verdict
+    return result, metrics, verdict, texts
 
 
 def measure_on_targets(
-    snapshot: Snapshot, targets: list[TargetTexts], picks: dict[str, Pick], metrics: Metrics, tell: Tell
-) -> None:
-    """Measure what is measured for each target."""
+    snapshot: Snapshot,
+    targets: list[TargetTexts],
+    picks: dict[str, Pick],
+    shown: np.ndarray,
+    metrics: Metrics,
+    tell: Tell,
+) -> PoolTexts:
+    """Measure what is measured for each target; return the texts to show."""
     settings = snapshot.settings.evaluation
-    measure_on_texts(snapshot, targets, picks, settings, metrics, tell)
+    texts = measure_on_texts(snapshot, targets, picks, settings, shown, metrics, tell)
     measured_on = {target.name: target.texts for target in targets}
     if settings.bits_per_byte:
         add_figures(bits_per_byte(snapshot, measured_on, picks, settings.bits_per_byte, tell), metrics)
@@ -190,6 +223,7 @@ def measure_on_targets(
     if settings.downstream:
         configured = [target.target for target in targets]
         add_figures(downstream_f1(snapshot, configured, picks, settings.downstream, tell), metrics)
+    return texts
 
 
 def inputs_of(plan: Plan, selection: Output) -> Inputs:

@@ -164,16 +164,31 @@ def provenance_rows(provenance: list[dict] | pa.StructArray) -> pa.StructArray:
         raise ValueError(f"provenance has the keys {', '.join(wrong)}; expected {', '.join(type_.names)}")
     if isinstance(provenance, list):
         return pa.array(provenance, type_)
-    columns = [provenance.field(field.name).cast(field.type) for field in type_]
+    given = {field.name: provenance.field(field.name) for field in type_}
+    columns = [
+        given[field.name] if given[field.name].type == field.type else given[field.name].cast(field.type)
+        for field in type_
+    ]
     return pa.StructArray.from_arrays(columns, fields=list(type_))
 
 
-def provenance_texts(objects: pa.StructArray) -> Iterator[bytes]:
+def provenance_texts(objects: pa.StructArray) -> list[bytes]:
     """Write provenance as JSON. Floats are written by repr, so they come back bit by bit; NaN and infinity are null."""
+    if not len(objects):
+        return []
     names = objects.type.names
-    columns = [json_values(objects.field(name)) for name in names]
-    for values in zip(*columns, strict=True):
-        yield dump_json(dict(zip(names, values, strict=True)))
+    form = b"{%b}" % b",".join(dump_json(name) + b":%b" for name in names)
+    columns = (_texts_of_values(objects.field(name)) for name in names)
+    return [form % values for values in zip(*columns, strict=True)]
+
+
+def _texts_of_values(column: pa.Array) -> list[bytes]:
+    """Write each value of a column of numbers, or of strings of which few differ, as JSON."""
+    if not pa.types.is_string(column.type):
+        return dump_json(json_values(column))[1:-1].split(b",")
+    coded = column.dictionary_encode("encode")
+    texts = list(map(dump_json, json_values(coded.dictionary)))
+    return [texts[i] for i in coded.indices.to_pylist()]
 
 
 def _with_provenance(line: bytes, text: bytes) -> bytes:

@@ -25,8 +25,9 @@ from dsir_dagster.resources.corpus.tables import TableBlock, replace_column
 if TYPE_CHECKING:
     from dsir_dagster.resources.settings import Reader
 
-#: Bytes of JSON Lines that are parsed together; a block more at most.
-PARSED_BYTES = 1 << 20
+#: Bytes of a block that is read, and of lines that are passed on together; a block more at most. A block holds few of
+#: the chosen lines, and for few lines whatever is done with them takes about as long as for many.
+BLOCK_BYTES = 1 << 20
 
 _CHANGED = "the file changed since it was counted: materialize raw_counts and weights of this shard again"
 
@@ -35,11 +36,18 @@ _REPEATED = 16  # blocks of a file with columns that its repeated records may fi
 
 @dataclass
 class Lines:
-    """Chosen lines of one block: ``data[starts[i]:ends[i]]``, without newlines."""
+    """Chosen lines, one after the other: ``data[starts[i]:ends[i]]``, and a newline after each."""
 
     data: bytes
     starts: np.ndarray
     ends: np.ndarray
+
+    @classmethod
+    def of(cls, parts: list[bytes]) -> Lines:
+        """Return the lines of several parts, each of whole lines with their newlines."""
+        data = b"".join(parts)
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        return cls(data, np.append(0, ends[:-1] + 1), ends)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -58,8 +66,16 @@ class Lines:
 Records: TypeAlias = Lines | pa.RecordBatch
 
 
-def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 1 << 20) -> Iterator[Records]:
+def read_records(
+    uri: str,
+    reader: Reader,
+    rows: np.ndarray,
+    block_bytes: int = BLOCK_BYTES,
+    all_columns: bool = True,
+) -> Iterator[Records]:
     """Read chosen records of a file, unchanged, in one pass that ends at the last of them.
+
+    Row groups of a Parquet file without any of them are not read.
 
     Parameters
     ----------
@@ -70,7 +86,9 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
     rows : ndarray of int64, shape (n,)
         Rows as in ``TextBatch.rows``, strictly ascending.
     block_bytes : int
-        Bytes of a block; at most one block is held, or one record if that is longer.
+        Bytes of a block, and of lines that are yielded together; a block more at most, or a record if that is longer.
+    all_columns : bool
+        Read columns that no field of `reader` needs as well; lines are whole in any case.
 
     Yields
     ------
@@ -87,18 +105,20 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
     rows = np.asarray(rows, np.int64)
     if len(rows) and (rows[0] < 0 or (np.diff(rows) <= 0).any()):
         raise ValueError("rows must be ascending, each once, from 0")
-    done = 0
-    with contextlib.closing(read_blocks(uri, reader, block_bytes, all_columns=True)) as blocks:
+    done = held = 0
+    parts: list[bytes] = []
+    with contextlib.closing(read_blocks(uri, reader, block_bytes, all_columns, rows)) as blocks:
         while done < len(rows) and (block := next(blocks, None)) is not None:
             if isinstance(block, LineBlock):
                 stop = int(np.searchsorted(rows, block.row + block.count))
                 if stop > done and block.skipped:
                     break
                 if stop > done:
-                    starts, ends = block.bounds()
-                    index = rows[done:stop] - block.row
-                    done = stop
-                    yield Lines(block.data, starts[index], ends[index])
+                    parts.append(_chosen_lines(block, rows[done:stop] - block.row))
+                    done, held = stop, held + len(parts[-1])
+                    if held >= block_bytes:
+                        yield Lines.of(parts)
+                        parts, held = [], 0
             elif len(block.rows):
                 stop = int(np.searchsorted(rows, block.rows[-1], side="right"))
                 index = np.searchsorted(block.rows, rows[done:stop])
@@ -111,6 +131,17 @@ def read_records(uri: str, reader: Reader, rows: np.ndarray, block_bytes: int = 
                     yield block.batch.take(pa.array(index))
     if done < len(rows):
         raise CorpusError(f"{uri}: there is no usable record at row {rows[done]}; {_CHANGED}")
+    if parts:
+        yield Lines.of(parts)
+
+
+def _chosen_lines(block: LineBlock, index: np.ndarray) -> bytes:
+    """Return some lines of a block, each with its newline, which the last one of a file may lack."""
+    starts, _ = block.bounds()
+    offsets = pa.py_buffer(np.append(starts, len(block.data)))
+    lines = pa.Array.from_buffers(pa.large_binary(), len(starts), [None, offsets, pa.py_buffer(block.data)])
+    data = lines.take(pa.array(index)).buffers()[2].to_pybytes()
+    return data if data.endswith(b"\n") else data + b"\n"
 
 
 def read_pieces(
@@ -119,7 +150,7 @@ def read_pieces(
     records: np.ndarray,
     begins: np.ndarray,
     ends: np.ndarray,
-    block_bytes: int = 1 << 20,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Records]:
     """Read the records of chosen pieces, each with the piece in place of its text.
 
@@ -145,7 +176,7 @@ def read_pieces(
     """
     rows, first = np.unique(records, return_index=True)
     first = np.append(first, len(records))
-    fields = RecordFields.of(reader)
+    fields = text_fields(reader)
     done = 0
     for found in read_records(uri, reader, rows, block_bytes):
         texts = texts_of(uri, fields, found)
@@ -174,12 +205,18 @@ def cut_pieces(uri: str, row: int, text: str, begins: np.ndarray, ends: np.ndarr
     return [encoded[begin:end].decode(errors="replace") for begin, end in bounds]
 
 
-def texts_of(uri: str, fields: RecordFields, records: Records | list[bytes]) -> pa.Array:
-    """Return the texts of records, or of lines of JSON, extracted as for counting."""
+def text_fields(reader: Reader) -> RecordFields:
+    """Return what is taken of a record where only its text is looked at."""
+    return replace(RecordFields.of(reader), id=None, source=None)
+
+
+def texts_of(uri: str, fields: RecordFields, records: Records) -> pa.Array:
+    """Return the texts of records, extracted as for counting."""
     if isinstance(records, pa.RecordBatch):
         batch = TableBlock(uri, fields, np.arange(len(records)), records).parse()
     else:
-        batch = LineBlock(uri, fields, 0, len(records), b"\n".join(records)).parse()
+        data = records.data[int(records.starts[0]) : int(records.ends[-1]) + 1]
+        batch = LineBlock(uri, fields, 0, len(records), data).parse()
     if batch.rejected:
         raise CorpusError(f"{uri}: a chosen record cannot be used: {batch.rejected[0].reason}; {_CHANGED}")
     return batch.texts
@@ -238,32 +275,15 @@ def counted_texts(
     Yields
     ------
     Records
-        As given. Some are checked after they were yielded, so use the result only after the last one.
+        As given.
     """
-    fields = replace(RecordFields.of(reader), id=None, source=None)
+    fields = text_fields(reader)
     done = 0
-
-    def compare(some: pa.RecordBatch | list[bytes]) -> None:
-        nonlocal done
-        mine = slice(done, done + len(some))
-        refuse_other_texts(uri, shard, rows[mine], texts_of(uri, fields, some), content_hash[mine])
-        done = mine.stop
-
-    # A block has few of the records, and parsing few takes about as long as parsing many.
-    lines: list[bytes] = []
-    n_bytes = 0
     for each in records:
-        if isinstance(each, Lines):
-            lines += each
-            n_bytes += int((each.ends - each.starts).sum())
-            if n_bytes >= PARSED_BYTES:
-                compare(lines)
-                lines, n_bytes = [], 0
-        else:
-            compare(each)
+        mine = slice(done, done + len(each))
+        refuse_other_texts(uri, shard, rows[mine], texts_of(uri, fields, each), content_hash[mine])
+        done = mine.stop
         yield each
-    if lines:
-        compare(lines)
 
 
 def _pieces_of_lines(
@@ -272,16 +292,17 @@ def _pieces_of_lines(
     """Write JSON objects with other texts, in blocks of about ``block_bytes``."""
     parsed = enumerate(map(parse_record, records))
     at, record = next(parsed)
-    lines, bounds = [], [0]
+    lines: list[bytes] = []
+    held = 0
     for i, (parent, piece) in enumerate(zip(parents, pieces, strict=True)):
         while at < parent:
             at, record = next(parsed)
         put(record, name, piece)
-        lines.append(dump_json(record))
-        bounds.append(bounds[-1] + len(lines[-1]))
-        if bounds[-1] >= block_bytes or i == len(pieces) - 1:
-            yield Lines(b"".join(lines), np.array(bounds[:-1]), np.array(bounds[1:]))
-            lines, bounds = [], [0]
+        lines.append(dump_json(record) + b"\n")
+        held += len(lines[-1])
+        if held >= block_bytes or i == len(pieces) - 1:
+            yield Lines.of(lines)
+            lines, held = [], 0
 
 
 def _pieces_of_table(

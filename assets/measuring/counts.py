@@ -3,13 +3,13 @@
 What belongs here: which features those are, the picks' texts read once and counted, what is kept of held-out text to
 tell its n-grams apart. What does not: which documents (``baselines.py``), figures from counts (``measures.py``).
 
-Nothing keeps the texts of a pick: a worker holds a block of them, and counts. The memory taken is 8 bytes a pick and
-feature: the independent hash's buckets, and the different n-grams of held-out text.
+This is an evaluation's one pass over the files of the pool, so it also returns the few texts that something else is to
+show or compare. Nothing keeps the texts of a pick: a worker holds a block of them, and counts. The memory taken is 8
+bytes a pick and feature: the independent hash's buckets, and the different n-grams of held-out text.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from dsir.ngrams import Vocabulary, add_totals, hash_ngrams
 from dsir_dagster.assets.importance_estimator import target_totals
 from dsir_dagster.assets.measuring.baselines import Pick
 from dsir_dagster.assets.picking.rows import RowsOfShard, rows_in
-from dsir_dagster.assets.picking.texts import map_target, text_blocks
+from dsir_dagster.assets.picking.texts import PoolTexts, map_target, text_blocks
 from dsir_dagster.resources.compute import Tell, Worker, counted
 from dsir_dagster.resources.settings import Settings, Target
 from dsir_dagster.resources.snapshot import Snapshot
@@ -89,6 +89,8 @@ class Counts:
         How many different n-grams, of how many in all, a sample of each pick has.
     compared : list of str
         Texts of the selection to compare with each other.
+    texts : PoolTexts
+        These, and those that were asked for.
     """
 
     independent: np.ndarray
@@ -96,10 +98,11 @@ class Counts:
     different: np.ndarray
     sampled: np.ndarray
     compared: list[str]
+    texts: PoolTexts
 
 
 def count_picks(
-    snapshot: Snapshot, picks: dict[str, Pick], held_out: Sequence[HeldOut], tell: Tell
+    snapshot: Snapshot, picks: dict[str, Pick], held_out: Sequence[HeldOut], shown: np.ndarray, tell: Tell
 ) -> tuple[Counts, Vocabulary]:
     """Read the texts of picks again, each document once, and count their n-grams.
 
@@ -110,6 +113,8 @@ def count_picks(
         One is the ``selection``.
     held_out : sequence of HeldOut
         Of every target.
+    shown : ndarray of int64
+        Positions of documents whose texts are returned, whether picked or not.
     tell : callable
 
     Returns
@@ -127,8 +132,9 @@ def count_picks(
     # Those of the smallest hash, which do not depend on where a document lies; each document once.
     positions, first = np.unique(mine.positions, return_index=True)
     compared = np.sort(positions[np.argsort(mine.content_hash[first], kind="stable")[:COMPARED]])
+    kept = distinct(np.concatenate([compared, shown]))
     of_picks, of_samples = ([each.positions for each in some.values()] for some in (picks, samples))
-    shards = list(_by_shard(snapshot, of_picks, of_samples, compared))
+    shards = list(_by_shard(snapshot, of_picks, of_samples, kept))
 
     spec = independent_spec(snapshot.settings)
     independent = np.zeros((len(picks), spec.buckets), np.int64)
@@ -141,16 +147,17 @@ def count_picks(
         independent += part.independent
         plain.reshape(-1)[part.at] += part.times
         sampled += part.sampled
-        texts += part.compared
-        for kept, some in zip(different, part.different, strict=True):
-            kept.append(some)
+        texts += part.kept
+        for gathered, some in zip(different, part.different, strict=True):
+            gathered.append(some)
     n_different = [len(distinct(np.concatenate(each))) for each in different]
-    return Counts(independent, plain, np.array(n_different), sampled, texts), vocabulary
+    read = PoolTexts(kept, texts)
+    return Counts(independent, plain, np.array(n_different), sampled, read.of(compared), read), vocabulary
 
 
 @dataclass(frozen=True)
 class _ShardOfPicks:
-    """The documents of a shard that are in any pick, and the rows of each pick, of its sample, and of those compared.
+    """The documents of a shard that are read, and the rows of each pick, of its sample, and of the texts to keep.
 
     A row is there as often as it was picked.
     """
@@ -158,18 +165,18 @@ class _ShardOfPicks:
     documents: RowsOfShard
     picks: list[np.ndarray]
     samples: list[np.ndarray]
-    compared: np.ndarray
+    kept: np.ndarray
 
 
 def _by_shard(
-    snapshot: Snapshot, picks: list[np.ndarray], samples: list[np.ndarray], compared: np.ndarray
+    snapshot: Snapshot, picks: list[np.ndarray], samples: list[np.ndarray], kept: np.ndarray
 ) -> Iterator[_ShardOfPicks]:
     plan = snapshot.plan
     for index, shard in enumerate(plan.counted):
         of_picks, of_samples = ([rows_in(index, each) for each in some] for some in (picks, samples))
-        among = rows_in(index, compared)
-        if len(rows := reduce(np.union1d, [*of_picks, *of_samples, among])):
-            yield _ShardOfPicks(RowsOfShard.of(plan, shard, rows), of_picks, of_samples, among)
+        of_kept = rows_in(index, kept)
+        if len(rows := distinct(np.concatenate([*of_picks, of_kept]))):  # a sample is part of its pick
+            yield _ShardOfPicks(RowsOfShard.of(plan, shard, rows), of_picks, of_samples, of_kept)
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,7 @@ class _CountsOfShard:
     times: np.ndarray
     different: list[np.ndarray]  # the n-grams themselves
     sampled: np.ndarray
-    compared: list[str]
+    kept: list[str]
 
 
 @dataclass(frozen=True)
@@ -194,12 +201,12 @@ class _CountShard:
     def __call__(self, worker: Worker, item: _ShardOfPicks) -> _CountsOfShard:
         rows = item.documents.rows
         times, in_sample = (_times(rows, each) for each in (item.picks, item.samples))
-        compare = np.isin(rows, item.compared)
+        keep = np.isin(rows, item.kept)
         independent = np.zeros((len(times), self.spec.buckets), np.int64)
         plain = np.zeros((len(times), len(self.vocabulary)), np.int64)
         different: list[list[np.ndarray]] = [[np.zeros(0, np.uint64)] for _ in times]
         sampled = np.zeros(len(times), np.int64)
-        compared: list[str] = []
+        kept_texts: list[str] = []
         for texts, at in text_blocks(worker, item.documents):
             counted_here = np.ascontiguousarray(times[:, at])
             masked_totals(featurize(texts, self.spec), counted_here, independent)
@@ -208,7 +215,7 @@ class _CountShard:
             sampled += (in_sample[:, at] * ngrams.n_ngrams).sum(axis=1)
             for mine, kept in zip(in_sample[:, at], different, strict=True):
                 kept.append(distinct(ngrams.of(mine > 0)))
-            compared += [texts[int(i)].as_py() for i in np.flatnonzero(compare[at])]
+            kept_texts += texts.filter(pa.array(keep[at])).to_pylist()
         where = np.flatnonzero(plain)
         return _CountsOfShard(
             independent,
@@ -216,7 +223,7 @@ class _CountShard:
             plain.reshape(-1)[where],
             [distinct(np.concatenate(each)) for each in different],
             sampled,
-            compared,
+            kept_texts,
         )
 
 

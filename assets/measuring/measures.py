@@ -74,7 +74,7 @@ from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
 from dsir_dagster.assets.measuring.counts import HeldOut, count_picks, independent_spec, read_held_out
 from dsir_dagster.assets.measuring.trained import Figures
-from dsir_dagster.assets.picking.texts import map_target
+from dsir_dagster.assets.picking.texts import PoolTexts, map_target
 from dsir_dagster.resources.compute import Tell
 from dsir_dagster.resources.lineage import Metric
 from dsir_dagster.resources.settings import EvaluationSettings, Target
@@ -311,17 +311,18 @@ def measure_on_texts(
     targets: list[TargetTexts],
     picks: dict[str, Pick],
     settings: EvaluationSettings,
+    shown: np.ndarray,
     metrics: Metrics,
     tell: Tell,
-) -> None:
-    """Measure the KL reductions, distinct n-grams and near-copies of picks."""
+) -> PoolTexts:
+    """Measure the KL reductions, distinct n-grams and near-copies of picks; return the texts at positions to show."""
     names = list(picks)
     tell(part="n-grams of the targets")
     held_out = [
         read_held_out(snapshot, each.target, each.measured_contents, settings.sample) for each in targets
     ]
     measured = {name: each.up_to(settings.sample) for name, each in picks.items()}
-    counts, vocabulary = count_picks(snapshot, measured, held_out, tell)
+    counts, vocabulary = count_picks(snapshot, measured, held_out, shown, tell)
     per_thousand = 1000 * counts.different / np.maximum(counts.sampled, 1)
     for name, value in by_pick(dict(zip(names, per_thousand.tolist(), strict=True))).items():
         metrics.add("distinct_ngrams", name, value)
@@ -359,6 +360,7 @@ def measure_on_texts(
             if cross.n_ngrams:  # those told apart may be of one document, without a word
                 base = np.array([0]) if name == "kl_reduction" else random
                 compare(name, cross, names, base, target.name, metrics)
+    return counts.texts
 
 
 @dataclass(frozen=True)

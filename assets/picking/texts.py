@@ -5,6 +5,7 @@ the texts.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,22 +14,33 @@ import pyarrow as pa
 from dsir_dagster.assets.picking.rows import RowsOfShard, read_rows, rows_by_shard
 from dsir_dagster.resources.compute import Tell, Worker, counted, untold
 from dsir_dagster.resources.corpus import Block, TextBatch, expand, read_blocks
-from dsir_dagster.resources.corpus.fields import RecordFields
 from dsir_dagster.resources.groups import by_file, read_first_rows
-from dsir_dagster.resources.records import (
-    PARSED_BYTES,
-    Lines,
-    cut_pieces,
-    read_records,
-    refuse_other_texts,
-    texts_of,
-)
+from dsir_dagster.resources.records import cut_pieces, read_records, refuse_other_texts, text_fields, texts_of
 from dsir_dagster.resources.settings import ConfigError, Reader, Target
 from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE
 from dsir_dagster.resources.workspace import Workspace
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class PoolTexts:
+    """Texts of some documents of the pool, held in memory.
+
+    Attributes
+    ----------
+    positions : ndarray of int64, shape (n,)
+        From :func:`dsir.selection.pack_position`, ascending, each once.
+    texts : list of str, length n
+    """
+
+    positions: np.ndarray
+    texts: list[str]
+
+    def of(self, positions: np.ndarray) -> list[str]:
+        """Return the texts at some of these positions, in any order."""
+        return [self.texts[i] for i in np.searchsorted(self.positions, positions)]
 
 
 def pool_texts(snapshot: Snapshot, positions: np.ndarray, tell: Tell = untold) -> list[str]:
@@ -97,21 +109,9 @@ def text_blocks(worker: Worker, item: RowsOfShard) -> Iterator[tuple[pa.Array, s
 
 
 def _texts(uri: str, reader: Reader, rows: np.ndarray) -> Iterator[pa.Array]:
-    fields = RecordFields.of(reader)
-    # A block holds few of the records, and parsing few takes about as long as parsing many.
-    lines: list[bytes] = []
-    n_bytes = 0
-    for records in read_records(uri, reader, rows):
-        if isinstance(records, Lines):
-            lines += records
-            n_bytes += int((records.ends - records.starts).sum())
-            if n_bytes >= PARSED_BYTES:
-                yield texts_of(uri, fields, lines)
-                lines, n_bytes = [], 0
-        else:
-            yield texts_of(uri, fields, records)
-    if lines:
-        yield texts_of(uri, fields, lines)
+    fields = text_fields(reader)
+    for records in read_records(uri, reader, rows, all_columns=False):
+        yield texts_of(uri, fields, records)
 
 
 def _pieces(

@@ -26,10 +26,10 @@ from dsir_dagster.assets.picking.candidates import (
     Part,
     picked_positions,
 )
-from dsir_dagster.assets.picking.texts import pool_texts
+from dsir_dagster.assets.picking.texts import PoolTexts
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.compute import Tell
-from dsir_dagster.resources.plan import Plan
+from dsir_dagster.resources.plan import Output, Plan
 from dsir_dagster.resources.settings import KeyRule, Selection
 from dsir_dagster.resources.snapshot import Snapshot
 
@@ -127,6 +127,16 @@ class Look:
         histograms = [plots.Histogram() for _ in selection.targets[: plots.PANELS]]
         return cls([], Leading(NEXT), Leading(TYPICAL), histograms, np.zeros(plots.LENGTHS, np.int64))
 
+    @property
+    def shown(self) -> list[Shown]:
+        """All documents that the page shows."""
+        return [*self.selected, *self.next.documents, *self.typical.documents]
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Where they are: ndarray of int64."""
+        return np.array([each.position for each in self.shown], np.int64)
+
     def add(self, other: "Look") -> None:
         """Take a look at another part of the pool into account."""
         self.next.merge(other.next)
@@ -168,9 +178,20 @@ def thresholds_of(picks: pa.Table) -> dict[str, float]:
 
 
 def look_at_pool(
-    snapshot: Snapshot, selection: Selection, picks: pa.Table, rule: KeyRule, tell: Tell
+    snapshot: Snapshot, selection: Selection, source: Output, picks: pa.Table, tell: Tell
 ) -> Look:
-    """Look at all documents once: the next ones, typical ones of the rest, log weights and lengths."""
+    """Look at all documents once: the next ones, typical ones of the rest, log weights and lengths.
+
+    Parameters
+    ----------
+    snapshot, selection
+    source : Output
+        The selection.
+    picks : pyarrow.Table
+        Rows of its ``picks.parquet``.
+    tell : callable
+    """
+    rule = KeyRule.of(source.made.metadata)
     candidates = Candidates(snapshot, selection, tell=tell)
     keys = METHODS[selection.method].fit(candidates, Budget(documents=1)).keys if rule.decides else None
     chosen = distinct(picked_positions(snapshot.plan, picks))
@@ -291,14 +312,12 @@ def passed_over(selection: Selection) -> str:
     return " or ".join(reasons) or "another one of this key came first"
 
 
-def read_documents(snapshot: Snapshot, shown: list[Shown]) -> None:
-    """Read the texts again and explain them."""
+def add_texts(snapshot: Snapshot, look: Look, texts: PoolTexts) -> None:
+    """Give the documents that the page shows their texts, and explain these."""
     targets, ratios = read_log_ratios(snapshot)
     spec = snapshot.settings.features.spec()
-    positions = np.unique([each.position for each in shown]).astype(np.int64)
-    texts = dict(zip(positions.tolist(), pool_texts(snapshot, positions), strict=True))
-    for each in shown:
-        each.text = texts[each.position]
+    for each, text in zip(look.shown, texts.of(look.positions), strict=True):
+        each.text = text
         each.contributions = explain(each.text[:EXPLAINED], spec, ratios[targets.index(each.target)])
 
 

@@ -39,7 +39,21 @@ FILES = 1_000
 
 @dataclass(frozen=True)
 class Page:
-    """What a report is made from: the parameters of `add_report`, the rows of ``picks.parquet``, a look at the pool."""
+    """What a report is made from.
+
+    Attributes
+    ----------
+    snapshot, selection
+    source, output : Output
+        The selection, and its evaluation.
+    result : Result
+        Of the evaluation.
+    metrics, verdict
+        What was measured, and what that means.
+    picks : pyarrow.Table
+        Rows of ``picks.parquet``.
+    look : Look
+    """
 
     snapshot: Snapshot
     selection: Selection

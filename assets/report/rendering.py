@@ -21,6 +21,7 @@ from dsir_dagster.resources.table import written
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
     from markupsafe import Markup
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
 #: Characters the page keeps though they do not print: line ends, and joiners and spaces that scripts need. Marks that
@@ -54,11 +55,24 @@ def svg(plot: plots.Plot) -> "Markup":
 def _narrowed(figure: "Figure") -> "Figure":
     """Return a copy of a figure, laid out anew."""
     narrow = pickle.loads(pickle.dumps(figure))
-    narrow.set_layout_engine("constrained")
     narrow.set_size_inches(NARROW, figure.get_figheight() * 1.1)
     for legend in narrow.legends:
         legend.set_ncols(min(3, len(legend.get_texts())))
+    _as_svg(narrow)
+    narrow.set_layout_engine("constrained")
+    narrow.get_layout_engine().execute(narrow)
+    narrow.set_layout_engine("none")
     return narrow
+
+
+def _as_svg(figure: "Figure") -> "FigureCanvasSVG":
+    """Have a figure drawn as SVG, and without a background."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    figure.dpi = 72
+    for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
+        patch.set(facecolor="none", edgecolor="none")
+    return FigureCanvasSVG(figure)
 
 
 def _draw(figure: "Figure", alt: str, kind: str) -> str:
@@ -69,7 +83,8 @@ def _draw(figure: "Figure", alt: str, kind: str) -> str:
     # Text stays text: readable, searchable and small. The salt makes the bytes the same every time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        # `savefig` would draw it twice: a first time for a layout that is already there.
+        _as_svg(figure).print_svg(file, metadata=nothing)
     drawn = file.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dsir_dagster.resources.corpus.errors import CorpusError, NoFiles, StoreUnreachable, file_format
 from dsir_dagster.resources.corpus.fields import RecordFields, Rejected, TextBatch, field_names
 from dsir_dagster.resources.corpus.files import (
@@ -63,7 +65,11 @@ __all__ = [
 
 
 def read_blocks(
-    uri: str, reader: Reader, block_bytes: int = 1 << 22, all_columns: bool = False
+    uri: str,
+    reader: Reader,
+    block_bytes: int = 1 << 22,
+    all_columns: bool = False,
+    wanted: np.ndarray | None = None,
 ) -> Generator[Block]:
     """Read a file in blocks of about ``block_bytes``, in order.
 
@@ -80,6 +86,8 @@ def read_blocks(
         Decompressed bytes of a block.
     all_columns : bool
         Read columns that no field needs as well.
+    wanted : ndarray of int64, optional
+        Rows, ascending, that are all the caller looks at: what the format allows to leave out is not read.
 
     Yields
     ------
@@ -92,15 +100,20 @@ def read_blocks(
         The file is missing, cut off, damaged, of an unknown format, or lacks a column. If that shows after some blocks
         were yielded, they must not be used.
     """
-    return _blocks(uri, reader, RecordFields.of(reader), block_bytes, all_columns)
+    return _blocks(uri, reader, RecordFields.of(reader), block_bytes, all_columns, wanted)
 
 
 def _blocks(
-    uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool
+    uri: str,
+    reader: Reader,
+    fields: RecordFields,
+    block_bytes: int,
+    all_columns: bool,
+    wanted: np.ndarray | None = None,
 ) -> Generator[Block]:
     if reader.reader is None and file_format(uri) == "jsonl":
         return line_blocks(uri, fields, block_bytes)
-    return table_blocks(uri, reader, fields, block_bytes, all_columns)
+    return table_blocks(uri, reader, fields, block_bytes, all_columns, wanted)
 
 
 def first_records(uri: str, reader: Reader, most: int = 20) -> list[object]:

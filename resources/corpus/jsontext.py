@@ -16,6 +16,8 @@ import pyarrow as pa
 
 UNPARSED_FIELD = "_json"
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
 
 def parse_record(line: bytes) -> dict[str, Any]:
     """Parse a JSON object; one that Python cannot parse (``Inf``, too deep) becomes a text under ``_json``."""
@@ -27,9 +29,8 @@ def parse_record(line: bytes) -> dict[str, Any]:
 
 def dump_json(value: Any) -> bytes:
     """Write a value as compact UTF-8 JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     try:
-        return text.encode()
+        return _encode(value).encode()
     except UnicodeEncodeError:  # a lone surrogate in a field other than the text
         return json.dumps(value, separators=(",", ":"), default=str).encode()
 

@@ -143,7 +143,12 @@ class TableBlock:
 
 
 def table_blocks(
-    uri: str, reader: Reader, fields: RecordFields, block_bytes: int, all_columns: bool = False
+    uri: str,
+    reader: Reader,
+    fields: RecordFields,
+    block_bytes: int,
+    all_columns: bool = False,
+    wanted: np.ndarray | None = None,
 ) -> Generator[TableBlock]:
     """Read a file with columns.
 
@@ -159,6 +164,8 @@ def table_blocks(
         Approximate bytes of a block.
     all_columns : bool
         Read columns that no field needs as well.
+    wanted : ndarray of int64, optional
+        Rows, ascending: row groups of a Parquet file that have none of them are not read.
 
     Raises
     ------
@@ -175,8 +182,10 @@ def table_blocks(
             blocks = _csv(uri, _DELIMITERS[kind], block_bytes)
         else:
             roots = None if all_columns else fields
-            read = _parquet if kind == "parquet" else _ipc
-            blocks = _numbered(read(uri, roots, block_bytes))
+            if kind == "parquet":
+                blocks = _parquet(uri, roots, block_bytes, wanted)
+            else:
+                blocks = _numbered(_ipc(uri, roots, block_bytes))
     schema = None
     with corpus_errors(uri):
         for rows, batch, rejected, n_read in blocks:
@@ -190,23 +199,29 @@ def table_blocks(
 _Read: TypeAlias = tuple[np.ndarray, pa.RecordBatch, list[Rejected], int]
 
 
-def _numbered(batches: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[_Read]:
-    row = 0
+def _numbered(batches: Iterator[tuple[pa.RecordBatch, int]], row: int = 0) -> Iterator[_Read]:
+    """Number the rows of batches that follow each other, from the first one's on."""
     for batch, read in batches:
         if batch.num_rows:
             yield np.arange(row, row + batch.num_rows, dtype=np.int64), batch, [], read
             row += batch.num_rows
 
 
-def _parquet(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
+def _parquet(
+    uri: str, fields: RecordFields | None, block_bytes: int, wanted: np.ndarray | None
+) -> Iterator[_Read]:
     with open_binary(uri) as stream:
         _expect(uri, stream, PARQUET)
-        yield from _parquet_batches(uri, stream, fields, block_bytes)
+        yield from _parquet_rows(uri, stream, fields, block_bytes, wanted)
 
 
-def _parquet_batches(
-    uri: str, stream: pa.NativeFile, fields: RecordFields | None, block_bytes: int
-) -> Iterator[tuple[pa.RecordBatch, int]]:
+def _parquet_rows(
+    uri: str,
+    stream: pa.NativeFile,
+    fields: RecordFields | None,
+    block_bytes: int,
+    wanted: np.ndarray | None,
+) -> Iterator[_Read]:
     # Not all ranges of a file at once, which would be held until its end.
     with pq.ParquetFile(stream, pre_buffer=False, buffer_size=REQUEST_BYTES * is_distant(stream)) as file:
         metadata = file.metadata
@@ -217,31 +232,47 @@ def _parquet_batches(
         if fields is not None:
             _check_schema(uri, schema, fields)
             columns = _roots(schema, fields)
-        if is_distant(stream):
-            batches = _of_rows(_from_afar(file, stream, rows, columns), rows)
-        else:
-            batches = file.iter_batches(batch_size=rows, columns=columns, use_threads=False)
-        done, bytes_ = 0, stream.size()
-        for batch in batches:
-            done += len(batch)
-            yield batch, bytes_ * done // metadata.num_rows
+        for row, groups in _runs(metadata, wanted):
+            if is_distant(stream):
+                batches = _of_rows(_from_afar(file, stream, groups, rows, columns), rows)
+            else:
+                batches = file.iter_batches(rows, groups, columns, use_threads=False)
+            for found, batch, rejected, _ in _numbered(((batch, 0) for batch in batches), row):
+                yield found, batch, rejected, stream.size() * (int(found[-1]) + 1) // metadata.num_rows
+
+
+def _runs(metadata: pq.FileMetaData, wanted: np.ndarray | None) -> Iterator[tuple[int, list[int]]]:
+    """Yield row groups that follow each other and have wanted rows, or all: their first row, their numbers."""
+    first, run, end = 0, list[int](), 0
+    for number in range(metadata.num_row_groups):
+        begin, end = end, end + metadata.row_group(number).num_rows
+        if wanted is None or np.diff(np.searchsorted(wanted, [begin, end])):
+            first = first if run else begin
+            run.append(number)
+        elif run:
+            yield first, run
+            run = []
+    if run:
+        yield first, run
 
 
 def _from_afar(
-    file: pq.ParquetFile, stream: pa.NativeFile, rows: int, columns: list[str] | None
+    file: pq.ParquetFile, stream: pa.NativeFile, groups: list[int], rows: int, columns: list[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Read the columns in large requests: those of small row groups together, a large one piece by piece."""
     with pq.ParquetFile(stream, metadata=file.metadata, pre_buffer=True) as together:
-        for groups, size in _parts(file.metadata, columns):
+        for part, size in _parts(file.metadata, groups, columns):
             chosen = together if size <= _PART_BYTES else file
-            yield from chosen.iter_batches(rows, groups, columns, use_threads=False)
+            yield from chosen.iter_batches(rows, part, columns, use_threads=False)
 
 
-def _parts(metadata: pq.FileMetaData, columns: list[str] | None) -> Iterator[tuple[list[int], int]]:
+def _parts(
+    metadata: pq.FileMetaData, groups: list[int], columns: list[str] | None
+) -> Iterator[tuple[list[int], int]]:
     """Yield consecutive row groups whose columns have up to ``_PART_BYTES``, or one that has more, and their bytes."""
     part: list[int] = []
     held = 0
-    for number in range(metadata.num_row_groups):
+    for number in groups:
         group = metadata.row_group(number)
         chunks = map(group.column, range(group.num_columns))
         size = sum(

@@ -24,6 +24,7 @@ from dsir_dagster.assets.picking import texts
 from dsir_dagster.assets.picking.rows import rows_by_shard
 from dsir_dagster.assets.picking.texts import pool_texts
 from dsir_dagster.resources.corpus import CorpusError
+from dsir_dagster.resources.records import BLOCK_BYTES
 from dsir_dagster.resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
@@ -535,14 +536,12 @@ def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
     workspace = pipeline.workspace()
     parsed = []
     whole = texts.texts_of
-    monkeypatch.setattr(
-        texts, "texts_of", lambda *args: parsed.append(sum(map(len, args[2]))) or whole(*args)
-    )
+    monkeypatch.setattr(texts, "texts_of", lambda *args: parsed.append(len(args[2].data)) or whole(*args))
     assert pool_texts(workspace.snapshot(), np.arange(12)) == [each["text"] for each in records]
-    assert max(parsed) < 2.5 * texts.PARSED_BYTES
+    assert max(parsed) < 2.5 * BLOCK_BYTES
     [rows] = rows_by_shard(workspace.snapshot().plan, np.arange(12))
     blocks = list(texts.text_blocks(workspace.worker, rows))
-    assert max(block.nbytes for block, _ in blocks) < 2.5 * texts.PARSED_BYTES
+    assert max(block.nbytes for block, _ in blocks) < 2.5 * BLOCK_BYTES
     assert [i for _, at in blocks for i in range(12)[at]] == list(range(12))
 
 

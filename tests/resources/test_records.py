@@ -91,6 +91,32 @@ def test_chosen_rows_of_tables(tmp_path):
             assert [row for batch in batches for row in batch.to_pylist()] == table.take(rows).to_pylist()
 
 
+def test_what_of_a_parquet_file_has_no_chosen_row_or_needed_column_is_not_read(tmp_path):
+    path, text = tmp_path / "t.parquet", [f"text {i}" for i in range(50)]
+    table = pa.table({"text": text, "n": list(range(50))})
+    pq.write_table(table, path, row_group_size=10, use_dictionary=False, compression="zstd")
+    metadata = pq.ParquetFile(path).metadata
+    content = bytearray(path.read_bytes())
+    for group, column in ((1, "text"), (3, "n")):
+        chunk = metadata.row_group(group).column(table.schema.names.index(column))
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        content[end - 20 : end] = bytes(20)
+    path.write_bytes(content)
+
+    def read(rows, **options):
+        batches = read_records(str(path), TEXT, np.array(rows), **options)
+        return [row["text"] for batch in batches for row in batch.to_pylist()]
+
+    for block_bytes in (1, 100, 1 << 20):
+        assert read([3, 21, 29, 40, 49], block_bytes=block_bytes) == [text[i] for i in (3, 21, 29, 40, 49)]
+    assert read([9, 30], all_columns=False) == [text[9], text[30]]
+    for rows, options in (([3, 10], {}), ([3, 10], {"all_columns": False}), ([9, 30], {})):
+        with pytest.raises(CorpusError, match=r"t\.parquet: "):
+            read(rows, **options)
+    with pytest.raises(CorpusError, match="no usable record at row 50"):
+        read([3, 50])
+
+
 def test_chosen_rows_of_csv_skip_the_bad_ones(tmp_path):
     (tmp_path / "t.csv").write_text("text,n\na,1\nb\nc,3\n\nd,4\n")
     for block_bytes in (10, 1 << 20):
