@@ -11,12 +11,15 @@ import shutil
 import time
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import dagster as dg
 import yaml
 
+from dsir_dagster.assets.graph import GRAPH
 from dsir_dagster.definitions import build_defs
 from dsir_dagster.refresh import Stage
 from dsir_dagster.resources.dagster_private import InMemoryJob, execute_run_iterator
@@ -118,10 +121,14 @@ class SmallPipeline:
         """Open the configuration as it is now."""
         return Workspace(self.config_path, self.home)
 
-    def run(self, threads: int = 0) -> dict[str, Stage]:
-        """Run what ``dsir run`` runs; return the stages by asset."""
-        stages = run_refresh(self.workspace(), self.instance, {"console": silent}, threads)
-        return {stage.asset: stage for stage in stages}
+    def run(self, threads: int = 0, until: str = "evaluations") -> dict[str, Stage]:
+        """Run what ``dsir run`` runs, the steps of later assets left out; return the stages by asset."""
+        order = list(GRAPH.versions)
+        later = order[order.index(until) + 1 :]
+        without = {asset: replace(GRAPH[asset], step=lambda *_: iter(())) for asset in later}
+        with patch.dict(GRAPH.assets, without):
+            stages = run_refresh(self.workspace(), self.instance, {"console": silent}, threads)
+            return {stage.asset: stage for stage in stages if stage.asset not in later}
 
     def refresh(self, **tags: str) -> tuple[dg.DagsterRun, dict[str, str]]:
         """Run the job `refresh` as the UI launches it; return the run, and by asset what its step failed with."""
@@ -148,9 +155,9 @@ class SmallPipeline:
             raise_on_error=False,
         )
 
-    def errors(self) -> list[str]:
+    def errors(self, until: str = "evaluations") -> list[str]:
         """Run; return the messages of all stages."""
-        return [message for stage in self.run().values() for message in stage.errors]
+        return [message for stage in self.run(until=until).values() for message in stage.errors]
 
     def rows(self, query: str) -> list[tuple]:
         """Ask the catalog as a user does, from a connection of its own; wait for a run that is writing."""

@@ -77,7 +77,7 @@ def chunked(tmp_path_factory):
     [picked] = pipeline.config["selections"]
     for output in ("jsonl.zst", "parquet"):
         pipeline.config["selections"].append({**picked, "name": output, "output": output})
-    assert pipeline.errors() == []
+    assert pipeline.errors(until="selections") == []
     return pipeline, files
 
 
@@ -146,7 +146,7 @@ def test_a_cut_pool_is_counted_and_picked_from_as_one_that_was_cut_beforehand(ch
     before = SmallPipeline(tmp_path)
     before.config["selections"][0] |= {"min_tokens": 5, "size": {"documents": 60}}
     before.write("pool/all.jsonl", [{"id": i, "text": t} for i, (_, t) in texts_by_id(files).items()])
-    assert before.errors() == []
+    assert before.errors(until="selections") == []
     totals = "SELECT bucket, sum(count) FROM raw_counts GROUP BY ALL ORDER BY ALL"
     assert before.rows(totals) == pipeline.rows(totals)
     documents = "SELECT doc_id, n_tokens, n_ngrams, n_bytes, content_hash FROM documents ORDER BY ALL"
@@ -177,7 +177,7 @@ def test_shards_cut_elsewhere_give_the_same_picks(chunked, tmp_path):
     one = SmallPipeline(tmp_path)
     chunk(one)
     one.write("pool/all.jsonl", [record for shard in sorted(files) for record in files[shard]][::-1])
-    assert one.errors() == []
+    assert one.errors(until="selections") == []
     assert one.picks() == pipeline.picks()
 
 
@@ -187,7 +187,7 @@ def test_a_selection_from_whole_and_cut_sources_says_of_each_record_which_it_is(
     pipeline.write("whole/all.jsonl", whole)
     pipeline.config["raw"].append({"name": "whole", "uri": "data/whole/*"})
     chunk(pipeline, size={"fraction": 1.0})
-    assert pipeline.errors() == []
+    assert pipeline.errors(until="selections") == []
     places = {}
     for line in pipeline.records():
         record = json.loads(line)
@@ -217,7 +217,7 @@ def test_nested_texts_records_without_ids_and_bad_rows(pipeline):
     pipeline.config["raw"] = [{"name": "pool", "uri": "data/pool/*.jsonl", "text": "meta.body"}]
     pipeline.config["raw"][0]["max_quarantined"] = 0.2
     chunk(pipeline, size={"fraction": 1.0})
-    assert pipeline.errors() == []
+    assert pipeline.errors(until="selections") == []
     assert pipeline.rows('SELECT "row" FROM quarantine') == [(1,)]
     rows = pipeline.rows("SELECT DISTINCT record FROM documents ORDER BY 1")
     assert rows == [(0,), (2,), (3,), (4,)]
@@ -236,7 +236,7 @@ def test_another_length_of_pieces_makes_the_counts_stale_and_says_so(pipeline):
     plan = pipeline.workspace().plan()
     assert plan.raw_counts("pool.a").inputs["reader"] == '{"id":"id","reader":null,"text":"text"}'
     chunk(pipeline)
-    assert pipeline.errors() == []
+    assert pipeline.errors(until="selections") == []
     assert pipeline.workspace().plan().raw_counts("pool.a").state == "fresh"
     pipeline.config["raw"][0]["chunk_words"] = 30
     output = pipeline.workspace().plan().raw_counts("pool.a")

@@ -46,7 +46,7 @@ def all_picks(small):
 def expected(tmp_path_factory):
     """Return the picks from the pool as one file, with one thread."""
     small = pipeline_over(tmp_path_factory.mktemp("one"), {"all": pool()})
-    assert not any(stage.errors for stage in small.run(threads=1).values())
+    assert not any(stage.errors for stage in small.run(threads=1, until="selections").values())
     picks = all_picks(small)
     assert [len(rows) for rows in picks.values()][::2] == [50, 60]
     return picks
@@ -64,7 +64,7 @@ def expected(tmp_path_factory):
 )
 def test_picks_do_not_depend_on_sharding_order_or_threads(tmp_path, expected, cut, threads):
     small = pipeline_over(tmp_path, cut(pool()))
-    assert not any(stage.errors for stage in small.run(threads).values())
+    assert not any(stage.errors for stage in small.run(threads, until="selections").values())
     assert all_picks(small) == expected
 
 
@@ -120,14 +120,14 @@ def test_files_are_byte_identical_where_the_sharding_is(tmp_path):
 def test_another_seed_picks_other_documents(tmp_path, expected):
     small = pipeline_over(tmp_path, {"all": pool()})
     small.config["selections"][0]["seed"] = 4
-    small.run()
+    small.run(until="selections")
     ids = {row[2] for row in small.picks("resampled")}
     assert ids != {row[2] for row in expected["resampled"]}
 
 
 def test_selected_records_are_in_order_of_shard_and_row(tmp_path):
     small = pipeline_over(tmp_path, {"b": pool()[:150], "a": pool()[150:]})
-    small.run()
+    small.run(until="selections")
     provenance = [json.loads(line)["_dsir"] for line in small.records("mixed")]
     positions = [(row["shard"], row["row"]) for row in provenance]
     assert positions == sorted(positions) and len(set(positions)) == 60

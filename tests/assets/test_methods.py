@@ -16,7 +16,7 @@ from dsir.refinement import hold, refine
 from dsir.selection import Budget
 from dsir_dagster.assets.methods import METHODS, mixture
 from dsir_dagster.assets.picking.candidates import Candidates
-from tests.pipeline import QUICK_EVALUATION, SmallPipeline, sentences
+from tests.pipeline import SmallPipeline, sentences
 
 
 def configure(pipeline, **selection):
@@ -32,10 +32,10 @@ def domains(pipeline):
 
 def test_random_picks_by_noise_alone_and_by_the_seed(pipeline):
     pipeline.write_pool()
-    assert configure(pipeline, method="random").errors() == []
+    assert configure(pipeline, method="random").errors(until="selections") == []
     first = pipeline.picks()
     assert len(first) == 20 and len(set(domains(pipeline))) == 3
-    assert configure(pipeline, method="random", seed=1).errors() == []
+    assert configure(pipeline, method="random", seed=1).errors(until="selections") == []
     assert pipeline.picks() != first
     [(n,)] = pipeline.rows(
         "SELECT count(*) FROM documents AS d, why(d.doc_id, 'picked') AS w "
@@ -54,7 +54,6 @@ def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_token
     for name, files, threads in (("one", [records], 1), ("five", [records[::-1][i::5] for i in range(5)], 3)):
         pipeline = SmallPipeline(tmp_path / name)
         pipeline.config["raw"][0]["source"] = "domain"
-        pipeline.config["evaluation"] = QUICK_EVALUATION
         # With noise in all of them, and a budget that the documents of the target do not fill.
         pipeline.config["selections"] = [
             {"name": method, "targets": ["medicine"], "method": method, "size": {"tokens": 6000}, "seed": 4}
@@ -62,7 +61,7 @@ def test_no_method_depends_on_shards_or_threads_and_each_obeys_a_budget_of_token
         ]
         for i, part in enumerate(files):
             pipeline.write(f"pool/part-{i}.jsonl", part)
-        assert not any(stage.errors for stage in pipeline.run(threads).values())
+        assert not any(stage.errors for stage in pipeline.run(threads, until="selections").values())
         found.append({method: pipeline.picks(method) for method in METHODS})
         sizes = pipeline.rows("SELECT selection, sum(n_tokens) FROM selections GROUP BY selection")
         assert len(sizes) == len(METHODS) and all(6000 - 150 < tokens <= 6000 for _, tokens in sizes)
@@ -165,7 +164,7 @@ def test_match_and_cynical_come_as_close_to_a_target_of_one_document(pipeline):
     pipeline.write_pool()
     pipeline.write("medicine.jsonl", sentences("medicine", 1, seed=100))
     for method in ("match", "cynical"):
-        assert configure(pipeline, method=method).errors() == []
+        assert configure(pipeline, method=method).errors(until="selections") == []
         assert domains(pipeline).count("medicine") >= 18
 
 
@@ -173,7 +172,7 @@ def test_match_and_cynical_come_as_close_to_a_target_of_one_document(pipeline):
 def test_documents_without_words_come_last(pipeline, method):
     pipeline.write_pool()
     pipeline.write("pool/empty.jsonl", [{"id": f"empty-{i}", "text": " "} for i in range(5)])
-    assert configure(pipeline, method=method, size={"documents": 20}, min_tokens=0).errors() == []
+    assert configure(pipeline, method=method, size={"documents": 20}, min_tokens=0).errors(until="selections") == []
     assert domains(pipeline).count("empty") == 0
     if method == "moore_lewis":  # whose keys `why` knows: the least that a mean log ratio can be
         [(key,)] = pipeline.rows("SELECT key FROM why('empty-0', 'picked')")
@@ -184,9 +183,9 @@ def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline,
     pipeline.write_pool()
     pipeline.config["raw"][0]["source"] = "domain"
     caps = {"source_caps": {"medicine": 0.5}}
-    assert configure(pipeline, method="cynical", size={"documents": 20}, **caps).errors() == []
+    assert configure(pipeline, method="cynical", size={"documents": 20}, **caps).errors(until="selections") == []
     assert domains(pipeline).count("medicine") == 10
-    assert configure(pipeline, method="cynical", size={"documents": 100}, source_caps=0.1).errors() == []
+    assert configure(pipeline, method="cynical", size={"documents": 100}, source_caps=0.1).errors(until="selections") == []
     [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
     assert "picked 30 of 100 documents: the rest are above the caps of their sources" in metadata
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100_000))
@@ -200,13 +199,13 @@ def test_a_dropped_near_duplicate_is_replaced_by_a_document_like_the_target(pipe
     records = sentences("medicine", 12, seed=1)
     again = [record | {"id": f"{record['id']}-{n}"} for record in records for n in range(6)]
     pipeline.write("pool/again.jsonl", again)
-    assert configure(pipeline, method=method, size={"documents": 30}, near_duplicates=0.8).errors() == []
+    assert configure(pipeline, method=method, size={"documents": 30}, near_duplicates=0.8).errors(until="selections") == []
     assert domains(pipeline) == ["medicine"] * 30
 
 
 def test_moore_lewis_ranks_by_the_mean_log_ratio_and_why_knows_it(pipeline):
     pipeline.write_pool()
-    assert configure(pipeline, method="moore_lewis").errors() == []
+    assert configure(pipeline, method="moore_lewis").errors(until="selections") == []
     assert domains(pipeline) == ["medicine"] * 20
     rows = pipeline.rows(
         "SELECT s.key, w.log_weight / d.n_ngrams FROM selections AS s "
@@ -230,7 +229,7 @@ def test_the_picks_of_a_match_are_a_file_as_any(mixed):
 @pytest.mark.parametrize("method", ["classifier", "classifier_top_k"])
 def test_a_classifier_finds_the_documents_of_the_target(pipeline, method):
     pipeline.write_pool()
-    assert configure(pipeline, method=method).errors() == []
+    assert configure(pipeline, method=method).errors(until="selections") == []
     wrong = 20 - domains(pipeline).count("medicine")
     assert wrong <= 2 if method == "classifier" else wrong == 0  # the noise lets a few in
     [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
@@ -251,7 +250,7 @@ def blend(pipeline):
 
 
 def test_a_mixture_gives_the_shares_of_the_sources_and_documents_in_these(blend):
-    assert configure(blend, method="mixture", size={"documents": 40}).errors() == []
+    assert configure(blend, method="mixture", size={"documents": 40}).errors(until="selections") == []
     picked = domains(blend)
     assert len(picked) == 40 and picked.count("law") == pytest.approx(30, abs=2)
     assert "medicine" not in picked
@@ -268,9 +267,9 @@ def test_a_mixture_gives_the_shares_of_the_sources_and_documents_in_these(blend)
 
 
 def test_a_mixture_obeys_caps_and_the_number_of_sources(blend):
-    assert configure(blend, method="mixture", size={"documents": 40}, source_caps={"law": 0.5}).errors() == []
+    assert configure(blend, method="mixture", size={"documents": 40}, source_caps={"law": 0.5}).errors(until="selections") == []
     assert domains(blend).count("law") in (20, 21)  # half of the n-grams
-    assert configure(blend, method="mixture", size={"documents": 30}, sources=1).errors() == []
+    assert configure(blend, method="mixture", size={"documents": 30}, sources=1).errors(until="selections") == []
     assert set(domains(blend)) == {"law"}
     errors = configure(blend, method="mixture", size={"documents": 100}, sources=1).errors()
     assert "caps: those of the 1 largest sum to" in errors[0]

@@ -45,7 +45,7 @@ def pool(tmp_path_factory):
             "thrice": {"epochs": 3, "temperature": 1e3},
         }.items()
     ]
-    assert pipeline.errors() == []
+    assert pipeline.errors(until="selections") == []
     return pipeline
 
 
@@ -133,7 +133,7 @@ def test_duplicates_collapse_to_the_first_by_id_whatever_the_sharding(pipeline, 
     pipeline.config["selections"][0] |= {"collapse_duplicates": True, "size": {"fraction": 1.0}}
     pipeline.write("pool/a.jsonl", copies[:5] + records)
     pipeline.write("pool/b.jsonl", copies[5:])
-    assert pipeline.errors() == []
+    assert pipeline.errors(until="selections") == []
     picks = pipeline.picks()
     assert sorted(p[2] for p in picks) == sorted(
         [f"copy-{i}" for i in range(10)] + [f"medicine-1-{i}" for i in range(10, 30)]
@@ -146,7 +146,7 @@ def test_duplicates_collapse_to_the_first_by_id_whatever_the_sharding(pipeline, 
     other.config["selections"] = pipeline.config["selections"]
     for i in range(7):
         other.write(f"pool/{i}.jsonl", (records + copies)[i::7])
-    assert other.errors() == []
+    assert other.errors(until="selections") == []
     assert other.picks() == picks
 
 
@@ -162,7 +162,7 @@ def test_the_order_of_targets_does_not_matter_where_each_document_goes_to_the_be
         pipeline.config["selections"] = [
             {"name": "picked", "targets": targets, "size": {"documents": 51}, "method": method, **overlap}
         ]
-        assert pipeline.errors() == []
+        assert pipeline.errors(until="selections") == []
         picked.append(pipeline.picks())
         assert len(picked[-1]) == 51
     assert picked[0] == picked[1]
@@ -180,7 +180,7 @@ def test_match_obeys_caps_and_draws_afresh_in_every_epoch(pool):
             "epochs": 2,
         }
     )
-    assert pool.errors() == []
+    assert pool.errors(until="selections") == []
     epochs = {}
     for epoch, source, tokens, ids in pool.rows(
         "SELECT epoch, source, sum(n_tokens), list(doc_id ORDER BY doc_id) FROM selections "
@@ -205,7 +205,7 @@ def test_match_takes_a_solved_temperature_and_the_poisson_correction(pool):
             "whole": {"length": "none"},
         }.items()
     ]
-    assert pool.errors() == []
+    assert pool.errors(until="selections") == []
     assert 0 < metadata(pool, "even")["temperature"] < metadata(pool, "very-even")["temperature"]
     assert domains(pool, "even")["medicine"] > domains(pool, "very-even")["medicine"]
     long = dict(pool.rows("SELECT selection, count_if(n_tokens > 200) FROM selections GROUP BY selection"))
