@@ -123,11 +123,12 @@ def _entry_point(source_stamp):
         counters = np.zeros(room_for_counters(room), np.uint32)
         low = lowercased(data, begins, finishes, bounds)
 
-        at = 0
+        zero = np.int64(0)  # a literal would be a type of its own, for which all that takes it is compiled once more
+        at = zero
         for d in range(n):
             begin_words(state, begins[d], finishes[d])
             prefixes[:] = 0
-            seen = 0
+            seen = zero
             while state[POS] < state[END]:
                 first, last = next_words(data, bounds, table, all_words, state, low, starts, ends, ngrams - 1)
                 new = last - first

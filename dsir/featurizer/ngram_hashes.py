@@ -41,10 +41,10 @@ def _entry_point(source_stamp):
         state = np.zeros(STATE, np.int64)
         low = lowercased(data, begins, finishes, bounds)
 
-        at = 0
+        at = zero = np.int64(0)  # see `kernel`
         for d in range(len(begins)):
             begin_words(state, begins[d], finishes[d])
-            seen = 0
+            seen = zero
             while state[POS] < state[END]:
                 first, last = next_words(data, bounds, table, all_words, state, low, starts, ends, 0)
                 needed = at + ngrams * (seen + last - first)

@@ -50,14 +50,15 @@ def new_counts(n_buckets: int) -> Counts:
 def larger(array, used, needed):
     """An array of at least `needed` elements with the same first `used`."""
     new = np.empty(needed + needed // 2, array.dtype)
-    new[:used] = array[:used]
+    for i in range(used):
+        new[i] = array[i]
     return new
 
 
 @njit(nogil=True)
 def with_room(counts, n):
     """The same counts, with room for n buckets."""
-    found, spare = larger(counts.found, counts.n[FOUND], n), larger(counts.spare, 0, n)
+    found, spare = larger(counts.found, counts.n[FOUND], n), larger(counts.spare, counts.n[FOUND], n)
     return Counts(counts.counters, counts.beyond, counts.tallies, counts.n, found, spare)
 
 
