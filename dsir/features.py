@@ -28,7 +28,7 @@ from dsir.featurizer.packed import PackedFeatures
 from dsir.featurizer.sparse import add_counts, new_counts
 from dsir.featurizer.unicode_tables import code_point_table
 from dsir.featurizer.word_counts import WordCounts
-from dsir.featurizer.words import needs_str_lower, room_for_words
+from dsir.featurizer.words import ROOM, needs_str_lower
 
 __all__ = [
     "KERNEL_VERSION",
@@ -227,7 +227,7 @@ class _Scratch(threading.local):
         if self.key != key:
             self.clear()
             self.counts = new_counts(spec.buckets)
-            self.memo = new_memo(spec.buckets, room_for_words(spec.ngrams)) if spec.hash == "sha256" else None
+            self.memo = new_memo(spec.buckets, spec.ngrams + ROOM) if spec.hash == "sha256" else None
             self.key = key
 
     def clear(self) -> None:
