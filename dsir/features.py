@@ -147,9 +147,11 @@ class Features:
     @property
     def n_ngrams(self) -> np.ndarray:
         """Sum of the counts of each document, int64[n]."""
-        running = np.zeros(len(self.counts) + 1, np.int64)
-        np.cumsum(self.counts, dtype=np.int64, out=running[1:])
-        return np.diff(running[self.offsets])
+        sums = np.zeros(len(self), np.int64)
+        starts, some = self.offsets[:-1], np.diff(self.offsets) > 0
+        if some.any():
+            sums[some] = np.add.reduceat(self.counts, starts[some], dtype=np.int64)
+        return sums
 
     def dense(self, i: int, n_buckets: int) -> np.ndarray:
         """Counts of document `i` over all buckets, int64[n_buckets].
