@@ -28,7 +28,7 @@ from dsir.featurizer.packed import PackedFeatures
 from dsir.featurizer.sparse import add_counts, new_counts
 from dsir.featurizer.unicode_tables import code_point_table
 from dsir.featurizer.word_counts import WordCounts
-from dsir.featurizer.words import needs_str_lower, room_for_words
+from dsir.featurizer.words import ROOM, needs_str_lower
 
 __all__ = [
     "KERNEL_VERSION",
@@ -147,9 +147,11 @@ class Features:
     @property
     def n_ngrams(self) -> np.ndarray:
         """Sum of the counts of each document, int64[n]."""
-        running = np.zeros(len(self.counts) + 1, np.int64)
-        np.cumsum(self.counts, dtype=np.int64, out=running[1:])
-        return np.diff(running[self.offsets])
+        sums = np.zeros(len(self), np.int64)
+        starts, some = self.offsets[:-1], np.diff(self.offsets) > 0
+        if some.any():
+            sums[some] = np.add.reduceat(self.counts, starts[some], dtype=np.int64)
+        return sums
 
     def dense(self, i: int, n_buckets: int) -> np.ndarray:
         """Counts of document `i` over all buckets, int64[n_buckets].
@@ -227,7 +229,7 @@ class _Scratch(threading.local):
         if self.key != key:
             self.clear()
             self.counts = new_counts(spec.buckets)
-            self.memo = new_memo(spec.buckets, room_for_words(spec.ngrams)) if spec.hash == "sha256" else None
+            self.memo = new_memo(spec.buckets, spec.ngrams + ROOM) if spec.hash == "sha256" else None
             self.key = key
 
     def clear(self) -> None:

@@ -74,7 +74,7 @@ def hash_words(low, starts, ends, first, last, hashes, at, others):
     scratch, int64[last - first].
     """
     starts, ends, hashes = starts[first:last], ends[first:last], hashes[at : at + last - first]
-    n_others = 0
+    n_others = np.int64(0)
     for i in range(len(starts)):
         hashes[i] = load_u64(low, starts[i])
         others[n_others] = i

@@ -31,8 +31,8 @@ _1 = np.uint64(1)
 
 def _target_has(feature: str) -> bool:
     """Whether Numba compiles for processors with this feature, named as LLVM does; the one it runs on unless told."""
-    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-    return f"+{feature}" in features.split(",")
+    told = vars(config)["CPU_FEATURES"]  # missing from Numba's types
+    return f"+{feature}" in (get_host_cpu_features() if told is None else told).split(",")
 
 
 @intrinsic

@@ -19,7 +19,7 @@ from dsir.featurizer.intrinsics import BLOCK, inner
 from dsir.featurizer.memo import count_words_sha256, flush
 from dsir.featurizer.sparse import FOUND, count, emit, larger, with_room
 from dsir.featurizer.word_counts import count_classes, count_most_frequent, room_for_counters
-from dsir.featurizer.words import END, MAX_GROWTH, POS, STATE, begin_words, next_words, room_for_words
+from dsir.featurizer.words import END, POS, ROOM, STATE, begin_words, lowercased, next_words
 
 
 @inner
@@ -40,20 +40,6 @@ def _add_buckets(hashes, begin, end, ngrams, n_buckets, grams, counts):
             found[i] = bucket_of(complete[i], n_buckets)
         n += len(complete)
     counts.n[FOUND] = n
-
-
-@njit(nogil=True)
-def lowercased(data, begins, finishes, bounds):
-    """Scratch for the lowercased bytes of a document; those of all words if their bounds are known."""
-    if bounds is not None:
-        return data
-    longest = 0
-    for d in range(len(begins)):
-        longest = max(longest, finishes[d] - begins[d])
-    return np.empty(np.int64(longest * MAX_GROWTH) + BLOCK + 24, np.uint8)
-
-
-_room_for_words = inner(room_for_words)
 
 
 def _entry_point(source_stamp):
@@ -84,7 +70,7 @@ def _entry_point(source_stamp):
         bounds : int64[n_words + 1] or None
             Bounds in `data` of words found by other means; None to find them here.
         table, all_words
-            See `words.find_words`; not used if `bounds` is given.
+            See `words.next_words`; not used if `bounds` is given.
         ngrams : int64
             Longest n-gram counted.
         n_buckets : uint64
@@ -112,22 +98,25 @@ def _entry_point(source_stamp):
         offsets = np.zeros(n + 1, np.int64)
         n_words = np.zeros(n, np.int64)
         word_counts = np.zeros((3, n), np.int64)
-        room = _room_for_words(ngrams)
+        room = ngrams + ROOM
         starts, ends, others = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
         grams, hashes = (
             np.empty(room, np.uint64),
             np.empty(room, np.uint64),
-        )  # these of all words of a document
+        )  # the second of all words of a document
         prefixes = np.zeros(ngrams, np.uint64)
         state = np.zeros(STATE, np.int64)
         counters = np.zeros(room_for_counters(room), np.uint32)
         low = lowercased(data, begins, finishes, bounds)
 
-        at = 0
+        zero = np.int64(
+            0
+        )  # a literal would be a type of its own, for which all that takes it is compiled once more
+        at = zero
         for d in range(n):
             begin_words(state, begins[d], finishes[d])
             prefixes[:] = 0
-            seen = 0
+            seen = zero
             while state[POS] < state[END]:
                 first, last = next_words(data, bounds, table, all_words, state, low, starts, ends, ngrams - 1)
                 new = last - first

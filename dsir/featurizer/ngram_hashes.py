@@ -8,12 +8,9 @@ import numpy as np
 from numba import njit
 
 from dsir.featurizer.hashing import extend, hash_words
-from dsir.featurizer.intrinsics import inner
-from dsir.featurizer.kernel import lowercased, stamp
+from dsir.featurizer.kernel import stamp
 from dsir.featurizer.sparse import larger
-from dsir.featurizer.words import END, POS, STATE, begin_words, next_words, room_for_words
-
-_room_for_words = inner(room_for_words)
+from dsir.featurizer.words import END, POS, ROOM, STATE, begin_words, lowercased, next_words
 
 
 def _entry_point(source_stamp):
@@ -36,15 +33,14 @@ def _entry_point(source_stamp):
         """
         source_stamp  # noqa: B018  (part of the key of the on-disk cache, see `kernel.stamp`)
         offsets = np.zeros(len(begins) + 1, np.int64)
-        room = _room_for_words(0)
-        starts, ends, others = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
+        starts, ends, others = np.empty(ROOM, np.int64), np.empty(ROOM, np.int64), np.empty(ROOM, np.int64)
         state = np.zeros(STATE, np.int64)
         low = lowercased(data, begins, finishes, bounds)
 
-        at = 0
+        at = zero = np.int64(0)  # see `kernel`
         for d in range(len(begins)):
             begin_words(state, begins[d], finishes[d])
-            seen = 0
+            seen = zero
             while state[POS] < state[END]:
                 first, last = next_words(data, bounds, table, all_words, state, low, starts, ends, 0)
                 needed = at + ngrams * (seen + last - first)
@@ -52,14 +48,14 @@ def _entry_point(source_stamp):
                     hashes = larger(hashes, at + seen, needed)
                 hash_words(low, starts, ends, first, last, hashes, at + seen, others)
                 seen += last - first
-            words = at
-            shorter = at  # where those begin that are shorter by a word
+            words = shorter = hashes[at : at + seen]
             at += seen
-            for order in range(2, ngrams + 1):
-                for i in range(seen - order + 1):
-                    hashes[at + i] = extend(hashes[shorter + i], hashes[words + i + order - 1])
-                shorter = at
-                at += max(seen - order + 1, 0)
+            for more in range(1, min(ngrams, seen)):  # words after an n-gram's first
+                longer, last_words = hashes[at : at + seen - more], words[more:]
+                for i in range(len(longer)):
+                    longer[i] = extend(shorter[i], last_words[i])
+                shorter = longer
+                at += len(longer)
             offsets[d + 1] = at
         return offsets, hashes[:at]
 

@@ -24,7 +24,7 @@ Counts = namedtuple(
     [
         "counters",  # uint8[n_buckets rounded up], zero between documents; of no length above `MOST_COUNTERS` buckets
         "beyond",  # uint32[n_buckets], zero between documents: what the counters cannot hold
-        "tallies",  # int64[2**k]: scratch of sorting, by k bits at a time
+        "tallies",  # uint32[3 * 2**k], zero between documents: scratch of sorting, by k bits at a time
         "n",  # int64[3]: of the buckets in `found`; of those counted; of those of them that are counted in `beyond`
         "found",  # uint32[room]: the buckets not counted yet
         "spare",  # uint32[room]: scratch of sorting
@@ -39,7 +39,7 @@ def new_counts(n_buckets: int) -> Counts:
     return Counts(
         counters=np.zeros(-(-counters // BLOCK) * BLOCK, np.uint8),
         beyond=np.zeros(counters, np.uint32),
-        tallies=np.zeros(1 << third, np.int64),
+        tallies=np.zeros(3 << third, np.uint32),
         n=np.zeros(3, np.int64),
         found=np.zeros(0, np.uint32),
         spare=np.zeros(0, np.uint32),
@@ -50,14 +50,15 @@ def new_counts(n_buckets: int) -> Counts:
 def larger(array, used, needed):
     """An array of at least `needed` elements with the same first `used`."""
     new = np.empty(needed + needed // 2, array.dtype)
-    new[:used] = array[:used]
+    for i in range(used):
+        new[i] = array[i]
     return new
 
 
 @njit(nogil=True)
 def with_room(counts, n):
     """The same counts, with room for n buckets."""
-    found, spare = larger(counts.found, counts.n[FOUND], n), larger(counts.spare, 0, n)
+    found, spare = larger(counts.found, counts.n[FOUND], n), larger(counts.spare, counts.n[FOUND], n)
     return Counts(counts.counters, counts.beyond, counts.tallies, counts.n, found, spare)
 
 
@@ -91,23 +92,29 @@ def count(counts):
 @inner
 def _sort(keys, spare, n, tallies):
     """Sort ``keys[:n]`` into ``spare[:n]``: three times by a third of the bits, the lowest first."""
-    width = np.uint32(count_trailing_zeros(np.uint64(len(tallies))))
-    mask = np.uint32(len(tallies) - 1)
+    size = len(tallies) // 3
+    width, mask = np.uint32(count_trailing_zeros(np.uint64(size))), np.uint32(size - 1)
+    low, middle, high = tallies[:size], tallies[size : 2 * size], tallies[2 * size :]
+    for i in range(n):
+        key = keys[i]
+        low[key & mask] += 1
+        middle[(key >> width) & mask] += 1
+        high[(key >> (width + width)) & mask] += 1
     for third in range(3):
-        shift = np.uint32(third) * width
-        tallies[:] = 0
-        for i in range(n):
-            tallies[(keys[i] >> shift) & mask] += 1
+        shift, places = np.uint32(third) * width, tallies[third * size : (third + 1) * size]
         total = 0
-        for k in range(len(tallies)):
-            tally = tallies[k]
-            tallies[k] = total
+        for k in range(size):
+            tally = places[k]
+            places[k] = total
             total += tally
         for i in range(n):
-            k = (keys[i] >> shift) & mask
-            spare[tallies[k]] = keys[i]
-            tallies[k] += 1
+            key = keys[i]
+            digit = (key >> shift) & mask
+            place = places[digit]
+            places[digit] = place + 1
+            spare[place] = key
         keys, spare = spare, keys
+    tallies[:] = 0
 
 
 @inner

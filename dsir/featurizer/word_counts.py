@@ -90,7 +90,7 @@ _FACTOR, _NUMBERS, _HASHES = _perfect_hash()
 @inner
 def count_classes(hashes, n):
     """Count how many of ``hashes[:n]`` are informative words, and how many are single digits."""
-    known = digits = 0
+    known = digits = np.int64(0)
     for i in range(n):
         number = _NUMBERS[(hashes[i] * _FACTOR) >> _PLACE_SHIFT]
         same = np.int64(_HASHES[number] == hashes[i])

@@ -16,7 +16,8 @@ from dsir.featurizer.hashing import ALL_ONES
 from dsir.featurizer.intrinsics import BLOCK, append_places, count_trailing_zeros, inner, intrinsic
 from dsir.featurizer.unicode_tables import CLASS_SHIFT, NOT_ONE_TO_ONE, PUNCTUATION, SPACE, WORD
 
-WORDS_AT_ONCE = 1024  # found before they are hashed: what is known of them stays in the nearest caches
+_AT_ONCE = 1024  # words found before they are hashed: what is known of them stays in the nearest caches
+ROOM = _AT_ONCE + BLOCK  # for words found at once
 _1 = np.uint64(1)
 _SPECIAL_PAIRS = tuple(tuple(chr(c).encode()) for c in NOT_ONE_TO_ONE)
 MAX_GROWTH = 1.5  # lowercasing lengthens UTF-8 at most from 2 bytes a code point to 3
@@ -99,9 +100,15 @@ POS, END, OUT, CLASS, N_STARTS, N_ENDS = range(6)
 STATE = 6
 
 
-def room_for_words(keep: int) -> int:
-    """Length of `starts` and `ends` for `next_words`."""
-    return keep + WORDS_AT_ONCE + BLOCK
+@njit(nogil=True)
+def lowercased(data, begins, finishes, bounds):
+    """Room for the lowercased bytes of any of these documents; `data` if words were found by other means."""
+    if bounds is not None:
+        return data
+    longest = 0
+    for d in range(len(begins)):
+        longest = max(longest, finishes[d] - begins[d])
+    return np.empty(np.int64(longest * MAX_GROWTH) + BLOCK + 24, np.uint8)
 
 
 @inner
@@ -113,7 +120,7 @@ def begin_words(state, pos, end):
 
 @inner
 def next_words(data, bounds, table, all_words, state, low, starts, ends, keep):
-    """Find the next words of a document, about `WORDS_AT_ONCE`; there are more while ``state[POS] < state[END]``.
+    """Find the next words of a document, at most `ROOM`; there are more while ``state[POS] < state[END]``.
 
     Parameters
     ----------
@@ -129,9 +136,8 @@ def next_words(data, bounds, table, all_words, state, low, starts, ends, keep):
     state : int64[STATE]
         From `begin_words`; updated.
     low : uint8[:]
-        Receives the lowercased text; as long as `MAX_GROWTH` times the document plus `BLOCK`. If `bounds` is given,
-        `data`.
-    starts, ends : int64[room_for_words(keep)]
+        From `lowercased`; receives the lowercased text.
+    starts, ends : int64[keep + ROOM]
         Receive the bounds of the words in `low`, after those of the last words found before, `keep` at most.
 
     Returns
@@ -149,7 +155,7 @@ def next_words(data, bounds, table, all_words, state, low, starts, ends, keep):
         _find_words(data, table, all_words, state, low, starts, ends)
     else:
         pos = state[POS]
-        n = min(state[END] - pos, len(starts) - first)
+        n = min(state[END] - pos, ROOM)
         for k in range(n):
             starts[first + k], ends[first + k] = bounds[pos + k], bounds[pos + k + 1]
         state[POS] = pos + n
@@ -159,7 +165,7 @@ def next_words(data, bounds, table, all_words, state, low, starts, ends, keep):
 
 @inner
 def _find_words(data, table, all_words, state, low, starts, ends):
-    """`next_words`: until the document's end or until `starts` is nearly full. At the end, all words are closed."""
+    """`next_words`, until the document's end or until `starts` is nearly full."""
     pos, end, out, current, n_starts, n_ends = state[0], state[1], state[2], state[3], state[4], state[5]
     limit = len(starts) - BLOCK
     while pos < end and n_starts < limit:
