@@ -193,8 +193,8 @@ def count_picks(
 
 def _key(pick: Pick, among: int, vocabulary: Vocabulary) -> bytes:
     """Return what the counts of a pick depend on, within one configuration."""
-    made_of = hashlib.sha256(pick.content_hash)
-    made_of.update(vocabulary.hashes)
+    made_of = hashlib.sha256(pick.content_hash.tobytes())
+    made_of.update(vocabulary.hashes.tobytes())
     made_of.update(str(among).encode())
     return made_of.digest()
 
