@@ -25,6 +25,7 @@ from dsir_dagster.assets.measuring.baselines import (
     picks_by_other_methods,
     survey_pool,
 )
+from dsir_dagster.assets.measuring.counts import Counted
 from dsir_dagster.assets.measuring.measures import (
     Metrics,
     TargetTexts,
@@ -69,20 +70,25 @@ def evaluate_selections(
     context: Context, workspace: Workspace, names: Sequence[str], options: RunOptions
 ) -> Made:
     """Bring the evaluations of some selections up to date, as `one_by_one` does."""
+    counted = Counted()
     yield from one_by_one(
         "evaluations",
-        {name: partial(_evaluate_selection, context, workspace, name, options) for name in names},
+        {name: partial(_evaluate_selection, context, workspace, name, counted, options) for name in names},
     )
 
 
-def _evaluate_selection(context: Context, workspace: Workspace, name: str, options: RunOptions) -> Made:
+def _evaluate_selection(
+    context: Context, workspace: Workspace, name: str, counted: Counted, options: RunOptions
+) -> Made:
     snapshot = workspace.snapshot()
     selection, source = current_selection(snapshot.plan, name)
 
     def compute(worker: Worker, output: Output, tell: Tell) -> Result:
         picks = snapshot.store.read_table(snapshot.store.picks(name, source.fingerprint), source.origin)
         look = look_at_pool(snapshot, selection, source, picks, within(tell, "report"))
-        result, metrics, verdict, texts = evaluate(snapshot, selection, source, picks, look.positions, tell)
+        result, metrics, verdict, texts = evaluate(
+            snapshot, selection, source, picks, look.positions, counted, tell
+        )
         add_texts(snapshot, look, texts)
         tell(part="report: the page")
         add_report(Page(snapshot, selection, source, output, result, metrics, verdict, picks, look))
@@ -129,7 +135,13 @@ FIRST_EPOCH = "first epoch"
 
 
 def evaluate(
-    snapshot: Snapshot, selection: Selection, source: Output, table: pa.Table, shown: np.ndarray, tell: Tell
+    snapshot: Snapshot,
+    selection: Selection,
+    source: Output,
+    table: pa.Table,
+    shown: np.ndarray,
+    counted: Counted,
+    tell: Tell,
 ) -> tuple[Result, Metrics, Verdict, PoolTexts]:
     """Measure a selection, and picks of the same size by other methods.
 
@@ -142,6 +154,8 @@ def evaluate(
         Rows of its ``picks.parquet``.
     shown : ndarray of int64
         Positions of documents whose texts the report shows; they are read along with the picks.
+    counted : Counted
+        By the evaluation before.
     tell : callable
 
     Returns
@@ -177,7 +191,7 @@ def evaluate(
     metrics = Metrics()
     # One epoch, as of the other methods: more text is closer to any target.
     once = {**picks, "selection": described[FIRST_EPOCH]}
-    texts = measure_on_targets(snapshot, targets, once, shown, metrics, tell)
+    texts = measure_on_targets(snapshot, targets, once, shown, counted, metrics, tell)
     if sizes:
         random_picks = [pick for name, pick in picks.items() if is_random(name)]
         measure_sizes(snapshot, targets, sizes, random_picks, metrics, tell)
@@ -209,12 +223,13 @@ def measure_on_targets(
     targets: list[TargetTexts],
     picks: dict[str, Pick],
     shown: np.ndarray,
+    counted: Counted,
     metrics: Metrics,
     tell: Tell,
 ) -> PoolTexts:
     """Measure what is measured for each target; return the texts to show."""
     settings = snapshot.settings.evaluation
-    texts = measure_on_texts(snapshot, targets, picks, settings, shown, metrics, tell)
+    texts = measure_on_texts(snapshot, targets, picks, settings, shown, counted, metrics, tell)
     measured_on = {target.name: target.texts for target in targets}
     if settings.bits_per_byte:
         add_figures(bits_per_byte(snapshot, measured_on, picks, settings.bits_per_byte, tell), metrics)

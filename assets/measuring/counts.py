@@ -6,10 +6,14 @@ tell its n-grams apart. What does not: which documents (``baselines.py``), figur
 This is an evaluation's one pass over the files of the pool, so it also returns the few texts that something else is to
 show or compare. Nothing keeps the texts of a pick: a worker holds a block of them, and counts. The memory taken is 8
 bytes a pick and feature: the independent hash's buckets, and the different n-grams of held-out text.
+
+Selections of one size for the same targets are compared with the same picks, so what one evaluation counts is at hand
+for the next one of the same run.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -76,34 +80,61 @@ def read_held_out(snapshot: Snapshot, target: Target, contents: np.ndarray, ngra
     return HeldOut(threshold, Vocabulary(np.concatenate(list(read))))
 
 
+@dataclass(frozen=True)
+class PickCounts:
+    """What is counted of a pick.
+
+    Attributes
+    ----------
+    independent : ndarray of int64, shape (buckets,)
+        Under the independent hash.
+    plain : ndarray of int64, shape (n-grams told apart,)
+    different, sampled : int
+        How many different n-grams, of how many in all, a sample of the pick has.
+    """
+
+    independent: np.ndarray
+    plain: np.ndarray
+    different: int
+    sampled: int
+
+
 @dataclass
+class Counted:
+    """The counts of the evaluation before, by what they depend on: the texts, and what is counted in them."""
+
+    by_key: dict[bytes, PickCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Counts:
     """What is counted of some picks.
 
     Attributes
     ----------
-    independent : ndarray of int64, shape (picks, buckets)
-        Under the independent hash.
-    plain : ndarray of int64, shape (picks, n-grams told apart)
-    different, sampled : ndarray of int64, shape (picks,)
-        How many different n-grams, of how many in all, a sample of each pick has.
+    picks : list of PickCounts
+    vocabulary : Vocabulary
+        What `PickCounts.plain` tells apart: the n-grams of all targets.
     compared : list of str
         Texts of the selection to compare with each other.
     texts : PoolTexts
         These, and those that were asked for.
     """
 
-    independent: np.ndarray
-    plain: np.ndarray
-    different: np.ndarray
-    sampled: np.ndarray
+    picks: list[PickCounts]
+    vocabulary: Vocabulary
     compared: list[str]
     texts: PoolTexts
 
 
 def count_picks(
-    snapshot: Snapshot, picks: dict[str, Pick], held_out: Sequence[HeldOut], shown: np.ndarray, tell: Tell
-) -> tuple[Counts, Vocabulary]:
+    snapshot: Snapshot,
+    picks: dict[str, Pick],
+    held_out: Sequence[HeldOut],
+    shown: np.ndarray,
+    before: Counted,
+    tell: Tell,
+) -> Counts:
     """Read the texts of picks again, each document once, and count their n-grams.
 
     Parameters
@@ -115,14 +146,14 @@ def count_picks(
         Of every target.
     shown : ndarray of int64
         Positions of documents whose texts are returned, whether picked or not.
+    before : Counted
+        What need not be counted again; becomes that of these picks.
     tell : callable
 
     Returns
     -------
     Counts
         Of the picks, in order.
-    Vocabulary
-        What `Counts.plain` tells apart: the n-grams of all targets.
     """
     vocabulary = Vocabulary(np.concatenate([each.vocabulary.hashes for each in held_out]))
     # Samples of equal size: a larger one has fewer different n-grams among a thousand.
@@ -133,14 +164,16 @@ def count_picks(
     positions, first = np.unique(mine.positions, return_index=True)
     compared = np.sort(positions[np.argsort(mine.content_hash[first], kind="stable")[:COMPARED]])
     kept = distinct(np.concatenate([compared, shown]))
-    of_picks, of_samples = ([each.positions for each in some.values()] for some in (picks, samples))
+    keys = {name: _key(pick, among, vocabulary) for name, pick in picks.items()}
+    due = {key: name for name, key in keys.items() if key not in before.by_key}
+    of_picks, of_samples = ([some[name].positions for name in due.values()] for some in (picks, samples))
     shards = list(_by_shard(snapshot, of_picks, of_samples, kept))
 
     spec = independent_spec(snapshot.settings)
-    independent = np.zeros((len(picks), spec.buckets), np.int64)
-    plain = np.zeros((len(picks), len(vocabulary)), np.int64)
-    different: list[list[np.ndarray]] = [[] for _ in picks]
-    sampled = np.zeros(len(picks), np.int64)
+    independent = np.zeros((len(due), spec.buckets), np.int64)
+    plain = np.zeros((len(due), len(vocabulary)), np.int64)
+    different: list[list[np.ndarray]] = [[] for _ in due]
+    sampled = np.zeros(len(due), np.int64)
     texts: list[str] = []
     found = snapshot.compute.map(_CountShard(spec, vocabulary), shards)
     for part in counted(tell, "reading the picks", found, len(shards)):
@@ -151,8 +184,19 @@ def count_picks(
         for gathered, some in zip(different, part.different, strict=True):
             gathered.append(some)
     n_different = [len(distinct(np.concatenate(each))) for each in different]
+    new = map(PickCounts, independent, plain, n_different, sampled.tolist())
+    known = before.by_key | dict(zip(due, new, strict=True))
+    before.by_key = {key: known[key] for key in keys.values()}
     read = PoolTexts(kept, texts)
-    return Counts(independent, plain, np.array(n_different), sampled, read.of(compared), read), vocabulary
+    return Counts([known[key] for key in keys.values()], vocabulary, read.of(compared), read)
+
+
+def _key(pick: Pick, among: int, vocabulary: Vocabulary) -> bytes:
+    """Return what the counts of a pick depend on, within one configuration."""
+    made_of = hashlib.sha256(pick.content_hash.tobytes())
+    made_of.update(vocabulary.hashes.tobytes())
+    made_of.update(str(among).encode())
+    return made_of.digest()
 
 
 @dataclass(frozen=True)

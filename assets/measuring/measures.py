@@ -72,7 +72,13 @@ from dsir.near_duplicates import near_copies
 from dsir.ngrams import hash_ngrams, sums
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.measuring.baselines import Pick, PoolSummary, is_random, picked_totals
-from dsir_dagster.assets.measuring.counts import HeldOut, count_picks, independent_spec, read_held_out
+from dsir_dagster.assets.measuring.counts import (
+    Counted,
+    HeldOut,
+    count_picks,
+    independent_spec,
+    read_held_out,
+)
 from dsir_dagster.assets.measuring.trained import Figures
 from dsir_dagster.assets.picking.texts import PoolTexts, map_target
 from dsir_dagster.resources.compute import Tell
@@ -312,6 +318,7 @@ def measure_on_texts(
     picks: dict[str, Pick],
     settings: EvaluationSettings,
     shown: np.ndarray,
+    counted: Counted,
     metrics: Metrics,
     tell: Tell,
 ) -> PoolTexts:
@@ -322,9 +329,9 @@ def measure_on_texts(
         read_held_out(snapshot, each.target, each.measured_contents, settings.sample) for each in targets
     ]
     measured = {name: each.up_to(settings.sample) for name, each in picks.items()}
-    counts, vocabulary = count_picks(snapshot, measured, held_out, shown, tell)
-    per_thousand = 1000 * counts.different / np.maximum(counts.sampled, 1)
-    for name, value in by_pick(dict(zip(names, per_thousand.tolist(), strict=True))).items():
+    counts = count_picks(snapshot, measured, held_out, shown, counted, tell)
+    per_thousand = [1000 * each.different / max(each.sampled, 1) for each in counts.picks]
+    for name, value in by_pick(dict(zip(names, per_thousand, strict=True))).items():
         metrics.add("distinct_ngrams", name, value)
     tell(part="near-copies")
     copies = near_copies(counts.compared, independent_spec(snapshot.settings), SIMILAR)
@@ -334,17 +341,16 @@ def measure_on_texts(
     cut = [each.sample(smallest) for each in picks.values()]
     totals = [raw_totals(snapshot), *picked_totals(snapshot, cut, tell)]
     selecting = np.array([distribution(each, settings.smoothing) for each in totals])
-    independent = np.array([independent_distribution(each) for each in counts.independent])
+    independent = np.array([independent_distribution(pick.independent) for pick in counts.picks])
     random = np.flatnonzero([is_random(name) for name in names])
     for target, mine in zip(targets, held_out, strict=True):
         tell(part=f"KL on target {target.name}")
-        # The counts of its own n-grams, and of all others together.
-        own = counts.plain[:, vocabulary.numbers(mine.vocabulary.hashes)]
-        own = np.column_stack([own, counts.plain.sum(axis=1) - own.sum(axis=1)])
-        plain = np.array([independent_distribution(each) for each in own])
+        own = counts.vocabulary.numbers(mine.vocabulary.hashes)
         crosses = {
             "over_random": CrossEntropies(independent, 0.0),
-            "over_random_unhashed": CrossEntropies(plain, 0.0),
+            "over_random_unhashed": CrossEntropies(
+                np.array([independent_distribution(apart(pick.plain, own)) for pick in counts.picks]), 0.0
+            ),
             "kl_reduction": CrossEntropies(selecting, settings.smoothing),
         }
         score = _Score(
@@ -361,6 +367,12 @@ def measure_on_texts(
                 base = np.array([0]) if name == "kl_reduction" else random
                 compare(name, cross, names, base, target.name, metrics)
     return counts.texts
+
+
+def apart(counts: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return the counts of a target's own n-grams, and of all others together."""
+    mine = counts[own]
+    return np.append(mine, counts.sum() - mine.sum())
 
 
 @dataclass(frozen=True)

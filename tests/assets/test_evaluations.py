@@ -18,13 +18,14 @@ from dsir.explain import tokenize
 from dsir.features import FeatureSpec, featurize, hash_strings
 from dsir.noise import gumbel_noise
 from dsir.selection import pack_position
+from dsir_dagster.assets.measuring import counts
 from dsir_dagster.assets.measuring.baselines import Pick
 from dsir_dagster.assets.measuring.measures import quantile
 from dsir_dagster.assets.picking import texts
 from dsir_dagster.assets.picking.rows import rows_by_shard
 from dsir_dagster.assets.picking.texts import pool_texts
+from dsir_dagster.resources import records as chosen
 from dsir_dagster.resources.corpus import CorpusError
-from dsir_dagster.resources.records import BLOCK_BYTES
 from dsir_dagster.resources.settings import ConfigError
 from tests.pipeline import DOMAINS, SmallPipeline, sentences
 
@@ -529,6 +530,28 @@ def test_a_piece_that_its_text_no_longer_has_is_an_error_that_names_the_record(p
         pool_texts(snapshot, positions)
 
 
+def test_an_evaluation_reads_a_file_once_and_the_next_one_counts_only_its_own_picks(pipeline, monkeypatch):
+    write(pipeline, shards=2)
+    pipeline.config["evaluation"] = {}
+    common = {"targets": ["medicine"], "min_tokens": 10, "size": {"documents": 30}, "output": "none"}
+    methods = ("random", "moore_lewis")
+    pipeline.config["selections"] = [{**common, "name": each, "method": each} for each in methods]
+    read, n_counted = Counter(), []
+    read_blocks, featurize_ = chosen.read_blocks, counts.featurize
+    monkeypatch.setattr(
+        chosen, "read_blocks", lambda uri, *rest: read.update([uri[-7:]]) or read_blocks(uri, *rest)
+    )
+    monkeypatch.setattr(
+        counts, "featurize", lambda texts, spec: n_counted.append(len(texts)) or featurize_(texts, spec)
+    )
+    assert pipeline.errors() == []
+    assert read == {"0.jsonl": 2, "1.jsonl": 2}
+    assert sum(n_counted[:2]) > 100 and sum(n_counted[2:]) <= 30 + 20  # its picks, and what its report shows
+    found = values(pipeline, "moore_lewis")
+    assert pipeline.materialize("evaluations", partition="moore_lewis", force=True).success
+    assert sum(n_counted[4:]) > 100 and values(pipeline, "moore_lewis") == found
+
+
 def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
     records = [{"id": str(i), "text": f"{i} " + "x" * 400_000} for i in range(12)]
     pipeline.write("pool/a.jsonl", records)
@@ -538,10 +561,10 @@ def test_few_long_records_are_parsed_at_a_time(pipeline, monkeypatch):
     whole = texts.texts_of
     monkeypatch.setattr(texts, "texts_of", lambda *args: parsed.append(len(args[2].data)) or whole(*args))
     assert pool_texts(workspace.snapshot(), np.arange(12)) == [each["text"] for each in records]
-    assert max(parsed) < 2.5 * BLOCK_BYTES
+    assert max(parsed) < 2.5 * chosen.BLOCK_BYTES
     [rows] = rows_by_shard(workspace.snapshot().plan, np.arange(12))
     blocks = list(texts.text_blocks(workspace.worker, rows))
-    assert max(block.nbytes for block, _ in blocks) < 2.5 * BLOCK_BYTES
+    assert max(block.nbytes for block, _ in blocks) < 2.5 * chosen.BLOCK_BYTES
     assert [i for _, at in blocks for i in range(12)[at]] == list(range(12))
 
 
