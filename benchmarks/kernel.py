@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.pool import read_records
-from dsir.features import FeatureSpec, featurize
+from dsir.features import Features, FeatureSpec, featurize
 from dsir.importance import log_ratios, log_weights
 
 BATCH_BYTES = 4_000_000
@@ -73,12 +73,12 @@ def measure_ours(texts: list[str]) -> dict[str, float]:
     for each in features:
         each.add_totals(totals)
     ratios = log_ratios(features[0].totals(10_000), totals)[None]
-    cached = [each.packed() for each in features]
-    log_weights(cached[0], ratios)  # compile before timing
+    cached = [each.to_arrow() for each in features]
+    log_weights(features[0], ratios)  # compile before timing
 
     def dot() -> None:
         for each in cached:
-            log_weights(each, ratios)
+            log_weights(Features.from_arrow(each), ratios)
 
     figures["log_weights"] = rate(dot, n_bytes)
     for kind in ("fast", "sha256"):
