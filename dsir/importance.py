@@ -113,12 +113,14 @@ class Weigher:
         expect_array("ratios", ratios, (np.floating,), "targets", "buckets")
         self.targets, n_buckets = ratios.shape
         lanes = 1 if self.targets < 3 else _LANES
-        groups = -(-self.targets // lanes)
+        self._lanes = (0.0,) * lanes
+        if lanes == 1:
+            self._table = np.ascontiguousarray(ratios, dtype=np.float64)[:, :, np.newaxis]
+            return
         # The ratios of a bucket side by side: one load reads those of all lanes.
-        self._table = np.zeros((groups, n_buckets, lanes))
+        self._table = np.zeros((-(-self.targets // lanes), n_buckets, lanes))
         for target, of_target in enumerate(ratios):
             self._table[target // lanes, :, target % lanes] = of_target
-        self._lanes = (0.0,) * lanes
 
     def __call__(self, features: Features | pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
         """Return the log weights of n documents, and how many n-grams they have.
@@ -160,12 +162,12 @@ def _weigh(data, starts, ends, buckets, counts, table, lanes, weights, n_ngrams)
         start, end = np.uint64(starts[document]), np.uint64(ends[document])
         wrong, n_once, n_others = unpack_document(data, start, end, buckets, counts, np.uint64(0))
         if wrong:
-            return wrong, 0
+            return wrong, np.uint64(0)
         n = n_once + n_others
-        largest = 0
+        largest = np.uint64(0)
         for i in range(n):
-            largest = max(largest, np.int64(buckets[i]))
-        if n and largest >= table.shape[1]:
+            largest = max(largest, np.uint64(buckets[i]))
+        if n and largest >= np.uint64(table.shape[1]):
             return 0, largest
         for group in range(np.uint64(table.shape[0])):
             add_up(table, group, buckets, None, np.uint64(0), n_once, lanes, sums)
@@ -178,7 +180,7 @@ def _weigh(data, starts, ends, buckets, counts, table, lanes, weights, n_ngrams)
         for i in range(n_once, n):
             total += np.uint64(counts[i])
         n_ngrams[document] = total
-    return 0, 0
+    return 0, np.uint64(0)
 
 
 @inner

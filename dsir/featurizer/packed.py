@@ -88,12 +88,14 @@ class PackedFeatures:
         """
         longest = int(np.diff(offsets).max(initial=0))
         groups = (int(buckets.max(initial=0)) >> 4 * buckets.itemsize) + 1
-        lists = *(np.empty(longest, buckets.dtype) for _ in range(2)), np.empty(longest, np.uint32)
-        spare = np.zeros(groups, np.int64), np.empty(longest + groups + 1, np.uint8)
+        once, others = np.empty(longest, buckets.dtype), np.empty(longest, buckets.dtype)
+        repeats, ends = np.empty(longest, np.uint32), np.zeros(groups, np.int64)
+        runs = np.empty(longest + groups + 1, np.uint8)
         # Three numbers a document, a bucket and half a byte of count an entry, two numbers a large count.
         room = 30 * len(n_tokens) + (buckets.itemsize + 1) * len(buckets) + 10 * np.count_nonzero(counts > 17)
         bounds, data = np.empty(len(offsets), np.int64), np.empty(room, np.uint8)
-        if not _pack(offsets, buckets, counts, n_tokens, *lists, *spare, bounds, data):
+        spare = once, others, repeats, ends, runs
+        if not _pack(offsets, buckets, counts, n_tokens, *spare, bounds, data):
             raise ValueError(
                 "features: a document's buckets are not in the order of Features, or a count is 0"
             )

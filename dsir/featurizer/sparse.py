@@ -97,7 +97,7 @@ def sum_counts(offsets, counts):
     """The sum of every document's counts: int64[documents]."""
     sums = np.empty(offsets.size - 1, np.int64)
     for document in range(sums.size):
-        total = 0
+        total = np.int64(0)
         for i in range(np.uint64(offsets[document]), np.uint64(offsets[document + 1])):
             total += np.int64(counts[i])
         sums[document] = total
