@@ -12,7 +12,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from dsir.evaluation import SMOOTHING, distribution, kl_divergence, masked_totals
+from dsir.evaluation import SMOOTHING, distribution, kl_divergence
 from dsir.features import Features
 from dsir.importance import fit_threshold, log_ratios
 from dsir_dagster.assets.materialize import Result, bring_up_to_date
@@ -259,11 +259,11 @@ def sampled_totals(snapshot: Snapshot, pool_ngrams: int, wanted: int) -> np.ndar
 def _sampled_totals(threshold: np.uint64, worker: Worker, item: tuple[str, Origin]) -> np.ndarray:
     """Return the totals of the documents of a shard whose content hash is at most the threshold."""
     shard, origin = item
-    totals = np.zeros((1, worker.settings.features.buckets), dtype=np.int64)
+    totals = np.zeros(worker.settings.features.buckets, dtype=np.int64)
     for batch in worker.store.read_features(worker.store.name("features", shard), origin):
-        features = Features.from_arrow(batch)
-        masked_totals(features, (features.content_hash <= threshold)[None, :], totals)
-    return totals[0]
+        sampled = batch["content_hash"].to_numpy() <= threshold
+        Features.from_arrow(batch.filter(pa.array(sampled))).add_totals(totals)
+    return totals
 
 
 def target_totals(snapshot: Snapshot, target: str) -> tuple[np.ndarray, np.ndarray]:

@@ -504,7 +504,7 @@ QUARANTINE = FileKind(
 
 RAW_COUNTS = Asset(
     name="raw_counts",
-    version="7",
+    version="8",
     description=(
         "Sparse counts of hashed n-grams of every document of a shard, and their totals.\n\n"
         "Reads the shard's files once and tokenizes nothing twice: everything downstream works on what "

@@ -15,8 +15,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from dsir.featurizer.packed import PackedFeatures
-from dsir.importance import log_weights
+from dsir.importance import Weigher
 from dsir_dagster.assets.importance_estimator import read_log_ratios
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate, reasons
 from dsir_dagster.resources.compute import Tell, Worker
@@ -137,7 +136,7 @@ def weigh_shard(ratios: np.ndarray, worker: Worker, item: ShardToWeigh, tell: Te
     new = [target for target in targets if target not in item.kept]
     moments = dict(item.moments)
     if new:
-        of_new = ratios[[target in new for target in targets]]
+        of_new = Weigher(ratios[[target in new for target in targets]])
         moments |= _weigh_new(worker, item, new, of_new, tell)
     else:
         tell(documents=item.documents, work=item.documents)
@@ -177,7 +176,7 @@ def _size_of_features(store: Store, shard: str) -> int:
 
 
 def _weigh_new(
-    worker: Worker, item: ShardToWeigh, targets: list[str], ratios: np.ndarray, tell: Tell
+    worker: Worker, item: ShardToWeigh, targets: list[str], weigh: Weigher, tell: Tell
 ) -> dict[str, tuple[float, float]]:
     """Weigh a shard under some targets, write their files; return mean and standard deviation of each, in nats."""
     store, shard = worker.store, item.shard
@@ -193,7 +192,7 @@ def _weigh_new(
         ]
         for group in range(documents.num_row_groups):
             rows = documents.read_row_group(group, columns=["row"])["row"].combine_chunks()
-            log_weight = _weigh_documents(batches, len(rows), ratios)
+            log_weight = _weigh_documents(batches, len(rows), weigh)
             for writer, values in zip(writers, log_weight, strict=True):
                 columns = {"shard": shard, "row": rows, "log_weight": pa.array(values)}
                 writer.write_table(table("weights", columns), row_group_size=len(rows))
@@ -206,15 +205,14 @@ def _weigh_new(
     return {t: (float(m), float(d)) for t, m, d in zip(targets, mean, deviation, strict=True)}
 
 
-def _weigh_documents(batches: Iterator[pa.RecordBatch], n_documents: int, ratios: np.ndarray) -> np.ndarray:
+def _weigh_documents(batches: Iterator[pa.RecordBatch], n_documents: int, weigh: Weigher) -> np.ndarray:
     """Weigh the next ``n_documents`` of a stream of feature batches: shape (targets, n_documents)."""
-    out = np.empty((len(ratios), n_documents))
+    out = np.empty((weigh.targets, n_documents))
     done = 0
     while done < n_documents:
-        features = PackedFeatures.from_arrow(next(batches))
-        out[:, done : done + len(features)] = log_weights(features, ratios)
-        done += len(features)
-        del features  # so that the next batch reuses its memory, which is in the processor's cache
+        weights, _ = weigh(next(batches))  # the batch is freed, so that the next one reuses its memory
+        out[:, done : done + weights.shape[1]] = weights
+        done += weights.shape[1]
     return out
 
 

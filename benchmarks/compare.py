@@ -104,8 +104,6 @@ class Comparison:
             ("featurize_fast", "featurize, fast, quality counted"),
             ("featurize_many_buckets", "featurize, fast, 2^20 buckets"),
             ("featurize_sha256", "featurize, sha256"),
-            ("log_weights", "weigh, one target"),
-            ("log_weights_of_many", "weigh, ten targets"),
         ):
             self.add(what, "MB/s", found, figure, more_is_better=True)
 
@@ -118,6 +116,7 @@ class Comparison:
                 at / "run", f"{pool.shards[0].parent}/*", corpus.target, corpus.holdout, tree=tree
             )
             process = pipeline.run()
+            stages = pipeline.stages(process)
             features = sum(
                 path.stat().st_size for path in (pipeline.home / "features").rglob("*") if path.is_file()
             )
@@ -125,7 +124,7 @@ class Comparison:
                 "cpu": process.cpu,
                 "per_gigabyte": process.cpu / gigabytes,
                 "peak": process.peak,
-                "raw_counts": pipeline.stages(process)["raw_counts"]["cpu"] / gigabytes,
+                **{f"{asset} of a GB": stage["cpu"] / gigabytes for asset, stage in stages.items()},
                 "on_disk": features / pool.text_bytes * 100,
             }
             if more:
@@ -136,7 +135,8 @@ class Comparison:
 
         found = self.in_turn(measure, turns)
         if more:
-            self.add("raw_counts, of a GB of JSON Lines, zstd", "s", found, "raw_counts")
+            for asset in ("raw_counts", "weights", "selections", "evaluations"):
+                self.add(f"{asset}, of a GB of JSON Lines, zstd", "s", found, f"{asset} of a GB")
         self.add(f"whole process, {label}", "s", found, "cpu")
         self.add(f"whole process, {label}, of a GB", "s", found, "per_gigabyte")
         self.add(f"peak memory, {label}", "MB", found, "peak")

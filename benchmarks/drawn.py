@@ -165,11 +165,11 @@ class DrawnPasses:
         ranking, known = self._ranking, False
 
         def call(shard: int, floor: float) -> Any:
-            def part(of_batch: Callable[[Features, np.ndarray], Any]) -> Iterator[np.ndarray]:
+            def part(of_batch: Callable[[pa.RecordBatch, np.ndarray], Any]) -> Iterator[np.ndarray]:
                 nonlocal known
                 if ranking and not known:
                     with self._pool.work.drawing():
-                        self._keys = of_batch(self._kinds, np.zeros(len(self._kinds), CANDIDATE))["key"]
+                        self._keys = of_batch(self._arrow, np.zeros(len(self._kinds), CANDIDATE))["key"]
                     known = True
                 return self._ranked(shard) if ranking else self._added(of_batch, shard, floor)
 
@@ -193,14 +193,14 @@ class DrawnPasses:
             yield candidates
 
     def _added(
-        self, of_batch: Callable[[Features, np.ndarray], Any], shard: int, floor: float
+        self, of_batch: Callable[[pa.RecordBatch, np.ndarray], Any], shard: int, floor: float
     ) -> Iterator[Any]:
         """Yield the totals of the documents whose keys reach the floor; below it, none was picked."""
         for rows, kind, key in self._drawn(shard):
             if len(at := np.flatnonzero(key >= floor)):
                 with self._pool.work.drawing():
-                    features = Features.from_arrow(self._arrow.take(pa.array(kind[at])))
-                yield of_batch(features, _candidates(shard, rows[at]))
+                    batch = self._arrow.take(pa.array(kind[at]))
+                yield of_batch(batch, _candidates(shard, rows[at]))
 
 
 def _candidates(shard: int, rows: np.ndarray) -> np.ndarray:

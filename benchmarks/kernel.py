@@ -4,7 +4,7 @@ What belongs here: timing functions on text in memory. What does not: files, pro
 
     python -m benchmarks.kernel TEXT.jsonl [REFERENCE_TEXT.jsonl]
 
-With one file, only this project's functions are timed, and nothing is imported but the `dsir` that is found.
+With one file only ``featurize`` is timed, and nothing is imported but the `dsir` that is found.
 
 Seconds are CPU seconds of the one working thread, so other load on the machine does not count: the median of three
 passes over the text, each in a new thread, so the memo of SHA-256 starts empty.
@@ -71,7 +71,7 @@ def batches_of(texts: list[str]) -> list[pa.Array]:
 
 
 def measure_ours(texts: list[str]) -> dict[str, float]:
-    """Return MB/s of ``featurize`` for each of `SPECS`, of ``log_weights`` on cached features, and of both in turn."""
+    """Return MB/s of ``featurize`` for each of `SPECS`, and of both it and ``log_weights``."""
     batches = batches_of(texts)
     n_bytes = sum(len(text.encode()) for text in texts)
     figures: dict[str, float] = {"megabytes": n_bytes / 1e6, "documents": len(texts)}
@@ -81,10 +81,6 @@ def measure_ours(texts: list[str]) -> dict[str, float]:
         for each in features:
             each.add_totals(totals)
         ratios = log_ratios(features[0].totals(spec.buckets), totals)[None]
-        if kind == "fast":
-            cached = [each.packed() for each in features]
-            figures["log_weights"] = weighing(cached, ratios, n_bytes)
-            figures["log_weights_of_many"] = weighing(cached, np.repeat(ratios, MANY_TARGETS, 0), n_bytes)
         log_weights(features[0], ratios)
 
         def count(spec: FeatureSpec = spec) -> None:
@@ -100,15 +96,24 @@ def measure_ours(texts: list[str]) -> dict[str, float]:
     return figures
 
 
-def weighing(cached: list, ratios: np.ndarray, n_bytes: int) -> float:
-    """Return the MB/s of ``log_weights``."""
+def measure_weighing(texts: list[str]) -> dict[str, float]:
+    """Return MB/s of ``log_weights`` on features as they are stored, of one target and of many."""
+    features = [featurize(batch, FeatureSpec()) for batch in batches_of(texts)]
+    ratios = log_ratios(features[0].totals(10_000), sum(each.totals(10_000) for each in features))[None]
+    stored, n_bytes = [each.to_arrow() for each in features], sum(len(text.encode()) for text in texts)
+    figures = {}
+    for name, table in (
+        ("log_weights", ratios),
+        ("log_weights_of_many", np.repeat(ratios, MANY_TARGETS, 0)),
+    ):
 
-    def weigh() -> None:
-        for each in cached:
-            log_weights(each, ratios)
+        def weigh(table: np.ndarray = table) -> None:
+            for each in stored:
+                log_weights(each, table)
 
-    weigh()  # compile before timing
-    return rate(weigh, n_bytes)
+        weigh()  # compile before timing
+        figures[name] = rate(weigh, n_bytes)
+    return figures
 
 
 def measure_reference(texts: list[str]) -> dict[str, float]:
@@ -149,8 +154,10 @@ def texts_of(path: str) -> list[str]:
 
 def main() -> None:
     """Measure, and print one line of JSON."""
-    figures = {"ours": measure_ours(texts_of(sys.argv[1]))}
+    texts = texts_of(sys.argv[1])
+    figures = {"ours": measure_ours(texts)}
     if len(sys.argv) > 2:
+        figures["ours"] |= measure_weighing(texts)
         figures["reference"] = measure_reference(texts_of(sys.argv[2]))
     print(json.dumps(figures))
 

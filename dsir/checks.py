@@ -104,6 +104,11 @@ def expect_buckets(name: str, by_bucket: np.ndarray, features: Any) -> None:
     """
     buckets, n = features.buckets, by_bucket.shape[-1]
     if n <= np.iinfo(buckets.dtype).max and len(buckets) and (largest := int(buckets.max())) >= n:
-        raise ValueError(
-            f"{name}: {n:,} buckets, and the features have bucket {largest:,}; expected those of one spec"
-        )
+        raise too_few_buckets(name, n, largest)
+
+
+def too_few_buckets(name: str, n: int, largest: int) -> ValueError:
+    """Return the error of :func:`expect_buckets`."""
+    return ValueError(
+        f"{name}: {n:,} buckets, and the features have bucket {largest:,}; expected those of one spec"
+    )

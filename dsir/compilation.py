@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from dsir.evaluation import masked_totals
-from dsir.features import FeatureSpec, featurize
+from dsir.features import Features, FeatureSpec, featurize
 from dsir.featurizer.checksum import checksum
 from dsir.featurizer.kernel import count_documents
-from dsir.featurizer.packed import PackedFeatures
 from dsir.importance import log_weights
 from dsir.ngrams import Vocabulary, add_totals, hash_ngrams
 from dsir.noise import gumbel_noise
@@ -51,8 +50,10 @@ def warm_up(spec: FeatureSpec, announce: Callable[[str], None], measured: Featur
         features = featurize(pa.array(["warm up"]), spec)
         totals = features.totals(spec.buckets)
         masked_totals(features, np.ones((1, 1), bool), totals[None, :])
-        # In the stored form, which is what is weighed.
-        log_weights(PackedFeatures.from_arrow(features.to_arrow()), np.zeros((1, spec.buckets)))
+        stored = features.to_arrow()
+        for n_targets in (1, 3):  # one after the other, and several at once
+            log_weights(stored, np.zeros((n_targets, spec.buckets)))
+        Features.from_arrow(stored)
         gumbel_noise(features.content_hash, 0, "")
         checksum(np.zeros(1, np.uint64))
         if measured is not None:

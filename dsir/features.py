@@ -25,7 +25,7 @@ from dsir.featurizer.hashing import xxh64_ranges
 from dsir.featurizer.kernel import count_documents
 from dsir.featurizer.memo import new_memo
 from dsir.featurizer.packed import PackedFeatures
-from dsir.featurizer.sparse import add_counts, new_counts
+from dsir.featurizer.sparse import add_counts, new_counts, sum_counts
 from dsir.featurizer.unicode_tables import code_point_table
 from dsir.featurizer.word_counts import WordCounts
 from dsir.featurizer.words import ROOM, needs_str_lower
@@ -113,8 +113,8 @@ class Features:
     offsets : int64[n + 1]
         The entries of document i are ``offsets[i] .. offsets[i + 1] - 1``.
     buckets : uint16[nnz] or uint32[nnz]
-        Unique within a document; uint16 for at most 65,536 buckets. Ascending, except that features from Arrow are in
-        the order of `PackedFeatures`.
+        Unique within a document; uint16 for at most 65,536 buckets. Ascending; in features from Arrow first those that
+        occur once, ascending, then the others, ascending.
     counts : uint32[nnz] or uint8[nnz]
         Bytes if the features come from Arrow and none is above 255.
     n_tokens : int64[n]
@@ -147,11 +147,7 @@ class Features:
     @property
     def n_ngrams(self) -> np.ndarray:
         """Sum of the counts of each document, int64[n]."""
-        sums = np.zeros(len(self), np.int64)
-        starts, some = self.offsets[:-1], np.diff(self.offsets) > 0
-        if some.any():
-            sums[some] = np.add.reduceat(self.counts, starts[some], dtype=np.int64)
-        return sums
+        return sum_counts(self.offsets, self.counts)
 
     def dense(self, i: int, n_buckets: int) -> np.ndarray:
         """Counts of document `i` over all buckets, int64[n_buckets].
@@ -196,13 +192,10 @@ class Features:
             raise IndexError(f"bucket {self.buckets.max()} of {len(totals)}")
         add_counts(self.buckets, self.counts, totals)
 
-    def packed(self) -> PackedFeatures:
-        """The features in the form that is stored and weighed: `PackedFeatures.pack`."""
-        return PackedFeatures.pack(self.offsets, self.buckets, self.counts, self.n_tokens, self.content_hash)
-
     def to_arrow(self) -> pa.RecordBatch:
-        """The features as one record batch: `PackedFeatures.to_arrow`."""
-        return self.packed().to_arrow()
+        """The features as one record batch; errors as `PackedFeatures.pack`."""
+        entries = self.offsets, self.buckets, self.counts
+        return PackedFeatures.pack(*entries, self.n_tokens, self.content_hash).to_arrow()
 
     @classmethod
     def gathered(cls, batches: Sequence[pa.RecordBatch], order: np.ndarray) -> "Features":
@@ -212,9 +205,15 @@ class Features:
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> "Features":
-        """Features from the record batch of `to_arrow`, or a slice of it; errors as `PackedFeatures.from_arrow`."""
+        """Features from the record batch of `to_arrow`, or a slice of it.
+
+        Raises
+        ------
+        ValueError
+            If the batch has other columns, nulls, or damaged features.
+        """
         packed = PackedFeatures.from_arrow(batch)
-        return cls(packed.offsets, packed.buckets, packed.counts(), packed.n_tokens, packed.content_hash)
+        return cls(*packed.unpack(), packed.content_hash)
 
 
 class _Scratch(threading.local):

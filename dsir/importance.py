@@ -12,11 +12,12 @@ from typing import Any
 
 import numba
 import numpy as np
+import pyarrow as pa
 
-from dsir.checks import expect_array, expect_buckets, expect_instance
+from dsir.checks import expect_array, expect_instance, too_few_buckets
 from dsir.features import Features
 from dsir.featurizer.intrinsics import four_sums, inner
-from dsir.featurizer.packed import PackedFeatures
+from dsir.featurizer.packed import PackedFeatures, unpack_document
 
 #: Added to every probability before the logarithm, as in the reference's ``fit_importance_estimator``.
 EPSILON = 1e-8
@@ -59,7 +60,7 @@ def log_ratios(
     return np.log(target / target.sum() + EPSILON) - np.log(raw_counts / raw_counts.sum() + EPSILON)
 
 
-def log_weights(features: Features | PackedFeatures, ratios: np.ndarray) -> np.ndarray:
+def log_weights(features: Features | pa.RecordBatch, ratios: np.ndarray) -> np.ndarray:
     """Log importance weight of every document under every target.
 
     The sum over buckets of count times log ratio (paper, equation 1; reference,
@@ -68,8 +69,8 @@ def log_weights(features: Features | PackedFeatures, ratios: np.ndarray) -> np.n
 
     Parameters
     ----------
-    features : Features or PackedFeatures
-        Sparse counts of n documents.
+    features : Features or pyarrow.RecordBatch
+        Sparse counts of n documents, perhaps in the form in which they are stored, which is the faster one.
     ratios : ndarray of float64, shape (targets, buckets)
         From :func:`log_ratios`.
 
@@ -81,61 +82,121 @@ def log_weights(features: Features | PackedFeatures, ratios: np.ndarray) -> np.n
     Raises
     ------
     ValueError
-        If `ratios` has another type or shape, or fewer buckets than `features`.
+        If `ratios` has another type or shape, or fewer buckets than `features`; for a record batch as
+        :meth:`dsir.features.Features.from_arrow`.
     """
-    expect_instance("features", features, Features, PackedFeatures)
-    expect_array("ratios", ratios, (np.floating,), "targets", "buckets")
-    expect_buckets("ratios", ratios, features)
-    ratios = np.ascontiguousarray(ratios, dtype=np.float64)
-    out = np.empty((len(ratios), len(features)), dtype=np.float64)
-    packed = features.packed() if isinstance(features, Features) else features
-    counts = packed.repeat_offsets, packed.repeats, packed.large_at, packed.large_counts
-    for of_target, weights in zip(ratios, out, strict=True):
-        _dot(packed.offsets, packed.buckets, *counts, of_target, weights)
-    return out
+    return Weigher(ratios)(features)[0]
+
+
+#: Targets weighed at once where there are more than two, as lanes of a vector; of one or two, one after the other.
+_LANES = 8
+
+
+class Weigher:
+    """Weighs batches under the same log ratios: :func:`log_weights`.
+
+    Parameters
+    ----------
+    ratios : ndarray of float64, shape (targets, buckets)
+
+    Attributes
+    ----------
+    targets : int
+
+    Raises
+    ------
+    ValueError
+        If `ratios` has another type or shape.
+    """
+
+    def __init__(self, ratios: np.ndarray) -> None:
+        expect_array("ratios", ratios, (np.floating,), "targets", "buckets")
+        self.targets, n_buckets = ratios.shape
+        lanes = 1 if self.targets < 3 else _LANES
+        self._lanes = (0.0,) * lanes
+        if lanes == 1:
+            self._table = np.ascontiguousarray(ratios, dtype=np.float64)[:, :, np.newaxis]
+            return
+        # The ratios of a bucket side by side: one load reads those of all lanes.
+        self._table = np.zeros((-(-self.targets // lanes), n_buckets, lanes))
+        for target, of_target in enumerate(ratios):
+            self._table[target // lanes, :, target % lanes] = of_target
+
+    def __call__(self, features: Features | pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+        """Return the log weights of n documents, and how many n-grams they have.
+
+        Parameters
+        ----------
+        features : Features or pyarrow.RecordBatch
+            As for :func:`log_weights`.
+
+        Returns
+        -------
+        log_weights : ndarray of float64, shape (targets, n)
+        n_ngrams : ndarray of int64, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            As :func:`log_weights`.
+        """
+        expect_instance("features", features, Features, pa.RecordBatch)
+        packed = PackedFeatures.from_arrow(
+            features.to_arrow() if isinstance(features, Features) else features
+        )
+        groups, n_buckets, lanes = self._table.shape
+        weights, n_ngrams = np.empty((groups * lanes, len(packed))), np.empty(len(packed), np.int64)
+        documents = packed.data, packed.starts, packed.ends, *packed.room_for_one()
+        wrong, beyond = _weigh(*documents, self._table, self._lanes, weights, n_ngrams)
+        packed.check(wrong)
+        if beyond:
+            raise too_few_buckets("ratios", n_buckets, beyond)
+        return weights[: self.targets], n_ngrams
 
 
 @numba.njit(cache=True, nogil=True)
-def _dot(offsets, buckets, repeat_offsets, repeats, large_at, large_counts, ratios, out):
-    large = 0
-    for document in range(offsets.size - 1):
-        last, first, end = offsets[document + 1], repeat_offsets[document], repeat_offsets[document + 1]
-        middle = last - (end - first)
-        once = _sum_once(buckets[offsets[document] : middle], ratios)
-        repeated, times = buckets[middle:last], repeats[first:end]
-        if large < large_at.size and large_at[large] < end:
-            exact = times.astype(np.uint32)
-            while large < large_at.size and large_at[large] < end:
-                exact[large_at[large] - first] = large_counts[large]
-                large += 1
-            out[document] = once + _sum(repeated, exact, ratios)
-        else:
-            out[document] = once + _sum(repeated, times, ratios)
+def _weigh(data, starts, ends, buckets, counts, table, lanes, weights, n_ngrams):
+    """Fill weights and sums of counts; return an error code, and a bucket that the table lacks, else 0."""
+    sums = np.empty((4, len(lanes)))
+    for document in range(np.uint64(starts.size)):
+        start, end = np.uint64(starts[document]), np.uint64(ends[document])
+        wrong, n_once, n_others = unpack_document(data, start, end, buckets, counts, np.uint64(0))
+        if wrong:
+            return wrong, np.uint64(0)
+        n = n_once + n_others
+        largest = np.uint64(0)
+        for i in range(n):
+            largest = max(largest, np.uint64(buckets[i]))
+        if n and largest >= np.uint64(table.shape[1]):
+            return 0, largest
+        for group in range(np.uint64(table.shape[0])):
+            add_up(table, group, buckets, None, np.uint64(0), n_once, lanes, sums)
+            for lane in range(len(lanes)):
+                weights[group * len(lanes) + lane, document] = _in_order(sums, lane)
+            add_up(table, group, buckets, counts, n_once, n, lanes, sums)
+            for lane in range(len(lanes)):
+                weights[group * len(lanes) + lane, document] += _in_order(sums, lane)
+        total = n_once
+        for i in range(n_once, n):
+            total += np.uint64(counts[i])
+        n_ngrams[document] = total
+    return 0, np.uint64(0)
 
 
 @inner
-def _sum_once(of_document, ratios):
-    n = len(of_document)
-    in_fours = n - n % 4
-    a = b = c = d = 0.0
-    for i in range(0, in_fours, 4):
-        a += ratios[of_document[i]]
-        b += ratios[of_document[i + 1]]
-        c += ratios[of_document[i + 2]]
-        d += ratios[of_document[i + 3]]
-    for i in range(in_fours, n):
-        a += ratios[of_document[i]]
-    return (a + b) + (c + d)
+def _in_order(sums, lane):
+    return (sums[0, lane] + sums[1, lane]) + (sums[2, lane] + sums[3, lane])
 
 
 @inner
-def _sum(of_document, times, ratios):
-    n = len(times)
-    in_fours = n - n % 4
-    a, b, c, d = four_sums(ratios, of_document, times, in_fours)
-    for i in range(in_fours, n):
-        a += np.float64(times[i]) * ratios[of_document[i]]
-    return (a + b) + (c + d)
+def add_up(table, group, buckets, times, first, last, lanes, sums):
+    """Add up entries `first` to `last` in four sums, for every lane: each fourth entry, what remains to the first."""
+    in_fours = last - first & ~np.uint64(3)
+    four_sums(table, group, buckets, times, first, in_fours, lanes, sums)
+    for i in range(first + in_fours, last):
+        for lane in range(len(lanes)):
+            ratio = table[group, buckets[i], lane]
+            sums[0, lane] += ratio if times is None else np.float64(times[i]) * ratio
 
 
 def fit_threshold(total_ngrams: int, wanted_ngrams: int) -> int:

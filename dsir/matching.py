@@ -49,12 +49,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numba import njit
 
 from dsir.checks import expect_array
-from dsir.evaluation import contained, distribution, masked_totals
+from dsir.evaluation import contained, distribution
 from dsir.features import Features
-from dsir.importance import log_weights
+from dsir.importance import Weigher
 from dsir.noise import exponential_noise
 from dsir.relative_entropy import mixed, relative_entropy, target_distribution
 from dsir.selection import CANDIDATE, Budget, Caps, TopK, by_content, joined, positions_of
@@ -186,13 +187,13 @@ class Matching:
         return np.log(bounded / (1 - bounded)) + logistic
 
 
-def scores(features: Features, theta: np.ndarray) -> np.ndarray:
+def scores(features: Features | pa.RecordBatch, theta: np.ndarray) -> np.ndarray:
     """Mean of theta over the n-grams of every document; 0 for a document without any.
 
     Parameters
     ----------
-    features : Features
-        Sparse counts of n documents.
+    features : Features or pyarrow.RecordBatch
+        Sparse counts of n documents; faster in the form in which they are stored.
     theta : ndarray of float64, shape (buckets,)
 
     Returns
@@ -200,13 +201,14 @@ def scores(features: Features, theta: np.ndarray) -> np.ndarray:
     ndarray of float64, shape (n,)
         Independent of batches and threads.
     """
-    return log_weights(features, theta[np.newaxis])[0] / np.maximum(features.n_ngrams, 1)
+    weights, n_ngrams = Weigher(theta[np.newaxis])(features)
+    return weights[0] / np.maximum(n_ngrams, 1)
 
 
-#: Maps a function of features and candidates over the batches of a part of the pool; yields the results in any order.
-#: Candidates, ndarray of CANDIDATE without keys, say where the documents are, of what source, and who comes first where
-#: keys are equal.
-Part = Callable[[Callable[[Features, np.ndarray], Any]], Iterator[Any]]
+#: Maps a function of features, as :meth:`dsir.features.Features.to_arrow` stores them, and of candidates over the
+#: batches of a part of the pool; yields the results in any order. Candidates, ndarray of CANDIDATE without keys, say
+#: where the documents are, of what source, and who comes first where keys are equal.
+Part = Callable[[Callable[[pa.RecordBatch, np.ndarray], Any]], Iterator[Any]]
 
 #: Makes a pass over the pool: calls a function for every part of it, in any order and on any machine, with what the
 #: second argument gives just before; yields the results. The function can be pickled. How the pool is cut into parts
@@ -215,7 +217,7 @@ Passes = Callable[[Callable[[Part, float], Any], Callable[[], float]], Iterator[
 
 
 def over(
-    batches: Callable[[], Iterable[Features | tuple[Features, np.ndarray]]],
+    batches: Callable[[], Iterable[Features | tuple[pa.RecordBatch, np.ndarray]]],
     mapper: Callable[..., Iterator[Any]] = map,
 ) -> Passes:
     """Return passes over batches that can be read again.
@@ -223,31 +225,35 @@ def over(
     Parameters
     ----------
     batches : callable
-        Returns an iterable over all of the pool's features, each batch alone or with its candidates; those that come
-        alone are numbered in the order in which they come.
+        Returns an iterable over all of the pool's features: each batch as it is stored, with its candidates; or alone,
+        which :func:`numbered` then gets in every pass.
     mapper : callable
         Like `map`, perhaps in several threads.
     """
 
-    def numbered() -> Iterator[tuple[Features, np.ndarray]]:
-        first = 0
-        for each in batches():
-            if isinstance(each, tuple):
-                yield each
-                continue
-            candidates = np.zeros(len(each), dtype=CANDIDATE)
-            candidates["content_hash"], candidates["n_tokens"] = each.content_hash, each.n_tokens
-            candidates["row"] = np.arange(first, first + len(each))
-            first += len(each)
-            yield each, candidates
-
-    def part(function: Callable[[Features, np.ndarray], Any]) -> Iterator[Any]:
-        return mapper(lambda batch: function(*batch), numbered())
+    def part(function: Callable[[pa.RecordBatch, np.ndarray], Any]) -> Iterator[Any]:
+        return mapper(lambda batch: function(*batch), numbered(batches()))
 
     def passes(function: Callable[[Part, float], Any], given: Callable[[], float]) -> Iterator[Any]:
         yield function(part, given())
 
     return passes
+
+
+def numbered(
+    batches: Iterable[Features | tuple[pa.RecordBatch, np.ndarray]],
+) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Yield batches as they are stored, with their candidates; those that come alone are numbered in their order."""
+    first = 0
+    for each in batches:
+        if isinstance(each, tuple):
+            yield each
+            continue
+        candidates = np.zeros(len(each), dtype=CANDIDATE)
+        candidates["content_hash"], candidates["n_tokens"] = each.content_hash, each.n_tokens
+        candidates["row"] = np.arange(first, first + len(each))
+        first += len(each)
+        yield each.to_arrow(), candidates
 
 
 def match(
@@ -488,8 +494,8 @@ class _Best:
             top.add(candidates)
         return top.candidates()
 
-    def _keyed(self, features: Features, candidates: np.ndarray) -> np.ndarray:
-        candidates["key"] = np.log(np.maximum(scores(features, self.theta), _LEAST_SCORE))
+    def _keyed(self, batch: pa.RecordBatch, candidates: np.ndarray) -> np.ndarray:
+        candidates["key"] = np.log(np.maximum(scores(batch, self.theta), _LEAST_SCORE))
         return candidates
 
 
@@ -501,15 +507,14 @@ class _Totals:
     buckets: int
 
     def __call__(self, part: Part, floor: float) -> np.ndarray:
-        return sum(part(self._of_batch), np.zeros(self.buckets, dtype=np.int64))
+        totals = np.zeros(self.buckets, dtype=np.int64)
+        for features in part(self._of_batch):
+            features.add_totals(totals)
+        return totals
 
-    def _of_batch(self, features: Features, candidates: np.ndarray) -> np.ndarray | int:
+    def _of_batch(self, batch: pa.RecordBatch, candidates: np.ndarray) -> Features:
         mask = contained(positions_of(candidates), self.positions)
-        if not mask.any():
-            return 0
-        totals = np.zeros((1, self.buckets), dtype=np.int64)
-        masked_totals(features, mask[np.newaxis], totals)
-        return totals[0]
+        return Features.from_arrow(batch.filter(pa.array(mask)))
 
 
 def _select(

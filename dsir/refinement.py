@@ -109,11 +109,11 @@ class _Features:
         return [each for each in part(self._of_batch) if each is not None]
 
     def _of_batch(
-        self, features: Features, candidates: np.ndarray
+        self, batch: pa.RecordBatch, candidates: np.ndarray
     ) -> tuple[pa.RecordBatch, np.ndarray] | None:
         positions = positions_of(candidates)
         mask = contained(positions, self.positions)
-        return (features.to_arrow().filter(pa.array(mask)), positions[mask]) if mask.any() else None
+        return (batch.filter(pa.array(mask)), positions[mask]) if mask.any() else None
 
 
 def refine(

@@ -26,7 +26,7 @@ from dsir.checks import expect_array, expect_instance
 from dsir.compilation import ready
 from dsir.explain import Contribution, explain
 from dsir.features import Features, FeatureSpec, Hash, featurize
-from dsir.importance import correct_for_length, log_ratios, log_weights, solve_temperature
+from dsir.importance import Weigher, correct_for_length, log_ratios, log_weights, solve_temperature
 from dsir.matching import Matching, MatchingOptions, match, over
 from dsir.noise import gumbel_noise
 from dsir.refinement import hold, refine
@@ -200,8 +200,10 @@ class Selector:
         self, raw: Any, spec: FeatureSpec, ratios: np.ndarray
     ) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield log weights, tokens, n-grams and content hashes of the pool's documents, batch by batch."""
+        weigh = Weigher(ratios)
         for features in _features("raw", raw, spec):
-            yield log_weights(features, ratios), features.n_tokens, features.n_ngrams, features.content_hash
+            weights, n_ngrams = weigh(features)
+            yield weights, features.n_tokens, n_ngrams, features.content_hash
 
     def log_weights(self, texts: Any) -> np.ndarray:
         """Log importance weights of any documents: how much likelier they are under the target than under the pool.
@@ -503,8 +505,11 @@ class Match(Selector):
     def _second_pass(
         self, raw: Any, spec: FeatureSpec, ratios: np.ndarray
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        for features in map(Features.from_arrow, self._reading):
-            yield log_weights(features, ratios), features.n_tokens, features.n_ngrams, features.content_hash
+        weigh = Weigher(ratios)
+        for batch in self._reading:
+            weights, n_ngrams = weigh(batch)
+            features = Features.from_arrow(batch)
+            yield weights, features.n_tokens, n_ngrams, features.content_hash
         self._batches = self._reading  # not before, so that a fit that fails leaves the last one as it was
 
     def select(
@@ -546,17 +551,14 @@ class Match(Selector):
         budget = self._budget(k, tokens, eligible)
         options = self._options()
 
-        def read() -> Iterator[tuple[Features, np.ndarray]]:
+        def read() -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
             first = 0
             for batch in self._batches:
                 inside = eligible[first : first + len(batch)]
                 rows = first + np.flatnonzero(inside)
                 first += len(batch)
                 whole = len(rows) == len(batch)
-                yield (
-                    Features.from_arrow(batch if whole else batch.filter(pa.array(inside))),
-                    self._candidates(rows),
-                )
+                yield batch if whole else batch.filter(pa.array(inside)), self._candidates(rows)
 
         passes = over(read, _threaded)
         self.matching_: Matching = match(passes, counts, self.raw_counts_, budget, options, shares=share)

@@ -262,8 +262,9 @@ def _totals_of_shard(worker: Worker, item: tuple[str, Origin, list[np.ndarray]])
     done = 0
     for batch in worker.store.read_features(worker.store.name("features", shard), origin):
         here = times[:, done : done + batch.num_rows]
-        if here.any():
-            masked_totals(Features.from_arrow(batch), np.ascontiguousarray(here), totals)
+        used = here.sum(axis=0) > 0
+        features = Features.from_arrow(batch.filter(pa.array(used)))
+        masked_totals(features, np.ascontiguousarray(here[:, used]), totals)
         done += batch.num_rows
     return totals
 

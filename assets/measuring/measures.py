@@ -67,7 +67,7 @@ from dsir.evaluation import (
     overlap,
 )
 from dsir.features import FeatureSpec, featurize, hash_strings
-from dsir.importance import fit_threshold, log_weights
+from dsir.importance import Weigher, fit_threshold
 from dsir.near_duplicates import near_copies
 from dsir.ngrams import hash_ngrams, sums
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
@@ -357,7 +357,9 @@ def measure_on_texts(
             independent_spec(snapshot.settings),
             snapshot.settings.features.spec(),
             mine,
-            *(each.log_q for each in crosses.values()),
+            independent=Weigher(crosses["over_random"].log_q),
+            plain=crosses["over_random_unhashed"].log_q,
+            selecting=Weigher(crosses["kl_reduction"].log_q),
         )
         for of_block in map_target(snapshot.workspace, target.target, target.measured_on, score):
             for cross, documents in zip(crosses.values(), of_block, strict=True):
@@ -382,20 +384,19 @@ class _Score:
     independent_spec: FeatureSpec
     selecting_spec: FeatureSpec
     held_out: HeldOut
-    independent: np.ndarray
+    independent: Weigher
     plain: np.ndarray
-    selecting: np.ndarray
+    selecting: Weigher
 
     def __call__(self, texts: pa.Array) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         scored = []
-        for spec, log_q in (
+        for spec, weigh in (
             (self.independent_spec, self.independent),
             (self.selecting_spec, self.selecting),
         ):
             features = featurize(texts, spec)
-            # One by one, since together they would be copied for every block.
-            scores = np.concatenate([log_weights(features, each[None, :]) for each in log_q])
-            scored.append((features.content_hash, features.n_ngrams, scores))
+            scores, n_ngrams = weigh(features)
+            scored.append((features.content_hash, n_ngrams, scores))
         independent, selecting = scored
         told_apart = independent[0] <= self.held_out.threshold
         ngrams = hash_ngrams(texts.filter(pa.array(told_apart)), self.independent_spec)

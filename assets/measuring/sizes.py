@@ -20,7 +20,7 @@ from dsir.evaluation import (
     masked_totals,
 )
 from dsir.features import FeatureSpec, featurize
-from dsir.importance import log_weights
+from dsir.importance import Weigher
 from dsir.ngram_model import NgramModel
 from dsir.selection import Budget
 from dsir_dagster.assets.measuring.baselines import Pick, pick_positions
@@ -126,10 +126,12 @@ def _measure_leads(
         tell(part=f"sizes on target {target.name}")
         cross = CrossEntropies(q, smoothing=0)
 
-        def score(texts: pa.Array, log_q: np.ndarray = cross.log_q) -> tuple[np.ndarray, ...]:
+        weigh = Weigher(cross.log_q)
+
+        def score(texts: pa.Array, weigh: Weigher = weigh) -> tuple[np.ndarray, ...]:
             features = featurize(texts, spec)
-            scores = np.concatenate([log_weights(features, each[None, :]) for each in log_q])
-            return features.content_hash, features.n_ngrams, scores
+            scores, n_ngrams = weigh(features)
+            return features.content_hash, n_ngrams, scores
 
         for documents in map_target(snapshot.workspace, target.target, target.measured_on, score):
             cross.add(*documents)

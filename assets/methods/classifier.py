@@ -66,8 +66,8 @@ def _keys(
     floor: float,
 ) -> np.ndarray:
     if seed is None:  # without noise
-        return logits(documents.features, classifiers[target])
-    return keys_under(documents.features, classifiers[target], ClassifierOptions(seed=seed, stream=stream))
+        return logits(documents.batch, classifiers[target])
+    return keys_under(documents.batch, classifiers[target], ClassifierOptions(seed=seed, stream=stream))
 
 
 METHODS = (Method("classifier", fit), Method("classifier_top_k", fit, noise=False))
@@ -96,7 +96,7 @@ def fit_target(candidates: Candidates, name: str, eligible: int) -> Classifier:
 
 
 def _sampled_pool(eligible: int, wanted: int, documents: Documents) -> Features:
-    return pool_sample(documents.eligible_features, eligible, wanted)
+    return pool_sample(Features.from_arrow(documents.eligible_batch), eligible, wanted)
 
 
 def _eligible(documents: Documents) -> int:

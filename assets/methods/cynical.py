@@ -102,4 +102,4 @@ def read_pool(candidates: Candidates) -> tuple[np.ndarray, Features]:
 
 
 def _read(part: MatchingPart, floor: float) -> list[tuple[pa.RecordBatch, np.ndarray]]:
-    return list(part(lambda features, documents: (features.to_arrow(), documents)))
+    return list(part(lambda batch, documents: (batch, documents)))

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
+import pyarrow as pa
 import pydantic
 
-from dsir.features import Features
 from dsir.importance import correct_for_length
 from dsir.matching import Matching, MatchingOptions, Round, match
 from dsir.matching import Part as MatchingPart
@@ -19,7 +19,7 @@ from dsir.refinement import Drawn, hold, refine
 from dsir.selection import Budget, KeysByPosition
 from dsir_dagster.assets.importance_estimator import raw_totals, target_totals
 from dsir_dagster.assets.methods.ranking import Ranking, caps_of, draws_of, noise_stream
-from dsir_dagster.assets.picking.candidates import Candidates, Documents, Part
+from dsir_dagster.assets.picking.candidates import CANDIDATE_COLUMNS, Candidates, Documents, Part
 from dsir_dagster.resources import plots
 from dsir_dagster.resources.settings import ConfigError, Method, MethodOptions, Selection
 from dsir_dagster.resources.settings.types import Number
@@ -115,15 +115,20 @@ def passes_over(
     candidates: Candidates, function: Callable[[MatchingPart, float], Any], given: Callable[[], float]
 ) -> Iterator[Any]:
     """Make a pass over the features of a pool, as :data:`dsir.matching.Passes`."""
-    return candidates.each_shard(partial(_of_shard, function), given, targets=[], features=True)
+    columns = (
+        CANDIDATE_COLUMNS if candidates.selection.source_caps is None else (*CANDIDATE_COLUMNS, "source")
+    )
+    return candidates.each_shard(
+        partial(_of_shard, function), given, targets=[], features=True, columns=columns
+    )
 
 
 def _of_shard(function: Callable[[MatchingPart, float], Any], part: Part, floor: float) -> Any:
     return function(lambda of_batch: part(partial(_of_block, of_batch)), floor)
 
 
-def _of_block(of_batch: Callable[[Features, np.ndarray], Any], documents: Documents) -> Any:
-    return of_batch(documents.eligible_features, documents.candidates(np.flatnonzero(documents.eligible)))
+def _of_block(of_batch: Callable[[pa.RecordBatch, np.ndarray], Any], documents: Documents) -> Any:
+    return of_batch(documents.eligible_batch, documents.candidates(np.flatnonzero(documents.eligible)))
 
 
 METHOD = Method("match", fit, options=MatchOptions, joint=True)

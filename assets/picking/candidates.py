@@ -75,11 +75,10 @@ class Documents:
         return Features.from_arrow(self.batch)
 
     @property
-    def eligible_features(self) -> Features:
-        """Sparse counts of the eligible documents."""
+    def eligible_batch(self) -> pa.RecordBatch:
+        """The cached features of the eligible documents."""
         assert self.batch is not None, "read with features"
-        every = self.eligible.all()
-        return Features.from_arrow(self.batch if every else self.batch.filter(pa.array(self.eligible)))
+        return self.batch if self.eligible.all() else self.batch.filter(pa.array(self.eligible))
 
     @property
     def n_tokens(self) -> np.ndarray:

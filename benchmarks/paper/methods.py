@@ -24,7 +24,7 @@ from dsir import classifier
 from dsir.cynical import cynical
 from dsir.features import Features, FeatureSpec
 from dsir.importance import correct_for_length, log_ratios, log_weights
-from dsir.matching import MatchingOptions, match, over
+from dsir.matching import MatchingOptions, match, numbered, over
 from dsir.noise import gumbel_noise
 from dsir.refinement import hold, refine
 from dsir.relative_entropy import target_distribution
@@ -239,7 +239,8 @@ def _by_neighbours(task: _Task) -> Iterable[np.ndarray]:
 def _by_matching(task: _Task) -> Iterable[np.ndarray]:
     settings = task.settings
     options = MatchingOptions(smoothing=settings.smoothing)
-    passes = over(lambda: task.pool, task.mapper)
+    pool = list(numbered(task.pool))
+    passes = over(lambda: pool, task.mapper)
     found = match(passes, task.wanted, task.raw, task.budget, options)
     held = hold(passes, found, settings.ngrams)
     drawn = refine(found, held, task.budget, options, seed=settings.seed, stream=task.target.name)

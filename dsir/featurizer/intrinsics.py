@@ -156,34 +156,80 @@ def prefetch(typingctx, array, i):
 
 
 @intrinsic
-def four_sums(typingctx, values, at, times, n):
-    """Sums of ``times[i] * values[at[i]]`` over every fourth i below `n`, starting at 0, 1, 2 and 3: four float64.
-
-    `values` is float64; `at` and `times` are unsigned. The caller checks the bounds; `n` is a multiple of four.
-
-    Vectorized, since converting integers to float64 otherwise takes longer than everything else; four take as long as
-    one.
-    """
-    i64, double = ir.IntType(64), ir.DoubleType()
-    four = ir.VectorType(double, 4)
+def bytes_of(typingctx, array):
+    """The bytes of an element of an array: a constant to the compiler, as `array.itemsize` is not."""
 
     def codegen(context, builder, signature, args):
-        arrays = zip(signature.args[:3], args[:3], strict=True)
-        values, at, times = (context.make_array(kind)(context, builder, array).data for kind, array in arrays)
-        whole = ir.VectorType(times.type.pointee, 4)
-        sums = cgutils.alloca_once_value(builder, ir.Constant(four, [0.0] * 4))
-        start, step = ir.Constant(i64, 0), ir.Constant(i64, 4)
-        with cgutils.for_range_slice(builder, start, args[3], step, i64) as (first, _):
-            pointer = builder.bitcast(builder.gep(times, [first]), whole.as_pointer())
-            factors = builder.uitofp(builder.load(pointer, align=1), four)
-            gathered = ir.Constant(four, ir.Undefined)
-            for lane in range(4):
-                place = builder.load(builder.gep(at, [builder.add(first, ir.Constant(i64, lane))]))
-                value = builder.load(builder.gep(values, [builder.zext(place, i64)]))
-                gathered = builder.insert_element(gathered, value, ir.Constant(i64, lane))
-            builder.store(builder.fadd(builder.load(sums), builder.fmul(factors, gathered)), sums)
-        lanes = builder.load(sums)
-        each = [builder.extract_element(lanes, ir.Constant(i64, lane)) for lane in range(4)]
-        return context.make_tuple(builder, signature.return_type, each)
+        return ir.Constant(ir.IntType(64), array.dtype.bitwidth // 8)
 
-    return types.UniTuple(types.float64, 4)(values, at, times, types.int64), codegen
+    return types.uint64(array), codegen
+
+
+@intrinsic
+def widen_16(typingctx, data, at, out, i, base):
+    """Fill ``out[i : i + 16]`` with `base` plus 16 integers half as wide, read from the bytes at ``data[at]``.
+
+    The caller checks the bounds; the lower half of `base` is zero.
+    """
+
+    def codegen(context, builder, signature, args):
+        bytes_, numbers = (
+            context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)
+        )
+        width = numbers.type.pointee.width
+        narrow, wide = (ir.VectorType(ir.IntType(bits), 16) for bits in (width // 2, width))
+        source = builder.bitcast(builder.gep(bytes_, [args[1]]), narrow.as_pointer())
+        low = builder.zext(builder.load(source, align=1), wide)
+        high = _everywhere(builder, builder.trunc(args[4], wide.element), 16)
+        target = builder.bitcast(builder.gep(numbers, [args[3]]), wide.as_pointer())
+        builder.store(builder.or_(low, high), target, align=1)
+        return context.get_dummy_value()
+
+    return types.none(data, types.uint64, out, types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def four_sums(typingctx, table, group, at, times, first, n, lanes, sums):
+    """Fill ``sums[k]`` with the sum of ``times[i] * table[group, at[i]]`` over every fourth i from ``first + k`` on.
+
+    `table` is float64[groups, rows, lanes], `sums` float64[4, lanes], both without gaps; as many lanes as the tuple
+    `lanes` has elements. `at` and `times` are unsigned; without times, None, they are 1. The caller checks the bounds;
+    `n`, the number of entries, is a multiple of four.
+    """
+    i64, double, n_lanes = ir.IntType(64), ir.DoubleType(), len(lanes)
+    vector, weighted = ir.VectorType(double, n_lanes), not isinstance(times, types.NoneType)
+
+    def codegen(context, builder, signature, args):
+        def pointer(argument, place):
+            array = context.make_array(signature.args[argument])(context, builder, args[argument])
+            return builder.gep(array.data, [place])
+
+        table = context.make_array(signature.args[0])(context, builder, args[0])
+        rows = builder.mul(args[1], builder.extract_value(table.shape, 1))
+        values = pointer(0, builder.mul(rows, ir.Constant(i64, n_lanes)))
+        at = pointer(2, args[4])
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * n_lanes)) for _ in range(4)]
+        start, step = ir.Constant(i64, 0), ir.Constant(i64, 4)
+        with cgutils.for_range_slice(builder, start, args[5], step, i64) as (i, _):
+            for k, total in enumerate(sums):
+                entry = builder.add(i, ir.Constant(i64, k))
+                row = builder.zext(builder.load(builder.gep(at, [entry])), i64)
+                value = builder.gep(values, [builder.mul(row, ir.Constant(i64, n_lanes))])
+                term = builder.load(builder.bitcast(value, vector.as_pointer()), align=8)
+                if weighted:
+                    count = builder.load(builder.gep(pointer(3, args[4]), [entry]))
+                    term = builder.fmul(_everywhere(builder, builder.uitofp(count, double), n_lanes), term)
+                builder.store(builder.fadd(builder.load(total), term), total)
+        for k, total in enumerate(sums):
+            target = builder.bitcast(pointer(7, ir.Constant(i64, k * n_lanes)), vector.as_pointer())
+            builder.store(builder.load(total), target, align=8)
+        return context.get_dummy_value()
+
+    return types.none(table, types.uint64, at, times, types.uint64, types.uint64, lanes, sums), codegen
+
+
+def _everywhere(builder, value, n):
+    """A vector of n times the same value."""
+    undefined, lane = ir.Constant(ir.VectorType(value.type, n), ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(undefined, value, ir.Constant(lane, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(lane, n), [0] * n))

@@ -156,3 +156,15 @@ def add_counts(buckets, counts, totals):
     """Add sparse counts to totals, int64[n_buckets]."""
     for i in range(len(buckets)):
         totals[buckets[i]] += np.int64(counts[i])
+
+
+@njit(cache=True, nogil=True)
+def sum_counts(offsets, counts):
+    """The sum of every document's counts: int64[documents]."""
+    sums = np.empty(offsets.size - 1, np.int64)
+    for document in range(sums.size):
+        total = np.int64(0)
+        for i in range(np.uint64(offsets[document]), np.uint64(offsets[document + 1])):
+            total += np.int64(counts[i])
+        sums[document] = total
+    return sums

@@ -172,7 +172,10 @@ def test_match_and_cynical_come_as_close_to_a_target_of_one_document(pipeline):
 def test_documents_without_words_come_last(pipeline, method):
     pipeline.write_pool()
     pipeline.write("pool/empty.jsonl", [{"id": f"empty-{i}", "text": " "} for i in range(5)])
-    assert configure(pipeline, method=method, size={"documents": 20}, min_tokens=0).errors(until="selections") == []
+    assert (
+        configure(pipeline, method=method, size={"documents": 20}, min_tokens=0).errors(until="selections")
+        == []
+    )
     assert domains(pipeline).count("empty") == 0
     if method == "moore_lewis":  # whose keys `why` knows: the least that a mean log ratio can be
         [(key,)] = pipeline.rows("SELECT key FROM why('empty-0', 'picked')")
@@ -183,9 +186,16 @@ def test_cynical_keeps_to_the_caps_and_takes_no_pool_that_does_not_fit(pipeline,
     pipeline.write_pool()
     pipeline.config["raw"][0]["source"] = "domain"
     caps = {"source_caps": {"medicine": 0.5}}
-    assert configure(pipeline, method="cynical", size={"documents": 20}, **caps).errors(until="selections") == []
+    assert (
+        configure(pipeline, method="cynical", size={"documents": 20}, **caps).errors(until="selections") == []
+    )
     assert domains(pipeline).count("medicine") == 10
-    assert configure(pipeline, method="cynical", size={"documents": 100}, source_caps=0.1).errors(until="selections") == []
+    assert (
+        configure(pipeline, method="cynical", size={"documents": 100}, source_caps=0.1).errors(
+            until="selections"
+        )
+        == []
+    )
     [(metadata,)] = pipeline.rows("SELECT metadata FROM latest WHERE asset = 'selections'")
     assert "picked 30 of 100 documents: the rest are above the caps of their sources" in metadata
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100_000))
@@ -199,7 +209,12 @@ def test_a_dropped_near_duplicate_is_replaced_by_a_document_like_the_target(pipe
     records = sentences("medicine", 12, seed=1)
     again = [record | {"id": f"{record['id']}-{n}"} for record in records for n in range(6)]
     pipeline.write("pool/again.jsonl", again)
-    assert configure(pipeline, method=method, size={"documents": 30}, near_duplicates=0.8).errors(until="selections") == []
+    assert (
+        configure(pipeline, method=method, size={"documents": 30}, near_duplicates=0.8).errors(
+            until="selections"
+        )
+        == []
+    )
     assert domains(pipeline) == ["medicine"] * 30
 
 
@@ -267,9 +282,16 @@ def test_a_mixture_gives_the_shares_of_the_sources_and_documents_in_these(blend)
 
 
 def test_a_mixture_obeys_caps_and_the_number_of_sources(blend):
-    assert configure(blend, method="mixture", size={"documents": 40}, source_caps={"law": 0.5}).errors(until="selections") == []
+    assert (
+        configure(blend, method="mixture", size={"documents": 40}, source_caps={"law": 0.5}).errors(
+            until="selections"
+        )
+        == []
+    )
     assert domains(blend).count("law") in (20, 21)  # half of the n-grams
-    assert configure(blend, method="mixture", size={"documents": 30}, sources=1).errors(until="selections") == []
+    assert (
+        configure(blend, method="mixture", size={"documents": 30}, sources=1).errors(until="selections") == []
+    )
     assert set(domains(blend)) == {"law"}
     errors = configure(blend, method="mixture", size={"documents": 100}, sources=1).errors()
     assert "caps: those of the 1 largest sum to" in errors[0]

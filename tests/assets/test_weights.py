@@ -16,13 +16,13 @@ NEW = {"name": "law", "uri": "data/law.jsonl"}
 def weighed(done, monkeypatch):
     """A pipeline that ran, and the numbers of targets that documents are weighed under from here on."""
     numbers = []
-    weigh = weights.log_weights
 
-    def recorded(features, ratios):
-        numbers.append(len(ratios))
-        return weigh(features, ratios)
+    class Recorded(weights.Weigher):
+        def __call__(self, features):
+            numbers.append(self.targets)
+            return super().__call__(features)
 
-    monkeypatch.setattr(weights, "log_weights", recorded)
+    monkeypatch.setattr(weights, "Weigher", Recorded)
     done.write("law.jsonl", sentences("law", 30, seed=200))
     return done, numbers
 

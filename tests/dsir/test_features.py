@@ -1,6 +1,7 @@
 """The featurizer's contract: types, slices, Arrow, errors, custom tokenizers, memory between batches."""
 
 import hashlib
+import random
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from dsir.features import KERNEL_VERSION, Features, FeatureSpec, featurize, scratch
 from dsir.featurizer import memo, words
+from dsir.featurizer.packed import PackedFeatures
 from dsir.featurizer.unicode_tables import NOT_ONE_TO_ONE, code_point_table
+from dsir.importance import log_weights
 
 TEXTS = [
     "",
@@ -145,46 +148,108 @@ def test_bad_texts_are_refused():
 
 
 # ---------------------------------------------------------------------------------------------- Arrow
-def test_arrow_is_not_copied_and_slices_are_respected():
+def stored(buckets: list[list[int]], counts: list[list[int]], dtype: type = np.uint16) -> Features:
+    """Features of documents of these buckets and counts."""
+    offsets = np.cumsum([0, *map(len, buckets)])
+    n_tokens, hashes = np.arange(len(buckets)), np.arange(len(buckets), dtype=np.uint64)
+    flat = [np.array([value for document in each for value in document], int) for each in (buckets, counts)]
+    return Features(offsets, flat[0].astype(dtype), flat[1].astype(np.uint32), n_tokens, hashes)
+
+
+def survives(features: Features) -> bool:
+    """Whether features are the same after storing: all, slices, and documents that end with their buffer."""
+    batch = features.to_arrow()
+    for i in range(len(features)):
+        alone = Features.from_arrow(
+            pa.record_batch([column.slice(i, 1).take([0]) for column in batch], batch.schema)
+        )
+        buckets, counts = (
+            each[features.offsets[i] : features.offsets[i + 1]]
+            for each in (features.buckets, features.counts)
+        )
+        order = np.argsort(counts > 1, kind="stable")
+        large = (counts > 255).any()
+        if not (
+            np.array_equal(alone.buckets, buckets[order])
+            and np.array_equal(alone.counts, counts[order])
+            and alone.counts.dtype == (np.uint32 if large else np.uint8)
+            and same(Features.from_arrow(batch.slice(i, 1)), alone)
+        ):
+            return False
+    return same(Features.from_arrow(batch), features)
+
+
+def test_slices_of_stored_features_are_respected():
     features = featurize(pa.array(TEXTS), FeatureSpec())
     batch = features.to_arrow()
     again = Features.from_arrow(batch)
     assert same(again, features)
-    assert np.shares_memory(again.buckets, batch.column("buckets").values.to_numpy())
     assert again.counts.dtype == np.uint8
     part = Features.from_arrow(batch.slice(1, 3))
     assert len(part) == 3 and part.offsets[0] == 0 and part.offsets[-1] == len(part.buckets)
     assert np.array_equal(part.n_ngrams, features.n_ngrams[1:4])
-    assert np.shares_memory(part.buckets, again.buckets)
     for i in range(3):
         assert np.array_equal(part.dense(i, 10_000), features.dense(i + 1, 10_000))
     assert same(Features.from_arrow(part.to_arrow()), part)
 
 
-def test_what_occurs_once_stands_first_and_has_no_count():
-    counts = np.array([3, 1, 256, 1, 1, 2, 70_000, 1], np.uint32)
-    buckets = np.array([2, 5, 7, 9, 1, 3, 4, 8], np.uint16)
-    nothing = np.zeros(2, np.int64)
-    features = Features(np.array([0, 4, 8]), buckets, counts, nothing, nothing.astype(np.uint64))
-    columns = features.to_arrow().to_pydict()
-    assert columns["buckets"] == [[5, 9, 2, 7], [1, 8, 3, 4]]
-    assert columns["repeats"] == [[3, 0], [2, 0]]
-    assert columns["large"] == [[{"at": 1, "count": 256}], [{"at": 1, "count": 70_000}]]
+def test_what_occurs_once_stands_first():
+    features = stored([[2, 5, 7, 9], [1, 3, 4, 8]], [[3, 1, 256, 1], [1, 2, 70_000, 1]])
+    again = Features.from_arrow(features.to_arrow())
+    assert again.buckets.tolist() == [5, 9, 2, 7, 1, 8, 3, 4]
+    assert again.counts.tolist() == [1, 1, 3, 256, 1, 1, 2, 70_000]
 
 
-@given(st.lists(st.lists(st.integers(1, 2**32 - 1) | st.sampled_from([254, 255, 256, 511, 512]), max_size=5)))
-def test_counts_of_any_size_survive_arrow(documents):
-    offsets = np.cumsum([0, *map(len, documents)])
-    counts = np.array([count for document in documents for count in document], np.uint32)
-    buckets = np.arange(len(counts)).astype(np.uint16)
-    nothing = np.zeros(len(documents), np.int64)
-    features = Features(offsets, buckets, counts, nothing, nothing.astype(np.uint64))
-    batch = features.to_arrow()
-    assert same(Features.from_arrow(batch), features)
-    for i, document in enumerate(documents):
-        alone = Features.from_arrow(batch.slice(i, 1))
-        assert sorted(alone.counts) == sorted(document)
-        assert alone.counts.dtype == (np.uint8 if max(document, default=0) < 256 else np.uint32)
+documents = st.lists(
+    st.dictionaries(
+        st.integers(0, 2**24 - 1) | st.integers(0, 600) | st.integers(65_000, 66_000),
+        st.integers(1, 20) | st.integers(1, 2**32 - 1) | st.sampled_from([254, 255, 256]),
+        max_size=60,
+    ),
+    max_size=5,
+)
+
+
+@given(documents, st.sampled_from([np.uint16, np.uint32]))
+def test_any_buckets_and_counts_survive_storing(found, dtype):
+    modulus = 2**16 if dtype == np.uint16 else 2**24
+    each = [
+        sorted({bucket % modulus: count for bucket, count in document.items()}.items()) for document in found
+    ]
+    assert survives(
+        stored([[b for b, _ in one] for one in each], [[c for _, c in one] for one in each], dtype)
+    )
+
+
+@pytest.mark.parametrize("n", [14, 15, 16, 30, 31, 45, 255, 256])
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_runs_of_any_length_survive_storing(n, dtype):
+    one = 256 if dtype == np.uint16 else 65_536
+    for begin in (0, one - 1, one - 15, 3 * one - n):
+        buckets = [list(range(begin, begin + n)), list(range(begin + one, begin + one + n))]
+        for count in (1, 2):
+            assert survives(
+                stored(
+                    [buckets[0], buckets[0] + buckets[1], buckets[1]],
+                    [[count] * n, [count] * 2 * n, [count] * n],
+                    dtype,
+                )
+            )
+
+
+@pytest.mark.parametrize("n_buckets", [1, 300, 10_000, 65_536, 2**20, 2**24])
+def test_stored_buckets_take_no_more_than_in_memory(n_buckets):
+    spec, chance = FeatureSpec(buckets=n_buckets), np.random.default_rng(0)
+    for n in (0, 1, 2, 10, 100, 1_000, 10_000):
+        buckets = sorted(set(chance.integers(0, n_buckets, n).tolist()))
+        batch = stored([buckets], [[1] * len(buckets)], spec.bucket_dtype.type).to_arrow()
+        assert len(batch.column(0)[0].as_py()) <= spec.bucket_dtype.itemsize * len(buckets) + 5
+
+
+def test_features_that_cannot_be_stored_are_refused():
+    for buckets, counts in (([[2, 1]], [[1, 1]]), ([[3, 3]], [[2, 2]]), ([[1, 2]], [[1, 0]])):
+        with pytest.raises(ValueError, match="features"):
+            stored(buckets, counts).to_arrow()
 
 
 def test_arrow_ipc_round_trip():
@@ -203,37 +268,67 @@ def test_bad_record_batches_are_refused():
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     n = len(TEXTS)
     for name, column in [
-        ("buckets", pa.array([[]] * n, pa.large_list(pa.int16()))),
-        ("buckets", batch.column("n_tokens")),
-        ("buckets", pa.array([None] * n, columns["buckets"].type)),
-        ("repeats", pa.array([[]] * n, pa.large_list(pa.uint32()))),
-        ("repeats", pa.array([[2] * 99] * n, columns["repeats"].type)),  # more than there are buckets
-        ("large", pa.array([[]] * n, pa.large_list(pa.struct({"at": pa.uint32()})))),
-        ("n_tokens", pa.array([None] * n, pa.int64())),
+        ("features_uint16", pa.array([b""] * n, pa.binary())),
+        ("features_uint16", batch.column("content_hash")),
+        ("features_uint16", pa.array([None] * n, pa.large_binary())),
+        ("features_uint16", pa.array([b""] * n, pa.large_binary())),
+        ("content_hash", pa.array([None] * n, pa.uint64())),
         ("content_hash", pa.array([1] * n, pa.int64())),
     ]:
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(ValueError, match="features" if name == "features_uint16" else name):
             Features.from_arrow(pa.record_batch({**columns, name: column}))
-    with pytest.raises(ValueError, match="repeats"):
-        Features.from_arrow(batch.drop_columns(["repeats"]))
+    with pytest.raises(ValueError, match="content_hash"):
+        Features.from_arrow(batch.drop_columns(["content_hash"]))
 
 
-def test_large_counts_are_of_their_own_documents_zeros():
-    batch = featurize(pa.array(["often " * 1_000, "once", "once"]), FeatureSpec()).to_arrow()
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    large = columns["large"]
-    assert large.to_pylist() == [[{"at": 0, "count": 999}, {"at": 1, "count": 1_000}], [], []]
-    for places in (
-        [[], [0, 1], []],  # of another document
-        [[0, 2], [], []],  # of the next one
-        [[1, 0], [], []],
-        [[1, 1], [], []],
-        [[0, 2**32 - 1], [], []],
-    ):
-        counts = [[{"at": at, "count": 300} for at in each] for each in places]
-        columns["large"] = pa.array(counts, large.type)
-        with pytest.raises(ValueError, match="large"):
-            Features.from_arrow(pa.record_batch(columns))
+def test_features_of_an_older_version_are_refused():
+    old = pa.schema({"buckets": pa.large_list(pa.uint16()), "content_hash": pa.uint64()})
+    with pytest.raises(ValueError, match=r"features have the columns buckets .*expected features_uint16"):
+        Features.from_arrow(pa.RecordBatch.from_pylist([], old))
+
+
+def test_damaged_bytes_are_refused_or_read_within_bounds():
+    """Whatever the bytes, no bucket is beyond the type, no table is read beyond its end, and lengths fit together."""
+    texts = [*TEXTS, "often " * 1_000, " ".join(map(str, range(3_000)))]
+    chance = random.Random(0)
+    for buckets in (10_000, 2**20):
+        batch = featurize(pa.array(texts), FeatureSpec(buckets=buckets)).to_arrow()
+        ratios = np.zeros((1, buckets))
+        good = batch.column(0).to_pylist()
+        for _ in range(300):
+            damaged = bytearray(chance.choice(good) or b"x")
+            for _ in range(chance.randrange(1, 4)):
+                kind, at = chance.randrange(3), chance.randrange(len(damaged))
+                if kind == 0:
+                    damaged[at] = chance.randrange(256)
+                elif kind == 1:
+                    del damaged[at:]
+                    damaged = damaged or bytearray(b"x")
+                else:
+                    damaged[at:at] = chance.randbytes(chance.randrange(1, 12))
+            column = pa.array([*good, bytes(damaged)], pa.large_binary())
+            hashes = pa.array([0] * (len(good) + 1), pa.uint64())
+            bad = pa.record_batch([column, hashes], batch.schema)
+            read = []
+            for function in (Features.from_arrow, lambda each, ratios=ratios: log_weights(each, ratios)):
+                try:
+                    read.append(function(bad))
+                except ValueError as error:
+                    assert str(error).startswith(("features: a document", "ratios: "))
+            if read and isinstance(read[0], Features):
+                found = read[0]
+                assert found.offsets[-1] == len(found.buckets) == len(found.counts)
+                assert (np.diff(found.offsets) >= 0).all() and (found.counts > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends"), [([0, 5], [5, 99]), ([0, 9], [5, 2]), ([-9, 0], [5, 5]), ([2**62, 0], [2**62 + 1, 5])]
+)
+def test_bounds_beyond_the_bytes_are_refused(starts, ends):
+    packed = PackedFeatures.from_arrow(featurize(pa.array(["a b", "c"]), FeatureSpec()).to_arrow())
+    wrong = PackedFeatures(packed.data, np.array(starts), np.array(ends), packed.content_hash, packed.dtype)
+    with pytest.raises(ValueError, match="features: a document's bytes end"):
+        wrong.unpack()
 
 
 # ------------------------------------------------------------------------------------ custom tokenizers

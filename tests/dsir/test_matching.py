@@ -140,7 +140,7 @@ def test_caps_hold_in_every_round_and_after_them_and_the_rest_is_matched():
     candidates["content_hash"], candidates["n_tokens"] = pool.content_hash, pool.n_tokens
     candidates["row"], candidates["source_hash"] = np.arange(len(pool)), which
     budget, caps = Budget(documents=300), Caps({0: 60})
-    passes = over(lambda: [(pool, candidates.copy())])
+    passes = over(lambda: [(pool.to_arrow(), candidates.copy())])
     found = match(passes, fit, pool.totals(BUCKETS), budget, caps=caps)
     drawn = refine(found, hold(passes, found, 1), budget, DEFAULTS, seed=0, stream="a", caps=caps)
     candidates["key"] = drawn.keys.at(np.arange(len(pool)))
@@ -208,7 +208,7 @@ def test_the_probability_of_a_document_is_the_weight_of_the_rounds_that_picked_i
     candidates = np.zeros(len(pool), dtype=CANDIDATE)
     candidates["content_hash"], candidates["n_tokens"] = pool.content_hash, pool.n_tokens
     candidates["row"], candidates["source_hash"] = np.arange(len(pool)), np.arange(len(pool)) % 2
-    found = match(over(lambda: [(pool, candidates)]), fit, pool.totals(BUCKETS), budget, caps=caps)
+    found = match(over(lambda: [(pool.to_arrow(), candidates)]), fit, pool.totals(BUCKETS), budget, caps=caps)
     assert found.weights.sum() == pytest.approx(1) and len(found.weights) == len(found.curve)
     assert len(np.unique(positions_of(found.documents))) == len(found.documents)
     assert (found.probability > 0).all() and (found.probability <= 1 + 1e-12).all()
