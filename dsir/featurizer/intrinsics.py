@@ -18,7 +18,9 @@ _INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing fro
 #: every array a function touches, ten times the work of the functions here. Only entry points are cached on disk,
 #: including the code of these functions.
 inner: Callable[[Callable], Callable] = njit(**_INNER)
-#: The same for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
+#: `inner`, made part of its caller whatever its size: for what is called every few bytes.
+inlined: Callable[[Callable], Callable] = njit(**_INNER, forceinline=True)
+#: `inner` for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
 inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
 #: `numba.extending.intrinsic`, whose annotation does not show that callers omit the typing context.
 intrinsic: Callable[[Callable], Callable[..., Any]] = numba.extending.intrinsic
