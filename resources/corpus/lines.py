@@ -225,7 +225,8 @@ def _scanned_columns(
         return None
     if len(data) > MAX_LINE_BYTES // 16 or not _is_utf8(data):
         return None
-    from dsir_dagster.resources.corpus.scanner import scan  # Numba takes long to import; not every command reads
+    # Numba takes long to import, and most commands read nothing.
+    from dsir_dagster.resources.corpus.scanner import scan
 
     columns = scan(data, count, fields.names)
     if columns is None:

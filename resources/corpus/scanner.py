@@ -22,7 +22,9 @@ from numba import njit, types
 
 from dsir.featurizer.intrinsics import count_trailing_zeros, inlined, intrinsic
 
-_TAB, _NEWLINE, _RETURN, _SPACE, _QUOTE, _PLUS, _COMMA, _MINUS, _DOT, _ZERO, _NINE, _COLON = b'\t\n\r "+,-.09:'
+_TAB, _NEWLINE, _RETURN, _SPACE, _QUOTE, _PLUS, _COMMA, _MINUS, _DOT, _ZERO, _NINE, _COLON = (
+    b'\t\n\r "+,-.09:'
+)
 _OPEN_LIST, _BACKSLASH, _CLOSE_LIST, _E, _F, _N, _T, _U, _OPEN, _CLOSE = b"[\\]efntu{}"
 _TRUE, _FALSE, _NULL = (np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null"))
 _STEP = 64  # bytes that are looked at together
