@@ -161,7 +161,8 @@ def line_blocks(uri: str, fields: RecordFields, block_bytes: int) -> Generator[L
         following = next(blocks, None)
         while following is not None:
             data, skipped = following
-            count = 1 if skipped else data.count(b"\n") + (not data.endswith(b"\n"))
+            count = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _NEWLINE))
+            count = 1 if skipped else count + (not data.endswith(b"\n"))
             single = row == 0 and count == 1
             following = next(blocks, None) if single else None
             alone = single and following is None

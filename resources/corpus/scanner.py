@@ -14,6 +14,7 @@ no token goes on after a zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -55,23 +56,31 @@ def scan(data: bytes, count: int, names: Sequence[str]) -> list[pa.Array] | None
     list of pa.Array of string, length count, or None
         The values of each field; only those of the others may be null. None if a line is not ordinary.
     """
-    encoded = [name.encode() for name in names]
-    lengths = np.array([len(each) for each in encoded])
-    finishes = lengths.cumsum()
-    dots = np.array([each.find(b".") for each in encoded]) + finishes - lengths
-    bounds = np.stack([finishes - lengths, dots, finishes], axis=1)
-    joined, room = np.frombuffer(b"".join(encoded), np.uint8), len(data) + _STEP
+    joined, bounds = _names(tuple(names))
+    room = len(data) + _STEP
     out = np.frombuffer(pa.allocate_buffer(room * len(names)), np.uint8)
     offsets = np.zeros((len(names), count + 1), np.int32)
     if not _scan(np.frombuffer(data, np.uint8), joined, bounds, out, np.arange(len(names)) * room, offsets):
         return None
     columns = []
     for field, ends in enumerate(offsets):
-        values = out[field * room :][: ends[-1]]
-        given = None if field == 0 else pa.py_buffer(np.packbits(np.diff(ends) > 0, bitorder="little"))
-        buffers = [given, pa.py_buffer(ends), pa.py_buffer(values if field == 0 else values.copy())]
-        columns.append(pa.Array.from_buffers(pa.string(), count, buffers))
+        values, given = out[field * room :][: ends[-1]], None
+        if field:  # few bytes, which shall not keep the text
+            values, given = values.copy(), pa.py_buffer(np.packbits(ends[1:] > ends[:-1], bitorder="little"))
+        columns.append(
+            pa.Array.from_buffers(pa.string(), count, [given, pa.py_buffer(ends), pa.py_buffer(values)])
+        )
     return columns
+
+
+@cache
+def _names(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bytes of all names, and where each begins, has its dot (before it if there is none) and ends."""
+    encoded = [name.encode() for name in names]
+    ends = np.cumsum([len(each) for each in encoded])
+    begins = ends - [len(each) for each in encoded]
+    dots = begins + [each.find(b".") for each in encoded]
+    return np.frombuffer(b"".join(encoded), np.uint8), np.stack([begins, dots, ends], axis=1)
 
 
 @intrinsic
