@@ -62,6 +62,34 @@ def count_trailing_zeros(typingctx, x):
 
 
 @intrinsic
+def copy_step(typingctx, source, i, out, at, low, one, other):
+    """Copy ``source[i : i + 64]`` to ``out[at:]``; a bit for each of the bytes below `low`, and equal to the others.
+
+    The caller checks the bounds.
+    """
+    byte = ir.IntType(8)
+    vector = ir.VectorType(byte, 64)
+
+    def codegen(context, builder, signature, args):
+        def address(k):
+            array = context.make_array(signature.args[k])(context, builder, args[k])
+            return builder.bitcast(builder.gep(array.data, [args[k + 1]]), vector.as_pointer())
+
+        def where(sign, value):
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(byte, 0))
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+            return builder.icmp_unsigned(sign, step, builder.shuffle_vector(first, first, lanes))
+
+        step = builder.load(address(0), align=1)
+        builder.store(step, address(2), align=1)
+        found = builder.or_(where("<", args[4]), builder.or_(where("==", args[5]), where("==", args[6])))
+        return builder.bitcast(found, ir.IntType(64))
+
+    bytes_ = (types.uint8,) * 3
+    return types.uint64(source, types.int64, out, types.int64, *bytes_), codegen
+
+
+@intrinsic
 def prefetch(typingctx, array, i):
     """Ask for the cache line of ``array[i]``, to be read and written soon."""
 

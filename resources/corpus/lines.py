@@ -216,15 +216,15 @@ def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
 def _scanned_columns(
     data: bytes, count: int, fields: RecordFields
 ) -> tuple[pa.Array, pa.Array | None, pa.Array | None] | None:
-    """Parse lines in compiled code; None unless all are ordinary, and one text and paths of one dot at most are asked.
+    """Parse lines in compiled code; None unless all are ordinary, and the fields are keys of theirs.
 
-    None for very long ones as well: this takes three times their memory.
+    None for very long ones as well: this takes several times their memory.
     """
-    [text, *others] = fields.names
-    simple = len(fields.text) == 1 and "." not in text and text not in (fields.id, fields.source)
-    if not simple or any(name.count(".") > 1 for name in others):
+    text = fields.text[0]
+    distinct = len(fields.text) == 1 and text not in (fields.id, fields.source)
+    if not distinct or any("." in name for name in fields.names) or len(data) > MAX_LINE_BYTES // 16:
         return None
-    if len(data) > MAX_LINE_BYTES // 16 or not _is_utf8(data):
+    if not _is_utf8(data):
         return None
     # Numba takes long to import, and most commands read nothing.
     from dsir_dagster.resources.corpus.scanner import scan
