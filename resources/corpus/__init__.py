@@ -63,7 +63,7 @@ __all__ = [
 
 
 def read_blocks(
-    uri: str, reader: Reader, block_bytes: int = 1 << 22, all_columns: bool = False
+    uri: str, reader: Reader, block_bytes: int = 1 << 20, all_columns: bool = False
 ) -> Generator[Block]:
     """Read a file in blocks of about ``block_bytes``, in order.
 
