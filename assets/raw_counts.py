@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dsir.evaluation import duplicates
-from dsir.features import Features, featurize, hash_strings
+from dsir.features import Features, FeatureSpec, featurize, hash_strings
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
@@ -150,7 +150,7 @@ def count_shard(worker: Worker, item: ShardToCount, tell: Tell) -> Result:
             features_file.write_batch(packed)
             features.add_totals(totals)
             documents = documents_table(
-                shard, parts[at].shard, first_row, source.name, batch, features, tally.documents
+                shard, parts[at].shard, first_row, source.name, batch, features, spec, tally.documents
             )
             tally.add(documents, batch)
             usable[at] += len(documents)
@@ -355,6 +355,7 @@ def documents_table(
     source: str,
     batch: TextBatch,
     features: Features,
+    spec: FeatureSpec,
     first: int = 0,
 ) -> pa.Table:
     """Return one row a document.
@@ -383,7 +384,7 @@ def documents_table(
             "id_hash": hash_strings(ids),
             "source": source if batch.sources is None else batch.sources.fill_null(source),
             "n_tokens": features.n_tokens,
-            "n_ngrams": features.n_ngrams,
+            "n_ngrams": spec.n_ngrams(features.n_tokens),
             "n_bytes": text_bytes(batch.texts),
             "content_hash": features.content_hash,
             **vars(features.word_counts),
