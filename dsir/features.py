@@ -103,6 +103,10 @@ class FeatureSpec:
         """uint16 if it holds every bucket, else uint32."""
         return np.dtype(np.uint16 if self.buckets <= 2**16 else np.uint32)
 
+    def n_ngrams(self, n_tokens: np.ndarray) -> np.ndarray:
+        """All n-grams of documents of these many words, int64[n]."""
+        return sum(np.maximum(n_tokens - shorter, 0) for shorter in range(self.ngrams))
+
 
 @dataclass(frozen=True, eq=False)
 class Features:

@@ -21,6 +21,7 @@ from dsir_dagster.instance import open_instance
 from dsir_dagster.progress_bar import shown_progress
 from dsir_dagster.refresh import Stage
 from dsir_dagster.resources.borders import several
+from dsir_dagster.resources.corpus.scanner import scan
 from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.workspace import Workspace
 from dsir_dagster.runs import run_refresh
@@ -38,6 +39,7 @@ def bring_up_to_date(shared: Shared) -> int:
     if measuring or plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
         settings = workspace.settings
         warm_up(settings.features.spec(), shared.say, independent_spec(settings) if measuring else None)
+        scan(b"{}", 1, ("text",))  # for two seconds at the first use, the threads would all wait for it
     warnings: list[str] = []
     loggers = None if shared.verbose else {"console": quiet_logger(warnings)}
     failed = recomputed = 0

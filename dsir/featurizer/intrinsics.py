@@ -20,7 +20,9 @@ _INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing fro
 #: every array a function touches, ten times the work of the functions here. Only entry points are cached on disk,
 #: including the code of these functions.
 inner: Callable[[Callable], Callable] = njit(**_INNER)
-#: The same for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
+#: `inner`, made part of its caller whatever its size: for what is called every few bytes.
+inlined: Callable[[Callable], Callable] = njit(**_INNER, forceinline=True)
+#: `inner` for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
 inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
 #: `numba.extending.intrinsic`, whose annotation does not show that callers omit the typing context.
 intrinsic: Callable[[Callable], Callable[..., Any]] = numba.extending.intrinsic
@@ -137,6 +139,34 @@ def append_places_at_once(typingctx, mask, base, places, at):
 
 
 append_places = append_places_at_once if _target_has("avx512vbmi2") else append_places_singly
+
+
+@intrinsic
+def copy_step(typingctx, source, i, out, at, low, one, other):
+    """Copy ``source[i : i + 64]`` to ``out[at:]``; a bit for each of the bytes below `low`, and equal to the others.
+
+    The caller checks the bounds.
+    """
+    byte = ir.IntType(8)
+    vector = ir.VectorType(byte, 64)
+
+    def codegen(context, builder, signature, args):
+        def address(k):
+            array = context.make_array(signature.args[k])(context, builder, args[k])
+            return builder.bitcast(builder.gep(array.data, [args[k + 1]]), vector.as_pointer())
+
+        def where(sign, value):
+            first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(byte, 0))
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+            return builder.icmp_unsigned(sign, step, builder.shuffle_vector(first, first, lanes))
+
+        step = builder.load(address(0), align=1)
+        builder.store(step, address(2), align=1)
+        found = builder.or_(where("<", args[4]), builder.or_(where("==", args[5]), where("==", args[6])))
+        return builder.bitcast(found, ir.IntType(64))
+
+    bytes_ = (types.uint8,) * 3
+    return types.uint64(source, types.int64, out, types.int64, *bytes_), codegen
 
 
 @intrinsic

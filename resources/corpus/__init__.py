@@ -67,7 +67,7 @@ __all__ = [
 def read_blocks(
     uri: str,
     reader: Reader,
-    block_bytes: int = 1 << 22,
+    block_bytes: int = 1 << 20,
     all_columns: bool = False,
     wanted: np.ndarray | None = None,
 ) -> Generator[Block]:

@@ -3,9 +3,10 @@
 What belongs here: one JSON object a line. What does not: the meaning of fields (``fields``), other layouts of JSON
 (``layout`` turns them into lines), formats with columns (``tables``).
 
-Arrow parses a block if every line demonstrably holds one good record; otherwise the standard library parses it line by
-line and gives every bad line its reason. Both give the same result: a line that only Arrow accepts (``Inf``, integers
-of more than 4,300 digits, nesting deeper than Python's recursion limit) is accepted on its own as well.
+Three parsers give the same result. Compiled code (``scanner``) reads a block in which every line is an ordinary object;
+Arrow reads one if every line demonstrably holds one good record; otherwise the standard library parses it line by line
+and gives every bad line its reason. A line that only Arrow accepts (``Inf``, integers of more than 4,300 digits,
+nesting deeper than Python's recursion limit) is accepted on its own as well.
 """
 
 from __future__ import annotations
@@ -105,10 +106,11 @@ class LineBlock:
         """
         if self.skipped:
             return parse_lines([(self.row, None)], self.fields, excerpt(self.data))
-        starts, ends = self.bounds()
-        columns = None
-        if int((ends - starts).max()) <= MAX_LINE_BYTES:
-            columns = _arrow_columns(self.data, starts, ends, self.fields)
+        columns = _scanned_columns(self.data, self.count, self.fields)
+        if columns is None:
+            starts, ends = self.bounds()
+            if int((ends - starts).max()) <= MAX_LINE_BYTES:
+                columns = _arrow_columns(self.data, starts, ends, self.fields)
         if columns is None:
             view = memoryview(self.data)
             bounds = zip(starts.tolist(), ends.tolist(), strict=True)
@@ -211,6 +213,34 @@ def _whole_lines(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
         yield b"".join(pending), skipping
 
 
+def _scanned_columns(
+    data: bytes, count: int, fields: RecordFields
+) -> tuple[pa.Array, pa.Array | None, pa.Array | None] | None:
+    """Parse lines in compiled code; None unless all are ordinary, and the fields are keys of theirs.
+
+    None for very long ones as well: this takes several times their memory.
+    """
+    text = fields.text[0]
+    distinct = len(fields.text) == 1 and text not in (fields.id, fields.source)
+    if not distinct or any("." in name for name in fields.names) or len(data) > MAX_LINE_BYTES // 16:
+        return None
+    if not _is_utf8(data):
+        return None
+    # Numba takes long to import, and most commands read nothing.
+    from dsir_dagster.resources.corpus.scanner import scan
+
+    columns = scan(data, count, fields.names)
+    if columns is None:
+        return None
+    found = dict(zip(fields.names, columns, strict=True))
+    return found[text], *(found[name] if name else None for name in (fields.id, fields.source))
+
+
+def _is_utf8(data: bytes) -> bool:
+    offsets = np.array([0, len(data)], np.int32)
+    return is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data)))
+
+
 def _arrow_columns(
     data: bytes, starts: np.ndarray, ends: np.ndarray, fields: RecordFields
 ) -> tuple[pa.Array, pa.Array | None, pa.Array | None] | None:
@@ -226,8 +256,7 @@ def _arrow_columns(
         last = np.where(last == _RETURN, octets[ends - 2], last)
     if (ends - starts).min() < 2 or (octets[starts] != _OPEN).any() or (last != _CLOSE).any():
         return None
-    offsets = np.array([0, len(data)], np.int32)
-    if not is_utf8(pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))):
+    if not _is_utf8(data):
         return None
     options = pa.json.ReadOptions(use_threads=False, block_size=min(len(data) + 16, 2**31 - 1))
     numbers: dict[str, pa.DataType] = {}  # ids and sources that are numbers; strings are tried first

@@ -92,6 +92,7 @@ def test_shapes_dtypes_and_sums(hash, buckets, dtype):
     assert features.n_tokens.tolist() == [len(wordpunct(t.lower())) for t in TEXTS]
     expected = np.maximum(features.n_tokens, 0) + np.maximum(features.n_tokens - 1, 0)
     assert np.array_equal(features.n_ngrams, expected)
+    assert np.array_equal(spec.n_ngrams(features.n_tokens), expected)
     dense = [features.dense(i, buckets) for i in range(len(features))]
     assert [d.sum() for d in dense] == expected.tolist()
     assert np.array_equal(features.totals(buckets), np.sum(dense, axis=0))
