@@ -10,6 +10,7 @@ import numba.extending
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 
 _INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing from Numba's types
 
@@ -18,10 +19,20 @@ _INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing fro
 #: every array a function touches, ten times the work of the functions here. Only entry points are cached on disk,
 #: including the code of these functions.
 inner: Callable[[Callable], Callable] = njit(**_INNER)
+#: The same, part of the code of each caller: arrays take seven arguments each, which a call copies.
+inlined: Callable[[Callable], Callable] = njit(**_INNER, forceinline=True)
 #: The same for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
 inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
 #: `numba.extending.intrinsic`, whose annotation does not show that callers omit the typing context.
 intrinsic: Callable[[Callable], Callable[..., Any]] = numba.extending.intrinsic
+
+
+def has_instructions(feature: str) -> bool:
+    """Whether the processor that Numba compiles for has them; LLVM's name.
+
+    The processor is part of the key of Numba's cache on disk, so code may be chosen by it when it is compiled.
+    """
+    return f"+{feature}" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 @intrinsic
