@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import dagster as dg
 
-from dsir.compilation import warm_up
+from dsir.compilation import load_numba, warm_up
 from dsir_dagster.assets.materialize import first_of
 from dsir_dagster.assets.measuring.counts import independent_spec
 from dsir_dagster.cli.options import Shared, err, out
@@ -37,6 +37,7 @@ def bring_up_to_date(shared: Shared) -> int:
     measuring = any(each.state != "fresh" for each in plan.outputs_of("evaluations"))
     if measuring or plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
         settings = workspace.settings
+        load_numba()
         warm_up(settings.features.spec(), shared.say, independent_spec(settings) if measuring else None)
     warnings: list[str] = []
     loggers = None if shared.verbose else {"console": quiet_logger(warnings)}

@@ -40,6 +40,4 @@ class ConfigError(ValueError):
 class Model(pydantic.BaseModel):
     """Base of all sections: frozen, without unknown keys or silent type conversions."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
