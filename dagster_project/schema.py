@@ -6,18 +6,16 @@ What belongs here: what pydantic's schema says otherwise than the file. What doe
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from typing import Any
 
 import pydantic
 
 from dsir_dagster.resources.settings import Selection, Settings, methods
 from dsir_dagster.resources.settings.mistakes import models_in
-from dsir_dagster.resources.settings.types import Model
+from dsir_dagster.resources.settings.types import meanings
 
 TITLE = "Configuration of dsir"
 
@@ -80,27 +78,14 @@ def _describe(model: type[pydantic.BaseModel], schema: dict[str, Any]) -> None:
     """Take descriptions of keys from the docstrings of fields, or of a model and its bases: the section Attributes."""
     text = (inspect.getdoc(model) or "").partition("\n\n")[0]
     schema["description"] = _prose(text)
+    for name, says in meanings(model).items():
+        schema["properties"][name].setdefault("description", says)
     for each in model.__mro__:
-        if issubclass(each, Model):
-            for name, says in _docstrings_of_fields(each):
-                schema["properties"][name].setdefault("description", says)
         _, _, attributes = ((each.__doc__ and inspect.cleandoc(each.__doc__)) or "").partition(_ATTRIBUTES)
         for names, says in re.findall(r"^(\S[^:\n]*) : .*\n((?:    .*\n?|\n)*)", attributes, flags=re.M):
             for name in names.split(", "):
                 if name in schema["properties"]:
                     schema["properties"][name].setdefault("description", _prose(says))
-
-
-def _docstrings_of_fields(model: type[Model]) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a model that are followed by a string, and the string.
-
-    Pydantic's `use_attribute_docstrings` would look for them whenever the program starts: 0.1 s.
-    """
-    [definition] = ast.parse(inspect.getsource(model)).body
-    assert isinstance(definition, ast.ClassDef)
-    for field, after in pairwise(definition.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
-            yield ast.unparse(field.target), inspect.cleandoc(ast.literal_eval(after.value))
 
 
 def _prose(text: str) -> str:
