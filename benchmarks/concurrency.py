@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.backfill import backfill
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.instance import open_instance
-from dsir_dagster.resources.dagster_private import SqliteEventLogStorage
+from dsir_dagster.resources.dagster_storage import SqliteEventLogStorage
 from dsir_dagster.resources.database import Database
 from dsir_dagster.resources.partitions import register_shards
 from dsir_dagster.resources.workspace import Workspace

@@ -33,12 +33,8 @@ import dagster as dg
 import yaml
 
 from dsir_dagster import sql
-from dsir_dagster.resources.dagster_private import (
-    CheckError,
-    DagsterSqliteStorage,
-    InstanceRef,
-    NoOpComputeLogManager,
-)
+from dsir_dagster.resources.dagster_private import CheckError, InstanceRef, NoOpComputeLogManager
+from dsir_dagster.resources.dagster_storage import DagsterSqliteStorage
 from dsir_dagster.resources.home import private_folder
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.wording import MISSING_CLASS, SQLITE_DAMAGED, UNSET_VARIABLE, one_line

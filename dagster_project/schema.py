@@ -15,6 +15,7 @@ import pydantic
 
 from dsir_dagster.resources.settings import Selection, Settings, methods
 from dsir_dagster.resources.settings.mistakes import models_in
+from dsir_dagster.resources.settings.types import meanings
 
 TITLE = "Configuration of dsir"
 
@@ -32,7 +33,8 @@ def configuration_schema() -> dict[str, Any]:
     for name, method in methods().items():
         own = method.options.model_json_schema()
         definitions |= own.pop("$defs", {})
-        options[name] = own.get("properties", {})
+        options[name] = own.setdefault("properties", {})
+        _describe(method.options, own)
     for model in _models(Settings, *(method.options for method in methods().values())):
         of = schema if model is Settings else definitions.get(model.__name__)
         if of is not None:
@@ -73,9 +75,11 @@ def _models(*models: type[pydantic.BaseModel]) -> Iterator[type[pydantic.BaseMod
 
 
 def _describe(model: type[pydantic.BaseModel], schema: dict[str, Any]) -> None:
-    """Take descriptions of keys from the sections Attributes of the docstrings of a model and its bases."""
+    """Take descriptions of keys from the docstrings of fields, or of a model and its bases: the section Attributes."""
     text = (inspect.getdoc(model) or "").partition("\n\n")[0]
     schema["description"] = _prose(text)
+    for name, says in meanings(model).items():
+        schema["properties"][name].setdefault("description", says)
     for each in model.__mro__:
         _, _, attributes = ((each.__doc__ and inspect.cleandoc(each.__doc__)) or "").partition(_ATTRIBUTES)
         for names, says in re.findall(r"^(\S[^:\n]*) : .*\n((?:    .*\n?|\n)*)", attributes, flags=re.M):

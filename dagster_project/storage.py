@@ -21,7 +21,7 @@ from typing import Any, Self
 import dagster as dg
 import sqlalchemy as sa
 
-from dsir_dagster.resources.dagster_private import (
+from dsir_dagster.resources.dagster_storage import (
     ConfigurableClassData,
     DagsterSqliteStorage,
     SqlEventLogStorageTable,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from dsir_dagster.assets.methods import METHODS
 from dsir_dagster.resources.settings import Settings
+from dsir_dagster.resources.settings.types import meanings
 
 PAGE = Path(__file__).with_suffix(".md")
 
@@ -57,7 +58,7 @@ def rows_of(name: str) -> Iterator[Row]:
     if name == "other":
         for key, field in Settings.model_fields.items():
             if key not in sections:
-                yield row(key, field)
+                yield row(key, field, meanings(Settings))
     else:
         yield from rows(sections[name])
 
@@ -67,7 +68,7 @@ def rows(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[Row]:
     for key, field in ordered(model):
         if key == "options":  # those of a method, which stand beside the others
             continue
-        yield row(prefix + key, field)
+        yield row(prefix + key, field, meanings(model))
         for inner in models_of(field):
             yield from rows(inner, f"{prefix}{key}.")
 
@@ -102,11 +103,12 @@ def models_of(field: FieldInfo) -> list[type[pydantic.BaseModel]]:
     return found
 
 
-def row(key: str, field: FieldInfo) -> Row:
+def row(key: str, field: FieldInfo, says: Mapping[str, str]) -> Row:
     """Return the row of a key; a pipe in a meaning would end its cell."""
-    meaning = re.sub(r"\s+", " ", field.description or "").strip()
-    assert meaning, f"{key}: its field has no docstring"
-    link = LINKS.get(key.rpartition(".")[2])
+    name = key.rpartition(".")[2]
+    assert name in says, f"{key}: its field has no docstring"
+    meaning = " ".join(says[name].split())
+    link = LINKS.get(name)
     meaning += f" See {link}." if link and key.count(".") == 0 else ""
     return key, default_of(field), meaning.replace("|", "\\|")
 

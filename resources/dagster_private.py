@@ -2,7 +2,7 @@
 
 What belongs here: every import of its private modules, each with the public feature that would replace it, and the
 treatment of its beta warnings, so that a new version of Dagster is checked in one place. What does not: anything that
-the pinned version exports.
+the pinned version exports; its storage (``resources/dagster_storage.py``).
 """
 
 import re
@@ -38,15 +38,10 @@ from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.instance import InstanceRef
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.loader import LoadingContextForTest
-from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
-from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._serdes import ConfigurableClassData, deserialize_value
+from dagster._serdes import deserialize_value
 
 __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace them
     # `AssetMaterialization(data_version=…, input_data_versions=…)` for ops that materialize assets
@@ -76,13 +71,6 @@ __all__ = [  # noqa: RUF022 - grouped by the public feature that would replace t
     "GRPC_INFO_TAG",
     "WorkerStatus",
     "deserialize_value",
-    # SQLite's `synchronous` and kept connections in `storage: sqlite`
-    "ConfigurableClassData",
-    "DagsterSqliteStorage",
-    "SqlEventLogStorageTable",
-    "SqlPollingEventWatcher",
-    "SqliteEventLogStorage",
-    "SqliteRunStorage",
     # `DagsterInstance.from_config` with overrides, and the settings of an instance that is not opened
     "CheckError",
     "InstanceRef",

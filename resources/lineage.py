@@ -131,7 +131,7 @@ class Lineage:
     rows, bytes : int
         Rows of the output, bytes written.
     files : mapping of str to str
-        Name of each file to its SHA-256.
+        Name of each file to its checksum (``resources/stamps.py``).
     metadata : mapping
         Numbers and strings to show.
     modified : mapping of str to int

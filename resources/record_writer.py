@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dsir_dagster.resources.corpus.jsontext import dump_json, json_lines, json_values, parse_record
 from dsir_dagster.resources.records import Lines, Records
+from dsir_dagster.resources.stamps import StampedFile, open_new
 from dsir_dagster.resources.store import PIECE
 
 PROVENANCE = pa.struct(
@@ -68,14 +69,14 @@ class RecordWriter:
     def __init__(self, path: Path, format: Literal["jsonl", "jsonl.zst", "parquet"]):
         self._path = path
         self._format = format
-        self._file: BinaryIO | None = None
-        self._sink: BinaryIO | pa.NativeFile | None = None  # what compresses into the file, or the file
+        self._file: StampedFile | None = None
+        self._sink: StampedFile | pa.NativeFile | None = None  # what compresses into the file, or the file
         self._pieces: list[tuple[Records | list[bytes], pa.StructArray]] = []
         self.json_columns: tuple[str, ...] = ()
 
     def __enter__(self) -> RecordWriter:
         with self._writing():
-            self._file = self._sink = open(self._path, "wb")
+            self._file = self._sink = open_new(self._path)
             if self._format == "jsonl.zst":
                 self._sink = pa.CompressedOutputStream(pa.PythonFile(self._file, "w"), "zstd")
         return self
@@ -118,7 +119,7 @@ class RecordWriter:
             )
 
     @property
-    def _opened(self) -> BinaryIO | pa.NativeFile:
+    def _opened(self) -> StampedFile | pa.NativeFile:
         if self._sink is None:
             raise ValueError(f"{self._path}: not open")
         return self._sink

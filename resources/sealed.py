@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +28,7 @@ import pyarrow.parquet as pq
 
 from dsir.featurizer.checksum import checksum
 from dsir_dagster.resources.object_stores import store_error
+from dsir_dagster.resources.stamps import open_new
 
 _KEY = "dsir_seal"
 #: Begins a seal; names in the metadata are JSON, which has no such control character.
@@ -64,10 +64,14 @@ class DamagedFile(RuntimeError):
 @contextlib.contextmanager
 def parquet_writer(path: Path, schema: pa.Schema, **options: object) -> Iterator[pq.ParquetWriter]:
     """Write a Parquet file; it is sealed when the body ends."""
-    with pq.ParquetWriter(path, schema, write_page_checksum=True, **options) as writer:
-        yield writer
-        writer.add_key_value_metadata({_KEY: _UNSEALED})
-    _seal_footer(path, _PARQUET_END)
+    with open_new(path) as file:
+        with pq.ParquetWriter(
+            pa.PythonFile(file, "w"), schema, write_page_checksum=True, **options
+        ) as writer:
+            yield writer
+            writer.add_key_value_metadata({_KEY: _UNSEALED})
+            file.hold()
+        file.write(_with_footer_sealed(file.held(), _PARQUET_END))
 
 
 class ParquetFile(pq.ParquetFile):
@@ -146,33 +150,36 @@ class BatchWriter:
         self._batches = 0
 
     def __enter__(self) -> BatchWriter:
-        with contextlib.ExitStack() as files:
-            sink = files.enter_context(pa.OSFile(str(self._path), "wb"))
-            # Not compressed: lz4 saved a quarter when every entry had a count, and doubled the time to read and weigh.
-            writer = pa.ipc.new_file(sink, self._schema, metadata={_KEY: _UNSEALED})
-            self._writer = files.enter_context(writer)
-            self._written = files.enter_context(pa.OSFile(str(self._path), "rb"))
-            self._file = files.enter_context(open(self._path, "r+b", buffering=0))
-            self._open = files.pop_all()
+        self._file = open_new(self._path)
+        self._file.hold()
+        # Not compressed: lz4 saved a quarter when every entry had a count, and doubled the time to read and weigh.
+        sink = pa.PythonFile(self._file, "w")
+        self._writer = pa.ipc.new_file(sink, self._schema, metadata={_KEY: _UNSEALED})
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.__exit__(kind, error, trace)
-        if kind is None:
-            _seal_footer(self._path, _IPC_END)
+        with self._file:
+            self._writer.close()
+            ending = self._file.held()
+            if kind is None:
+                self._file.write(_with_footer_sealed(ending, _IPC_END))
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         """Append a batch."""
         self._writer.write_batch(batch, custom_metadata={_KEY: _UNSEALED})
+        written = self._file.held()
+        source = pa.BufferReader(pa.py_buffer(written))
         if self._batches == 0:
-            self._written.seek(_IPC_BEGIN)
-            pa.ipc.read_message(self._written)  # the schema
-        header = self._written.tell() + _MESSAGE_BEGIN
-        message = pa.ipc.read_message(self._written)
+            source.seek(_IPC_BEGIN)
+            pa.ipc.read_message(source)  # the schema
+        header = source.tell() + _MESSAGE_BEGIN
+        message = pa.ipc.read_message(source)
         _, digits, at = _seal_of_batch(message, self._made_of, self._batches)
-        os.pwrite(self._file.fileno(), digits, header + at)
+        written[header + at : header + at + _DIGITS] = digits
+        self._file.write(written)
+        self._file.hold()
         self._batches += 1
 
 
@@ -245,15 +252,13 @@ def _seal(data: bytes, about: bytes = b"") -> tuple[bytes, bytes, int]:
     return data[at : at + _DIGITS], should, at
 
 
-def _seal_footer(path: Path, end: bytes) -> None:
-    with open(path, "r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(size - len(end) - 4)
-        begin = size - len(end) - 4 - int.from_bytes(file.read(4), "little")
-        file.seek(begin)
-        _, digits, at = _seal(file.read())
-        file.seek(begin + at)
-        file.write(digits)
+def _with_footer_sealed(ending: bytearray, end: bytes) -> bytearray:
+    """Return the last bytes of a file, its footer among them, with the footer's seal."""
+    size = len(ending) - len(end) - 4
+    begin = size - int.from_bytes(ending[size : size + 4], "little")
+    _, digits, at = _seal(bytes(ending[begin:]))
+    ending[begin + at : begin + at + _DIGITS] = digits
+    return ending
 
 
 def _check_footer(file: pa.NativeFile, path: str, end: bytes) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import re
@@ -40,6 +39,7 @@ from dsir_dagster.resources.bulk_files import (
 from dsir_dagster.resources.graph import graph
 from dsir_dagster.resources.object_stores import object_store_errors
 from dsir_dagster.resources.sealed import BatchWriter, ParquetFile, parquet_writer, read_batches
+from dsir_dagster.resources.stamps import NewFile, checksum_of
 
 #: Columns of a document that is a piece of a record: the record's row in its file, and the bounds of the piece in the
 #: UTF-8 bytes of its text. Null if the document is the whole record at `row`.
@@ -142,7 +142,7 @@ class Written(Stored):
     Attributes
     ----------
     checksum : str
-        SHA-256 of its bytes in hexadecimal digits.
+        Of its bytes (``resources/stamps.py``).
     """
 
     checksum: str
@@ -249,11 +249,11 @@ class Store:
         empty = file_kinds()[kind].empty if kind in file_kinds() else ""
         return {name: stored for name, stored in self._files(kind).listing(kind).items() if name != empty}
 
-    def checksum(self, name: str) -> str | None:
-        """Return the SHA-256 of a file's bytes in hexadecimal digits, or None if it is absent."""
+    def checksum(self, name: str, recorded: str) -> str | None:
+        """Return the checksum of a file's bytes by the algorithm of the recorded one, or None if it is absent."""
         try:
             with object_store_errors(self.where(name)), self._files(name).open(name) as file:
-                return _checksum(file)
+                return checksum_of(file, recorded)
         except FileNotFoundError:
             return None
 
@@ -292,9 +292,10 @@ class Store:
         If anything fails, what was there is unchanged and the temporary is gone.
         """
         files = self._files(name)
-        with _publishing(files, name) as new:
+        with _publishing(files, name) as scratch:
+            new = NewFile(scratch)
             yield new
-            size, checksum = _sealed(new)
+            size, checksum = new.checksum()
         stored = files.look(name)
         if stored is None or stored.bytes != size:
             arrived = stored.bytes if stored else 0
@@ -326,9 +327,10 @@ class Store:
             with self.replacing(name) as path:
                 yield path
             return
-        yield folder.path / file
-        size, checksum = _sealed(folder.path / file)
-        modified = os.stat(folder.path / file).st_mtime_ns
+        new = NewFile(folder.path / file)
+        yield new
+        size, checksum = new.checksum()
+        modified = new.stat().st_mtime_ns
         self._written[name] = Written(size, modified, checksum)
 
     def written(self, *names: str) -> dict[str, Written]:
@@ -471,20 +473,6 @@ def _discard(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _sealed(path: Path) -> tuple[int, str]:
-    """Return size and checksum of a finished local file."""
-    with pa.OSFile(str(path)) as file:
-        return file.size(), _checksum(file)
-
-
-def _checksum(file: pa.NativeFile) -> str:
-    """Return the SHA-256 of a file's bytes, without holding them in memory."""
-    digest = hashlib.sha256()
-    while chunk := file.read_buffer(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 class Origin:

@@ -65,7 +65,7 @@ def verify_files(workspace: Workspace) -> Verified:
         (key, name, checksum) for key, row in sorted(latest.items()) for name, checksum in row.files.items()
     ]
     damages, read_from = [], []
-    now = workspace.engine.map_shards(lambda item: workspace.store.checksum(item[1]), named)
+    now = workspace.engine.map_shards(lambda item: workspace.store.checksum(item[1], item[2]), named)
     for (key, name, checksum), found in zip(named, now, strict=True):
         if found != checksum:
             what = "is gone" if found is None else "is not what was written"
@@ -128,7 +128,7 @@ def rebuild_catalog(workspace: Workspace) -> Rebuilt:
     catalog, engine = workspace.catalog, workspace.engine
 
     def hold(files: Mapping[str, str]) -> bool:
-        return all(workspace.store.checksum(name) == checksum for name, checksum in files.items())
+        return all(workspace.store.checksum(name, recorded) == recorded for name, recorded in files.items())
 
     rebuilt = catalog.rebuild(lambda outputs: list(engine.map_shards(hold, outputs)))
     # Lineage files do not say how large a shard's file was, or how old: with these values it is read again.

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import dagster as dg
 
-from dsir.compilation import warm_up
+from dsir.compilation import load_numba, warm_up
 from dsir_dagster.assets.materialize import first_of
 from dsir_dagster.assets.measuring.counts import independent_spec
 from dsir_dagster.cli.options import Shared, err, out
@@ -38,6 +38,7 @@ def bring_up_to_date(shared: Shared) -> int:
     measuring = any(each.state != "fresh" for each in plan.outputs_of("evaluations"))
     if measuring or plan.uncounted or len(plan.counted_targets) < len(workspace.settings.targets):
         settings = workspace.settings
+        load_numba()
         warm_up(settings.features.spec(), shared.say, independent_spec(settings) if measuring else None)
         scan(b"{}", 1, ("text",))  # for two seconds at the first use, the threads would all wait for it
     warnings: list[str] = []

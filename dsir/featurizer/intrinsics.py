@@ -20,7 +20,7 @@ _INNER: dict[str, Any] = {"nogil": True, "_nrt": False}  # `_nrt` is missing fro
 #: every array a function touches, ten times the work of the functions here. Only entry points are cached on disk,
 #: including the code of these functions.
 inner: Callable[[Callable], Callable] = njit(**_INNER)
-#: `inner`, made part of its caller whatever its size: for what is called every few bytes.
+#: `inner`, made part of its caller whatever its size: arrays take seven arguments each, which a call copies.
 inlined: Callable[[Callable], Callable] = njit(**_INNER, forceinline=True)
 #: `inner` for floating point: division by zero raises no exception, so that a loop around it can be vectorized.
 inner_float: Callable[[Callable], Callable] = njit(**_INNER, error_model="numpy")
@@ -31,8 +31,11 @@ BLOCK = 64  # bytes in a vector, each of which has its bit in a mask
 _1 = np.uint64(1)
 
 
-def _target_has(feature: str) -> bool:
-    """Whether Numba compiles for processors with this feature, named as LLVM does; the one it runs on unless told."""
+def has_instructions(feature: str) -> bool:
+    """Whether Numba compiles for processors that have them, named as LLVM does; the one it runs on unless told.
+
+    The processor is part of the key of Numba's cache on disk, so code may be chosen by it when it is compiled.
+    """
     told = vars(config)["CPU_FEATURES"]  # missing from Numba's types
     return f"+{feature}" in (get_host_cpu_features() if told is None else told).split(",")
 
@@ -138,7 +141,7 @@ def append_places_at_once(typingctx, mask, base, places, at):
     return types.int64(types.uint64, types.int64, places, types.int64), codegen
 
 
-append_places = append_places_at_once if _target_has("avx512vbmi2") else append_places_singly
+append_places = append_places_at_once if has_instructions("avx512vbmi2") else append_places_singly
 
 
 @intrinsic

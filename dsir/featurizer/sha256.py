@@ -5,7 +5,8 @@ hashed and which digests are remembered (`memo`).
 
 Messages are hashed `LANES` at a time, one in each lane of a vector. The compression function is written out
 as LLVM vector instructions, which every target's back end maps to the registers it has (one AVX-512
-register, two of AVX2, four of SSE or NEON).
+register, two of AVX2, four of SSE or NEON). Where the processor has instructions for SHA-256 (x86's SHA extensions),
+they hash messages of one block.
 """
 
 import math
@@ -15,11 +16,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from dsir.featurizer.intrinsics import inner, intrinsic, load_u64, store_u64
+from dsir.featurizer.intrinsics import has_instructions, inlined, inner, intrinsic, load_u64, store_u64
 
 _0, _8 = np.uint64(0), np.uint64(8)
 LANES = 16
 MAX_ONE_BLOCK = 55  # bytes of the longest message that fits one block with its padding
+MAX_SHORT = 24  # bytes of a word that is copied whole, without a loop
+_INTERLEAVED = (
+    4  # messages that the instructions for SHA-256 hash in turn, as one waits for the result of the other
+)
 
 
 def _primes(n: int) -> list[int]:
@@ -132,12 +137,12 @@ def remainder_factors(n_buckets: int) -> np.ndarray:
     return np.array([pow(2, 32 * (7 - i), n_buckets) for i in range(8)], np.uint64)
 
 
-@inner
-def _reduce(state, lane, factors, n_buckets):
-    """Digest in a lane, a 256-bit big-endian integer, modulo ``n_buckets`` <= 2**24: no sum overflows."""
+@inlined
+def _reduce(state, at, stride, factors, n_buckets):
+    """Digest ``state[at], state[at + stride] ...`` as a 256-bit integer modulo ``n_buckets`` <= 2**24: no overflow."""
     total = _0
     for i in range(8):
-        total += np.uint64(state[i * LANES + lane]) * factors[i]
+        total += np.uint64(state[at + i * stride]) * factors[i]
     return np.int64(total % n_buckets)
 
 
@@ -148,8 +153,76 @@ def _reset(state, initial):
             state[i * LANES + lane] = initial[i]
 
 
+@intrinsic
+def _emit_digests(typingctx, blocks, i, state):
+    """Digests of `_INTERLEAVED` messages of one block each, ``blocks[i:]``, to ``state[8 * k : 8 * k + 8]``.
+
+    In x86's instructions for SHA-256. They keep the state in two registers, from the lowest word F E B A and H G D C;
+    each makes two rounds.
+    """
+    word = ir.IntType(32)
+    vector = ir.VectorType(word, 4)
+
+    def codegen(context, builder, signature, args):
+        def function(name, n_args):
+            kind = ir.FunctionType(vector, [vector] * n_args)
+            return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}")
+
+        rounds, swap = function("x86.sha256rnds2", 3), function("bswap.v4i32", 1)
+        extend_first, extend_last = function("x86.sha256msg1", 2), function("x86.sha256msg2", 2)
+
+        def constant(words):
+            return ir.Constant(vector, [int(each) for each in words])
+
+        def shuffled(x, y, *index):
+            return builder.shuffle_vector(x, y, constant(index))
+
+        def at(k, array, offset):
+            data = context.make_array(signature.args[k])(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+        def number(k):
+            return ir.Constant(ir.IntType(64), k)
+
+        def row(message, k):
+            place = builder.add(args[1], number(64 * message + 16 * k))
+            return builder.call(swap, [builder.load(at(0, args[0], place), align=1)])
+
+        messages = range(_INTERLEAVED)
+        w = [[row(message, k) for k in range(4)] for message in messages]
+        initial_abef, initial_cdgh = (constant(INITIAL_STATE[k]) for k in ([5, 4, 1, 0], [7, 6, 3, 2]))
+        abef, cdgh = [initial_abef] * _INTERLEAVED, [initial_cdgh] * _INTERLEAVED
+        for t in range(0, 64, 4):
+            constants = constant(_ROUND_CONSTANTS[t : t + 4])
+            for m in messages:
+                w0, w1, w2, w3 = w[m]
+                terms = builder.add(w0, constants)
+                cdgh[m] = builder.call(rounds, [cdgh[m], abef[m], terms])
+                abef[m] = builder.call(rounds, [abef[m], cdgh[m], shuffled(terms, terms, 2, 3, 0, 0)])
+                if t < 48:
+                    w4 = builder.add(builder.call(extend_first, [w0, w1]), shuffled(w2, w3, 1, 2, 3, 4))
+                    w0 = builder.call(extend_last, [w4, w3])
+                w[m] = [w1, w2, w3, w0]
+        for m in messages:
+            x, y = builder.add(abef[m], initial_abef), builder.add(cdgh[m], initial_cdgh)
+            builder.store(shuffled(x, y, 3, 2, 7, 6), at(2, args[2], number(8 * m)), align=1)
+            builder.store(shuffled(x, y, 1, 0, 5, 4), at(2, args[2], number(8 * m + 4)), align=1)
+        return context.get_dummy_value()
+
+    return types.none(blocks, types.int64, state), codegen
+
+
 @inner
-def buckets_of_blocks(blocks, n, state, initial, factors, n_buckets, out):
+def buckets_by_instructions(blocks, n, state, initial, factors, n_buckets, out):
+    """`buckets_by_vectors` for processors with instructions for SHA-256; does not use `initial`."""
+    for first in range(0, n, _INTERLEAVED):
+        _emit_digests(blocks, first * 64, state)
+        for k in range(_INTERLEAVED):
+            out[first + k] = _reduce(state, 8 * k, 1, factors, n_buckets)
+
+
+@inner
+def buckets_by_vectors(blocks, n, state, initial, factors, n_buckets, out):
     """Buckets of `n` messages of one padded block each.
 
     Parameters
@@ -171,15 +244,19 @@ def buckets_of_blocks(blocks, n, state, initial, factors, n_buckets, out):
         _reset(state, initial)
         _compress(state, blocks, first * 64)
         for lane in range(LANES):
-            out[first + lane] = _reduce(state, lane, factors, n_buckets)
+            out[first + lane] = _reduce(state, lane, LANES, factors, n_buckets)
 
 
-@inner
+#: Whichever of the two is the faster here.
+buckets_of_blocks = buckets_by_instructions if has_instructions("sha") else buckets_by_vectors
+
+
+@inlined
 def write_block(blocks, at, low, starts, ends, first, last):
-    """Write words ``first .. last - 1``, joined by one space, as one padded block to ``blocks[at:]``.
+    """Write words ``first .. last - 1``, joined by one space, as one padded block to ``blocks[at : at + 64]``.
 
-    The message has at most `MAX_ONE_BLOCK` bytes. Reads up to 7 bytes past a word, writes up to 7 past the
-    block.
+    The message has at most `MAX_ONE_BLOCK` bytes. Reads `MAX_SHORT` bytes from each word's start, if it is not longer;
+    overwrites up to 63 bytes past the block.
     """
     p = at
     for k in range(first, last):
@@ -187,13 +264,15 @@ def write_block(blocks, at, low, starts, ends, first, last):
             blocks[p] = 0x20
             p += 1
         length = ends[k] - starts[k]
-        for q in range(0, length, 8):
+        for q in range(0, MAX_SHORT, 8):
+            store_u64(blocks, p + q, load_u64(low, starts[k] + q))
+        for q in range(MAX_SHORT, length, 8):
             store_u64(blocks, p + q, load_u64(low, starts[k] + q))
         p += length
     n_bits = (p - at) * 8
+    for q in range(0, 64, 8):
+        store_u64(blocks, p + q, _0)
     blocks[p] = 0x80
-    for q in range(p + 1, at + 64, 8):
-        store_u64(blocks, q, _0)
     blocks[at + 62] = n_bits >> 8
     blocks[at + 63] = n_bits & 0xFF
 
@@ -240,4 +319,4 @@ def bucket_of_long(low, starts, ends, first, last, block, state, initial, factor
     for k in range(8):
         block[63 - k] = (n_bits >> np.uint64(8 * k)) & np.uint64(0xFF)
     _compress(state, block, 0)
-    return _reduce(state, 0, factors, n_buckets)
+    return _reduce(state, 0, LANES, factors, n_buckets)

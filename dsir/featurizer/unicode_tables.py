@@ -20,6 +20,8 @@ CLASS_SHIFT = 21
 # around it (final sigma). Documents with either go through `str.lower` as a whole; see `needs_str_lower`.
 NOT_ONE_TO_ONE = (0x0130, 0x03A3)
 
+_AT_ONCE = 0x800  # code points tabulated together: all surrogates, or none
+
 
 @lru_cache(maxsize=2)
 def code_point_table(tokenizer: str) -> np.ndarray:
@@ -40,28 +42,31 @@ def code_point_table(tokenizer: str) -> np.ndarray:
         If the running Python's Unicode data breaks an assumption of the kernel: lowercasing is one to one
         outside `NOT_ONE_TO_ONE`, changes nothing when repeated, and classes of ASCII are the known ones.
     """
-    code_points = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x110000)]).astype(np.uint32)
-    text = code_points.astype("<u4").tobytes().decode("utf-32-le")
-
-    classes = np.full(len(text), PUNCTUATION if tokenizer == "wordpunct" else WORD, np.uint32)
-    patterns = [(r"\w+", WORD), (r"\s+", SPACE)]
-    for pattern, character_class in patterns:
-        for match in re.finditer(pattern, text):
-            classes[match.start() : match.end()] = character_class
-
-    plain = text
-    for special in NOT_ONE_TO_ONE:
-        plain = plain.replace(chr(special), "\0")
-    lowered = np.frombuffer(plain.lower().encode("utf-32-le"), "<u4")
-    if len(lowered) != len(text):
-        raise RuntimeError("this Python lowercases a code point other than U+0130 to several")
-    lowered = np.where(np.isin(code_points, NOT_ONE_TO_ONE), code_points, lowered)
-
     table = np.zeros(0x110000, np.uint32)
-    table[code_points] = lowered | (classes << CLASS_SHIFT)
+    for first in range(0, len(table), _AT_ONCE):
+        if not 0xD800 <= first < 0xE000:
+            table[first : first + _AT_ONCE] = _entries(first, tokenizer)
     _check(table, tokenizer)
     table.flags.writeable = False
     return table
+
+
+def _entries(first: int, tokenizer: str) -> np.ndarray:
+    """Entries of `_AT_ONCE` code points from `first` on."""
+    code_points = np.arange(first, first + _AT_ONCE, dtype="<u4")
+    text = code_points.tobytes().decode("utf-32-le")
+    classes = np.full(len(text), PUNCTUATION if tokenizer == "wordpunct" else WORD, np.uint32)
+    for pattern, character_class in ((r"\w+", WORD), (r"\s+", SPACE)):
+        for match in re.finditer(pattern, text):
+            classes[match.start() : match.end()] = character_class
+
+    special = np.isin(code_points, NOT_ONE_TO_ONE)
+    for each in code_points[special]:
+        text = text.replace(chr(each), "\0")
+    lowered = np.frombuffer(text.lower().encode("utf-32-le"), "<u4")
+    if len(lowered) != len(text):
+        raise RuntimeError("this Python lowercases a code point other than U+0130 to several")
+    return np.where(special, code_points, lowered) | classes << CLASS_SHIFT
 
 
 def _check(table: np.ndarray, tokenizer: str) -> None:

@@ -1,12 +1,16 @@
 """What the sections of the configuration share: their base, names, numbers, the error.
 
-What belongs here: types that several sections use. What does not: any section.
+What belongs here: types that several sections use, and what the docstrings of their fields say. What does not: any
+section.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Annotated
 
 import pydantic
@@ -40,6 +44,20 @@ class ConfigError(ValueError):
 class Model(pydantic.BaseModel):
     """Base of all sections: frozen, without unknown keys or silent type conversions."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def meanings(model: type[pydantic.BaseModel]) -> dict[str, str]:
+    """Return the docstrings of the fields of a model and of those it extends, by field.
+
+    Pydantic's `use_attribute_docstrings` would look for them whenever the program starts, which takes 0.1 s.
+    """
+    found = {}
+    for each in reversed(model.__mro__):
+        if issubclass(each, Model):
+            [definition] = ast.parse(inspect.getsource(each)).body
+            assert isinstance(definition, ast.ClassDef)
+            for field, after in pairwise(definition.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr):
+                    found[ast.unparse(field.target)] = inspect.cleandoc(ast.literal_eval(after.value))
+    return found

@@ -19,7 +19,7 @@ import yaml
 
 from benchmarks.pool import REPOSITORY
 from dsir_dagster.instance import DATABASES, INSTANCE_SETTINGS, fault, make_whole, open_instance
-from dsir_dagster.resources.dagster_private import DagsterSqliteStorage
+from dsir_dagster.resources.dagster_storage import DagsterSqliteStorage
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.storage import QuickEventLogStorage
 
@@ -112,7 +112,7 @@ def test_a_kill_while_a_home_is_made(tmp_path, monkeypatch):
 
 DAGSTER_OPENS = """
 import sys, dagster as dg
-from dsir_dagster.resources.dagster_private import DagsterSqliteStorage
+from dsir_dagster.resources.dagster_storage import DagsterSqliteStorage
 print("ready", flush=True)
 sys.stdin.readline()
 DagsterSqliteStorage(sys.argv[1] + "/dagster")

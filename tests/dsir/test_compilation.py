@@ -69,3 +69,17 @@ def test_warm_up_is_silent_once_compiled():
 def test_warm_up_announces_a_compilation_before_it_starts_and_leaves_none_for_later(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", FIRST_USE], env=environment, check=True)
+
+
+def test_numba_is_loaded_without_linear_algebra_which_others_can_still_import():
+    """Nothing here multiplies matrices in compiled code; SciPy's linear algebra would be 16 MiB for nothing."""
+    code = """
+import sys
+from dsir.compilation import load_numba, warm_up
+from dsir.features import FeatureSpec
+load_numba()
+warm_up(FeatureSpec(), lambda text: None)
+assert "scipy.linalg" not in sys.modules
+import scipy.linalg
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

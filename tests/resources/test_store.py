@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import xxhash
 
 from dsir.features import FeatureSpec, featurize
 from dsir_dagster.resources import bulk_files
@@ -325,7 +326,8 @@ def test_what_is_known_of_a_file_is_true_and_told_once(store):
     [written] = store.written(f"{name}/a").values()
     found = store.look(f"{name}/a")
     assert (written.bytes, written.modified) == (3, found.modified) == (found.bytes, written.modified)
-    assert written.checksum == hashlib.sha256(b"abc").hexdigest() == store.checksum(f"{name}/a")
+    assert written.checksum == f"xxh3:{xxhash.xxh3_128_hexdigest(b'abc')}"
+    assert written.checksum == store.checksum(f"{name}/a", written.checksum)
     with pytest.raises(KeyError):
         store.written(f"{name}/a")
 
@@ -401,3 +403,26 @@ def test_a_file_that_the_body_cannot_read_is_named_itself(store, tmp_path):
     with pytest.raises(FileNotFoundError) as caught, store.replacing(store.name("weights", "w")):
         missing.read_bytes()
     assert caught.value.filename == str(missing)
+
+
+@pytest.mark.parametrize("kind", ["features", "weights"])
+def test_the_checksum_taken_while_a_file_is_written_is_that_of_its_bytes(store, kind):
+    name = store.name(kind, "pool.a", "t")
+    if kind == "features":
+        batch = featurize(pa.array(["a b", "c"]), FeatureSpec()).to_arrow()
+        with store.features_writer(name, batch.schema, ORIGIN) as writer:
+            writer.write_batch(batch)
+            writer.write_batch(batch)
+    else:
+        store.write_table(name, "weights", weights(), ORIGIN)
+    content = (store.home / name).read_bytes()
+    [written] = store.written(name).values()
+    assert written.checksum == f"xxh3:{xxhash.xxh3_128_hexdigest(content)}"
+
+
+def test_a_file_is_compared_by_the_algorithm_of_its_recorded_checksum(store):
+    """Records of earlier versions hold SHA-256."""
+    with store.replacing("evaluations/a/f/report.html") as path:
+        path.write_bytes(b"abc")
+    for recorded in (hashlib.sha256(b"abc").hexdigest(), f"xxh3:{xxhash.xxh3_128_hexdigest(b'abc')}"):
+        assert store.checksum("evaluations/a/f/report.html", recorded) == recorded
