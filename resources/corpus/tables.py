@@ -56,6 +56,8 @@ MAX_ROW_BYTES = 1 << 30
 WRONG_COLUMNS = "wrong number of columns"
 
 _MAX_ROWS = 1 << 16
+#: Of each column of a local Parquet file, as much as is read at once.
+_BUFFER_BYTES = 1 << 20
 #: Of a Parquet file in an object store, as much as is asked for and held at once.
 _PART_BYTES = 4 * REQUEST_BYTES
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -222,8 +224,9 @@ def _parquet_rows(
     block_bytes: int,
     wanted: np.ndarray | None,
 ) -> Iterator[_Read]:
-    # Not all ranges of a file at once, which would be held until its end.
-    with pq.ParquetFile(stream, pre_buffer=False, buffer_size=REQUEST_BYTES * is_distant(stream)) as file:
+    # Neither all ranges of a file at once, which would be held until its end, nor a row group's whole columns.
+    buffered = REQUEST_BYTES if is_distant(stream) else _BUFFER_BYTES
+    with pq.ParquetFile(stream, pre_buffer=False, buffer_size=buffered) as file:
         metadata = file.metadata
         size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
         rows = min(max(block_bytes * metadata.num_rows // max(size, 1), 1), _MAX_ROWS)

@@ -707,6 +707,17 @@ def test_ipc_stream_cut_between_batches(tmp_path):
         read(tmp_path / "t.ipc")
 
 
+def test_of_a_large_row_group_only_a_part_is_held(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = pa.array([np.random.default_rng(i).bytes(1000).hex() for i in range(16_000)])
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=len(texts), use_dictionary=False)
+    n_bytes = texts.nbytes
+    del texts
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_blocks(str(path), TEXT)]
+    assert len(held) > 10 and max(held) < n_bytes / 4
+
+
 def test_invalid_utf8_in_a_table(tmp_path):
     text = pa.array([b"good", b"bad \xff", b"fine"]).view(pa.string())
     write_table(tmp_path / "t.arrow", pa.table({"text": text}))
