@@ -89,7 +89,10 @@ def log_weights(features: Features | pa.RecordBatch, ratios: np.ndarray) -> np.n
 
 
 #: Targets weighed at once where there are more than two, as lanes of a vector; of one or two, one after the other.
-_LANES = 8
+_LANES = 4
+#: Documents are unpacked about so many entries at a time, which stay in the processor's cache; more of them if the
+#: ratios of all targets do not, so that those of `_LANES` targets are used by many documents.
+_BLOCK, _LARGE_BLOCK = 1 << 13, 1 << 17
 
 
 class Weigher:
@@ -146,41 +149,56 @@ class Weigher:
         )
         groups, n_buckets, lanes = self._table.shape
         weights, n_ngrams = np.empty((groups * lanes, len(packed))), np.empty(len(packed), np.int64)
-        documents = packed.data, packed.starts, packed.ends, *packed.room_for_one()
+        size = _BLOCK if groups == 1 else _LARGE_BLOCK
+        documents = packed.data, packed.starts, packed.ends, size, *packed.room(size)
         wrong, beyond = _weigh(*documents, self._table, self._lanes, weights, n_ngrams)
         packed.check(wrong)
-        if beyond:
+        if beyond >= 0:
             raise too_few_buckets("ratios", n_buckets, beyond)
         return weights[: self.targets], n_ngrams
 
 
 @numba.njit(cache=True, nogil=True)
-def _weigh(data, starts, ends, buckets, counts, table, lanes, weights, n_ngrams):
-    """Fill weights and sums of counts; return an error code, and a bucket that the table lacks, else 0."""
+def _weigh(data, starts, ends, size, buckets, counts, table, lanes, weights, n_ngrams):
+    """Fill weights and sums of counts; return an error code, and a bucket that the table lacks, else -1."""
+    n, one = np.uint64(starts.size), np.uint64(1)
+    first, middle = (
+        np.zeros(n + one, np.uint64),
+        np.zeros(n + one, np.uint64),
+    )  # of a block's documents: entries
     sums = np.empty((4, len(lanes)))
-    for document in range(np.uint64(starts.size)):
-        start, end = np.uint64(starts[document]), np.uint64(ends[document])
-        wrong, n_once, n_others = unpack_document(data, start, end, buckets, counts, np.uint64(0))
-        if wrong:
-            return wrong, np.uint64(0)
-        n = n_once + n_others
+    begin = np.uint64(0)
+    while begin < n:
+        end = begin
+        while end < n and first[end - begin] <= np.uint64(size):
+            at = first[end - begin]
+            start, stop = np.uint64(starts[end]), np.uint64(ends[end])
+            wrong, n_once, n_others = unpack_document(data, start, stop, buckets, counts, at)
+            if wrong:
+                return wrong, -1
+            middle[end - begin] = at + n_once
+            first[end - begin + one] = at + n_once + n_others
+            total = n_once
+            for i in range(at + n_once, at + n_once + n_others):
+                total += np.uint64(counts[i])
+            n_ngrams[end] = total
+            end += one
         largest = np.uint64(0)
-        for i in range(n):
+        for i in range(first[end - begin]):
             largest = max(largest, np.uint64(buckets[i]))
-        if n and largest >= np.uint64(table.shape[1]):
-            return 0, largest
+        if first[end - begin] and largest >= np.uint64(table.shape[1]):
+            return 0, np.int64(largest)
         for group in range(np.uint64(table.shape[0])):
-            add_up(table, group, buckets, None, np.uint64(0), n_once, lanes, sums)
-            for lane in range(len(lanes)):
-                weights[group * len(lanes) + lane, document] = _in_order(sums, lane)
-            add_up(table, group, buckets, counts, n_once, n, lanes, sums)
-            for lane in range(len(lanes)):
-                weights[group * len(lanes) + lane, document] += _in_order(sums, lane)
-        total = n_once
-        for i in range(n_once, n):
-            total += np.uint64(counts[i])
-        n_ngrams[document] = total
-    return 0, np.uint64(0)
+            for i in range(end - begin):
+                document = begin + i
+                _add_up(table, group, buckets, None, first[i], middle[i], lanes, sums)
+                for lane in range(len(lanes)):
+                    weights[group * len(lanes) + lane, document] = _in_order(sums, lane)
+                _add_up(table, group, buckets, counts, middle[i], first[i + one], lanes, sums)
+                for lane in range(len(lanes)):
+                    weights[group * len(lanes) + lane, document] += _in_order(sums, lane)
+        begin = end
+    return 0, -1
 
 
 @inner
@@ -189,7 +207,7 @@ def _in_order(sums, lane):
 
 
 @inner
-def add_up(table, group, buckets, times, first, last, lanes, sums):
+def _add_up(table, group, buckets, times, first, last, lanes, sums):
     """Add up entries `first` to `last` in four sums, for every lane: each fourth entry, what remains to the first."""
     in_fours = last - first & ~np.uint64(3)
     four_sums(table, group, buckets, times, first, in_fours, lanes, sums)

@@ -19,7 +19,7 @@ the same high half. A list for which this may be longer is its whole buckets, so
 the number of buckets. Everything is little-endian; of the four bits that share a byte, the lower come first.
 
 Run lengths are read without a branch that is hard to predict: every step widens 16 low halves, of which the next step
-overwrites those that are not its own. Gaps between buckets would be 2 % shorter and take three times as long.
+overwrites those that are not its own.
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ class PackedFeatures:
         if wrong:
             raise ValueError(f"features: {_MESSAGES[wrong]}")
 
-    def room_for_one(self) -> tuple[np.ndarray, np.ndarray]:
-        """Buckets and counts (uint32) into which any of the documents can be unpacked."""
+    def room(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Buckets and counts (uint32) into which documents of `size` entries and another one can be unpacked."""
         # A bucket takes a byte or more; damaged bounds may be anything.
-        longest = min(int((self.ends - self.starts).max(initial=0)), len(self.data))
-        return np.empty(longest + LANES, self.dtype), np.empty(longest, np.uint32)
+        entries = size + min(int((self.ends - self.starts).max(initial=0)), len(self.data))
+        return np.empty(entries + LANES, self.dtype), np.empty(entries, np.uint32)
 
     def to_arrow(self) -> pa.RecordBatch:
         """One record batch.

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from dsir.evaluation import EffectiveSampleSize
 from dsir.features import Features
-from dsir.importance import correct_for_length, fit_threshold, log_ratios, log_weights, solve_temperature
+from dsir.importance import (
+    Weigher,
+    correct_for_length,
+    fit_threshold,
+    log_ratios,
+    log_weights,
+    solve_temperature,
+)
 
 
 def sparse(dense: np.ndarray) -> Features:
@@ -129,12 +136,28 @@ def test_log_weights_are_the_dense_dot_product_for_every_target(targets, buckets
     assert np.all(error <= 1e-12 * (np.abs(ratios) @ dense.T))
 
 
-def test_a_target_has_the_same_weights_alone_as_among_others():
-    features = sparse(some_counts(30, 500, seed=4))
-    ratios = np.random.default_rng(5).normal(0, 3, (7, 500))
-    together = log_weights(features, ratios)
+@pytest.mark.parametrize("targets", [2, 3, 4, 9])
+def test_a_target_has_the_same_weights_alone_as_among_others(targets):
+    """Several targets are weighed at once, over larger blocks of documents: here of more than one block."""
+    features = sparse(some_counts(1_500, 1_000, seed=4, share=0.1))
+    assert len(features.buckets) > 1 << 17
+    batch, ratios = features.to_arrow(), np.random.default_rng(5).normal(0, 3, (targets, 1_000))
+    together, n_ngrams = Weigher(ratios)(batch)
+    assert np.array_equal(n_ngrams, features.n_ngrams)
     for alone, expected in zip(ratios, together, strict=True):
-        np.testing.assert_array_equal(log_weights(features, alone[None, :])[0], expected)
+        np.testing.assert_array_equal(log_weights(batch, alone[None, :])[0], expected)
+    for document in (0, 700, 1_499):
+        np.testing.assert_array_equal(
+            log_weights(batch.slice(document, 1), ratios)[:, 0], together[:, document]
+        )
+
+
+@pytest.mark.parametrize("n_ratios", [0, 1, 5])
+def test_a_bucket_without_a_ratio_is_refused_whatever_the_form(n_ratios):
+    features = sparse(np.eye(6, dtype=int)[n_ratios:])
+    for form in (features, features.to_arrow()):
+        with pytest.raises(ValueError, match=f"ratios: {n_ratios} buckets, and the features have bucket 5"):
+            log_weights(form, np.zeros((1, n_ratios)))
 
 
 @given(
