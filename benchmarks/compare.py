@@ -101,9 +101,12 @@ class Comparison:
 
         found = self.in_turn(measure, FUNCTION_TURNS, most=True)
         for figure, what in (
-            ("featurize_fast", "featurize, fast, quality counted"),
+            ("featurize_fast", "featurize, fast"),
+            ("featurize_fast_quality", "featurize, fast, quality counted"),
             ("featurize_many_buckets", "featurize, fast, 2^20 buckets"),
+            ("featurize_many_buckets_quality", "featurize, fast, 2^20 buckets, quality counted"),
             ("featurize_sha256", "featurize, sha256"),
+            ("featurize_sha256_quality", "featurize, sha256, quality counted"),
         ):
             self.add(what, "MB/s", found, figure, more_is_better=True)
 

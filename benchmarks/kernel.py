@@ -12,12 +12,14 @@ passes over the text, each in a new thread, so the memo of SHA-256 starts empty.
 
 from __future__ import annotations
 
+import inspect
 import json
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +29,9 @@ from dsir.importance import log_ratios, log_weights
 
 BATCH_BYTES = 4_000_000
 PASSES = 3
-#: What is featurized, besides the default.
+#: Keyword by which words are counted for the quality filter; commits before it had always counted them.
+QUALITY = {"quality": True} if "quality" in inspect.signature(featurize).parameters else {}
+#: What is featurized.
 SPECS = {
     "fast": FeatureSpec(),
     "many_buckets": FeatureSpec(buckets=2**20),
@@ -71,7 +75,7 @@ def batches_of(texts: list[str]) -> list[pa.Array]:
 
 
 def measure_ours(texts: list[str]) -> dict[str, float]:
-    """Return MB/s of ``featurize`` for each of `SPECS`, and of both it and ``log_weights``."""
+    """Return MB/s of ``featurize`` for each of `SPECS`, of that with words counted, and of it and ``log_weights``."""
     batches = batches_of(texts)
     n_bytes = sum(len(text.encode()) for text in texts)
     figures: dict[str, float] = {"megabytes": n_bytes / 1e6, "documents": len(texts)}
@@ -83,15 +87,16 @@ def measure_ours(texts: list[str]) -> dict[str, float]:
         ratios = log_ratios(features[0].totals(spec.buckets), totals)[None]
         log_weights(features[0], ratios)
 
-        def count(spec: FeatureSpec = spec) -> None:
+        def count(spec: FeatureSpec = spec, **quality: bool) -> None:
             for batch in batches:
-                featurize(batch, spec)
+                featurize(batch, spec, **quality)
 
         def both(spec: FeatureSpec = spec, ratios: np.ndarray = ratios) -> None:
             for batch in batches:
                 log_weights(featurize(batch, spec), ratios)
 
         figures[f"featurize_{kind}"] = rate(count, n_bytes)
+        figures[f"featurize_{kind}_quality"] = rate(partial(count, **QUALITY), n_bytes)
         figures[f"both_{kind}"] = rate(both, n_bytes)
     return figures
 

@@ -124,6 +124,7 @@ def measure_functions(pool: PoolFolder, folder: Path, console: Console) -> dict[
         ("counted, sorted, and weighed; fast", "both", "both_fast"),
         ("counted, sorted, and weighed; sha256, bit-identical", "both", "both_sha256"),
         ("counted only; fast", "featurize", "featurize_fast"),
+        ("counted only; fast, quality counted", "featurize", "featurize_fast_quality"),
         ("counted only; sha256", "featurize", "featurize_sha256"),
         ("counted only; fast, 2^20 buckets", "many_buckets", "featurize_many_buckets"),
         ("weighed only, from stored features", "dot", "log_weights"),

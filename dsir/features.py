@@ -126,7 +126,7 @@ class Features:
     content_hash : uint64[n]
         XXH64, seed 0, of the UTF-8 bytes of each document as given.
     word_counts : WordCounts, optional
-        What the quality filter needs; None if it was not counted (``quality=False``). Not part of the Arrow form:
+        What the quality filter needs; None unless it was counted (``quality=True``). Not part of the Arrow form:
         None for features from Arrow.
     """
 
@@ -242,7 +242,7 @@ class _Scratch(threading.local):
 scratch = _Scratch()
 
 
-def featurize(texts: pa.Array, spec: FeatureSpec, *, quality: bool = True) -> Features:
+def featurize(texts: pa.Array, spec: FeatureSpec, *, quality: bool = False) -> Features:
     """Sparse n-gram counts of a batch of documents.
 
     Compiled code in one thread, which releases the GIL: call it from several threads on batches of a few

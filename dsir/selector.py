@@ -635,7 +635,7 @@ def kl_reduction(
 
 
 def _features(name: str, texts: Any, spec: FeatureSpec) -> Iterator[Features]:
-    return _threaded(lambda batch: featurize(batch, spec, quality=False), batches(name, texts))
+    return _threaded(lambda batch: featurize(batch, spec), batches(name, texts))
 
 
 def _count_target(name: str, texts: Any, spec: FeatureSpec) -> _Target:

@@ -117,7 +117,7 @@ def features_of(texts: list[str]) -> list[list[np.ndarray]]:
     """All that is counted in texts, under specs that take each way through the kernel."""
     specs = [FeatureSpec(), FeatureSpec("whitespace", 3, 65_536), FeatureSpec(ngrams=1, buckets=2**20)]
     names = ("offsets", "buckets", "counts", "n_tokens", "content_hash")
-    found = [featurize(pa.array(texts), spec) for spec in specs]
+    found = [featurize(pa.array(texts), spec, quality=True) for spec in specs]
     return [[*(getattr(each, n) for n in names), *vars(each.word_counts).values()] for each in found]
 
 

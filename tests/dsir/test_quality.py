@@ -60,7 +60,7 @@ def counts_of(features: Features) -> list[tuple[int, int, int]]:
 @given(documents=st.lists(texts, max_size=6))
 @settings(deadline=None)
 def test_counts_are_those_of_plain_python(tokenizer, hash_, documents):
-    features = featurize(pa.array(documents, pa.string()), FeatureSpec(tokenizer, hash=hash_))
+    features = featurize(pa.array(documents, pa.string()), FeatureSpec(tokenizer, hash=hash_), quality=True)
     words = [TOKENIZERS[tokenizer](text) for text in documents]
     assert counts_of(features) == [python_counts(each) for each in words]
     assert features.n_tokens.tolist() == [len(each) for each in words]
@@ -75,7 +75,7 @@ def odd_words(text: str) -> list[str]:
 def test_the_words_of_a_custom_tokenizer_are_counted(hash_):
     documents = ["", "a,a,A b,5,5,5,5", "the,the,!!,!"]
     spec = FeatureSpec(f"{__name__}:odd_words", hash=hash_)
-    features = featurize(pa.array(documents), spec)
+    features = featurize(pa.array(documents), spec, quality=True)
     assert counts_of(features) == [python_counts(odd_words(text.lower())) for text in documents]
 
 
@@ -95,7 +95,7 @@ def test_the_words_of_a_custom_tokenizer_are_counted(hash_):
 def test_long_documents_are_counted_exactly_and_leave_nothing_to_the_next(words, hash_, ngrams):
     documents = [words, ["the", "cat"], words[: len(words) // 3], []]
     spec = FeatureSpec(hash=hash_, ngrams=ngrams)
-    features = featurize(pa.array([" ".join(each) for each in documents]), spec)
+    features = featurize(pa.array([" ".join(each) for each in documents]), spec, quality=True)
     assert counts_of(features) == [python_counts(each) for each in documents]
 
 
@@ -103,7 +103,7 @@ def test_long_documents_are_counted_exactly_and_leave_nothing_to_the_next(words,
 def test_without_quality_the_features_are_the_same(hash_):
     documents = pa.array(["the cat sat, 5 times.", "", "a b " * 5_000])
     spec = FeatureSpec(hash=hash_)
-    counted, plain = featurize(documents, spec), featurize(documents, spec, quality=False)
+    counted, plain = featurize(documents, spec, quality=True), featurize(documents, spec)
     assert plain.word_counts is None and counted.word_counts is not None
     for name in ("offsets", "buckets", "counts", "n_tokens", "content_hash"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(counted, name))
@@ -163,7 +163,7 @@ def test_shares_are_those_of_the_published_filter():
         "( a ) the first -- and ( b ) the second ... of many",
         "",
     ]
-    features = featurize(pa.array(documents), FeatureSpec())
+    features = featurize(pa.array(documents), FeatureSpec(), quality=True)
     for text, n_words, counts in zip(documents, features.n_tokens.tolist(), counts_of(features), strict=True):
         words = nltk_words(text.lower())
         assert (n_words, *counts) == (len(words), *python_counts(words))
