@@ -1,11 +1,13 @@
 """The phases of the kernel where they could go wrong: at the ends of blocks, at full counters, without wide vectors."""
 
+import json
 import os
 import pickle
 import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from dsir.featurizer.words import ROOM
 from dsir.ngrams import hash_ngrams
 from tests.dsir.test_hashing import python_extend, python_hash_word
 
+POOL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pool"
 hash_of = cache(python_hash_word)
 extended = cache(python_extend)
 
@@ -137,6 +140,9 @@ def test_a_processor_without_wide_vectors_counts_the_same():
         "naïveté",
     ]
     texts = ["".join(rng.choice(pieces, n)) for n in rng.integers(0, 3_000, 300)]
+    for path in sorted(POOL.glob("*-00.jsonl.zst")):  # real text, where there is any
+        with pa.input_stream(str(path), compression="zstd") as stream:
+            texts += [json.loads(line)["text"] for line in stream.read(1 << 19).split(b"\n")[:-1]]
     generic = os.environ | {"NUMBA_CPU_NAME": "generic"}
     run = subprocess.run(
         [sys.executable, "-m", __name__],
