@@ -6,8 +6,9 @@ thread the second: :func:`read_blocks` is sequential and cheap, :meth:`Block.par
 in any order.
 
 Modules: ``files`` (shards, stamps), ``opening`` (file systems, decompression), ``errors``, ``signatures`` (what first
-bytes say), ``fields`` (what is taken from a record), ``lines`` (JSON Lines), ``layout`` (JSON that is not one value a
-line), ``tables`` (Parquet, Arrow IPC, CSV), ``custom`` (custom readers), ``jsontext`` (records as JSON text).
+bytes say), ``fields`` (what is taken from a record), ``lines`` (JSON Lines), ``scanner`` (ordinary ones, in compiled
+code), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC, CSV), ``custom`` (custom
+readers), ``jsontext`` (records as JSON text).
 """
 
 from __future__ import annotations

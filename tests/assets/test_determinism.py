@@ -1,10 +1,13 @@
 """The same documents, in the same order, with the same bits, however the pool is cut and worked on."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from dsir_dagster.assets import raw_counts
+from dsir_dagster.resources.corpus import read_blocks
 from tests.pipeline import DOMAINS, QUICK_EVALUATION, SmallPipeline, sentences
 
 
@@ -66,6 +69,17 @@ def test_picks_do_not_depend_on_sharding_order_or_threads(tmp_path, expected, cu
     small = pipeline_over(tmp_path, cut(pool()))
     assert not any(stage.errors for stage in small.run(threads, until="selections").values())
     assert all_picks(small) == expected
+
+
+def test_picks_do_not_depend_on_how_files_are_read(tmp_path, expected, monkeypatch):
+    """In blocks of a few lines, and of small row groups; some blocks have a line that the scanner leaves to Arrow."""
+    monkeypatch.setattr(raw_counts, "ROW_GROUP", 40)
+    monkeypatch.setattr(raw_counts, "read_blocks", partial(read_blocks, block_bytes=5000))
+    records = [{**record, "odd": float("nan")} if i % 60 == 0 else record for i, record in enumerate(pool())]
+    small = pipeline_over(tmp_path, {"all": records})
+    assert not any(stage.errors for stage in small.run().values())
+    assert all_picks(small) == expected
+    assert small.rows("SELECT row FROM documents ORDER BY row") == [(i,) for i in range(len(records))]
 
 
 @pytest.mark.slow
