@@ -37,13 +37,13 @@ PARTS: list[tuple[str, str, tuple[str, ...] | None]] = [
     ("lines found", "resources/corpus/lines.py", None),
     ("records parsed and checked", "resources/corpus/fields.py", None),
     ("n-grams counted, quality included", "dsir/features.py", ("featurize", "hash_strings")),
-    ("features packed", "dsir/features.py", ("to_arrow", "packed")),
+    ("features packed", "dsir/features.py", ("to_arrow",)),
     ("features packed", "dsir/featurizer/packed.py", None),
     ("totals", "dsir/features.py", ("add_totals",)),
     ("features written", "resources/sealed.py", ("write_batch",)),
     ("documents' table made", "assets/raw_counts.py", ("documents_table", "add")),
     ("documents' table written", "assets/raw_counts.py", ("write",)),
-    ("files' checksums", "resources/store.py", ("_sealed", "_checksum")),
+    ("files' checksums", "resources/stamps.py", None),
 ]
 
 

@@ -16,7 +16,7 @@ from numba import njit
 
 from dsir.featurizer.hashing import bucket_of, extend, hash_words
 from dsir.featurizer.intrinsics import BLOCK, inner
-from dsir.featurizer.memo import count_words_sha256, flush
+from dsir.featurizer.memo import count_words_sha256
 from dsir.featurizer.sparse import FOUND, count, emit, larger, with_room
 from dsir.featurizer.word_counts import count_classes, count_most_frequent, room_for_counters
 from dsir.featurizer.words import END, POS, ROOM, STATE, begin_words, lowercased, next_words
@@ -122,8 +122,7 @@ def _entry_point(source_stamp):
                 new = last - first
                 if seen + new > len(hashes):
                     hashes = larger(hashes, seen, seen + new)
-                # Of the n-grams of words before, some may wait in the memo.
-                most = counts.n[FOUND] + ngrams * (new if memo is None else seen + new)
+                most = counts.n[FOUND] + ngrams * new
                 if most > len(counts.found):
                     counts = with_room(counts, most)
                 if memo is None or quality:
@@ -136,8 +135,6 @@ def _entry_point(source_stamp):
                     )
                 count(counts)
                 seen += new
-            if memo is not None:
-                flush(memo, n_buckets, counts)
             n_words[d] = seen
             if quality:
                 word_counts[1, d], word_counts[2, d] = count_classes(hashes, seen)

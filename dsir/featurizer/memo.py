@@ -96,7 +96,7 @@ def new_memo(n_buckets: int, room: int) -> Memo:
 
 
 @inner
-def flush(memo, n_buckets, counts):
+def _flush(memo, n_buckets, counts):
     """Hash what is queued, count it, and fill in its entries."""
     n = memo.cursor[_QUEUED]
     buckets_of_blocks(memo.blocks, n, memo.state, memo.initial, memo.factors, n_buckets, memo.buckets)
@@ -206,7 +206,7 @@ def _count_words(memo, low, starts, ends, first, last, n_buckets, counts):
             for j in range(3):
                 entries[sought[k] + j] = keys[3 * k + j]
         _hash(memo, low, starts, ends, first + k, first + k + 1, at, words[k], n_buckets, counts)
-    flush(memo, n_buckets, counts)
+    _flush(memo, n_buckets, counts)
 
 
 @inner
@@ -245,7 +245,7 @@ def _count_grams(memo, low, starts, ends, first, last, order, n_buckets, counts)
         end = first + k + 1
         if _hash(memo, low, starts, ends, end - order, end, sought[k] + 1, serial, n_buckets, counts):
             entries[sought[k]] = keys[k]
-    flush(memo, n_buckets, counts)
+    _flush(memo, n_buckets, counts)
 
 
 @inner

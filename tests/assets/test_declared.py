@@ -19,6 +19,7 @@ from dsir_dagster.assets.methods import METHODS
 from dsir_dagster.assets.methods.ranking import Ranking
 from dsir_dagster.resources.catalog import Catalog
 from dsir_dagster.resources.settings import ConfigError, KeyRule, Method, MethodOptions, Selection
+from dsir_dagster.resources.settings.types import meanings
 from tests.pipeline import sentences
 
 SELECTION = {"name": "picked", "targets": ["medicine"], "size": {"documents": 20}}
@@ -71,7 +72,7 @@ def test_what_a_selection_is_fingerprinted_by_stays(digest, method, options):
 def test_every_option_is_described_and_has_a_default():
     for method in METHODS.values():
         for name, field in method.options.model_fields.items():
-            assert field.description and not field.is_required(), f"{method.name}: {name}"
+            assert meanings(method.options)[name] and not field.is_required(), f"{method.name}: {name}"
     assert selection("match").options.smoothing == MatchingOptions().smoothing
     assert selection("mixture").options.smoothing == MixtureOptions().smoothing
 
@@ -142,7 +143,9 @@ def fit_half(candidates, budget):
     return Ranking(keys)
 
 
-@pytest.mark.parametrize("rule", [KeyRule(log_weight=True, noise=True), KeyRule()])
+@pytest.mark.parametrize(
+    "rule", [KeyRule(log_weight=True, noise=True), pytest.param(KeyRule(), marks=pytest.mark.slow)]
+)
 def test_a_method_that_is_declared_is_known_everywhere(pipeline, monkeypatch, rule):
     monkeypatch.setitem(METHODS, "half", Method("half", fit_half, rule, HalfOptions))
     pipeline.write_pool()

@@ -141,7 +141,7 @@ def test_any_text_equals_the_reference(texts, ngrams, buckets):
         assert np.array_equal(features.dense(i, buckets), reference(text, spec)), (i, text)
 
 
-@pytest.mark.parametrize("tokenizer", ["wordpunct", "whitespace"])
+@pytest.mark.parametrize("tokenizer", ["wordpunct", pytest.param("whitespace", marks=pytest.mark.slow)])
 def test_every_code_point(tokenizer):
     """Class and lowercase of every code point, alone and between letters, one chunk of them a document."""
     spec = FeatureSpec(tokenizer=tokenizer, hash="fast", ngrams=1, buckets=2**24)

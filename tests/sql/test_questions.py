@@ -26,7 +26,7 @@ from dsir_dagster.resources.lineage import Lineage
 from dsir_dagster.resources.settings import ConfigError
 from dsir_dagster.resources.store import Store
 from dsir_dagster.terminal import Terminal
-from tests.pipeline import SmallPipeline, sentences
+from tests.pipeline import QUICK_EVALUATION, SmallPipeline, sentences
 
 FIRST, SEED, NEW_SHARD, CHANGED_FILE, VANISHED, TARGET = range(1, 7)  # versions of the selection `picked`
 
@@ -35,6 +35,7 @@ FIRST, SEED, NEW_SHARD, CHANGED_FILE, VANISHED, TARGET = range(1, 7)  # versions
 def history(tmp_path_factory):
     """A pipeline with six versions of one selection, each for another reason."""
     pipeline = SmallPipeline(tmp_path_factory.mktemp("history"))
+    pipeline.config["evaluation"] = QUICK_EVALUATION
     pipeline.config["targets"].append({"name": "law", "uri": "data/law.jsonl"})
     pipeline.write("law.jsonl", sentences("law", 30, seed=102))
     picked = pipeline.config["selections"][0]
@@ -69,6 +70,7 @@ def history(tmp_path_factory):
 def pinned(tmp_path_factory):
     """A pipeline whose weights do not change when a shard comes, nor when a target that no selection names does."""
     pipeline = SmallPipeline(tmp_path_factory.mktemp("pinned"))
+    pipeline.config["evaluation"] = QUICK_EVALUATION
     pipeline.config["estimator"] = {"fit": {"pinned": "first"}}
     pipeline.write_pool()
     assert pipeline.errors() == []
