@@ -12,6 +12,7 @@ taking the time takes little of it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import threading
@@ -112,7 +113,7 @@ def main() -> int:
         "--megabytes", type=float, default=1100, help="text of the pool (default: %(default)s)"
     )
     megabytes = parser.parse_args().megabytes
-    corpus = require_corpus()
+    corpus, load = require_corpus(), os.getloadavg()[0]
     console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
     with tempfile.TemporaryDirectory(prefix="dsir-breakdown-") as name:
         folder = Path(name)
@@ -120,7 +121,7 @@ def main() -> int:
             corpus, folder, int(megabytes * 1e6), int(megabytes / 11 * 1e6), {"slice": 1_000_000}
         )
         gigabytes = pool.text_bytes / 1e9
-        describe(corpus, pool, available_cores(), 0.0, console)
+        describe(corpus, pool, available_cores(), load, console)
         Pipeline(folder / "warm", str(pool.slices[0]), corpus.target, corpus.holdout).run()
         whole = Pipeline(folder / "whole", f"{pool.shards[0].parent}/*", corpus.target, corpus.holdout)
         process = whole.run()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -226,6 +227,7 @@ def compare(
     before: Path, folder: Path, corpus: Corpus, options: argparse.Namespace, console: Console
 ) -> Comparison:
     """Measure everything."""
+    load = os.getloadavg()[0]
     slices = {"kernel": int(SLICE_MEGABYTES * 1e6), "reference": int(REFERENCE_MEGABYTES * 1e6)}
     sizes = {"pool": options.megabytes, "small": min(SMALL_MEGABYTES, options.megabytes / 2)}
     if options.large:
@@ -234,7 +236,7 @@ def compare(
         name: make_pool(corpus, folder / name, int(size * 1e6), int(min(100, size / 8) * 1e6), slices)
         for name, size in sizes.items()
     }
-    describe(corpus, pools["pool"], available_cores(), 0.0, console)
+    describe(corpus, pools["pool"], available_cores(), load, console)
     homes = folder / "homes"
     homes.mkdir()
     comparison = Comparison(before, homes)
