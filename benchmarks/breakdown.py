@@ -34,10 +34,11 @@ from dsir_dagster.resources.workspace import Workspace
 ELSE = "all else"
 #: Part, file, and the functions of the file that it is; None for all that no other part names.
 PARTS: list[tuple[str, str, tuple[str, ...] | None]] = [
-    ("files read and decompressed", "resources/corpus/opening.py", None),
-    ("lines found", "resources/corpus/lines.py", None),
+    ("files read, decompressed, cut into lines", "resources/corpus/opening.py", None),
+    ("files read, decompressed, cut into lines", "resources/corpus/lines.py", None),
+    ("lines of JSON scanned", "resources/corpus/scanner.py", None),
     ("records parsed and checked", "resources/corpus/fields.py", None),
-    ("n-grams counted, quality included", "dsir/features.py", ("featurize", "hash_strings")),
+    ("n-grams counted", "dsir/features.py", ("featurize", "hash_strings")),
     ("features packed", "dsir/features.py", ("to_arrow",)),
     ("features packed", "dsir/featurizer/packed.py", None),
     ("totals", "dsir/features.py", ("add_totals",)),

@@ -162,10 +162,8 @@ class Weigher:
 def _weigh(data, starts, ends, size, buckets, counts, table, lanes, weights, n_ngrams):
     """Fill weights and sums of counts; return an error code, and a bucket that the table lacks, else -1."""
     n, one = np.uint64(starts.size), np.uint64(1)
-    first, middle = (
-        np.zeros(n + one, np.uint64),
-        np.zeros(n + one, np.uint64),
-    )  # of a block's documents: entries
+    # Entries of a block's documents.
+    first, middle = np.zeros(n + one, np.uint64), np.zeros(n + one, np.uint64)
     sums = np.empty((4, len(lanes)))
     begin = np.uint64(0)
     while begin < n:

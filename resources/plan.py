@@ -142,20 +142,31 @@ class Output:
         return Origin(self.name, self.fingerprint, dict(self.features))
 
     @property
+    def usable(self) -> bool:
+        """Whether others can be made of it: its files are there, and were made of what its fingerprint hashes."""
+        found = self.found
+        return found is not None and not found.absent and found.fingerprint == self.fingerprint
+
+    @property
+    def _needs(self) -> set[str]:
+        needs = self.plan.graph[self.asset].needs
+        return set(needs(self.plan)) if needs else set()
+
+    @property
     def state(self) -> str:
         """``fresh``, ``stale`` or ``missing``."""
         found = self.found
         if found is None or found.absent:
             return "missing"
-        if found.fingerprint != self.fingerprint:
-            return "stale"
-        needs = self.plan.graph[self.asset].needs
-        return "fresh" if needs is None or found.inputs.keys() >= set(needs(self.plan)) else "stale"
+        needs = self._needs
+        return "fresh" if self.usable and (not needs or needs <= found.inputs.keys()) else "stale"
 
     @property
     def changes(self) -> dict[str, list[str]]:
         """Names of the inputs that are ``changed``, ``new`` or ``gone`` since it was made, sorted."""
         then, now = dict(self.made.inputs), dict(self.inputs)
+        if not self.usable:  # what it needs beside the fingerprint is not why it is stale
+            now = {key: value for key, value in now.items() if key in then or key not in self._needs}
         return {
             "changed": sorted(key for key in now if key in then and then[key] != now[key]),
             "new": sorted(now.keys() - then.keys()),
@@ -315,8 +326,8 @@ class Plan:
 
     @cached_property
     def counted(self) -> list[str]:
-        """Shards whose counts are fresh, sorted: the pool that the estimator is fitted on."""
-        return self.fresh("raw_counts")
+        """Shards whose counts are usable, sorted: the pool that the estimator is fitted on."""
+        return sorted(each.partition for each in self.outputs_of("raw_counts") if each.usable)
 
     @cached_property
     def uncounted(self) -> list[str]:

@@ -244,14 +244,15 @@ class Candidates:
         return results if self.tell is untold else map(self._looked_at, count(), results)
 
     def _check_words_are_counted(self) -> None:
-        """Raise ConfigError if shards were counted for a configuration that filters by quality nowhere."""
+        """Raise ConfigError if shards were last counted for a configuration that filters by quality nowhere."""
         plan = self.snapshot.plan
         without = [shard for shard in plan.counted if WORDS_COUNTED not in plan.raw_counts(shard).made.inputs]
         if without:
+            unset = "set `quality` for a selection of the configuration, as none has it, and "
             raise ConfigError(
                 f"selection '{self.selection.name}': quality filters by counts of words, which {len(without)} of "
-                f"{len(plan.counted)} shards lack, as no selection of the configuration has `quality`: set it for one, "
-                "and materialize raw_counts"
+                f"{len(plan.counted)} shards lack: {'' if plan.settings.filters_by_quality else unset}"
+                "materialize raw_counts"
             )
 
     def _looked_at(self, index: int, result: R) -> R:

@@ -100,18 +100,15 @@ def _entry_point(source_stamp):
         word_counts = np.zeros((3, n), np.int64)
         room = ngrams + ROOM
         starts, ends, others = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-        grams, hashes = (
-            np.empty(room, np.uint64),
-            np.empty(room, np.uint64),
-        )  # the second of all words of a document
+        # `hashes`: of all words of a document.
+        grams, hashes = np.empty(room, np.uint64), np.empty(room, np.uint64)
         prefixes = np.zeros(ngrams, np.uint64)
         state = np.zeros(STATE, np.int64)
         counters = np.zeros(room_for_counters(room), np.uint32)
         low = lowercased(data, begins, finishes, bounds)
 
-        zero = np.int64(
-            0
-        )  # a literal would be a type of its own, for which all that takes it is compiled once more
+        # A literal would be a type of its own, for which all that takes it is compiled once more.
+        zero = np.int64(0)
         at = zero
         for d in range(n):
             begin_words(state, begins[d], finishes[d])

@@ -163,9 +163,8 @@ class PackedFeatures:
             else np.zeros(1, np.int64)
         )
         data = np.frombuffer(data if data is not None else b"", np.uint8)
-        data.flags.writeable = bounds.flags.writeable = (
-            False  # one type for the compiler, whoever owns the buffers
-        )
+        # One type for the compiler, whoever owns the buffers.
+        data.flags.writeable = bounds.flags.writeable = False
         return cls(data, bounds[:-1], bounds[1:], content_hash.to_numpy(), dtype)
 
 

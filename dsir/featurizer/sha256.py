@@ -22,9 +22,8 @@ _0, _8 = np.uint64(0), np.uint64(8)
 LANES = 16
 MAX_ONE_BLOCK = 55  # bytes of the longest message that fits one block with its padding
 MAX_SHORT = 24  # bytes of a word that is copied whole, without a loop
-_INTERLEAVED = (
-    4  # messages that the instructions for SHA-256 hash in turn, as one waits for the result of the other
-)
+#: Messages that the instructions for SHA-256 hash in turn, as one waits for the result of the other.
+_INTERLEAVED = 4
 
 
 def _primes(n: int) -> list[int]:

@@ -72,11 +72,8 @@ def _scan(data, names, bounds, out, at, offsets):
     for line in range(1, offsets.shape[1]):
         if data[p] != _OPEN:
             return False
-        kinds, seen, p = (
-            0b11,
-            0,
-            _blank(data, p + 1),
-        )  # after a one, a bit for each open bracket: whether it is curly
+        # `kinds`: after a one, a bit for each open bracket: whether it is curly.
+        kinds, seen, p = 0b11, 0, _blank(data, p + 1)
         while kinds > 1:  # a member or an element begins
             field = -1
             if kinds & 1:

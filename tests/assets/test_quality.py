@@ -157,8 +157,11 @@ def unfiltered(tmp_path):
 def test_the_first_filter_counts_words_and_makes_nothing_else_again(unfiltered):
     [plain] = unfiltered.config["selections"]
     unfiltered.config["selections"].append({**plain, "name": "clean", "quality": True})
-    due = [output for output in unfiltered.workspace().plan().outputs_of("raw_counts") if output.why]
-    assert [output.why for output in due] == ["new: words for the quality filter"] * 2
+    due = {output.name: output.why for output in unfiltered.workspace().plan().outputs() if output.why}
+    assert due == {
+        **{f"raw_counts[pool.{name}]": "new: words for the quality filter" for name in ("good", "odd")},
+        **{f"{asset}[clean]": "never materialized" for asset in ("selections", "evaluations")},
+    }
     features = {path: path.read_bytes() for path in (unfiltered.home / "features").glob("*.arrow")}
     made = {asset: [o.partition for o in stage.due] for asset, stage in unfiltered.run().items() if stage.due}
     assert {name for name in made if name in ("weights", "importance_estimator")} == set()
