@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import dagster as dg
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from dsir.evaluation import duplicates
 from dsir.features import Features, FeatureSpec, featurize, hash_strings
-from dsir.featurizer.word_counts import WordCounts
 from dsir_dagster.assets.materialize import Result, bring_up_to_date, rate
+from dsir_dagster.assets.picking.candidates import QUALITY_COLUMNS
 from dsir_dagster.resources.compute import Tell, Worker
 from dsir_dagster.resources.corpus import (
     BLANK_LINE,
@@ -43,9 +43,6 @@ from dsir_dagster.resources.snapshot import Snapshot
 from dsir_dagster.resources.store import PIECE, FileKind, Origin, schema_of, table
 from dsir_dagster.resources.table import Column, Table
 from dsir_dagster.resources.workspace import Workspace
-
-#: Columns of documents that are counted only if some selection filters by quality, else null.
-QUALITY = tuple(field.name for field in fields(WordCounts))
 
 #: Rows gathered before they are written as a row group of Parquet.
 ROW_GROUP = 1 << 17
@@ -494,9 +491,9 @@ DOCUMENTS = FileKind(
             "n_ngrams": pa.int64(),
             "n_bytes": pa.int64(),
             "content_hash": pa.uint64(),
-            **dict.fromkeys(QUALITY, pa.int64()),
+            **dict.fromkeys(QUALITY_COLUMNS, pa.int64()),
         },
-        nullable={*PIECE, *QUALITY},
+        nullable={*PIECE, *QUALITY_COLUMNS},
     ),
 )
 #: Of a group: its files as they were counted, in order, and the rows of the shard that each has.

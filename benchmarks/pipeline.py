@@ -223,7 +223,7 @@ class Pipeline:
         """Return the newest materialization of every output, in the order in which they began."""
         names = [field.name for field in fields(Materialization)]
         with duckdb.connect(str(self.home / "catalog.duckdb"), read_only=True) as catalog:
-            rows = catalog.execute(f"SELECT {', '.join(names)} FROM latest ORDER BY started_at").fetchall()
+            rows = catalog.view("latest").order("started_at").select(*names).fetchall()
         return [Materialization(*map(as_value, row)) for row in rows]
 
     def counted(self) -> tuple[int, int]:

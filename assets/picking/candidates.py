@@ -131,7 +131,8 @@ def picked_positions(plan: Plan, picks: pa.Table) -> np.ndarray:
     return pack_position(shards.to_numpy(), picks["row"].to_numpy())
 
 
-#: Columns of `Documents.table`: those every candidate has, all, and those of the quality filter.
+#: Columns of `Documents.table`: those every candidate has, all, and those of the quality filter, null unless some
+#: selection has one.
 CANDIDATE_COLUMNS = ("row", "id_hash", "n_tokens", "content_hash")
 COLUMNS = (*CANDIDATE_COLUMNS, "source", "n_ngrams")
 QUALITY_COLUMNS = tuple(field.name for field in fields(WordCounts))

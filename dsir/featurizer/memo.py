@@ -165,6 +165,15 @@ def _next_serial(memo):
 
 
 @inlined
+def _sort_out(k, here, entry, serials, found, missing, n_found, n_missing):
+    """Keep the serial number of what was looked up, and its bucket if it is there, else its place."""
+    serials[k] = entry >> _32
+    found[n_found] = entry & _BUCKET
+    missing[n_missing] = k
+    return n_found + here, n_missing + (not here)
+
+
+@inlined
 def _count_found(memo, n, counts):
     for k in range(n):
         add(counts, memo.found[k], 1)
@@ -190,12 +199,7 @@ def _count_words(memo, low, starts, ends, first, last, n_buckets, counts):
             & (entries[at + 2] == keys[3 * k + 2])
             & (finishes[k] - begins[k] <= MAX_WORD)
         )
-        entry = entries[at + 3]
-        words[k] = entry >> _32
-        found[n_found] = entry & _BUCKET
-        missing[n_missing] = k
-        n_found += here
-        n_missing += not here
+        n_found, n_missing = _sort_out(k, here, entries[at + 3], words, found, missing, n_found, n_missing)
     _count_found(memo, n_found, counts)
     for m in range(n_missing):
         k = missing[m]
@@ -231,12 +235,7 @@ def _count_grams(memo, low, starts, ends, first, last, order, n_buckets, counts)
     for k in range(len(words)):
         at = sought[k]
         here = entries[at] == keys[k]
-        entry = entries[at + 1]
-        serials[k] = entry >> _32
-        found[n_found] = entry & _BUCKET
-        missing[n_missing] = k
-        n_found += here
-        n_missing += not here
+        n_found, n_missing = _sort_out(k, here, entries[at + 1], serials, found, missing, n_found, n_missing)
     _count_found(memo, n_found, counts)
     for m in range(n_missing):
         k = missing[m]

@@ -7,8 +7,8 @@ in any order.
 
 Modules: ``files`` (shards, stamps), ``opening`` (file systems, decompression), ``errors``, ``signatures`` (what first
 bytes say), ``fields`` (what is taken from a record), ``lines`` (JSON Lines), ``scanner`` (ordinary ones, in compiled
-code), ``layout`` (JSON that is not one value a line), ``tables`` (Parquet, Arrow IPC, CSV), ``custom`` (custom
-readers), ``jsontext`` (records as JSON text).
+code), ``layout`` (JSON that is not one value a line), ``tables`` (files with columns), ``parquet``, ``delimited``,
+``custom`` (custom readers), ``jsontext`` (records as JSON text).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def read_blocks(
     all_columns : bool
         Read columns that no field needs as well.
     wanted : ndarray of int64, optional
-        Rows, ascending, that are all the caller looks at: what the format allows to leave out is not read.
+        Rows, ascending, that are all the caller looks at; what can be left out in this format is not read.
 
     Yields
     ------

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -36,6 +36,10 @@ class Rejected:
     row: int
     reason: str
     excerpt: str
+
+
+#: Row numbers, the rows, what is rejected between them, and the bytes of the file that were read by then.
+ReadRows: TypeAlias = tuple[np.ndarray, pa.RecordBatch, list[Rejected], int]
 
 
 @dataclass

@@ -1,32 +1,32 @@
 """Formats with columns: Parquet, Arrow IPC, CSV, and the batches of custom readers.
 
-What belongs here: turning such files into record batches with row numbers, and a batch into texts. What does not: JSON
-Lines (``lines``), the meaning of fields (``fields``), finding a custom reader (``custom``).
+What belongs here: turning such files into record batches with row numbers, and a batch into texts. What does not: which
+parts of a Parquet file are read (``parquet``), parsing CSV (``delimited``), JSON Lines (``lines``), the meaning of
+fields (``fields``), finding a custom reader (``custom``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.ipc
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from dsir_dagster.resources import wording
 from dsir_dagster.resources.corpus.custom import custom_batches
+from dsir_dagster.resources.corpus.delimited import delimited_rows
 from dsir_dagster.resources.corpus.errors import CorpusError, cat, corpus_errors, file_format
 from dsir_dagster.resources.corpus.fields import (
     INVALID_UTF8,
     Located,
+    ReadRows,
     RecordFields,
     Rejected,
     TextBatch,
@@ -39,27 +39,18 @@ from dsir_dagster.resources.corpus.fields import (
     without_views,
 )
 from dsir_dagster.resources.corpus.opening import (
-    REQUEST_BYTES,
     ahead,
     file_system,
-    is_distant,
     open_binary,
-    open_text,
     read_so_far,
 )
+from dsir_dagster.resources.corpus.parquet import open_parquet, parquet_batches
 from dsir_dagster.resources.corpus.signatures import ARROW, PARQUET, container
 
 if TYPE_CHECKING:
     from dsir_dagster.resources.settings import Reader
 
-MAX_ROW_BYTES = 1 << 30
-WRONG_COLUMNS = "wrong number of columns"
-
 _MAX_ROWS = 1 << 16
-#: Of each column of a local Parquet file, as much as is read at once.
-_BUFFER_BYTES = 1 << 20
-#: Of a Parquet file in an object store, as much as is asked for and held at once.
-_PART_BYTES = 4 * REQUEST_BYTES
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
@@ -181,7 +172,7 @@ def table_blocks(
     else:
         kind = file_format(uri)
         if kind in _DELIMITERS:
-            blocks = _csv(uri, _DELIMITERS[kind], block_bytes)
+            blocks = delimited_rows(uri, _DELIMITERS[kind], block_bytes)
         else:
             roots = None if all_columns else fields
             if kind == "parquet":
@@ -197,11 +188,7 @@ def table_blocks(
             yield TableBlock(uri, fields, rows, _without_views(batch), rejected, kind == "csv", n_read)
 
 
-#: Row numbers, the rows, what is rejected between them, and the bytes of the file that were read by then.
-_Read: TypeAlias = tuple[np.ndarray, pa.RecordBatch, list[Rejected], int]
-
-
-def _numbered(batches: Iterator[tuple[pa.RecordBatch, int]], row: int = 0) -> Iterator[_Read]:
+def _numbered(batches: Iterator[tuple[pa.RecordBatch, int]], row: int = 0) -> Iterator[ReadRows]:
     """Number the rows of batches that follow each other, from the first one's on."""
     for batch, read in batches:
         if batch.num_rows:
@@ -211,101 +198,18 @@ def _numbered(batches: Iterator[tuple[pa.RecordBatch, int]], row: int = 0) -> It
 
 def _parquet(
     uri: str, fields: RecordFields | None, block_bytes: int, wanted: np.ndarray | None
-) -> Iterator[_Read]:
+) -> Iterator[ReadRows]:
     with open_binary(uri) as stream:
         _expect(uri, stream, PARQUET)
-        yield from _parquet_rows(uri, stream, fields, block_bytes, wanted)
-
-
-def _parquet_rows(
-    uri: str,
-    stream: pa.NativeFile,
-    fields: RecordFields | None,
-    block_bytes: int,
-    wanted: np.ndarray | None,
-) -> Iterator[_Read]:
-    # Neither all ranges of a file at once, which would be held until its end, nor a row group's whole columns.
-    buffered = REQUEST_BYTES if is_distant(stream) else _BUFFER_BYTES
-    with pq.ParquetFile(stream, pre_buffer=False, buffer_size=buffered) as file:
-        metadata = file.metadata
-        size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-        rows = min(max(block_bytes * metadata.num_rows // max(size, 1), 1), _MAX_ROWS)
-        schema = file.schema_arrow
-        columns = None
-        if fields is not None:
-            _check_schema(uri, schema, fields)
-            columns = _roots(schema, fields)
-        for row, groups in _runs(metadata, wanted):
-            if is_distant(stream):
-                batches = _of_rows(_from_afar(file, stream, groups, rows, columns), rows)
-            else:
-                batches = file.iter_batches(rows, groups, columns, use_threads=False)
-            for found, batch, rejected, _ in _numbered(((batch, 0) for batch in batches), row):
-                yield found, batch, rejected, stream.size() * (int(found[-1]) + 1) // metadata.num_rows
-
-
-def _runs(metadata: pq.FileMetaData, wanted: np.ndarray | None) -> Iterator[tuple[int, list[int]]]:
-    """Yield row groups that follow each other and have wanted rows, or all: their first row, their numbers."""
-    first, run, end = 0, list[int](), 0
-    for number in range(metadata.num_row_groups):
-        begin, end = end, end + metadata.row_group(number).num_rows
-        if wanted is None or np.diff(np.searchsorted(wanted, [begin, end])):
-            first = first if run else begin
-            run.append(number)
-        elif run:
-            yield first, run
-            run = []
-    if run:
-        yield first, run
-
-
-def _from_afar(
-    file: pq.ParquetFile, stream: pa.NativeFile, groups: list[int], rows: int, columns: list[str] | None
-) -> Iterator[pa.RecordBatch]:
-    """Read the columns in large requests: those of small row groups together, a large one piece by piece."""
-    with pq.ParquetFile(stream, metadata=file.metadata, pre_buffer=True) as together:
-        for part, size in _parts(file.metadata, groups, columns):
-            chosen = together if size <= _PART_BYTES else file
-            yield from chosen.iter_batches(rows, part, columns, use_threads=False)
-
-
-def _parts(
-    metadata: pq.FileMetaData, groups: list[int], columns: list[str] | None
-) -> Iterator[tuple[list[int], int]]:
-    """Yield consecutive row groups whose columns have up to ``_PART_BYTES``, or one that has more, and their bytes."""
-    part: list[int] = []
-    held = 0
-    for number in groups:
-        group = metadata.row_group(number)
-        chunks = map(group.column, range(group.num_columns))
-        size = sum(
-            chunk.total_compressed_size
-            for chunk in chunks
-            if columns is None or chunk.path_in_schema.split(".")[0] in columns
-        )
-        if part and held + size > _PART_BYTES:
-            yield part, held
-            part, held = [], 0
-        part.append(number)
-        held += size
-    if part:
-        yield part, held
-
-
-def _of_rows(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Cut batches anew, each with this many rows but the last: as if they were read without a break."""
-    waiting: list[pa.RecordBatch] = []
-    held = 0
-    for batch in batches:
-        waiting.append(batch)
-        held += len(batch)
-        while held >= rows:
-            whole = pa.concat_batches(waiting) if len(waiting) > 1 else waiting[0]
-            yield whole.slice(0, rows)
-            held -= rows
-            waiting = [whole.slice(rows)] if held else []
-    if waiting:
-        yield pa.concat_batches(waiting)
+        with open_parquet(stream) as file:
+            columns = None
+            if fields is not None:
+                _check_schema(uri, file.schema_arrow, fields)
+                columns = _roots(file.schema_arrow, fields)
+            n_rows = file.metadata.num_rows
+            for row, batches in parquet_batches(file, stream, columns, block_bytes, _MAX_ROWS, wanted):
+                for found, batch, rejected, _ in _numbered(((batch, 0) for batch in batches), row):
+                    yield found, batch, rejected, stream.size() * (int(found[-1]) + 1) // n_rows
 
 
 def _ipc(uri: str, fields: RecordFields | None, block_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
@@ -358,105 +262,6 @@ def _open_ipc_stream(stream: pa.NativeFile, options=None) -> pa.ipc.RecordBatchS
         raise OSError("neither an Arrow IPC file nor a complete Arrow IPC stream (no end-of-stream marker)")
     stream.seek(0)
     return pa.ipc.open_stream(stream, options=options)
-
-
-def _csv(uri: str, delimiter: str, block_bytes: int) -> Iterator[_Read]:
-    """Read CSV as text columns, not checked yet; use larger blocks if a record does not fit.
-
-    Arrow numbers rows of the wrong length: 1 is the header, blank lines do not count.
-    """
-    delivered = 0
-    while True:
-        try:
-            for rows, batch, rejected, read in _csv_blocks(uri, delimiter, block_bytes):
-                first = int(np.searchsorted(rows, delivered))
-                rows, batch = rows[first:], batch.slice(first)
-                rejected = [item for item in rejected if item.row >= delivered]
-                if len(rows) or rejected:
-                    delivered = max([*rows[-1:].tolist(), *(item.row for item in rejected)]) + 1
-                    yield rows, batch, rejected, read
-            return
-        except pa.ArrowInvalid as error:
-            header = wording.HEADER_BEYOND_BLOCK(error)
-            if not header and not wording.RECORD_BEYOND_BLOCK(error):
-                raise
-            if header and _fits(uri, block_bytes):
-                return  # a header and no record
-            if block_bytes >= MAX_ROW_BYTES:
-                raise CorpusError(
-                    f"{uri}: a record after row {delivered - 1} is longer than 1 GiB; is a quoted value not "
-                    "closed? Repair the file, or read it with `reader: package.module:function`"
-                ) from error
-            block_bytes = min(max(8 * block_bytes, 1 << 20), MAX_ROW_BYTES)
-
-
-def _fits(uri: str, block_bytes: int) -> bool:
-    """Return whether the whole file fits into a block."""
-    with open_text(uri) as (stream, _):
-        size = 0
-        while size <= block_bytes and (chunk := stream.read(block_bytes + 1 - size)):
-            size += len(chunk)
-    return size <= block_bytes
-
-
-@contextlib.contextmanager
-def _native_text(uri: str) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
-    """Open a text file as a native stream; what Python code reads, as from stores, is copied to a file first.
-
-    pyarrow 26 reads CSV ahead in a thread of its pool. If that thread is in Python code when the reader ends early or
-    by an error, it waits for itself forever, and after eight such threads every reader does.
-    """
-    with open_text(uri) as (stream, file):
-        ours = isinstance(file_system(uri)[0], LocalFileSystem)
-        if ours and not isinstance(stream, pa.PythonFile | pa.TransformInputStream):
-            yield stream, file
-            return
-        with tempfile.NamedTemporaryFile(prefix="dsir-") as copy:
-            while chunk := stream.read(1 << 20):
-                copy.write(chunk)
-            copy.flush()
-            with pa.OSFile(copy.name) as text:
-                yield text, text
-
-
-def _csv_blocks(uri: str, delimiter: str, block_bytes: int) -> Iterator[_Read]:
-    bad: dict[int, Rejected] = {}
-
-    def on_invalid_row(invalid: pa.csv.InvalidRow) -> str:
-        row = invalid.number - 2
-        bad[row] = Rejected(row, WRONG_COLUMNS, excerpt(invalid.text))
-        return "skip"
-
-    with _native_text(uri) as (stream, file):
-        try:
-            reader = pa.csv.open_csv(
-                stream,
-                read_options=pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_invalid_row
-                ),
-                convert_options=pa.csv.ConvertOptions(default_column_type=pa.binary()),
-            )
-        except pa.ArrowInvalid as error:
-            if wording.EMPTY_CSV(error):
-                return
-            raise
-        row = 0
-        with reader:
-            for batch in reader:
-                rows = np.arange(row, row + batch.num_rows + len(bad), dtype=np.int64)
-                rows = rows[~np.isin(rows, list(bad))][: batch.num_rows]
-                row = int(rows[-1]) + 1 if len(rows) else row
-                done = [number for number in sorted(bad) if number < row]
-                yield rows, _as_text(batch), [bad.pop(number) for number in done], read_so_far(file)
-            if bad:
-                nothing = pa.array([], pa.binary())
-                batch = pa.RecordBatch.from_arrays([nothing] * len(reader.schema), schema=reader.schema)
-                yield np.empty(0, np.int64), _as_text(batch), [bad[n] for n in sorted(bad)], read_so_far(file)
-
-
-def _as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([c.view(pa.string()) for c in batch.columns], names=batch.schema.names)
 
 
 def _roots(schema: pa.Schema, fields: RecordFields) -> list[str]:

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from dsir_dagster.resources.corpus import (
     CorpusError,
     content_stamp,
+    delimited,
     discover,
     expand,
     lines,
     read_blocks,
-    tables,
 )
 from dsir_dagster.resources.corpus.fields import RecordFields
 from dsir_dagster.resources.corpus.files import shard_key
@@ -770,7 +770,7 @@ def test_csv_record_longer_than_a_block(tmp_path, monkeypatch):
     path = tmp_path / "t.csv"
     path.write_bytes(b"text\nshort\n" + b'"' + b"x" * 100_000 + b'"\nend\n')
     assert [len(text) for text in read(path, block_bytes=100)[1]] == [5, 100_000, 3]
-    monkeypatch.setattr(tables, "MAX_ROW_BYTES", 50_000)
+    monkeypatch.setattr(delimited, "MAX_ROW_BYTES", 50_000)
     with pytest.raises(CorpusError, match=r"t\.csv: a record after row 0 is longer than 1 GiB; is a quoted"):
         read(path, block_bytes=100)
 
